@@ -1,0 +1,7 @@
+# The verbs; all logic is in tools/bootstrap.py, which also works without make. ARGS are passed on:
+#   make test ARGS="-k attention"    make demo ARGS="--seed 1"
+PYTHON ?= python3
+
+.PHONY: setup demo test check lint fix docs bench clean
+setup demo test check lint fix docs bench clean:
+	@$(PYTHON) tools/bootstrap.py $@ $(ARGS)

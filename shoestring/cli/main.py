@@ -1,0 +1,70 @@
+"""The `shoestring` command: its verbs, its exit codes, and one sentence for every error."""
+
+import logging
+import os
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from shoestring.cli import demo, doctor, evaluate, models, pretrain, run, template, tokenizer
+from shoestring.errors import ShoestringError
+
+app = typer.Typer(
+    name="shoestring",
+    help="The DeepSeek system, whole and open: train it, measure it, run it, from a laptop to a cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.command("pretrain")(pretrain.pretrain)
+app.command("eval")(evaluate.evaluate)
+app.command("run")(run.run)
+app.command("show")(models.show)
+app.command("list")(models.list_models)
+app.command("export")(models.export)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(template.app, name="template")
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line and exit with its code (see the exit codes in docs/reference.md)."""
+    sys.exit(exit_code(sys.argv[1:]))
+
+
+def exit_code(arguments: list[str]) -> int:
+    """Run one command; every error becomes a sentence on stderr and a code."""
+    logging.basicConfig(level=os.environ.get("SHOESTRING_LOG", "WARNING"), format="%(levelname)s: %(message)s")
+    try:
+        result = app(arguments, prog_name="shoestring", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except ShoestringError as error:
+        return _say(str(error), error.exit_code)
+    except TyperException as error:
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        return _say(f"{text} (see `shoestring --help`)" if text else "see `shoestring --help`", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+        return 0
+    except OSError as error:
+        return _say(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
+    except Exception as error:
+        if os.environ.get("SHOESTRING_DEBUG"):
+            raise
+        return _say(
+            f"a bug in shoestring ({type(error).__name__}: {error}); SHOESTRING_DEBUG=1 shows where, please report it",
+            1,
+        )
+
+
+def _say(text: str, code: int, prefix: str = "shoestring: ") -> int:
+    print(f"{prefix}{text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a model is worth, as figures that can be compared."""

@@ -1,0 +1,61 @@
+"""Bits per byte of held-out text, and what gzip and xz make of the same bytes."""
+
+import gzip
+import lzma
+import math
+from dataclasses import dataclass
+
+import torch
+
+from shoestring import kernels
+from shoestring.data.dataset import Dataset, EvaluationRows, evaluation_rows
+from shoestring.model.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitsPerByte:
+    """A score and what it was taken on; every byte of whole documents is predicted once."""
+
+    bits_per_byte: float
+    nll_per_token: float
+    """In nats, end-of-document tokens included."""
+    tokens: int
+    utf8_bytes: int
+    documents: int
+
+
+@torch.no_grad()
+def score(model: Transformer, rows: EvaluationRows, *, rows_at_once: int = 8) -> BitsPerByte:
+    """Bits per byte of `model` on held-out rows (B, T)."""
+    total = 0.0
+    for start in range(0, len(rows.inputs), rows_at_once):
+        part = slice(start, start + rows_at_once)
+        inputs_BT = torch.from_numpy(rows.inputs[part]).to(model.device)
+        targets_N = torch.from_numpy(rows.targets[part]).to(model.device).flatten()
+        hidden_ND = model.features(inputs_BT).hidden_BTD.flatten(0, 1)
+        ones = torch.ones(len(targets_N), device=model.device)
+        _, nll_N = kernels.linear_cross_entropy(hidden_ND, model.head_weight_WD, targets_N, ones)
+        total += float(nll_N.double().sum())
+    return BitsPerByte(
+        bits_per_byte=total / math.log(2) / rows.utf8_bytes,
+        nll_per_token=total / rows.num_tokens,
+        tokens=rows.num_tokens,
+        utf8_bytes=rows.utf8_bytes,
+        documents=len(rows.documents),
+    )
+
+
+def heldout_bits_per_byte(
+    model: Transformer, dataset: Dataset, *, seq_len: int, max_tokens: int
+) -> BitsPerByte:
+    """Score the beginning of the held-out split: whole documents of at most `max_tokens` tokens in all."""
+    return score(model, evaluation_rows(dataset.heldout, seq_len=seq_len, max_tokens=max_tokens))
+
+
+def compressed_bits_per_byte(texts: list[str]) -> dict[str, float]:
+    """Bits per byte of `gzip -9` and `xz -9` on the texts, one after another in one stream."""
+    data = "".join(texts).encode()
+    return {
+        "gzip -9": 8 * len(gzip.compress(data, compresslevel=9)) / len(data),
+        "xz -9": 8 * len(lzma.compress(data, preset=9)) / len(data),
+    }

@@ -1,0 +1,116 @@
+// Row-wise operations of the model: RMSNorm, SwiGLU, rotary embedding, each read and written once.
+#include <omp.h>
+
+#include <vector>
+
+#include "vec.h"
+
+// y = x * rsqrt(mean(x^2) + eps) * weight over rows of D floats; inverse (N) keeps the rsqrt for the way back.
+extern "C" void rms_norm_forward(int64_t N, int64_t D, float eps, const float* x, const float* weight, float* y,
+                                 float* inverse) {
+#pragma omp parallel for schedule(static)
+  for (int64_t n = 0; n < N; n++) {
+    const float* row = x + n * D;
+    vec squares = {};
+    int i = 0;
+    for (; i + W <= D; i += W) squares += load(row + i) * load(row + i);
+    float total = sum(squares);
+    for (; i < D; i++) total += row[i] * row[i];
+    const float r = 1.0f / std::sqrt(total / D + eps);
+    inverse[n] = r;
+    for (i = 0; i < D; i++) y[n * D + i] = row[i] * r * weight[i];
+  }
+}
+
+// dx and dweight of the above. Threads sum dweight apart and the parts are added in order: the same bits every time.
+extern "C" void rms_norm_backward(int64_t N, int64_t D, const float* x, const float* weight, const float* inverse,
+                                  const float* dy, float* dx, float* dweight) {
+  const int threads = omp_get_max_threads();
+  std::vector<float> parts(static_cast<size_t>(threads) * D, 0.0f);
+#pragma omp parallel num_threads(threads)
+  {
+    float* part = &parts[static_cast<size_t>(omp_get_thread_num()) * D];
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+      const float* row = x + n * D;
+      const float* up = dy + n * D;
+      const float r = inverse[n];
+      vec dots = {};
+      int i = 0;
+      for (; i + W <= D; i += W) {
+        const vec g = load(up + i) * load(row + i) * r;
+        store(part + i, load(part + i) + g);
+        dots += g * load(weight + i);
+      }
+      float dot = sum(dots);
+      for (; i < D; i++) {
+        const float g = up[i] * row[i] * r;
+        part[i] += g;
+        dot += g * weight[i];
+      }
+      const float mean = dot / D;
+      for (i = 0; i < D; i++) dx[n * D + i] = r * (up[i] * weight[i] - row[i] * r * mean);
+    }
+  }
+  for (int i = 0; i < D; i++) {
+    float total = 0;
+    for (int t = 0; t < threads; t++) total += parts[static_cast<size_t>(t) * D + i];
+    dweight[i] = total;
+  }
+}
+
+// y (N, F) = silu(gate) * up; rows of gate and up are `stride` floats apart, so they may be halves of one matrix.
+extern "C" void swiglu_forward(int64_t N, int64_t F, int64_t stride, const float* gate, const float* up, float* y) {
+#pragma omp parallel for schedule(static)
+  for (int64_t n = 0; n < N; n++) {
+    const float *g = gate + n * stride, *u = up + n * stride;
+    int i = 0;
+    for (; i + W <= F; i += W) {
+      const vec x = load(g + i);
+      store(y + n * F + i, x / (1.0f + vexp(-x)) * load(u + i));
+    }
+    for (; i < F; i++) y[n * F + i] = g[i] / (1.0f + std::exp(-g[i])) * u[i];
+  }
+}
+
+extern "C" void swiglu_backward(int64_t N, int64_t F, int64_t stride, const float* gate, const float* up, const float* dy,
+                                float* dgate, float* dup) {
+#pragma omp parallel for schedule(static)
+  for (int64_t n = 0; n < N; n++) {
+    const float *g = gate + n * stride, *u = up + n * stride, *d = dy + n * F;
+    float *dg = dgate + n * stride, *du = dup + n * stride;
+    int i = 0;
+    for (; i + W <= F; i += W) {
+      const vec x = load(g + i), s = 1.0f / (1.0f + vexp(-x)), up_grad = load(d + i);
+      store(du + i, up_grad * x * s);
+      store(dg + i, up_grad * load(u + i) * s * (1.0f + x * (1.0f - s)));
+    }
+    for (; i < F; i++) {
+      const float s = 1.0f / (1.0f + std::exp(-g[i]));
+      du[i] = d[i] * g[i] * s;
+      dg[i] = d[i] * u[i] * s * (1.0f + g[i] * (1.0f - s));
+    }
+  }
+}
+
+// y = x (N, H, D) with the last R of each head's D values rotated by the angle of row n (cos, sin: (N, R/2)).
+// Pairs are neighbours (interleave) or half a width apart. `direction` -1 turns back: the gradient of the rotation.
+extern "C" void rotate(int64_t N, int64_t H, int64_t D, int64_t R, int64_t interleave, float direction, const float* x,
+                       const float* cos, const float* sin, float* y) {
+  const int half = R / 2;
+#pragma omp parallel for schedule(static)
+  for (int64_t n = 0; n < N; n++)
+    for (int h = 0; h < H; h++) {
+      const float* from = x + (n * H + h) * D;
+      float* to = y + (n * H + h) * D;
+      std::memcpy(to, from, (D - R) * sizeof(float));
+      from += D - R;
+      to += D - R;
+      for (int i = 0; i < half; i++) {
+        const int a = interleave ? 2 * i : i, b = interleave ? 2 * i + 1 : i + half;
+        const float c = cos[n * half + i], s = direction * sin[n * half + i], u = from[a], v = from[b];
+        to[a] = u * c - v * s;
+        to[b] = v * c + u * s;
+      }
+    }
+}

@@ -1,0 +1,97 @@
+// Vectors of the widest float type this CPU has, their exp, and a small matrix product for operands that fit in cache.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int W = 16;  // floats in a vector
+#else
+constexpr int W = 8;
+#endif
+constexpr int PANEL = 2 * W;  // columns that one pass of the product keeps in registers
+constexpr int ROWS = 6;       // rows likewise: 6 x 2 accumulators fit the 16 registers of AVX2
+
+typedef float vec __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(W * 4), aligned(4), may_alias));
+
+inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
+inline void store(float* p, vec x) { *reinterpret_cast<vec*>(p) = x; }
+inline vec splat(float x) { return x - vec{}; }
+inline vec vmax(vec a, vec b) { return a > b ? a : b; }
+
+inline float sum(vec x) {
+  float total = 0;
+  for (int i = 0; i < W; i++) total += x[i];
+  return total;
+}
+
+inline float maximum(vec x) {
+  float best = x[0];
+  for (int i = 1; i < W; i++) best = std::max(best, x[i]);
+  return best;
+}
+
+// exp(x) within 2 units in the last place for x in [-87, 88]; smaller x give exactly 0, NaN stays NaN.
+// Range reduction x = n ln 2 + r with a degree-6 polynomial for exp(r) (coefficients: Taylor, |r| <= ln 2 / 2).
+inline vec vexp(vec x) {
+  const vec given = x;
+  const ivec underflow = x < splat(-87.0f), nan = x != x;
+  x = vmax(x, splat(-87.0f));
+  x = x > splat(88.0f) ? splat(88.0f) : x;
+  const vec scaled = x * 1.44269504f;
+  const ivec n = __builtin_convertvector(scaled + (scaled > vec{} ? splat(0.5f) : splat(-0.5f)), ivec);
+  const vec nf = __builtin_convertvector(n, vec);
+  const vec r = x - nf * 0.693359375f + nf * 2.12194440e-4f;
+  vec p = splat(1.0f / 5040);
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const ivec bits = (n + 127) << 23;
+  vec power;
+  std::memcpy(&power, &bits, sizeof power);
+  const vec result = underflow ? vec{} : p * power;
+  return nan ? given : result;
+}
+
+template <int R>
+inline void product_tile(int depth, const float* a, int a_row, int a_col, const float* b, int b_row, float* c,
+                         int c_row, bool accumulate) {
+  vec acc[R][2];
+  for (int r = 0; r < R; r++)
+    for (int v = 0; v < 2; v++) acc[r][v] = accumulate ? load(c + r * c_row + v * W) : vec{};
+  for (int k = 0; k < depth; k++) {
+    const vec b0 = load(b + k * b_row), b1 = load(b + k * b_row + W);
+    for (int r = 0; r < R; r++) {
+      const float x = a[r * a_row + k * a_col];
+      acc[r][0] += x * b0;
+      acc[r][1] += x * b1;
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int v = 0; v < 2; v++) store(c + r * c_row + v * W, acc[r][v]);
+}
+
+// c (rows x panels * PANEL) = [c +] a (rows x depth) b (depth x panels * PANEL). `a` may be transposed by its strides;
+// panel p of b starts at b + p * b_panel, its rows b_row apart.
+inline void product(int rows, int panels, int depth, const float* a, int a_row, int a_col, const float* b, int b_row,
+                    int b_panel, float* c, int c_row, bool accumulate) {
+  for (int p = 0; p < panels; p++) {
+    const float* bp = b + static_cast<int64_t>(p) * b_panel;
+    float* cp = c + p * PANEL;
+    int i = 0;
+    for (; i + ROWS <= rows; i += ROWS)
+      product_tile<ROWS>(depth, a + i * a_row, a_row, a_col, bp, b_row, cp + i * c_row, c_row, accumulate);
+    for (; i + 2 <= rows; i += 2)
+      product_tile<2>(depth, a + i * a_row, a_row, a_col, bp, b_row, cp + i * c_row, c_row, accumulate);
+    for (; i < rows; i++)
+      product_tile<1>(depth, a + i * a_row, a_row, a_col, bp, b_row, cp + i * c_row, c_row, accumulate);
+  }
+}
+
+inline int padded(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }

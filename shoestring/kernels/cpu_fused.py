@@ -1,0 +1,202 @@
+"""Float32 CPU twins in our own C++, each with its gradient: values are read and written once."""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from shoestring.kernels.cpu_build import library
+
+
+def _call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Call a C function: tensors pass as pointers, so they must be contiguous and stay alive here."""
+    function = getattr(library(), name)
+    function.restype = None
+    function(*(_c_value(argument) for argument in arguments))
+
+
+def _c_value(value: Tensor | int | float | None) -> Any:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    return ctypes.c_void_p(None) if value is None else ctypes.c_int64(value)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """See reference.rms_norm."""
+    return _RMSNorm.apply(x.contiguous(), weight, eps)  # type: ignore[no-any-return]
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
+        width = x.shape[-1]
+        y, inverse = torch.empty_like(x), x.new_empty(x.numel() // width)
+        _call("rms_norm_forward", inverse.numel(), width, float(eps), x, weight, y, inverse)
+        ctx.save_for_backward(x, weight, inverse)
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        dy, dx, dweight = dy.contiguous(), torch.empty_like(x), torch.empty_like(weight)
+        _call("rms_norm_backward", inverse.numel(), x.shape[-1], x, weight, inverse, dy, dx, dweight)
+        return dx, dweight, None
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """See reference.swiglu."""
+    return _SwiGLU.apply(gate.contiguous(), up.contiguous())  # type: ignore[no-any-return]
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:  # type: ignore[override]
+        y, width = torch.empty_like(gate), gate.shape[-1]
+        _call("swiglu_forward", gate.numel() // width, width, width, gate, up, y)
+        ctx.save_for_backward(gate, up)
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        dy, dgate, dup, width = dy.contiguous(), torch.empty_like(gate), torch.empty_like(up), gate.shape[-1]
+        _call("swiglu_backward", gate.numel() // width, width, width, gate, up, dy, dgate, dup)
+        return dgate, dup
+
+
+def swiglu_packed(gate_up: Tensor) -> Tensor:
+    """See reference.swiglu_packed."""
+    return _SwiGLUPacked.apply(gate_up.contiguous())  # type: ignore[no-any-return]
+
+
+class _SwiGLUPacked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:  # type: ignore[override]
+        width = gate_up.shape[-1] // 2
+        y = gate_up.new_empty(*gate_up.shape[:-1], width)
+        _call("swiglu_forward", y.numel() // width, width, 2 * width, gate_up, gate_up[..., width:], y)
+        ctx.save_for_backward(gate_up)
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        dy, dx, width = dy.contiguous(), torch.empty_like(x), x.shape[-1] // 2
+        halves = (x, x[..., width:], dy, dx, dx[..., width:])
+        _call("swiglu_backward", dy.numel() // width, width, 2 * width, *halves)
+        return dx
+
+
+def rotate(x_NHD: Tensor, cos_NR: Tensor, sin_NR: Tensor, interleave: bool) -> Tensor:
+    """See reference.rotate."""
+    cos, sin = cos_NR.contiguous(), sin_NR.contiguous()
+    return _Rotate.apply(x_NHD.contiguous(), cos, sin, interleave)  # type: ignore[no-any-return]
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def turn(x: Tensor, cos: Tensor, sin: Tensor, interleave: bool, direction: float) -> Tensor:
+        y = torch.empty_like(x)
+        _call("rotate", *x.shape, 2 * cos.shape[-1], int(interleave), direction, x, cos, sin, y)
+        return y
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, interleave: bool) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(cos, sin)
+        ctx.interleave = interleave
+        return _Rotate.turn(x, cos, sin, interleave, 1.0)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _Rotate.turn(dy.contiguous(), cos, sin, ctx.interleave, -1.0), None, None, None
+
+
+def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
+    """See reference.causal_attention."""
+    q, k, v = q_BTHD.contiguous(), k_BTGD.contiguous(), v_BTGV.contiguous()
+    return _CausalAttention.apply(q, k, v, scale)  # type: ignore[no-any-return]
+
+
+class _CausalAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+        batch, length, heads, _ = q.shape
+        out, lse = q.new_empty(batch, length, heads, v.shape[-1]), q.new_empty(batch, heads, length)
+        ctx.sizes = (*q.shape[:3], *k.shape[2:], v.shape[-1], float(scale))
+        _call("attention_forward", *ctx.sizes, q, k, v, out, lse)
+        ctx.save_for_backward(q, k, v, out, lse)
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        grads = [torch.empty_like(x) for x in saved[:3]]
+        _call("attention_backward", *ctx.sizes, *saved, dout.contiguous(), *grads)
+        return *grads, None
+
+
+def dispatch(tokens_ND: Tensor, positions_NK: Tensor) -> Tensor:
+    """See reference.dispatch."""
+    return _Dispatch.apply(tokens_ND.contiguous(), positions_NK.contiguous())  # type: ignore[no-any-return]
+
+
+class _Dispatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, positions: Tensor) -> Tensor:  # type: ignore[override]
+        rows = tokens.new_empty(positions.numel(), tokens.shape[1])
+        _call("dispatch_rows", *positions.shape, tokens.shape[1], positions, tokens, None, rows)
+        ctx.save_for_backward(positions)
+        return rows
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, drows: Tensor) -> tuple[Tensor | None, ...]:
+        (positions,) = ctx.saved_tensors
+        drows, dtokens = drows.contiguous(), drows.new_empty(positions.shape[0], drows.shape[1])
+        _call("combine_rows", *positions.shape, drows.shape[1], positions, drows, None, dtokens)
+        return dtokens, None
+
+
+def combine(rows_MD: Tensor, positions_NK: Tensor, weights_NK: Tensor) -> Tensor:
+    """See reference.combine."""
+    arguments = (rows_MD.contiguous(), positions_NK.contiguous(), weights_NK.contiguous())
+    return _Combine.apply(*arguments)  # type: ignore[no-any-return]
+
+
+class _Combine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, positions: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
+        tokens = rows.new_empty(positions.shape[0], rows.shape[1])
+        _call("combine_rows", *positions.shape, rows.shape[1], positions, rows, weights, tokens)
+        ctx.save_for_backward(rows, positions, weights)
+        return tokens
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dtokens: Tensor) -> tuple[Tensor | None, ...]:
+        rows, positions, weights = ctx.saved_tensors
+        dtokens, drows, dweights = dtokens.contiguous(), torch.empty_like(rows), torch.empty_like(weights)
+        sizes = (*positions.shape, rows.shape[1])
+        _call("dispatch_rows", *sizes, positions, dtokens, weights, drows)
+        _call("combine_weights_backward", *sizes, positions, rows, dtokens, dweights)
+        return drows, None, dweights
+
+
+def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor | None) -> Tensor:
+    """See reference.cross_entropy_rows."""
+    if not logits_NW.is_contiguous():
+        raise ValueError("cross_entropy_rows writes into its logits, which must be contiguous")
+    nll = logits_NW.new_empty(logits_NW.shape[0])
+    weights = None if weights_N is None else weights_N.contiguous()
+    _call("cross_entropy", *logits_NW.shape, logits_NW, targets_N.contiguous(), weights, nll)
+    return nll

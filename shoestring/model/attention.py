@@ -1,0 +1,154 @@
+"""MLA and GQA: each says what it caches per token, and attends in full or against its cache."""
+
+import torch
+from torch import Tensor, nn
+
+from shoestring import kernels
+from shoestring.model.cache import CacheSpec, LayerCache
+from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig
+from shoestring.model.layers import Linear, RMSNorm, Rotation, softmax_scale
+
+LATENT_NORM_EPS = 1e-6  # fixed in every published DeepSeek model
+
+
+class MLA(nn.Module):
+    """Multi-head latent attention (arXiv 2405.04434, section 2.1): keys and values are rebuilt from one small latent.
+
+    `attend_full` expands the latent to full keys and values; `attend_cached` folds the expansion into the
+    queries and outputs (section 2.1.2), so that it reads only the latents. Both compute the same function.
+    """
+
+    def __init__(self, config: ModelConfig, mla: MLAConfig) -> None:
+        super().__init__()
+        heads, size = config.num_attention_heads, config.hidden_size
+        self.mla, self.num_heads = mla, heads
+        self.scale = softmax_scale(config.rope, mla.qk_head_dim)
+        if mla.q_lora_rank is None:
+            self.q_proj = Linear(size, heads * mla.qk_head_dim, bias=False)
+        else:
+            self.q_a_proj = Linear(size, mla.q_lora_rank, bias=mla.attention_bias)
+            self.q_a_layernorm = RMSNorm(mla.q_lora_rank, LATENT_NORM_EPS)
+            self.q_b_proj = Linear(mla.q_lora_rank, heads * mla.qk_head_dim, bias=False)
+        latent_width = mla.kv_lora_rank + mla.qk_rope_head_dim
+        self.kv_a_proj_with_mqa = Linear(size, latent_width, bias=mla.attention_bias)
+        self.kv_a_layernorm = RMSNorm(mla.kv_lora_rank, LATENT_NORM_EPS)
+        self.kv_b_proj = Linear(mla.kv_lora_rank, heads * (mla.qk_nope_head_dim + mla.v_head_dim), bias=False)
+        self.o_proj = Linear(heads * mla.v_head_dim, size, bias=mla.attention_bias)
+
+    @staticmethod
+    def cache_spec(config: ModelConfig) -> CacheSpec:
+        """The normalised latent and the rotated key that all heads share."""
+        assert isinstance(config.attention, MLAConfig)
+        return {"latent": (config.attention.kv_lora_rank,), "k_rope": (config.attention.qk_rope_head_dim,)}
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation, cache: LayerCache | None = None) -> Tensor:
+        q_BTHD = self._queries(x_BTD, rotation)
+        latent_BTC, k_rope_BTR = self._latent(x_BTD, rotation)
+        if cache is None:
+            return self.attend_full(q_BTHD, latent_BTC, k_rope_BTR)
+        first = cache.length == 0
+        kept = cache.append(latent=latent_BTC, k_rope=k_rope_BTR)
+        if first:
+            return self.attend_full(q_BTHD, latent_BTC, k_rope_BTR)
+        return self.attend_cached(q_BTHD, kept["latent"], kept["k_rope"])
+
+    def attend_full(self, q_BTHD: Tensor, latent_BTC: Tensor, k_rope_BTR: Tensor) -> Tensor:
+        """Training and prefill: expand the latents to keys and values of every head."""
+        nope, value = self.mla.qk_nope_head_dim, self.mla.v_head_dim
+        kv_BTHX = self.kv_b_proj(latent_BTC).unflatten(-1, (self.num_heads, nope + value))
+        k_nope_BTHP, v_BTHV = kv_BTHX.split([nope, value], dim=-1)
+        k_rope_BTHR = k_rope_BTR[:, :, None].expand(-1, -1, self.num_heads, -1)
+        k_BTHD = torch.cat((k_nope_BTHP, k_rope_BTHR), dim=-1)
+        return self.o_proj(kernels.causal_attention(q_BTHD, k_BTHD, v_BTHV, self.scale).flatten(2))
+
+    def attend_cached(self, q_BTHD: Tensor, latent_BSC: Tensor, k_rope_BSR: Tensor) -> Tensor:
+        """Decoding: the T newest tokens against all S latents, without expanding them."""
+        nope, value = self.mla.qk_nope_head_dim, self.mla.v_head_dim
+        weight = self.kv_b_proj.weight.to(q_BTHD.dtype).unflatten(0, (self.num_heads, nope + value))
+        up_key_HPC, up_value_HVC = weight.split([nope, value], dim=1)
+        q_nope_BTHP, q_rope_BTHR = q_BTHD.split([nope, self.mla.qk_rope_head_dim], dim=-1)
+        q_latent_BTHC = torch.einsum("bthp,hpc->bthc", q_nope_BTHP, up_key_HPC)
+        scores_BHTS = torch.einsum("bthc,bsc->bhts", q_latent_BTHC, latent_BSC)
+        scores_BHTS = scores_BHTS + torch.einsum("bthr,bsr->bhts", q_rope_BTHR, k_rope_BSR)
+        probability = causal_softmax(scores_BHTS, self.scale)
+        mixed_BTHC = torch.einsum("bhts,bsc->bthc", probability, latent_BSC)
+        return self.o_proj(torch.einsum("bthc,hvc->bthv", mixed_BTHC, up_value_HVC).flatten(2))
+
+    def _queries(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+        if self.mla.q_lora_rank is None:
+            q = self.q_proj(x_BTD)
+        else:
+            q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
+        return rotation.turn(q.unflatten(-1, (self.num_heads, self.mla.qk_head_dim)))
+
+    def _latent(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        widths = [self.mla.kv_lora_rank, self.mla.qk_rope_head_dim]
+        latent_BTC, k_rope_BTR = self.kv_a_proj_with_mqa(x_BTD).split(widths, dim=-1)
+        return self.kv_a_layernorm(latent_BTC), rotation.turn(k_rope_BTR[:, :, None])[:, :, 0]
+
+
+class GQA(nn.Module):
+    """Grouped-query attention (arXiv 2305.13245), with Qwen2's biases when the config has them."""
+
+    def __init__(self, config: ModelConfig, gqa: GQAConfig) -> None:
+        super().__init__()
+        self.num_heads, self.gqa = config.num_attention_heads, gqa
+        self.scale = softmax_scale(config.rope, gqa.head_dim)
+        q_width, kv_width = config.num_attention_heads * gqa.head_dim, gqa.num_key_value_heads * gqa.head_dim
+        self.q_proj = Linear(config.hidden_size, q_width, bias=gqa.qkv_bias)
+        self.k_proj = Linear(config.hidden_size, kv_width, bias=gqa.qkv_bias)
+        self.v_proj = Linear(config.hidden_size, kv_width, bias=gqa.qkv_bias)
+        self.o_proj = Linear(q_width, config.hidden_size, bias=gqa.o_bias)
+
+    @staticmethod
+    def cache_spec(config: ModelConfig) -> CacheSpec:
+        """Rotated keys, and values, of every key head."""
+        assert isinstance(config.attention, GQAConfig)
+        shape = (config.attention.num_key_value_heads, config.attention.head_dim)
+        return {"key": shape, "value": shape}
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation, cache: LayerCache | None = None) -> Tensor:
+        width = self.gqa.head_dim
+        q_BTHD, k_BTGD, v_BTGD = (
+            proj(x_BTD).unflatten(-1, (-1, width)) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q_BTHD, k_BTGD = rotation.turn(q_BTHD), rotation.turn(k_BTGD)
+        if cache is None:
+            return self.attend_full(q_BTHD, k_BTGD, v_BTGD)
+        first = cache.length == 0
+        kept = cache.append(key=k_BTGD, value=v_BTGD)
+        if first:
+            return self.attend_full(q_BTHD, k_BTGD, v_BTGD)
+        return self.attend_cached(q_BTHD, kept["key"], kept["value"])
+
+    def attend_full(self, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
+        """Training and prefill."""
+        return self.o_proj(kernels.causal_attention(q_BTHD, k_BTGD, v_BTGD, self.scale).flatten(2))
+
+    def attend_cached(self, q_BTHD: Tensor, k_BSGD: Tensor, v_BSGD: Tensor) -> Tensor:
+        """Decoding: the T newest tokens against all S keys; queries of one key head are taken together."""
+        q_BTGXD = q_BTHD.unflatten(2, (self.gqa.num_key_value_heads, -1))
+        scores_BGXTS = torch.einsum("btgxd,bsgd->bgxts", q_BTGXD, k_BSGD)
+        probability = causal_softmax(scores_BGXTS, self.scale)
+        out_BTGXD = torch.einsum("bgxts,bsgd->btgxd", probability, v_BSGD)
+        return self.o_proj(out_BTGXD.flatten(2))
+
+
+def causal_softmax(scores_TS: Tensor, scale: float) -> Tensor:
+    """Softmax over S of the T newest tokens' scores (..., T, S): query t sees keys up to S - T + t."""
+    length, total = scores_TS.shape[-2:]
+    future = torch.ones(length, total, dtype=torch.bool, device=scores_TS.device).triu(total - length + 1)
+    masked = (scores_TS.float() * scale).masked_fill(future, float("-inf"))
+    return masked.softmax(-1).to(scores_TS.dtype)
+
+
+def attention_class(config: ModelConfig) -> type[MLA] | type[GQA]:
+    """The attention that `config.attention` describes."""
+    return MLA if isinstance(config.attention, MLAConfig) else GQA
+
+
+def build_attention(config: ModelConfig) -> MLA | GQA:
+    """A freshly initialised attention for `config`."""
+    if isinstance(config.attention, MLAConfig):
+        return MLA(config, config.attention)
+    return GQA(config, config.attention)

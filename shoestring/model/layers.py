@@ -1,0 +1,127 @@
+"""RMSNorm, linear layers that keep their own precision, rotary tables with YaRN, SwiGLU."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shoestring import kernels
+from shoestring.model.config import RopeConfig
+
+
+class RMSNorm(nn.Module):
+    """x over its root mean square, times a learned weight."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.rms_norm(x, self.weight, self.eps)
+
+
+class Linear(nn.Linear):
+    """A linear layer that computes in its input's precision, whatever the weights are kept in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class MLP(nn.Module):
+    """Dense SwiGLU feed-forward."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(kernels.swiglu(self.gate_proj(x), self.up_proj(x)))
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The angles of N positions: cos and sin (N, R/2), and how pairs are laid out."""
+
+    cos_NR: Tensor
+    sin_NR: Tensor
+    interleave: bool
+
+    def turn(self, x_BTHD: Tensor) -> Tensor:
+        """Rotate the last R dims of every head."""
+        flat_NHD = x_BTHD.flatten(0, 1)
+        return kernels.rotate(flat_NHD, self.cos_NR, self.sin_NR, self.interleave).view_as(x_BTHD)
+
+
+def rotation(rope: RopeConfig, width: int, positions_BT: Tensor) -> Rotation:
+    """Angles of `positions` for heads that rotate `width` dims; YaRN scales cos and sin (arXiv 2309.00071)."""
+    frequencies_R = inverse_frequencies(rope, width).to(positions_BT.device)
+    angles_NR = positions_BT.flatten()[:, None].float() * frequencies_R
+    factor = cos_sin_factor(rope)
+    return Rotation(angles_NR.cos() * factor, angles_NR.sin() * factor, rope.interleave)
+
+
+def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
+    """Radians per position of each of the width / 2 pairs, float32, on the CPU."""
+    exponent = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
+    plain = 1.0 / rope.rope_theta**exponent
+    if rope.rope_type == "default":
+        return plain
+    if rope.rope_type == "linear":
+        return plain / rope.factor
+    if rope.rope_type == "llama3":
+        return _llama3(plain, rope)
+    return _yarn(plain, rope, width)
+
+
+def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:
+    """Llama 3.1: long wavelengths slow down by `factor`, short ones stay, a linear blend between."""
+    turns = _original_length(rope) * plain / (2 * math.pi)  # full turns within the original context
+    blend = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    blend = blend.clamp(0, 1)
+    return (1 - blend) * plain / rope.factor + blend * plain
+
+
+def _yarn(plain: Tensor, rope: RopeConfig, width: int) -> Tensor:
+    """YaRN, "NTK by parts": pairs that turn often keep their frequency, slow ones are interpolated."""
+
+    def pair_that_turns(times: float) -> float:
+        return width * math.log(_original_length(rope) / (times * 2 * math.pi)) / (2 * math.log(rope.rope_theta))
+
+    low = max(math.floor(pair_that_turns(rope.beta_fast)), 0)
+    high = min(math.ceil(pair_that_turns(rope.beta_slow)), width - 1)
+    ramp = (torch.arange(width // 2, dtype=torch.float32, device="cpu") - low) / max(high - low, 0.001)
+    interpolated = ramp.clamp(0, 1)
+    return plain * (1 - interpolated) + plain / rope.factor * interpolated
+
+
+def _original_length(rope: RopeConfig) -> int:
+    assert rope.original_max_position_embeddings is not None  # hf_config fills it in
+    return rope.original_max_position_embeddings
+
+
+def yarn_mscale(factor: float, mscale: float) -> float:
+    """YaRN's temperature: 0.1 mscale ln(factor) + 1 (V3 section 4.3; V2 uses mscale 0.707)."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def cos_sin_factor(rope: RopeConfig) -> float:
+    """What YaRN multiplies cos and sin by; with DeepSeek's equal mscales it is 1."""
+    if rope.rope_type != "yarn":
+        return 1.0
+    if rope.mscale and rope.mscale_all_dim:
+        return yarn_mscale(rope.factor, rope.mscale) / yarn_mscale(rope.factor, rope.mscale_all_dim)
+    return yarn_mscale(rope.factor, 1.0)
+
+
+def softmax_scale(rope: RopeConfig, qk_head_dim: int) -> float:
+    """1 / sqrt(d); DeepSeek's mscale_all_dim scales q and k alike, so the logit gets it squared."""
+    scale = qk_head_dim**-0.5
+    if rope.rope_type == "yarn" and rope.mscale_all_dim:
+        scale *= yarn_mscale(rope.factor, rope.mscale_all_dim) ** 2
+    return scale

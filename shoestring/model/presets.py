@@ -1,0 +1,201 @@
+"""Named model shapes: the published DeepSeek models, their distillations, and two small ones of our own."""
+
+from dataclasses import replace
+
+from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
+
+# Sources: the config.json published with each model; DeepSeek-V2 (arXiv 2405.04434) section 3.1.2 and
+# appendix B; DeepSeek-V3 (arXiv 2412.19437) section 4.2; DeepSeek-R1 (arXiv 2501.12948) section 2.4.
+
+
+def _deepseek_yarn(mscale: float) -> RopeConfig:
+    return RopeConfig(
+        rope_type="yarn",
+        interleave=True,
+        factor=40.0,
+        original_max_position_embeddings=4096,
+        mscale=mscale,
+        mscale_all_dim=mscale,
+    )
+
+
+DEEPSEEK_V2_LITE = ModelConfig(
+    model_type="deepseek_v2",
+    vocab_size=102400,
+    hidden_size=2048,
+    intermediate_size=10944,
+    num_hidden_layers=27,
+    num_attention_heads=16,
+    attention=MLAConfig(
+        q_lora_rank=None, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
+    ),
+    moe=MoEConfig(
+        n_routed_experts=64,
+        n_shared_experts=2,
+        num_experts_per_tok=6,
+        moe_intermediate_size=1408,
+        first_k_dense_replace=1,
+        scoring_func="softmax",
+        topk_method="greedy",
+        norm_topk_prob=False,
+    ),
+    rope=_deepseek_yarn(0.707),
+    max_position_embeddings=163840,
+    bos_token_id=100000,
+    eos_token_id=100001,
+)
+
+DEEPSEEK_V2 = replace(
+    DEEPSEEK_V2_LITE,
+    hidden_size=5120,
+    intermediate_size=12288,
+    num_hidden_layers=60,
+    num_attention_heads=128,
+    attention=MLAConfig(
+        q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
+    ),
+    moe=MoEConfig(
+        n_routed_experts=160,
+        n_shared_experts=2,
+        num_experts_per_tok=6,
+        moe_intermediate_size=1536,
+        first_k_dense_replace=1,
+        scoring_func="softmax",
+        topk_method="group_limited_greedy",
+        n_group=8,
+        topk_group=3,
+        norm_topk_prob=False,
+        routed_scaling_factor=16.0,
+    ),
+)
+
+DEEPSEEK_V3 = ModelConfig(
+    model_type="deepseek_v3",
+    vocab_size=129280,
+    hidden_size=7168,
+    intermediate_size=18432,
+    num_hidden_layers=61,
+    num_attention_heads=128,
+    attention=MLAConfig(
+        q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
+    ),
+    moe=MoEConfig(
+        n_routed_experts=256,
+        n_shared_experts=1,
+        num_experts_per_tok=8,
+        moe_intermediate_size=2048,
+        first_k_dense_replace=3,
+        n_group=8,
+        topk_group=4,
+        routed_scaling_factor=2.5,
+    ),
+    rope=_deepseek_yarn(1.0),
+    max_position_embeddings=163840,
+    num_nextn_predict_layers=1,
+    bos_token_id=0,
+    eos_token_id=1,
+)
+
+DEMO = ModelConfig(
+    model_type="deepseek_v3",
+    vocab_size=4096,
+    hidden_size=256,
+    intermediate_size=704,
+    num_hidden_layers=6,
+    num_attention_heads=4,
+    attention=MLAConfig(
+        q_lora_rank=96, kv_lora_rank=64, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32
+    ),
+    moe=MoEConfig(
+        n_routed_experts=16,
+        n_shared_experts=1,
+        num_experts_per_tok=4,
+        moe_intermediate_size=128,
+        first_k_dense_replace=1,
+        routed_scaling_factor=2.0,  # sqrt(top k) keeps the routed sum at one expert's scale
+    ),
+    rope=RopeConfig(interleave=True),
+    num_nextn_predict_layers=1,
+)
+
+TINY = replace(
+    DEMO,
+    vocab_size=256,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    attention=MLAConfig(
+        q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8
+    ),
+    moe=MoEConfig(
+        n_routed_experts=8,
+        n_shared_experts=1,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        first_k_dense_replace=1,
+        n_group=2,
+        topk_group=1,
+    ),
+    max_position_embeddings=256,
+)
+
+
+def _distilled_qwen(
+    vocab_size: int, hidden_size: int, intermediate_size: int, layers: int, heads: tuple[int, int]
+) -> ModelConfig:
+    """R1-Distill-Qwen on Qwen2.5-Math (1.5B, 7B); `heads` are query and KV heads."""
+    return ModelConfig(
+        model_type="qwen2",
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads[0],
+        attention=GQAConfig(num_key_value_heads=heads[1], head_dim=128, qkv_bias=True),
+        max_position_embeddings=131072,
+        bos_token_id=151643,
+        eos_token_id=151643,
+    )
+
+
+def _on_qwen2_5(config: ModelConfig) -> ModelConfig:
+    """What the 14B and 32B students, grown from Qwen2.5, have otherwise than the two from Qwen2.5-Math."""
+    return replace(config, rope=RopeConfig(rope_theta=1_000_000.0), rms_norm_eps=1e-5)
+
+
+def _distilled_llama(hidden_size: int, intermediate_size: int, layers: int, heads: int) -> ModelConfig:
+    """R1-Distill-Llama: from Llama-3.1-8B and Llama-3.3-70B-Instruct."""
+    return ModelConfig(
+        model_type="llama",
+        vocab_size=128256,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        attention=GQAConfig(num_key_value_heads=8, head_dim=128),
+        rope=RopeConfig(
+            rope_theta=500_000.0, rope_type="llama3", factor=8.0, original_max_position_embeddings=8192
+        ),
+        rms_norm_eps=1e-5,
+        max_position_embeddings=131072,
+        bos_token_id=128000,
+        eos_token_id=128001,
+    )
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "tiny": TINY,
+    "demo": DEMO,
+    "deepseek-v2-lite": DEEPSEEK_V2_LITE,
+    "deepseek-v2": DEEPSEEK_V2,
+    "deepseek-v3": DEEPSEEK_V3,
+    "deepseek-r1": DEEPSEEK_V3,
+    "r1-distill-qwen-1.5b": _distilled_qwen(151936, 1536, 8960, 28, (12, 2)),
+    "r1-distill-qwen-7b": _distilled_qwen(152064, 3584, 18944, 28, (28, 4)),
+    "r1-distill-qwen-14b": _on_qwen2_5(_distilled_qwen(152064, 5120, 13824, 48, (40, 8))),
+    "r1-distill-qwen-32b": _on_qwen2_5(_distilled_qwen(152064, 5120, 27648, 64, (40, 8))),
+    "r1-distill-llama-8b": _distilled_llama(4096, 14336, 32, 32),
+    "r1-distill-llama-70b": _distilled_llama(8192, 28672, 80, 64),
+}
+"""Every name that `--model` takes for a shape without weights."""

@@ -1,0 +1,167 @@
+"""The model: blocks, the head, multi-token-prediction modules, initialisation. Names are Hugging Face's."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shoestring.model.attention import attention_class, build_attention
+from shoestring.model.cache import DenseCache, LayerCache
+from shoestring.model.config import MLAConfig, ModelConfig
+from shoestring.model.layers import MLP, Linear, RMSNorm, Rotation, rotation
+from shoestring.model.moe import MoE, Routing
+
+
+@dataclass
+class Features:
+    """What the layers made of B x T tokens: normalised hidden states, and each MoE layer's routing."""
+
+    hidden_BTD: Tensor
+    routings: dict[int, Routing] = field(default_factory=dict)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each after a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = build_attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        if config.moe is not None and config.is_moe_layer(index):
+            self.mlp: MoE | MLP = MoE(config.moe, config.hidden_size)
+        else:
+            self.mlp = MLP(config.hidden_size, config.intermediate_size)
+
+    def forward(
+        self, x_BTD: Tensor, turns: Rotation, cache: LayerCache | None = None
+    ) -> tuple[Tensor, Routing | None]:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), turns, cache)
+        normed = self.post_attention_layernorm(x_BTD)
+        if isinstance(self.mlp, MoE):
+            out_BTD, routing = self.mlp(normed)
+            return x_BTD + out_BTD, routing
+        return x_BTD + self.mlp(normed), None
+
+
+class SharedHead(nn.Module):
+    """The norm before the output head of an MTP module; the head itself is the model's."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class MTPBlock(Block):
+    """Predicts one token further from the hidden state before it and the next token's embedding (V3 section 2.2)."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__(config, index)
+        self.enorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.hnorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.eh_proj = Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.shared_head = SharedHead(config)
+
+    def merge(self, hidden_BTD: Tensor, embedded_BTD: Tensor) -> Tensor:
+        """The block's input. The stored eh_proj takes the embedding first, though the paper writes it second."""
+        return self.eh_proj(torch.cat((self.enorm(embedded_BTD), self.hnorm(hidden_BTD)), dim=-1))
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, final norm; MTP module k is layer num_hidden_layers + k, where DeepSeek stores it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        count = config.num_hidden_layers
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            [Block(config, i) for i in range(count)]
+            + [MTPBlock(config, count + k) for k in range(config.num_nextn_predict_layers)]
+        )
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Transformer(nn.Module):
+    """A causal language model composed from a ModelConfig.
+
+    Args:
+        config: the shape.
+        compute_dtype: precision of activations (float32 on CPU, bfloat16 on GPU); parameters keep their own.
+    """
+
+    def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config, self.compute_dtype = config, compute_dtype
+        self.model = Decoder(config)
+        if not config.tie_word_embeddings:
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def head_weight_WD(self) -> Tensor:
+        """The output matrix; the embedding's own when tied."""
+        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.embed_tokens.weight.device
+
+    def forward(self, ids_BT: Tensor, cache: DenseCache | None = None) -> Tensor:
+        """Next-token logits (B, T, W), float32. With a cache, ids continue what it holds."""
+        return self.logits(self.features(ids_BT, cache).hidden_BTD)
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        return F.linear(hidden_BTD, self.head_weight_WD.to(hidden_BTD.dtype)).float()
+
+    def features(self, ids_BT: Tensor, cache: DenseCache | None = None) -> Features:
+        """Run the main layers."""
+        start = cache.length if cache is not None else 0
+        turns = self._rotation(ids_BT.shape, start)
+        x_BTD = self._embed(ids_BT)
+        routings: dict[int, Routing] = {}
+        for index in range(self.config.num_hidden_layers):
+            layer_cache = cache.layers[index] if cache is not None else None
+            x_BTD, routing = self.model.layers[index](x_BTD, turns, layer_cache)
+            if routing is not None:
+                routings[index] = routing
+        return Features(self.model.norm(x_BTD), routings)
+
+    def mtp_features(self, hidden_BTD: Tensor, next_ids_BT: Tensor, depth: int = 0) -> Features:
+        """MTP module `depth`: from hidden states at t and tokens t + depth + 1 to states that predict one further."""
+        index = self.config.num_hidden_layers + depth
+        block = self.model.layers[index]
+        assert isinstance(block, MTPBlock)
+        x_BTD = block.merge(hidden_BTD, self._embed(next_ids_BT))
+        x_BTD, routing = block(x_BTD, self._rotation(next_ids_BT.shape, 0))
+        return Features(block.shared_head.norm(x_BTD), {} if routing is None else {index: routing})
+
+    def new_cache(self, batch: int, capacity: int) -> DenseCache:
+        """An empty dense cache for the main layers."""
+        spec = attention_class(self.config).cache_spec(self.config)
+        specs = [spec] * self.config.num_hidden_layers
+        return DenseCache(
+            specs, batch=batch, capacity=capacity, dtype=self.compute_dtype, device=self.device
+        )
+
+    def _embed(self, ids_BT: Tensor) -> Tensor:
+        return self.model.embed_tokens(ids_BT).to(self.compute_dtype)
+
+    def _rotation(self, shape: torch.Size, start: int) -> Rotation:
+        attention = self.config.attention
+        width = attention.qk_rope_head_dim if isinstance(attention, MLAConfig) else attention.head_dim
+        positions = torch.arange(start, start + shape[1], device=self.device).expand(shape)
+        return rotation(self.config.rope, width, positions)
+
+
+@torch.no_grad()
+def initialise(model: Transformer, generator: torch.Generator) -> Transformer:
+    """Fill a model with random weights: matrices normal with `initializer_range`, norms one, biases zero."""
+    std = model.config.initializer_range
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            parameter.normal_(0.0, std, generator=generator)
+        else:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    for buffer in model.buffers():
+        buffer.zero_()
+    return model

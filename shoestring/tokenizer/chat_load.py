@@ -1,0 +1,56 @@
+"""Find the chat template that a checkpoint folder brings."""
+
+from pathlib import Path
+from typing import Any
+
+from shoestring.errors import TokenizerError
+from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
+from shoestring.tokenizer.chat import Template
+from shoestring.tokenizer.chat_deepseek import JINJA, TEMPLATE_FILE, DeepSeekTemplate
+from shoestring.tokenizer.chat_jinja import JinjaTemplate
+from shoestring.tokenizer.definition import read_json
+
+MAX_TEMPLATE_BYTES = 1 << 20
+
+
+def load_template(path: str | Path, tokenizer: Tokenizer, *, time_limit_s: float = 1.0) -> Template:
+    """The template in a folder (chat_template.jinja, or chat_template in tokenizer_config.json) or in a file.
+
+    A folder saved by us gives our own function. Raises TokenizerError when there is none or it cannot
+    be read.
+    """
+    path = Path(path)
+    file = path / TEMPLATE_FILE if path.is_dir() else path
+    if file.exists():
+        source, name = _read(file), str(file)
+    else:
+        source, name = _from_config(path / CONFIG_FILE), str(path / CONFIG_FILE)
+    if source == JINJA:
+        return DeepSeekTemplate()
+    if source == JINJA.replace("keep_thinking = true", "keep_thinking = false"):
+        return DeepSeekTemplate(keep_thinking=False)
+    return JinjaTemplate(source, tokenizer, name=name, time_limit_s=time_limit_s)
+
+
+def _read(file: Path) -> str:
+    try:
+        if file.stat().st_size > MAX_TEMPLATE_BYTES:
+            raise TokenizerError(
+                f"{file} is larger than {MAX_TEMPLATE_BYTES >> 10} KiB, so it is no chat template"
+            )
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TokenizerError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise TokenizerError(f"{file} is not UTF-8 text, so it is no chat template") from None
+
+
+def _from_config(file: Path) -> str:
+    """`chat_template` is one text, or a list of named ones of which `default` is meant."""
+    found: Any = read_json(file, CONFIG_FILE).get("chat_template") if file.exists() else None
+    if isinstance(found, list):
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default")
+    if not isinstance(found, str):
+        raise TokenizerError(f"{file.parent} has no chat template; put one in {TEMPLATE_FILE}")
+    return found

@@ -1,0 +1,164 @@
+"""Check a chat template: end token learnt, one begin token, prefixes kept, user text harmless."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from shoestring.errors import TokenizerError
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat import (
+    ChatIds,
+    Message,
+    Template,
+    encode_chat,
+    encode_pieces,
+    encode_prompt,
+    pieces_text,
+    prefix_break,
+)
+from shoestring.tokenizer.special import THINK, THINK_END
+
+TWO_TURNS = (
+    {"role": "user", "content": "What is 2 + 2?"},
+    {"role": "assistant", "content": "Four."},
+    {"role": "user", "content": "And 3 + 3?"},
+    {"role": "assistant", "content": "Six."},
+)
+THINKING_TURNS = tuple(
+    {**message, "content": f"{THINK}\nI add them.\n{THINK_END}\n\n{message['content']}"}
+    if message["role"] == "assistant"
+    else message
+    for message in TWO_TURNS
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was checked: whether it holds, and one sentence that says what was seen."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+def check_template(tokenizer: Tokenizer, template: Template) -> list[Finding]:
+    """All findings for a template; training with it is safe when every one is `ok`."""
+    checks: dict[str, Callable[[Tokenizer, Template], str]] = {
+        "renders": _renders,
+        "one begin token": _one_begin_token,
+        "prefix-preserving": lambda k, t: _keeps_prefixes(t, TWO_TURNS),
+        "prefix-preserving with thinking": lambda k, t: _keeps_prefixes(t, THINKING_TURNS),
+        "assistant turns in the loss": _turns_in_loss,
+        "end token in the loss": _end_in_loss,
+        "user text stays text": _user_text_stays,
+    }
+    return [_finding(name, check, tokenizer, template) for name, check in checks.items()]
+
+
+class _Failed(Exception):
+    """A check did not hold; its text is the finding's sentence."""
+
+
+def _finding(
+    name: str, check: Callable[[Tokenizer, Template], str], tokenizer: Tokenizer, template: Template
+) -> Finding:
+    try:
+        return Finding(name=name, ok=True, text=check(tokenizer, template))
+    except (_Failed, TokenizerError) as failure:
+        return Finding(name=name, ok=False, text=str(failure))
+
+
+def _renders(tokenizer: Tokenizer, template: Template) -> str:
+    count = len(encode_prompt(TWO_TURNS[:1], tokenizer, template))
+    if count == 0:
+        raise _Failed("the prompt of one user message has no tokens at all")
+    return f"the prompt of one short user message has {count} tokens"
+
+
+def _one_begin_token(tokenizer: Tokenizer, template: Template) -> str:
+    if "bos_token" not in tokenizer.roles:
+        return "the tokenizer has no begin token"
+    pieces = template.render(TWO_TURNS, with_loss=False)
+    ids = encode_pieces(pieces, tokenizer).ids
+    count = ids.count(tokenizer.bos_id)
+    if count > 1:
+        raise _Failed(
+            f"the begin token {tokenizer.roles['bos_token']!r} comes {count} times in one conversation"
+        )
+    return "the begin token comes once" if count else "the template writes no begin token"
+
+
+def _keeps_prefixes(template: Template, messages: Sequence[Message]) -> str:
+    """Each prompt must begin the finished turn, and each finished turn the longer conversation."""
+    full = pieces_text(template.render(messages, with_loss=False))
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        prompt = pieces_text(template.render(messages[:number], add_generation_prompt=True, with_loss=False))
+        turn = pieces_text(template.render(messages[: number + 1], with_loss=False))
+        _require_prefix(prompt, turn, f"the prompt before message {number}", "the finished turn")
+        _require_prefix(turn, full, f"the conversation up to message {number}", "the longer conversation")
+    return "every prompt is the beginning of its finished turn, and every turn of the longer conversation"
+
+
+def _require_prefix(earlier: str, later: str, what: str, other: str) -> None:
+    broken = prefix_break(earlier, later)
+    if broken is None:
+        return
+    raise _Failed(
+        f"{what} is not the beginning of {other}: {broken}; serving would ask what was never learnt"
+    )
+
+
+def _turns_in_loss(tokenizer: Tokenizer, template: Template) -> str:
+    chat = encode_chat(TWO_TURNS, tokenizer, template)
+    learnt = [tokenizer.decode(ids) for ids in _spans(chat)]
+    for answer in ("Four.", "Six."):
+        if not any(answer in text for text in learnt):
+            raise _Failed(f"the assistant's {answer!r} is not in the loss, which holds {learnt}")
+    for question in ("What is", "And 3"):
+        if any(question in text for text in learnt):
+            raise _Failed(f"the user's {question!r} is in the loss, so the model would learn to ask it")
+    return f"the loss holds {len(learnt)} of 2 assistant turns and nothing of the user"
+
+
+def _end_in_loss(tokenizer: Tokenizer, template: Template) -> str:
+    end = tokenizer.eos_id
+    spans = list(_spans(encode_chat(TWO_TURNS, tokenizer, template)))
+    if not spans:
+        raise _Failed("no token at all is in the loss")
+    for number, ids in enumerate(spans):
+        if end not in ids:
+            raise _Failed(
+                f"turn {number} ends in {tokenizer.decode(ids[-1:])!r} without an end token in its loss "
+                f"({tokenizer.roles['eos_token']!r}): the model would never learn to stop"
+            )
+    return f"every assistant turn ends in {tokenizer.roles['eos_token']!r}, inside the loss"
+
+
+def _user_text_stays(tokenizer: Tokenizer, template: Template) -> str:
+    """A user who types every special token must get the same special ids as one who types none."""
+    control = set(tokenizer.specials.values())
+    # Between full stops, so that a template which trims or splits sees ordinary text around each.
+    hostile = " . ".join(["Hello", *tokenizer.specials, "bye"])
+    seen = []
+    for text in ("Hello", hostile):
+        ids = encode_prompt(({"role": "user", "content": text},), tokenizer, template)
+        seen.append([i for i in ids if i in control])
+    if seen[0] != seen[1]:
+        extra = next((i for i in seen[1] if seen[1].count(i) > seen[0].count(i)), None)
+        named = tokenizer.decode([extra]) if extra is not None else "fewer than without"
+        raise _Failed(f"text typed by a user became special tokens: {named!r}")
+    return f"none of {len(control)} special tokens typed by a user became one"
+
+
+def _spans(chat: ChatIds) -> Iterator[list[int]]:
+    """Runs of ids in the loss."""
+    run: list[int] = []
+    for token_id, in_loss in zip(chat.ids, chat.loss_mask, strict=True):
+        if in_loss:
+            run.append(token_id)
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run

@@ -1,0 +1,1 @@
+"""Training: steps, optimisers, checkpoints, and the stories that use them."""

@@ -1,0 +1,252 @@
+"""Crash-safe checkpoint folders: write aside, fsync, hash, rename; a damaged one is refused by name.
+
+The layout is `<folder>/step-00000123/`, holding whatever the caller wrote and `manifest.json` with the size
+and sha256 of each file. A step folder is never overwritten: replacing one in place leaves a window
+in which neither the old nor the new checkpoint is whole.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from shoestring.errors import CheckpointError, ConfigError
+from shoestring.train.durable import is_full, storage_error, sync
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_MANIFEST_LIMIT_BYTES = 64 << 20
+_STEP = re.compile(r"step-(\d{8,})")
+_LEFTOVER = re.compile(r"step-\d{8,}\.(?:tmp|trash)-(\d+)")
+
+
+def save(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
+    """Save what `write(path)` puts into a fresh folder as `folder/step-<step>`; returns that path.
+
+    A kill at any moment leaves every earlier checkpoint whole and this one whole or absent. Afterwards only
+    the newest `keep` remain. A step that is already there and verifies is kept and `write` is not called.
+    One process at a time may save into a folder. Raises StorageError when there is no room (earlier
+    checkpoints stay), and passes on whatever else `write` raises.
+    """
+    if step < 0 or keep < 1:
+        raise ConfigError(f"step = {step}, keep = {keep}: a step is at least 0, keep at least 1")
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f"{final.name}.tmp-{os.getpid()}"
+    try:
+        _make(folder)
+        _clean(folder)
+        if final.exists() and _verifies(final):
+            log.info("%s is already saved", final)
+            return final
+        temporary.mkdir()
+        write(temporary)
+        _seal(temporary, step)
+        if final.exists():  # it is damaged, or it would have been kept above
+            _discard(final)
+        os.rename(temporary, final)
+        sync(folder)
+    except BaseException as error:
+        needed = max([_bytes_in(temporary), *(_bytes_in(path) for path in _steps(folder)[:1])])
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) or is_full(error):
+            raise storage_error(error, folder, needed) from error
+        raise
+    _prune(folder, step, keep)
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder` that verifies; None if there is none at all.
+
+    A damaged one is named in a warning and the one before it is used. Raises CheckpointError, naming them
+    all, when there are checkpoints and every one is damaged.
+    """
+    steps = _steps(folder)
+    for path in steps:
+        if _verifies(path):
+            return path
+    if not steps:
+        return None
+    names = ", ".join(path.name for path in steps)
+    raise CheckpointError(
+        f"every checkpoint in {folder} is damaged ({names}); "
+        f"restore one from a copy or start anew in another --out"
+    )
+
+
+def verify(path: Path) -> None:
+    """Check every file of a checkpoint against its manifest.
+
+    Raises CheckpointError naming the first file that is missing, of another size, or of another content.
+    """
+    for name, entry in _read_manifest(path).items():
+        _check_size(path, name, entry["bytes"])
+        if _sha256(path / name) != entry["sha256"]:
+            raise _damaged(path / name, "its content changed after it was saved (sha256 differs)")
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint folder, from its name; raises CheckpointError for any other name."""
+    match = _STEP.fullmatch(path.name)
+    if match is None:
+        raise CheckpointError(f"{path} is not a checkpoint folder: its name is not step-<8 digits>")
+    return int(match[1])
+
+
+def _seal(folder: Path, step: int) -> None:
+    """Write the manifest of `folder`, and force everything in it to the disk."""
+    files: dict[str, dict[str, Any]] = {}
+    for parent, folders, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            sync(path)
+            name = path.relative_to(folder).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for name in folders:
+            sync(Path(parent, name))
+    manifest = folder / MANIFEST
+    manifest.write_bytes(_manifest_bytes({"format": _FORMAT, "step": step, "files": files}))
+    sync(manifest)
+    sync(folder)
+
+
+def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """File name -> {"bytes", "sha256"}; every byte of the manifest is checked, so no flipped bit passes."""
+    file = path / MANIFEST
+    _check_size(path, MANIFEST, None)
+    try:
+        data = file.read_bytes()
+        manifest = json.loads(data)
+        canonical = _manifest_bytes(manifest) == data
+        files = dict(manifest["files"])
+        for name, entry in files.items():
+            if set(entry) != {"bytes", "sha256"} or not _is_inside(name):
+                raise ValueError(f"a wrong entry for {name!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(file, f"it cannot be read ({type(error).__name__}: {error})") from None
+    fits = _STEP.fullmatch(path.name) is None or manifest.get("step") == step_of(path)
+    if not (canonical and fits and manifest.get("format") == _FORMAT):
+        raise _damaged(file, f"it is not what was written for {path.name}")
+    return files
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a manifest's file name stays below the checkpoint's folder."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name
+
+
+def _check_size(folder: Path, name: str, expected_bytes: int | None) -> None:
+    """Raise unless `name` is a regular file (a pipe or device would hang the reader) of the expected size."""
+    path = folder / name
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise _damaged(path, f"it is missing ({error.strerror})") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise _damaged(path, "it is not a regular file")
+    if expected_bytes is not None and found.st_size != expected_bytes:
+        raise _damaged(path, f"it has {found.st_size:,} bytes instead of {expected_bytes:,}")
+    if expected_bytes is None and found.st_size > _MANIFEST_LIMIT_BYTES:
+        raise _damaged(path, f"it has {found.st_size:,} bytes, more than any manifest")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error.strerror})") from None
+
+
+def _damaged(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{file} is damaged: {why}; use an earlier checkpoint or a copy")
+
+
+def _verifies(path: Path) -> bool:
+    try:
+        verify(path)
+    except CheckpointError as error:
+        log.warning("checkpoint %s is not used: %s", path.name, error)
+        return False
+    return True
+
+
+def _looks_whole(path: Path) -> bool:
+    """A cheap check, for pruning: the manifest is right and every file has its size."""
+    try:
+        for name, entry in _read_manifest(path).items():
+            _check_size(path, name, entry["bytes"])
+    except CheckpointError:
+        return False
+    return True
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The checkpoint folders, newest first, damaged ones included."""
+    try:
+        found = [path for path in folder.iterdir() if _STEP.fullmatch(path.name) and path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(f"cannot look for checkpoints in {folder}: {error.strerror}") from None
+    return sorted(found, key=step_of, reverse=True)
+
+
+def _prune(folder: Path, saved: int, keep: int) -> None:
+    """Remove what is older than the newest `keep` whole checkpoints up to step `saved`.
+
+    Later steps (left by a run that was resumed from before them) are not counted and not touched, so the
+    checkpoint just saved always stays.
+    """
+    whole = [step_of(path) for path in _steps(folder) if step_of(path) <= saved and _looks_whole(path)]
+    oldest_kept = whole[:keep][-1]
+    for path in _steps(folder):
+        if step_of(path) < oldest_kept:
+            _discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint; the rename first, so that a kill half-way leaves no half under a valid name."""
+    trash = path.with_name(f"{path.name}.trash-{os.getpid()}")
+    os.rename(path, trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _clean(folder: Path) -> None:
+    """Remove what killed processes left behind."""
+    for path in folder.iterdir():
+        match = _LEFTOVER.fullmatch(path.name)
+        if match and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,178 @@
+"""Joules that a run used: measured by the machine's counters, estimated from stated watts, or unavailable."""
+
+import contextlib
+import logging
+import math
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from shoestring.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+# A package counter wraps after about 262 kJ, 20 minutes at 200 W: reading it this often misses none.
+INTERVAL_S = 5.0
+_POWERCAP = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """`joules` is None exactly when `how` is "unavailable"; `detail` says what was counted, or why not."""
+
+    joules: float | None
+    how: Literal["measured", "estimated", "unavailable"]
+    detail: str
+
+
+def combine(first: Energy, second: Energy) -> Energy:
+    """The energy of two parts of one run: a sum is no better known than its worse part."""
+    if first.joules is None or second.joules is None:
+        missing = first if first.joules is None else second
+        return Energy(joules=None, how="unavailable", detail=f"for a part of the run: {missing.detail}")
+    worse = first if first.how == "estimated" else second
+    detail = worse.detail if first.detail == second.detail else f"{first.detail}; {second.detail}"
+    return Energy(joules=first.joules + second.joules, how=worse.how, detail=detail)
+
+
+class EnergyMeter:
+    """Counts from entering the `with` block, in a thread that reads the counters every few seconds.
+
+    `gpus` names the GPUs in use (index or UUID, as `nvidia-smi -i` takes them). If every one of them, or with
+    no GPU the processor's RAPL counters, can be read, the result is measured; else it is `watts` times the
+    time, if watts were stated; else unavailable. Nothing is guessed.
+    """
+
+    def __init__(
+        self,
+        *,
+        watts: float | None = None,
+        gpus: tuple[str, ...] = (),
+        interval_s: float = INTERVAL_S,
+        powercap: Path = _POWERCAP,
+        nvidia_smi: str = "nvidia-smi",
+    ) -> None:
+        if watts is not None and not (math.isfinite(watts) and watts > 0):
+            raise ConfigError(f"watts = {watts}: the machine's draw is a number above 0, or left out")
+        self._watts = watts
+        self._interval_s = interval_s
+        self._cpu = RaplCounter(powercap)
+        self._gpu = GpuCounter(gpus, nvidia_smi)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="energy", daemon=True)
+        self._started_at = time.monotonic()
+        self._ended_at: float | None = None
+
+    def __enter__(self) -> Self:
+        self._started_at = time.monotonic()
+        self._read()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._read()
+        self._ended_at = time.monotonic()
+
+    def read(self) -> Energy:
+        """The energy since the block was entered; inside it as of the last reading, after it the whole."""
+        seconds = (self._ended_at or time.monotonic()) - self._started_at
+        cpu, gpu = self._cpu.joules, self._gpu.joules
+        if self._gpu.gpus and gpu is not None:
+            also = (
+                "with the processor (RAPL)" if cpu is not None else "without the processor (RAPL unreadable)"
+            )
+            detail = f"{len(self._gpu.gpus)} GPU (nvidia-smi power draw), {also}"
+            return Energy(joules=gpu + (cpu or 0.0), how="measured", detail=detail)
+        if not self._gpu.gpus and cpu is not None:
+            return Energy(joules=cpu, how="measured", detail="processor and memory (RAPL), not the rest")
+        why = "nvidia-smi gives no power draw" if self._gpu.gpus else "the RAPL counters cannot be read"
+        if self._watts is not None:
+            detail = f"{self._watts:g} W as stated, times the time; {why}"
+            return Energy(joules=self._watts * seconds, how="estimated", detail=detail)
+        return Energy(joules=None, how="unavailable", detail=f"{why}, and no watts were stated")
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self._read()
+
+    def _read(self) -> None:
+        self._cpu.read()
+        self._gpu.read()
+
+
+class RaplCounter:
+    """Joules of the processor packages and their memory, from Linux powercap (Intel and AMD alike).
+
+    `joules` is None unless every one can be read; without root that is the rule since CVE-2020-8694.
+    """
+
+    def __init__(self, powercap: Path = _POWERCAP) -> None:
+        self.joules: float | None = None
+        self._last: dict[Path, int] = {}
+        self._zones = sorted(zone for zone in powercap.glob("intel-rapl:*") if _is_counted(zone))
+
+    def read(self) -> None:
+        for zone in self._zones:
+            try:
+                now = int((zone / "energy_uj").read_text())
+                largest = int((zone / "max_energy_range_uj").read_text())
+            except (OSError, ValueError):
+                self._zones, self.joules = [], None
+                return
+            last = self._last.get(zone, now)
+            step = now - last if now >= last else now - last + largest
+            self._last[zone] = now
+            self.joules = (self.joules or 0.0) + step / 1e6
+
+
+def _is_counted(zone: Path) -> bool:
+    """Packages and memory; core and uncore are parts of a package, and psys contains it."""
+    with contextlib.suppress(OSError):
+        name = (zone / "name").read_text().strip()
+        return name.startswith("package") or name == "dram"
+    return False
+
+
+class GpuCounter:
+    """Joules of the named NVIDIA GPUs: power draw, integrated over time; `joules` is None without it."""
+
+    def __init__(self, gpus: tuple[str, ...], nvidia_smi: str = "nvidia-smi") -> None:
+        self.gpus = gpus
+        self.joules: float | None = None
+        self._command = [
+            nvidia_smi,
+            "--query-gpu=power.draw",
+            "--format=csv,noheader,nounits",
+            "-i",
+            ",".join(gpus),
+        ]
+        self._last: tuple[float, float] | None = None
+        self._works = bool(gpus)
+
+    def read(self) -> None:
+        """Add the trapezoid since the last reading; after a failure the total would be wrong: it goes."""
+        if not self._works:
+            return
+        watts = self._watts()
+        if watts is None:
+            log.warning("nvidia-smi gives no power draw; the energy of this run is not measured")
+            self._works, self.joules = False, None
+            return
+        now = time.monotonic()
+        if self._last is not None:
+            then, watts_then = self._last
+            self.joules = (self.joules or 0.0) + (watts + watts_then) / 2 * (now - then)
+        self._last = (now, watts)
+
+    def _watts(self) -> float | None:
+        try:
+            done = subprocess.run(self._command, capture_output=True, text=True, timeout=10, check=True)
+            draws = [float(line) for line in done.stdout.split()]
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return None
+        return sum(draws) if len(draws) == len(self.gpus) and all(map(math.isfinite, draws)) else None

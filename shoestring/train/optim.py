@@ -1,0 +1,154 @@
+"""AdamW for all, or Muon for the matrices and AdamW for the rest."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from shoestring.model.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimiser; defaults are DeepSeek-V3's (section 4.2) but for the learning rate, which small models want higher."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-3
+    """Peak learning rate of everything AdamW trains."""
+    muon_lr: float = 1e-2
+    """Peak learning rate of Muon's matrices, for updates of root mean square 0.2 (arXiv 2502.16982)."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    momentum: float = 0.95
+    """Muon's momentum."""
+    newton_schulz_steps: int = 5
+    clip: float = 1.0
+    """Largest norm of the whole gradient."""
+
+
+class Optimizers:
+    """One or two torch optimisers stepped as one; `scale` moves all their learning rates together."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        self.peaks = [[group["lr"] for group in part.param_groups] for part in parts]
+
+    def step(self, share: float) -> None:
+        """Update with every learning rate at `share` of its peak."""
+        for part, peaks in zip(self.parts, self.peaks, strict=True):
+            for group, peak in zip(part.param_groups, peaks, strict=True):
+                group["lr"] = peak * share
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for i, part in enumerate(self.parts):
+            part.load_state_dict(state[str(i)])
+
+
+def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
+    """Matrices of the layers to Muon if asked, all else to AdamW; norms and biases are not decayed."""
+    matrices, other = [], []
+    for name, parameter in model.named_parameters():
+        (matrices if config.name == "muon" and _is_muon_matrix(name, parameter) else other).append(parameter)
+    decayed = [p for p in other if p.dim() > 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": [p for p in other if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    parts: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+    ]
+    if matrices:
+        parts.append(
+            Muon(
+                matrices,
+                lr=config.muon_lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                steps=config.newton_schulz_steps,
+            )
+        )
+    return Optimizers(parts)
+
+
+def _is_muon_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Everything two- or three-dimensional but the embedding, the head and the router."""
+    return parameter.dim() > 1 and not any(part in name for part in ("embed_tokens", "lm_head", "mlp.gate."))
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal by Newton-Schulz (Jordan et al. 2024); stacked experts in one batch.
+
+    An update is scaled to the root mean square of AdamW's (0.2 sqrt(max side), arXiv 2502.16982, section 2.2).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+        steps: int = 5,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for same_shape in _by_shape(p for p in group["params"] if p.grad is not None):
+                self._step_stack(group, same_shape)
+
+    def _step_stack(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
+        """One batched Newton-Schulz for all parameters of one shape."""
+        updates = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            grad, momentum = parameter.grad, state["momentum"]
+            momentum.lerp_(grad, 1 - group["momentum"])
+            updates.append(_as_matrices(grad.lerp(momentum, group["momentum"])))  # Nesterov
+        orthogonal = newton_schulz(torch.cat(updates), group["steps"])
+        scale = 0.2 * max(orthogonal.shape[-2:]) ** 0.5
+        for parameter, update in zip(parameters, orthogonal.split([len(u) for u in updates]), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
+
+
+def _as_matrices(x: Tensor) -> Tensor:
+    """A stack of matrices (M, rows, columns): stacked experts are many, a plain weight is one."""
+    return x if x.dim() == 3 else x[None]
+
+
+def _by_shape(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    groups: dict[tuple[int, ...], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(tuple(parameter.shape), []).append(parameter)
+    return list(groups.values())
+
+
+def newton_schulz(stack_MRC: Tensor, steps: int) -> Tensor:
+    """The nearest (semi-)orthogonal matrix of each, roughly: singular values pushed to 0.7..1.2 by a quintic."""
+    a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest at zero
+    x = stack_MRC.float() if stack_MRC.device.type == "cpu" else stack_MRC.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(stack_MRC.dtype)

@@ -1,0 +1,70 @@
+"""The DeepSeek-V3 recipe's phases, each a pure function of progress (tokens seen / token budget)."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Phases as fractions of the token budget; the defaults are DeepSeek-V3's (arXiv 2412.19437, section 4.2)."""
+
+    warmup: float = 0.002
+    """Learning rate rises linearly until here (V3: 2,000 steps)."""
+    constant_until: float = 10.0 / 14.8
+    cosine_until: float = 14.3 / 14.8
+    """The cosine reaches `floor` here."""
+    floor: float = 0.1
+    """Learning rate after the cosine, as a share of the peak (V3: 2.2e-5 of 2.2e-4)."""
+    tail_from: float = 14.633 / 14.8
+    tail: float = 0.0332
+    """Share of the peak in the last part (V3: 7.3e-6)."""
+    batch_start: float = 0.2
+    """Batch at the start as a share of the full one (V3: 3,072 of 15,360 sequences)."""
+    batch_ramp_until: float = 0.469 / 14.8
+    bias_speed: float = 0.001
+    """Step of the balance bias (auxiliary-loss-free balancing)."""
+    bias_until: float = 14.3 / 14.8
+    mtp_weight: float = 0.3
+    mtp_weight_late: float = 0.1
+    mtp_drop_at: float = 10.0 / 14.8
+
+
+def learning_rate_share(progress: float, schedule: ScheduleConfig) -> float:
+    """Learning rate as a share of its peak."""
+    if progress < schedule.warmup:
+        return progress / schedule.warmup
+    if progress < schedule.constant_until:
+        return 1.0
+    if progress < schedule.cosine_until:
+        done = (progress - schedule.constant_until) / (schedule.cosine_until - schedule.constant_until)
+        return schedule.floor + (1.0 - schedule.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return schedule.floor if progress < schedule.tail_from else schedule.tail
+
+
+def batch_rows(progress: float, full_rows: int, schedule: ScheduleConfig) -> int:
+    """Sequences in the next step: from `batch_start` of the full batch up to all of it."""
+    if progress >= schedule.batch_ramp_until:
+        return full_rows
+    share = schedule.batch_start + (1.0 - schedule.batch_start) * progress / schedule.batch_ramp_until
+    return max(1, round(full_rows * share))
+
+
+def bias_speed(progress: float, schedule: ScheduleConfig) -> float:
+    """How far the balance bias moves per step: constant, then zero."""
+    return schedule.bias_speed if progress < schedule.bias_until else 0.0
+
+
+def mtp_weight(progress: float, schedule: ScheduleConfig) -> float:
+    """Weight of the multi-token-prediction loss: high, then low."""
+    return schedule.mtp_weight if progress < schedule.mtp_drop_at else schedule.mtp_weight_late
+
+
+def phase(progress: float, schedule: ScheduleConfig) -> str:
+    """The learning-rate phase's name, for people."""
+    ends = [
+        (schedule.warmup, "warm-up"),
+        (schedule.constant_until, "constant"),
+        (schedule.cosine_until, "cosine"),
+        (schedule.tail_from, "floor"),
+    ]
+    return next((name for end, name in ends if progress < end), "tail")

@@ -1,0 +1,93 @@
+"""Everything stays small enough to read: the hard stops for files, functions, classes and the whole."""
+
+import ast
+
+import pytest
+
+FILE_LINES = 400
+FUNCTION_LINES = 60
+STORY_LINES = 120
+STORIES = {("shoestring/train/pretrain.py", "pretrain"), ("shoestring/train/sft.py", "sft")}
+CLASS_LINES = 250
+PARAMETERS = 8
+CONFIG_FIELDS = 25
+INIT_LINES = 20
+PACKAGE_LINES = 12_000
+TEST_LINES = 10_000
+
+
+def lines(node: ast.AST) -> int:
+    return node.end_lineno - node.lineno + 1
+
+
+def too_big(path: str, tree: ast.AST) -> list[str]:
+    """One sentence for each function, class or signature that is past its stop."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            stop = STORY_LINES if (path, node.name) in STORIES else FUNCTION_LINES
+            if lines(node) > stop:
+                found.append(f"{path}: {node.name} has {lines(node)} lines; the stop is {stop}")
+            if parameters(node) > PARAMETERS:
+                found.append(f"{path}: {node.name} takes {parameters(node)} parameters, not {PARAMETERS}")
+        if isinstance(node, ast.ClassDef):
+            if lines(node) > CLASS_LINES:
+                found.append(f"{path}: class {node.name} has {lines(node)} lines; the stop is {CLASS_LINES}")
+            if node.name.endswith("Config") and fields(node) > CONFIG_FIELDS:
+                found.append(f"{path}: {node.name} has {fields(node)} fields; the stop is {CONFIG_FIELDS}")
+    return found
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Parameters of a function, without self and cls; a typer command's flags count like the rest."""
+    named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return len([a for a in named if a.arg not in ("self", "cls")])
+
+
+def fields(node: ast.ClassDef) -> int:
+    return sum(isinstance(statement, ast.AnnAssign) for statement in node.body)
+
+
+def init_lines(tree: ast.Module) -> int:
+    """Lines of an __init__.py, where re-exporting a list of names counts as one however it is wrapped."""
+    return sum(1 if isinstance(s, (ast.ImportFrom, ast.Assign)) else lines(s) for s in tree.body)
+
+
+def test_no_file_is_too_long(everything):
+    long = {str(s): len(s.text.splitlines()) for s in everything}
+    assert not {path: count for path, count in long.items() if count > FILE_LINES}
+
+
+def test_no_function_class_or_signature_is_too_big(everything):
+    kept = [s for s in everything if s.path.parts[0] != "tests"]
+    assert not [sentence for s in kept for sentence in too_big(str(s), s.tree)]
+
+
+def test_init_files_are_nearly_empty(package):
+    inits = {str(s): init_lines(s.tree) for s in package if s.path.name == "__init__.py"}
+    assert not {path: count for path, count in inits.items() if count > INIT_LINES}
+
+
+@pytest.mark.parametrize(("folder", "stop"), [("shoestring", PACKAGE_LINES), ("tests", TEST_LINES)])
+def test_the_whole_is_small(everything, folder, stop):
+    assert sum(len(s.text.splitlines()) for s in everything if s.path.parts[0] == folder) <= stop
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def f():\n" + "    pass\n" * 60, "61 lines"),
+        ("class C:\n" + "    x = 1\n" * 250, "251 lines"),
+        ("class C:\n    def f(self, a, b, c, d, e, f, g, *, h, i): pass", "9 parameters"),
+        ("class XConfig:\n" + "".join(f"    f{i}: int\n" for i in range(26)), "26 fields"),
+    ],
+)
+def test_what_is_too_big_is_seen(code, words):
+    (sentence,) = too_big("x.py", ast.parse(code))
+    assert words in sentence
+
+
+def test_a_training_story_may_be_longer():
+    story = "def pretrain():\n" + "    pass\n" * 119
+    assert too_big("shoestring/train/pretrain.py", ast.parse(story)) == []
+    assert too_big("shoestring/train/step.py", ast.parse(story))

@@ -1,0 +1,94 @@
+import pytest
+
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat_jinja import JinjaTemplate
+from shoestring.tokenizer.check import check_template
+
+LOOP = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}%END%{% endfor %}"
+PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+GOOD = LOOP.replace("%END%", "<|im_end|>\n") + PROMPT
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}%A%{% else %}{{ m.content }}"
+    "<|im_end|>{% endif %}{% endfor %}" + PROMPT
+)
+
+
+def failed(tokenizer: Tokenizer, template) -> dict[str, str]:
+    findings = check_template(tokenizer, template)
+    assert len(findings) == 7
+    assert all(finding.text and "\n" not in finding.text for finding in findings)
+    return {finding.name: finding.text for finding in findings if not finding.ok}
+
+
+def test_our_template_passes(tokenizer: Tokenizer):
+    assert failed(tokenizer, DeepSeekTemplate()) == {}
+
+
+def test_a_sound_foreign_template_passes(wide: Tokenizer):
+    assert failed(wide, JinjaTemplate(GOOD, wide)) == {}
+
+
+def test_dropped_thinking_is_reported_for_what_it_is(tokenizer: Tokenizer):
+    found = failed(tokenizer, DeepSeekTemplate(keep_thinking=False))
+    assert set(found) == {"prefix-preserving with thinking"}
+    assert (
+        "up to message 1 is not the beginning of the longer conversation"
+        in found["prefix-preserving with thinking"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "sentence"),
+    [
+        ("{{ bos_token }}" + GOOD, "one begin token", "comes 2 times"),
+        ("<｜begin▁of▁sentence｜>" + GOOD, "one begin token", "comes 2 times"),
+        (LOOP.replace("%END%", "\n") + PROMPT, "end token in the loss", "would never learn to stop"),
+        (LOOP.replace("%END%", "<|eot_id|>") + PROMPT, "end token in the loss", "<|eot_id|>"),
+        (
+            MARKED.replace("%A%", "{% generation %}{{ m.content }}{% endgeneration %}<|im_end|>"),
+            "end token in the loss",
+            "without an end token",
+        ),
+        (
+            MARKED.replace("%A%", "{% generation %}{% endgeneration %}{{ m.content }}"),
+            "assistant turns in the loss",
+            "Four",
+        ),
+        (
+            "{% generation %}" + GOOD + "{% endgeneration %}",
+            "assistant turns in the loss",
+            "the user's 'What is' is in the loss",
+        ),
+        (
+            GOOD.replace("assistant\n", "assistant\n<think>\n"),
+            "prefix-preserving",
+            "the prompt before message 1",
+        ),
+        (
+            GOOD.replace(
+                "{{ m.content }}", "{{ m.content if loop.last else m.content.split('</think>')[-1] }}"
+            ),
+            "prefix-preserving with thinking",
+            "the conversation up to message 1",
+        ),
+        ("{{ raise_exception('no') }}", "renders", "no"),
+        ("{% for %}", "renders", "cannot render"),
+        ("", "renders", "no tokens at all"),
+        (
+            GOOD.replace(
+                "{{ m.content }}", "{% if 'bye' in m.content %}<|eot_id|>{% endif %}{{ m.content }}"
+            ),
+            "user text stays text",
+            "<|eot_id|>",
+        ),
+    ],
+)
+def test_faults_are_found(wide: Tokenizer, source: str, name: str, sentence: str):
+    found = failed(wide, JinjaTemplate(source, wide))
+    assert sentence in found[name]
+
+
+def test_a_tokenizer_without_begin_token_is_no_fault(wide: Tokenizer):
+    bare = Tokenizer(wide._definition, {"eos_token": "<|im_end|>"})
+    assert failed(bare, JinjaTemplate(GOOD, bare)) == {}
