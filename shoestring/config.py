@@ -1,6 +1,6 @@
 """Load, save and strictly override frozen dataclasses: recipes in, recipes out."""
 
-import json
+import copy
 import tomllib
 import types
 import typing
@@ -23,14 +23,18 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}; recipes/ holds some to copy") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid TOML: it is nested too deeply") from None
     return build(cls, override(data, overrides), where=str(path))
 
 
 def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """`data` with each `a.b=value` applied; values are TOML, and a bare word is a string."""
-    result = json.loads(json.dumps(data))
+    result = copy.deepcopy(data)
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
@@ -55,9 +59,7 @@ def build(cls: type[T], data: dict[str, Any], where: str = "the configuration") 
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"{where}: {name} = {first.get('input')!r}: {first['msg'].lower()}"
-        ) from None
+        raise ConfigError(f"{where}: {name} = {first.get('input')!r}: {first['msg'].lower()}") from None
 
 
 def save(config: Any, path: str | Path) -> None:
@@ -74,9 +76,10 @@ def dumps(config: Any) -> str:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        table = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    return table["value"] if len(table) == 1 else text  # a line break in it could start another name
 
 
 def _refuse_unknown(cls: type, data: dict[str, Any], where: str, prefix: str) -> None:

@@ -34,21 +34,29 @@ def choose(name: str = "auto", *, threads: int | None = None) -> Runtime:
         raise MissingDependencyError(
             "no CUDA GPU that this PyTorch can use; take --device cpu, or run `shoestring doctor`"
         )
+    rank, world_size = _count("RANK", 0), _count("WORLD_SIZE", 1)
     if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads = {threads} must be at least 1")
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # denormal numbers cost 100 cycles each on CPUs and mean nothing here
     _keep_freed_memory()
-    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if has_gpu and name != "cpu":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", _count("LOCAL_RANK", 0))
         return Runtime(device=device, compute_dtype=torch.bfloat16, rank=rank, world_size=world_size)
-    return Runtime(
-        device=torch.device("cpu"), compute_dtype=torch.float32, rank=rank, world_size=world_size
-    )
+    return Runtime(device=torch.device("cpu"), compute_dtype=torch.float32, rank=rank, world_size=world_size)
+
+
+def _count(name: str, default: int) -> int:
+    """What torchrun says in an environment variable."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ConfigError(f"{name} = {text!r} in the environment is not a number; unset it, or use torchrun")
+    return int(text)
 
 
 def _keep_freed_memory() -> None:
-    """Ask glibc to reuse large blocks: a fresh one costs a page fault per 4 KiB, at every layer of every step."""
+    """Ask glibc to reuse large blocks: a fresh one costs a page fault per 4 KiB, all over every step."""
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h

@@ -48,7 +48,9 @@ def demo(
         _converse(runtime, out)
 
 
-def _train_and_report(runtime: "Runtime", out: Path, seconds: float, seed: int, quiet: bool) -> dict[str, Any]:
+def _train_and_report(
+    runtime: "Runtime", out: Path, seconds: float, seed: int, quiet: bool
+) -> dict[str, Any]:
     from shoestring.cli.pretrain import load_recipe, train
 
     resume = (out / "config.toml").is_file()
@@ -121,7 +123,12 @@ def _print(report: dict[str, Any], out: Path) -> None:
     ):
         print(f"  {name:<12} {value:.3f}  {'#' * round(value * 16)}")
     for answer in report["completions"]:
-        print("\n" + "\n".join(f"  | {line}" for line in printable(answer["prompt"] + answer["completion"]).splitlines()))
+        print(
+            "\n"
+            + "\n".join(
+                f"  | {line}" for line in printable(answer["prompt"] + answer["completion"]).splitlines()
+            )
+        )
     print(f"\nreport: {out / 'report.html'}   model: {out / 'model'}")
     print(f"go on:  shoestring run {out / 'model'} 'class Queue:'")
 

@@ -53,7 +53,9 @@ def examine() -> dict[str, Any]:
         "matmul_flops_per_s": peak,
         "memory_bytes_per_s": _memory_speed(),
         "threads": torch.get_num_threads(),
-        "cpu_kernels": "compiled" if compiled else "plain PyTorch: install a C++ compiler for twice the speed",
+        "cpu_kernels": "compiled"
+        if compiled
+        else "plain PyTorch: install a C++ compiler for twice the speed",
         "disk_free_bytes": free,
         "packages": {name: _version(name) for name in ("torch", "tokenizers", "safetensors", *OPTIONAL)},
         "problems": problems,
@@ -88,10 +90,10 @@ def _print(report: dict[str, Any]) -> None:
         "python": f"{report['python']} ({sys.platform})",
         "processor": f"{machine.get('cpu', 'unknown')}, {report['threads']} threads",
         "device": f"{report['device']} computing in {report['compute_dtype']}",
-        "matrix products": f"{amount(report['matmul_flops_per_s'])}FLOP/s measured",
-        "memory reads": f"{amount(report['memory_bytes_per_s'])}B/s measured",
+        "matrix products": f"{amount(report['matmul_flops_per_s'], 'G')}FLOP/s measured",
+        "memory reads": f"{amount(report['memory_bytes_per_s'], 'G')}B/s measured",
         "CPU kernels": report["cpu_kernels"],
-        "disk free here": f"{amount(report['disk_free_bytes'])}B",
+        "disk free here": f"{amount(report['disk_free_bytes'], 'G')}B",
     }
     for name, value in lines.items():
         print(f"{name:<16} {value}")

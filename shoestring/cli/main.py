@@ -36,7 +36,9 @@ def main() -> None:
 
 def exit_code(arguments: list[str]) -> int:
     """Run one command; every error becomes a sentence on stderr and a code."""
-    logging.basicConfig(level=os.environ.get("SHOESTRING_LOG", "WARNING"), format="%(levelname)s: %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("SHOESTRING_LOG", "WARNING"), format="%(levelname)s: %(message)s"
+    )
     try:
         result = app(arguments, prog_name="shoestring", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -55,10 +57,8 @@ def exit_code(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("SHOESTRING_DEBUG"):
             raise
-        return _say(
-            f"a bug in shoestring ({type(error).__name__}: {error}); SHOESTRING_DEBUG=1 shows where, please report it",
-            1,
-        )
+        what = f"a bug in shoestring ({type(error).__name__}: {error})"
+        return _say(f"{what}; SHOESTRING_DEBUG=1 shows where, please report it", 1)
 
 
 def _say(text: str, code: int, prefix: str = "shoestring: ") -> int:

@@ -43,12 +43,13 @@ def show(
             "model": f"{model} ({config.model_type})",
             "parameters": f"{amount(count.total)} ({count.total:,}), {amount(count.active)} active per token",
             "MTP modules": f"{amount(count.mtp)} more" if count.mtp else "none",
-            "layers": f"{config.num_hidden_layers} of width {config.hidden_size}, {config.num_attention_heads} heads",
+            "layers": f"{config.num_hidden_layers} of width {config.hidden_size}",
+            "heads": str(config.num_attention_heads),
             "attention": _described(config.attention),
             "experts": _described(config.moe) if config.moe else "none (dense)",
             "cache per token": f"{figures['cache_bytes_per_token']:,} bytes in bfloat16",
-            "training": f"{amount(figures['train_flops_per_token'])}FLOP per token at context {seq_len:,}",
-            "decoding": f"{amount(figures['decode_flops_per_token'])}FLOP per token at context {seq_len:,}",
+            "training": f"{amount(figures['train_flops_per_token'], 'G')}FLOP per token at context {seq_len:,}",
+            "decoding": f"{amount(figures['decode_flops_per_token'], 'G')}FLOP per token at context {seq_len:,}",
         }
     )
 
@@ -93,7 +94,11 @@ def export(
     tokenizer_files = source if (source / "tokenizer.json").is_file() else None
     loaded = load_model(source, dtype=precisions[dtype])
     save_model(
-        loaded, out, dtype=precisions[dtype], tokenizer_files=tokenizer_files, lineage=f"Exported from {source.name}."
+        loaded,
+        out,
+        dtype=precisions[dtype],
+        tokenizer_files=tokenizer_files,
+        lineage=f"Exported from {source.name}.",
     )
     size = sum(path.stat().st_size for path in out.iterdir())
     report = {"out": str(out), "dtype": dtype, "bytes": size}

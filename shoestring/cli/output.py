@@ -17,9 +17,9 @@ def print_fields(fields: Mapping[str, Any]) -> None:
         print(f"{name:<{width}}  {value}")
 
 
-def amount(number: float) -> str:
-    """15706484224 -> '15.71 B': three to four figures and a unit, with the exact number after it."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+def amount(number: float, billion: str = "B") -> str:
+    """15706484224 -> '15.71 B'; FLOPs and bytes take `billion="G"`."""
+    for size, unit in ((1e12, "T"), (1e9, billion), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return f"{number:g}"

@@ -26,7 +26,9 @@ def pretrain(
     """Train a model from random weights. Ctrl-C saves and exits with 75; --resume goes on."""
     from shoestring.device import choose
 
-    report = train(load_recipe(recipe, out, resume, settings), choose(device), out, resume=resume, quiet=quiet)
+    report = train(
+        load_recipe(recipe, out, resume, settings), choose(device), out, resume=resume, quiet=quiet
+    )
     if as_json:
         print_json(report)
     else:
@@ -35,7 +37,7 @@ def pretrain(
 
 
 def load_recipe(recipe: Path | None, out: Path, resume: bool, settings: list[str]) -> "PretrainConfig":
-    """The recipe to run: the run's own on --resume, which nothing may change; else the file's, or the default."""
+    """The recipe: on --resume the run's own, which nothing may change; else the file's, or the default."""
     from shoestring import config as configs
     from shoestring.errors import ConfigError
     from shoestring.train.recipe import PretrainConfig

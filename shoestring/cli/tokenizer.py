@@ -34,7 +34,11 @@ def train(
     sample = list(store.texts("heldout")) or list(store.texts())
     num_bytes = sum(len(text.encode()) for text in sample)
     tokens = sum(map(len, tokenizer.encode_batch(sample)))
-    report = {"out": str(out), "vocab_size": tokenizer.vocab_size, "heldout_bytes_per_token": num_bytes / tokens}
+    report = {
+        "out": str(out),
+        "vocab_size": tokenizer.vocab_size,
+        "heldout_bytes_per_token": num_bytes / tokens,
+    }
     if as_json:
         print_json(report)
     else:
@@ -46,7 +50,9 @@ def encode(
     model: Model,
     text: Annotated[str, typer.Argument(help="The text to encode.")],
     *,
-    special: Annotated[bool, typer.Option("--special", help="Read special tokens in the text as such.")] = False,
+    special: Annotated[
+        bool, typer.Option("--special", help="Read special tokens in the text as such.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print the tokens of a text: id and what it stands for."""

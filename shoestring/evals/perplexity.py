@@ -9,6 +9,7 @@ import torch
 
 from shoestring import kernels
 from shoestring.data.dataset import Dataset, EvaluationRows, evaluation_rows
+from shoestring.errors import DataError
 from shoestring.model.transformer import Transformer
 
 
@@ -53,8 +54,10 @@ def heldout_bits_per_byte(
 
 
 def compressed_bits_per_byte(texts: list[str]) -> dict[str, float]:
-    """Bits per byte of `gzip -9` and `xz -9` on the texts, one after another in one stream."""
+    """Bits per byte of `gzip -9` and `xz -9` on the texts in one stream; DataError if there is no text."""
     data = "".join(texts).encode()
+    if not data:
+        raise DataError("there is no text to compress; set heldout_fraction over 0")
     return {
         "gzip -9": 8 * len(gzip.compress(data, compresslevel=9)) / len(data),
         "xz -9": 8 * len(lzma.compress(data, preset=9)) / len(data),

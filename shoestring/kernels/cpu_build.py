@@ -14,7 +14,12 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "cpu"
-FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fopenmp"]
+FLAGS = [
+    *["-O3", "-march=native", "-std=c++17", "-fopenmp", "-Wno-psabi"],
+    *["-fno-math-errno", "-fno-trapping-math"],  # vectors; NaN and infinity still count
+]
+DIGEST_BYTES = 32  # SHA-256
+COMPILE_TIMEOUT_S = 300
 
 
 @cache
@@ -26,30 +31,47 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", "") or str(error)
-        log.warning("CPU kernels run in plain PyTorch, about half as fast: %s", detail.strip()[-500:])
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: nobody's home folder
+        detail = getattr(error, "stderr", None) or str(error)
+        log.warning("CPU kernels run in plain PyTorch, about half as fast: %s", str(detail).strip()[-500:])
         return None
 
 
 def _compiled(compiler: str) -> Path:
     """Path of the shared library for these sources, flags, compiler and CPU; built if it is not there yet."""
     sources = sorted(SOURCES.glob("*.cpp"))
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    version = _run([compiler, "--version"])
     parts = [path.read_text() for path in (*sources, *sorted(SOURCES.glob("*.h")))]
     key = "\0".join([*parts, *FLAGS, version, _cpu_features()])
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoestring" / "kernels"
     target = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
-    if target.exists():
+    if _whole(target):
         return target
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log.info("compiling the CPU kernels, once")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / "kernels.so"
-        command = [compiler, *FLAGS, "-shared", "-fPIC", *map(str, sources), "-o", str(built)]
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+        _run([compiler, *FLAGS, "-shared", "-fPIC", *map(str, sources), "-o", str(built)])
+        data = built.read_bytes()
+        built.write_bytes(
+            data + hashlib.sha256(data).digest()
+        )  # loaders ignore what follows the last section
         built.replace(target)
     return target
+
+
+def _whole(path: Path) -> bool:
+    """Whether `path` is a library as it was built; loading a damaged one could end the process."""
+    data = path.read_bytes() if path.exists() else b""
+    return hashlib.sha256(data[:-DIGEST_BYTES]).digest() == data[-DIGEST_BYTES:]
+
+
+def _run(command: list[str]) -> str:
+    """A compiler's standard output. Raises OSError or SubprocessError."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=True, timeout=COMPILE_TIMEOUT_S
+    )
+    return done.stdout
 
 
 def _cpu_features() -> str:

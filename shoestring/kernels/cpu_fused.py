@@ -27,12 +27,12 @@ def _c_value(value: Tensor | int | float | None) -> Any:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See reference.rms_norm."""
-    return _RMSNorm.apply(x.contiguous(), weight, eps)  # type: ignore[no-any-return]
+    return _RMSNorm.apply(x.contiguous(), weight.to(x.dtype).contiguous(), eps)
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         width = x.shape[-1]
         y, inverse = torch.empty_like(x), x.new_empty(x.numel() // width)
         _call("rms_norm_forward", inverse.numel(), width, float(eps), x, weight, y, inverse)
@@ -40,7 +40,7 @@ class _RMSNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
         dy, dx, dweight = dy.contiguous(), torch.empty_like(x), torch.empty_like(weight)
@@ -50,19 +50,19 @@ class _RMSNorm(torch.autograd.Function):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """See reference.swiglu."""
-    return _SwiGLU.apply(gate.contiguous(), up.contiguous())  # type: ignore[no-any-return]
+    return _SwiGLU.apply(gate.contiguous(), up.contiguous())
 
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         y, width = torch.empty_like(gate), gate.shape[-1]
         _call("swiglu_forward", gate.numel() // width, width, width, gate, up, y)
         ctx.save_for_backward(gate, up)
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         dy, dgate, dup, width = dy.contiguous(), torch.empty_like(gate), torch.empty_like(up), gate.shape[-1]
@@ -72,12 +72,12 @@ class _SwiGLU(torch.autograd.Function):
 
 def swiglu_packed(gate_up: Tensor) -> Tensor:
     """See reference.swiglu_packed."""
-    return _SwiGLUPacked.apply(gate_up.contiguous())  # type: ignore[no-any-return]
+    return _SwiGLUPacked.apply(gate_up.contiguous())
 
 
 class _SwiGLUPacked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         width = gate_up.shape[-1] // 2
         y = gate_up.new_empty(*gate_up.shape[:-1], width)
         _call("swiglu_forward", y.numel() // width, width, 2 * width, gate_up, gate_up[..., width:], y)
@@ -85,7 +85,7 @@ class _SwiGLUPacked(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         dy, dx, width = dy.contiguous(), torch.empty_like(x), x.shape[-1] // 2
@@ -96,8 +96,8 @@ class _SwiGLUPacked(torch.autograd.Function):
 
 def rotate(x_NHD: Tensor, cos_NR: Tensor, sin_NR: Tensor, interleave: bool) -> Tensor:
     """See reference.rotate."""
-    cos, sin = cos_NR.contiguous(), sin_NR.contiguous()
-    return _Rotate.apply(x_NHD.contiguous(), cos, sin, interleave)  # type: ignore[no-any-return]
+    cos, sin = (angles.to(x_NHD.dtype).contiguous() for angles in (cos_NR, sin_NR))
+    return _Rotate.apply(x_NHD.contiguous(), cos, sin, interleave)
 
 
 class _Rotate(torch.autograd.Function):
@@ -108,13 +108,13 @@ class _Rotate(torch.autograd.Function):
         return y
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, interleave: bool) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, interleave: bool) -> Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.interleave = interleave
         return _Rotate.turn(x, cos, sin, interleave, 1.0)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         return _Rotate.turn(dy.contiguous(), cos, sin, ctx.interleave, -1.0), None, None, None
@@ -123,12 +123,12 @@ class _Rotate(torch.autograd.Function):
 def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
     """See reference.causal_attention."""
     q, k, v = q_BTHD.contiguous(), k_BTGD.contiguous(), v_BTGV.contiguous()
-    return _CausalAttention.apply(q, k, v, scale)  # type: ignore[no-any-return]
+    return _CausalAttention.apply(q, k, v, scale)
 
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         batch, length, heads, _ = q.shape
         out, lse = q.new_empty(batch, length, heads, v.shape[-1]), q.new_empty(batch, heads, length)
         ctx.sizes = (*q.shape[:3], *k.shape[2:], v.shape[-1], float(scale))
@@ -137,7 +137,7 @@ class _CausalAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in saved[:3]]
@@ -147,19 +147,19 @@ class _CausalAttention(torch.autograd.Function):
 
 def dispatch(tokens_ND: Tensor, positions_NK: Tensor) -> Tensor:
     """See reference.dispatch."""
-    return _Dispatch.apply(tokens_ND.contiguous(), positions_NK.contiguous())  # type: ignore[no-any-return]
+    return _Dispatch.apply(tokens_ND.contiguous(), positions_NK.contiguous())
 
 
 class _Dispatch(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, positions: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, tokens: Tensor, positions: Tensor) -> Tensor:
         rows = tokens.new_empty(positions.numel(), tokens.shape[1])
         _call("dispatch_rows", *positions.shape, tokens.shape[1], positions, tokens, None, rows)
         ctx.save_for_backward(positions)
         return rows
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, drows: Tensor) -> tuple[Tensor | None, ...]:
         (positions,) = ctx.saved_tensors
         drows, dtokens = drows.contiguous(), drows.new_empty(positions.shape[0], drows.shape[1])
@@ -169,20 +169,20 @@ class _Dispatch(torch.autograd.Function):
 
 def combine(rows_MD: Tensor, positions_NK: Tensor, weights_NK: Tensor) -> Tensor:
     """See reference.combine."""
-    arguments = (rows_MD.contiguous(), positions_NK.contiguous(), weights_NK.contiguous())
-    return _Combine.apply(*arguments)  # type: ignore[no-any-return]
+    arguments = (rows_MD.contiguous(), positions_NK.contiguous(), weights_NK.to(rows_MD.dtype).contiguous())
+    return _Combine.apply(*arguments)
 
 
 class _Combine(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, positions: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, rows: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
         tokens = rows.new_empty(positions.shape[0], rows.shape[1])
         _call("combine_rows", *positions.shape, rows.shape[1], positions, rows, weights, tokens)
         ctx.save_for_backward(rows, positions, weights)
         return tokens
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dtokens: Tensor) -> tuple[Tensor | None, ...]:
         rows, positions, weights = ctx.saved_tensors
         dtokens, drows, dweights = dtokens.contiguous(), torch.empty_like(rows), torch.empty_like(weights)
@@ -196,7 +196,10 @@ def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor |
     """See reference.cross_entropy_rows."""
     if not logits_NW.is_contiguous():
         raise ValueError("cross_entropy_rows writes into its logits, which must be contiguous")
+    targets = targets_N.to(torch.int64).contiguous()
+    if targets.numel() and int(targets.max()) >= logits_NW.shape[1]:
+        raise IndexError(f"target {int(targets.max())} is not below the vocabulary size {logits_NW.shape[1]}")
     nll = logits_NW.new_empty(logits_NW.shape[0])
-    weights = None if weights_N is None else weights_N.contiguous()
-    _call("cross_entropy", *logits_NW.shape, logits_NW, targets_N.contiguous(), weights, nll)
+    weights = None if weights_N is None else weights_N.to(logits_NW.dtype).contiguous()
+    _call("cross_entropy", *logits_NW.shape, logits_NW, targets, weights, nll)
     return nll

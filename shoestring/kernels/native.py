@@ -1,7 +1,13 @@
-"""PyTorch's own fused operators behind our signatures: the GPU's twins, and the CPU's when nothing can be compiled."""
+"""PyTorch's own fused operators behind our signatures: the GPU's twins, and the CPU's without a compiler."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from shoestring.kernels import reference
+
+GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+GROUPED_ALIGNMENT_BYTES = 16
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -16,9 +22,26 @@ def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: floa
     q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTGD, padded))
     grouped = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
-    return out.transpose(1, 2)[..., :value_width]
+    out_BTHV = out.transpose(1, 2)[..., :value_width]
+    if q_BTHD.device.type == "cpu":
+        # PyTorch's CPU kernel makes zeros of a row whose scores are all NaN. Each query sees its own key, so
+        # adding 0 * (q + k) of the same token changes nothing but hands a NaN or infinity on.
+        k_sum_BTH = k_BTGD.sum(-1).repeat_interleave(q_BTHD.shape[2] // k_BTGD.shape[2], dim=2)
+        out_BTHV = out_BTHV + 0.0 * (q_BTHD.sum(-1) + k_sum_BTH)[..., None]
+    return out_BTHV
 
 
 def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
-    """See reference.grouped_linear."""
-    return F.grouped_mm(x_ND, weight_EFD.to(x_ND.dtype).transpose(-2, -1), offs=ends_E)
+    """See reference.grouped_linear, which also runs what torch's grouped product refuses.
+
+    That takes one row or more of float32 or 16-bit numbers, in whole 16-byte units on either side.
+    """
+    units = GROUPED_ALIGNMENT_BYTES // x_ND.dtype.itemsize
+    width, out_width = x_ND.shape[1], weight_EFD.shape[1]
+    if x_ND.dtype not in GROUPED_DTYPES or width % units or out_width % units or not len(x_ND):
+        return reference.grouped_linear(x_ND, weight_EFD.to(x_ND.dtype), ends_E)
+    weight_EDF = weight_EFD.to(x_ND.dtype).transpose(-2, -1)
+    out_NF = F.grouped_mm(x_ND.contiguous(), weight_EDF, offs=ends_E)
+    if out_NF.requires_grad:
+        out_NF.register_hook(Tensor.contiguous)  # an expanded gradient, such as sum's, would be refused
+    return out_NF

@@ -25,7 +25,7 @@ def pick(op: str, device_type: str, dtype: torch.dtype) -> Callable[..., Any]:
             rooms.insert(0, cpu_fused)
     room = next(room for room in rooms if hasattr(room, op))
     log.info("%s on %s in %s: %s", op, device_type, dtype, room.__name__)
-    return getattr(room, op)  # type: ignore[no-any-return]
+    return getattr(room, op)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -71,7 +71,7 @@ def combine(rows_MD: Tensor, positions_NK: Tensor, weights_NK: Tensor) -> Tensor
 def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor | None) -> Tensor:
     """See reference.cross_entropy_rows."""
     chosen = pick("cross_entropy_rows", logits_NW.device.type, logits_NW.dtype)
-    return chosen(logits_NW, targets_N, weights_N)  # type: ignore[no-any-return]
+    return chosen(logits_NW, targets_N, weights_N)
 
 
 def linear_cross_entropy(
@@ -80,7 +80,7 @@ def linear_cross_entropy(
     """Cross-entropy of hidden @ weight^T without ever holding all logits.
 
     Returns (sum of weights * nll, nll (N,) without gradient), both float32. A negative target counts nothing.
-    The gradients are made on the way forward, `rows_at_once` rows of logits at a time, while these are in cache.
+    The gradients are made on the way forward, `rows_at_once` rows of logits at a time, still in cache.
     """
     loss, nll_N = _LinearCrossEntropy.apply(hidden_ND, weight_WD, targets_N, weights_N, rows_at_once)
     return loss, nll_N
@@ -88,7 +88,7 @@ def linear_cross_entropy(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor, rows: int
     ) -> tuple[Tensor, Tensor]:
         needs_grad = any(ctx.needs_input_grad[:2])
@@ -108,7 +108,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (nll_N * weights_N).sum(), nll_N
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * d_loss.to(d_hidden.dtype), d_weight * d_loss.to(d_weight.dtype), None, None, None

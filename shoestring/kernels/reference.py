@@ -24,7 +24,7 @@ def swiglu_packed(gate_up: Tensor) -> Tensor:
 
 
 def rotate(x_NHD: Tensor, cos_NR: Tensor, sin_NR: Tensor, interleave: bool) -> Tensor:
-    """Rotate the last 2R of each head's D values by row n's angles (R of them); the rest passes (arXiv 2104.09864).
+    """Rotate the last 2R of each head's D values by row n's R angles; the rest passes (arXiv 2104.09864).
 
     Pairs are neighbours (interleave=True, DeepSeek) or half a width apart (Llama, Qwen2).
     """
@@ -59,7 +59,7 @@ def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
 
 
 def dispatch(tokens_ND: Tensor, positions_NK: Tensor) -> Tensor:
-    """Copy token n to each row positions[n, k]: (N, D) -> (N * K, D); positions are a permutation of all rows."""
+    """Copy token n to each row positions[n, k]: (N, D) -> (N * K, D); positions permute all rows."""
     num_copies = positions_NK.shape[1]
     return tokens_ND[positions_NK.flatten().argsort() // num_copies]
 
@@ -74,10 +74,11 @@ def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor |
 
     With weights, row n of the logits becomes its gradient: weights[n] * (softmax - one_hot).
     """
-    logp_NW = logits_NW.float().log_softmax(-1)
+    total_N = logits_NW.float().logsumexp(-1)
+    logp_NW = logits_NW.float() - total_N[:, None]
     known_N = targets_N >= 0
     target_N1 = targets_N.clamp(min=0)[:, None]
-    nll_N = -logp_NW.gather(1, target_N1)[:, 0] * known_N
+    nll_N = torch.where(known_N, -logp_NW.gather(1, target_N1)[:, 0], 0.0 * total_N)  # NaN stays NaN
     if weights_N is not None:
         grad_NW = logp_NW.exp_()
         grad_NW.scatter_add_(1, target_N1, -torch.ones_like(target_N1, dtype=grad_NW.dtype))

@@ -12,7 +12,7 @@ LATENT_NORM_EPS = 1e-6  # fixed in every published DeepSeek model
 
 
 class MLA(nn.Module):
-    """Multi-head latent attention (arXiv 2405.04434, section 2.1): keys and values are rebuilt from one small latent.
+    """Multi-head latent attention (arXiv 2405.04434, section 2.1): keys and values from one small latent.
 
     `attend_full` expands the latent to full keys and values; `attend_cached` folds the expansion into the
     queries and outputs (section 2.1.2), so that it reads only the latents. Both compute the same function.

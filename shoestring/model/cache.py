@@ -28,14 +28,17 @@ class DenseLayerCache:
     def __init__(
         self, spec: CacheSpec, *, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.length = 0
+        self.length, self.capacity = 0, capacity
         self._entries = {
-            name: torch.zeros(batch, capacity, *shape, dtype=dtype, device=device) for name, shape in spec.items()
+            name: torch.zeros(batch, capacity, *shape, dtype=dtype, device=device)
+            for name, shape in spec.items()
         }
 
     def append(self, **entries_BT: Tensor) -> dict[str, Tensor]:
-        """See LayerCache.append."""
+        """See LayerCache.append. Raises ValueError, keeping what it holds, when the new tokens do not fit."""
         end = self.length + next(iter(entries_BT.values())).shape[1]
+        if end > self.capacity:  # or one token past the end would broadcast into nothing
+            raise ValueError(f"the cache holds {self.capacity} tokens; {end} were given")
         for name, new in entries_BT.items():
             self._entries[name][:, self.length : end] = new
         self.length = end
@@ -50,7 +53,8 @@ class DenseCache:
     ) -> None:
         self.capacity = capacity
         self.layers = [
-            DenseLayerCache(spec, batch=batch, capacity=capacity, dtype=dtype, device=device) for spec in specs
+            DenseLayerCache(spec, batch=batch, capacity=capacity, dtype=dtype, device=device)
+            for spec in specs
         ]
 
     @property

@@ -59,7 +59,7 @@ class Rotation:
 
 
 def rotation(rope: RopeConfig, width: int, positions_BT: Tensor) -> Rotation:
-    """Angles of `positions` for heads that rotate `width` dims; YaRN scales cos and sin (arXiv 2309.00071)."""
+    """Angles of `positions` for heads that turn `width` dims; YaRN scales cos and sin (arXiv 2309.00071)."""
     frequencies_R = inverse_frequencies(rope, width).to(positions_BT.device)
     angles_NR = positions_BT.flatten()[:, None].float() * frequencies_R
     factor = cos_sin_factor(rope)
@@ -91,7 +91,8 @@ def _yarn(plain: Tensor, rope: RopeConfig, width: int) -> Tensor:
     """YaRN, "NTK by parts": pairs that turn often keep their frequency, slow ones are interpolated."""
 
     def pair_that_turns(times: float) -> float:
-        return width * math.log(_original_length(rope) / (times * 2 * math.pi)) / (2 * math.log(rope.rope_theta))
+        wavelengths = _original_length(rope) / (times * 2 * math.pi)
+        return width * math.log(wavelengths) / (2 * math.log(rope.rope_theta))
 
     low = max(math.floor(pair_that_turns(rope.beta_fast)), 0)
     high = min(math.ceil(pair_that_turns(rope.beta_slow)), width - 1)

@@ -96,7 +96,7 @@ DEEPSEEK_V3 = ModelConfig(
     eos_token_id=1,
 )
 
-DEMO = ModelConfig(
+V3_12M = ModelConfig(
     model_type="deepseek_v3",
     vocab_size=4096,
     hidden_size=256,
@@ -117,6 +117,8 @@ DEMO = ModelConfig(
     rope=RopeConfig(interleave=True),
     num_nextn_predict_layers=1,
 )
+
+DEMO = V3_12M
 
 TINY = replace(
     DEMO,
@@ -187,6 +189,7 @@ def _distilled_llama(hidden_size: int, intermediate_size: int, layers: int, head
 PRESETS: dict[str, ModelConfig] = {
     "tiny": TINY,
     "demo": DEMO,
+    "v3-12m": V3_12M,
     "deepseek-v2-lite": DEEPSEEK_V2_LITE,
     "deepseek-v2": DEEPSEEK_V2,
     "deepseek-v3": DEEPSEEK_V3,

@@ -54,7 +54,7 @@ class SharedHead(nn.Module):
 
 
 class MTPBlock(Block):
-    """Predicts one token further from the hidden state before it and the next token's embedding (V3 section 2.2)."""
+    """Predicts one token further, from a hidden state and the next token's embedding (V3 section 2.2)."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__(config, index)
@@ -64,12 +64,12 @@ class MTPBlock(Block):
         self.shared_head = SharedHead(config)
 
     def merge(self, hidden_BTD: Tensor, embedded_BTD: Tensor) -> Tensor:
-        """The block's input. The stored eh_proj takes the embedding first, though the paper writes it second."""
+        """The block's input. The stored eh_proj takes the embedding first; the paper writes it second."""
         return self.eh_proj(torch.cat((self.enorm(embedded_BTD), self.hnorm(hidden_BTD)), dim=-1))
 
 
 class Decoder(nn.Module):
-    """Embedding, layers, final norm; MTP module k is layer num_hidden_layers + k, where DeepSeek stores it."""
+    """Embedding, layers, final norm; MTP module k is layer num_hidden_layers + k, as DeepSeek stores it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Transformer(nn.Module):
         return Features(self.model.norm(x_BTD), routings)
 
     def mtp_features(self, hidden_BTD: Tensor, next_ids_BT: Tensor, depth: int = 0) -> Features:
-        """MTP module `depth`: from hidden states at t and tokens t + depth + 1 to states that predict one further."""
+        """MTP module `depth`: states at t and tokens t + depth + 1 to states that predict one further."""
         index = self.config.num_hidden_layers + depth
         block = self.model.layers[index]
         assert isinstance(block, MTPBlock)
@@ -139,9 +139,7 @@ class Transformer(nn.Module):
         """An empty dense cache for the main layers."""
         spec = attention_class(self.config).cache_spec(self.config)
         specs = [spec] * self.config.num_hidden_layers
-        return DenseCache(
-            specs, batch=batch, capacity=capacity, dtype=self.compute_dtype, device=self.device
-        )
+        return DenseCache(specs, batch=batch, capacity=capacity, dtype=self.compute_dtype, device=self.device)
 
     def _embed(self, ids_BT: Tensor) -> Tensor:
         return self.model.embed_tokens(ids_BT).to(self.compute_dtype)

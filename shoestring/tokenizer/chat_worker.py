@@ -94,6 +94,7 @@ def build_environment() -> Any:
     environment: Any = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
+    environment.generation_marks, environment.stand_ins = "  ", {}  # every request brings its own
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = strftime_now

@@ -1,4 +1,4 @@
-"""Next-token loss with multi-token prediction and the sequence balance loss; the bias that replaces the latter."""
+"""Next-token loss with multi-token prediction; sequence balance loss, and the bias that replaces it."""
 
 from dataclasses import dataclass
 
@@ -23,15 +23,23 @@ class Losses:
 
 
 def next_token_losses(
-    model: Transformer, inputs_BT: Tensor, targets_BT: Tensor, *, mtp_weight: float, balance_alpha: float
+    model: Transformer,
+    inputs_BT: Tensor,
+    targets_BT: Tensor,
+    *,
+    mtp_weight: float,
+    balance_alpha: float,
+    whole_BT: Tensor | None = None,
 ) -> Losses:
     """V3 eq. 24-25: cross-entropy of the next token plus `mtp_weight` times the mean over MTP depths.
 
-    targets[b, t] is the token after inputs[b, t]; -1 counts nothing. `balance_alpha` weighs the sequence
-    balance loss (eq. 17-20).
+    targets[b, t] is the token after inputs[b, t]; a negative one counts nothing. `balance_alpha` weighs the
+    sequence balance loss (eq. 17-20). If these rows are a part of a batch, `whole_BT` is all its targets, and
+    what is returned is this part's share of the batch's means: the parts add up to them, however cut.
     """
+    whole_BT = targets_BT if whole_BT is None else whole_BT
     features = model.features(inputs_BT)
-    loss, nll = _mean_nll(model, features.hidden_BTD, targets_BT)
+    loss, nll = _mean_nll(model, features.hidden_BTD, targets_BT, whole_BT)
     routings = dict(features.routings)
     depths = model.config.num_nextn_predict_layers
     mtp_nll = torch.zeros((), device=nll.device)
@@ -39,13 +47,15 @@ def next_token_losses(
     for depth in range(depths):
         ahead_BT = shift_left(targets_BT, depth)
         predicted = model.mtp_features(hidden_BTD, ahead_BT.clamp(min=0), depth)
-        part, part_nll = _mean_nll(model, predicted.hidden_BTD, shift_left(targets_BT, depth + 1))
+        aims_BT, all_aims_BT = (shift_left(ids, depth + 1) for ids in (targets_BT, whole_BT))
+        part, part_nll = _mean_nll(model, predicted.hidden_BTD, aims_BT, all_aims_BT)
         loss, mtp_nll = loss + mtp_weight / depths * part, mtp_nll + part_nll / depths
         hidden_BTD = predicted.hidden_BTD
         routings |= predicted.routings
     balance = torch.zeros((), device=nll.device)
     if balance_alpha:
-        balance = sum((sequence_balance(r, inputs_BT.shape[0]) for r in routings.values()), balance)
+        balance = sum((sequence_balance(r, len(inputs_BT)) for r in routings.values()), balance)
+        balance = balance * (len(inputs_BT) / len(whole_BT))
         loss = loss + balance_alpha * balance
     loads = {index: routing.load_E() for index, routing in routings.items()}
     return Losses(loss, nll, mtp_nll, balance.detach(), loads)
@@ -59,11 +69,15 @@ def shift_left(ids_BT: Tensor, by: int) -> Tensor:
     return torch.cat((ids_BT[:, by:], filler), dim=1)
 
 
-def _mean_nll(model: Transformer, hidden_BTD: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy over the targets that count, with and without its gradient."""
+def _mean_nll(
+    model: Transformer, hidden_BTD: Tensor, targets_BT: Tensor, whole_BT: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy summed over the targets that count, over their number in the whole batch.
+
+    Returned with and without its gradient.
+    """
     targets_N = targets_BT.flatten()
-    weights_N = (targets_N >= 0).float()
-    weights_N = weights_N / weights_N.sum().clamp(min=1)
+    weights_N = (targets_N >= 0).float() / (whole_BT >= 0).sum().clamp(min=1)
     loss, _ = kernels.linear_cross_entropy(
         hidden_BTD.flatten(0, 1), model.head_weight_WD, targets_N, weights_N
     )
@@ -71,7 +85,10 @@ def _mean_nll(model: Transformer, hidden_BTD: Tensor, targets_BT: Tensor) -> tup
 
 
 def sequence_balance(routing: Routing, num_sequences: int) -> Tensor:
-    """V3 eq. 17-20: per sequence, sum over experts of (share of rows x E) times (mean normalised affinity)."""
+    """V3 eq. 17-20: per sequence, sum over experts of (share of rows x E) times (mean normalised affinity).
+
+    Exactly 1 at perfect balance of either factor, and more when the busy experts are the liked ones.
+    """
     experts_BTK = routing.experts_NK.unflatten(0, (num_sequences, -1))
     scores_BTE = routing.scores_NE.unflatten(0, (num_sequences, -1))
     count, chosen = scores_BTE.shape[-1], experts_BTK[0].numel()
@@ -89,8 +106,8 @@ def move_balance_bias(model: Transformer, loads: dict[int, Tensor], speed: float
         layer = model.model.layers[index].mlp
         assert isinstance(layer, MoE)
         if speed and layer.gate.moe.topk_method == "noaux_tc":
-            error_E = load_E.float().mean() - load_E.float()
-            layer.gate.e_score_correction_bias += speed * error_E.sign()
+            below_mean_E = (load_E.sum() - load_E * len(load_E)).sign()  # in integers: the mean is exact
+            layer.gate.e_score_correction_bias += speed * below_mean_E
 
 
 def max_violation(load_E: Tensor) -> float:

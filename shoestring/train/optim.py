@@ -1,5 +1,6 @@
 """AdamW for all, or Muon for the matrices and AdamW for the rest."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,12 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.transformer import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimiser; defaults are DeepSeek-V3's (section 4.2) but for the learning rate, which small models want higher."""
+    """The optimiser; defaults are DeepSeek-V3's (section 4.2), with a learning rate for small models."""
 
     name: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
@@ -29,9 +31,21 @@ class OptimConfig:
     clip: float = 1.0
     """Largest norm of the whole gradient."""
 
+    def __post_init__(self) -> None:
+        if self.name not in ("adamw", "muon"):
+            raise ConfigError(f"optim.name = {self.name!r} is neither adamw nor muon")
+        for name in ("lr", "muon_lr", "eps", "clip", "newton_schulz_steps"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"optim.{name} = {getattr(self, name)} is not a number over 0")
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"optim.{name} = {getattr(self, name)} is not at least 0 and under 1")
+        if not 0.0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"optim.weight_decay = {self.weight_decay} is not a number of at least 0")
+
 
 class Optimizers:
-    """One or two torch optimisers stepped as one; `scale` moves all their learning rates together."""
+    """One or two torch optimisers stepped as one; `share` moves all their learning rates together."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self.parts = parts
@@ -52,15 +66,31 @@ class Optimizers:
         return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over moments; learning rates, decay and the like stay this object's, that is the recipe's.
+
+        Raises CheckpointError if the state is another optimiser's or another model's.
+        """
+        saved = {name: [len(g["params"]) for g in part["param_groups"]] for name, part in state.items()}
+        own = {str(i): [len(g["params"]) for g in part.param_groups] for i, part in enumerate(self.parts)}
+        if saved != own:
+            raise CheckpointError(
+                f"the saved moments are of parameter groups {saved}, the recipe's optimiser has {own}; "
+                "resume with the run's own optim.name"
+            )
         for i, part in enumerate(self.parts):
-            part.load_state_dict(state[str(i)])
+            part.load_state_dict(state[str(i)] | {"param_groups": part.state_dict()["param_groups"]})
 
 
 def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
     """Matrices of the layers to Muon if asked, all else to AdamW; norms and biases are not decayed."""
-    matrices, other = [], []
+    matrices: list[nn.Parameter] = []
+    pairs: list[nn.Parameter] = []
+    other: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        (matrices if config.name == "muon" and _is_muon_matrix(name, parameter) else other).append(parameter)
+        if config.name != "muon" or not _is_muon_matrix(name, parameter):
+            other.append(parameter)
+        else:
+            (pairs if name.endswith("experts.gate_up_proj") else matrices).append(parameter)
     decayed = [p for p in other if p.dim() > 1]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
@@ -70,10 +100,12 @@ def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
     ]
-    if matrices:
+    if matrices or pairs:
+        # An expert's gate and up are two matrices, on disk and in the paper; here they share a tensor.
+        muon_groups = [{"params": matrices, "stacked": 1}, {"params": pairs, "stacked": 2}]
         parts.append(
             Muon(
-                matrices,
+                [group for group in muon_groups if group["params"]],
                 lr=config.muon_lr,
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
@@ -89,21 +121,29 @@ def _is_muon_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal by Newton-Schulz (Jordan et al. 2024); stacked experts in one batch.
+    """Momentum whose update is made orthogonal by Newton-Schulz (Jordan et al. 2024), all experts at once.
 
-    An update is scaled to the root mean square of AdamW's (0.2 sqrt(max side), arXiv 2502.16982, section 2.2).
+    An update is scaled to AdamW's root mean square: 0.2 sqrt(longer side) (arXiv 2502.16982, section 2.2).
+    A parameter is a matrix, or a stack of matrices (E, rows, columns); in a group with `stacked` = 2 each of
+    these is two matrices, one above the other.
     """
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         *,
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.1,
         steps: int = 5,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps}
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "steps": steps,
+            "stacked": 1,
+        }
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -120,18 +160,15 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
             grad, momentum = parameter.grad, state["momentum"]
+            assert grad is not None
             momentum.lerp_(grad, 1 - group["momentum"])
-            updates.append(_as_matrices(grad.lerp(momentum, group["momentum"])))  # Nesterov
+            update = grad.lerp(momentum, group["momentum"])  # Nesterov
+            updates.append(update.reshape(-1, update.shape[-2] // group["stacked"], update.shape[-1]))
         orthogonal = newton_schulz(torch.cat(updates), group["steps"])
         scale = 0.2 * max(orthogonal.shape[-2:]) ** 0.5
         for parameter, update in zip(parameters, orthogonal.split([len(u) for u in updates]), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
-
-
-def _as_matrices(x: Tensor) -> Tensor:
-    """A stack of matrices (M, rows, columns): stacked experts are many, a plain weight is one."""
-    return x if x.dim() == 3 else x[None]
 
 
 def _by_shape(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
@@ -142,7 +179,7 @@ def _by_shape(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 def newton_schulz(stack_MRC: Tensor, steps: int) -> Tensor:
-    """The nearest (semi-)orthogonal matrix of each, roughly: singular values pushed to 0.7..1.2 by a quintic."""
+    """The nearest (semi-)orthogonal matrix of each, roughly: a quintic pushes singular values to 0.7..1.2."""
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest at zero
     x = stack_MRC.float() if stack_MRC.device.type == "cpu" else stack_MRC.bfloat16()
     tall = x.shape[-2] > x.shape[-1]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from shoestring.data.dataset import Dataset, prepare
 from shoestring.data.loader import Batch, Loader
 from shoestring.data.textstore import documents
 from shoestring.device import Runtime, measure_peak
-from shoestring.errors import CheckpointError, ConfigError, NonFiniteError, Stopped
+from shoestring.errors import CheckpointError, ConfigError, MissingDependencyError, NonFiniteError, Stopped
 from shoestring.model.config import ModelConfig
 from shoestring.model.cost import train_flops_per_token
 from shoestring.model.folder import save_model
@@ -76,10 +77,14 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train in folder `out` and return the report, which is also left there as report.json.
 
-    `resume` continues the newest whole checkpoint of `out`; on a CPU the final weights are those of an unbroken
-    run, bit for bit. Raises Stopped (saved; resume later), NonFiniteError (the batch is kept), and every error
-    of the rooms below.
+    `resume` continues the newest whole checkpoint of `out`; on a CPU the final weights are those of an
+    unbroken run, bit for bit. Raises Stopped (saved; resume later), NonFiniteError (the batch is kept), and
+    every error of the rooms below.
     """
+    if runtime.world_size > 1:  # each process would train alone and overwrite what the others save
+        raise ConfigError(
+            f"WORLD_SIZE = {runtime.world_size}: pretraining runs in one process; start just one"
+        )
     run = build(config, runtime, out, resume=resume)
     peak = measure_peak(runtime)
     flops = train_flops_per_token(run.model.config, config.seq_len)
@@ -93,11 +98,10 @@ def pretrain(
         while run.tokens < config.total_tokens:
             start, progress = time.perf_counter(), run.progress
             rows = schedule.batch_rows(progress, config.batch_size, config.schedule)
-            batch = run.loader.next_batch(rows)
-            stats = _checked_step(run, batch, progress, runtime)
-            run.step, run.tokens = run.step + 1, run.tokens + batch.inputs.size
-            row = _row(run, stats, progress, rows)
-            speed = batch.inputs.size / (time.perf_counter() - start)
+            stats = _checked_step(run, run.loader.next_batch(rows), progress, runtime)
+            run.step, run.tokens = run.step + 1, run.tokens + rows * config.seq_len
+            row = _row(run, stats, rows)
+            speed = rows * config.seq_len / (time.perf_counter() - start)
             if on_eval and (run.step % config.eval_every == 0 or run.tokens >= config.total_tokens):
                 row["heldout_bits_per_byte"] = on_eval(run.model, run.dataset)
             metrics.log(run.step, row | {"tokens_per_s": speed, "peak_share": speed * flops / peak})
@@ -108,6 +112,7 @@ def pretrain(
                 save(run, clock.segments())
             if stop.wanted and run.tokens < config.total_tokens:
                 raise Stopped(f"stopped at step {run.step:,} and saved; --resume --out {out} goes on")
+        metrics.sync()
         save(run, clock.segments())
     return finish(run, clock.segments(), peak=peak, flops=flops * run.tokens, runtime=runtime)
 
@@ -115,13 +120,17 @@ def pretrain(
 def build(config: PretrainConfig, runtime: Runtime, out: Path, *, resume: bool) -> Run:
     """The run at its start, or where its newest checkpoint left it."""
     shape = model_config(config.model)
+    if config.seq_len > shape.max_position_embeddings:
+        raise ConfigError(
+            f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
+            f"{shape.max_position_embeddings}; lower seq_len"
+        )
     if not resume and (out / "checkpoints").exists():
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
-    out.mkdir(parents=True, exist_ok=True)
-    configs.save(config, out / "config.toml")
-    tokenizer = _tokenizer(config, shape, out)
+    if not resume:
+        write_atomic(out / "config.toml", configs.dumps(config).encode())
+    tokenizer = _tokenizer(config, shape, out, resume=resume)
     dataset = prepare(config.data, tokenizer, cache_folder())
-    write_atomic(out / "data.json", json.dumps(dataset.manifest, indent=1).encode())
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     shape = replace(shape, **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
     model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
@@ -147,6 +156,9 @@ def build(config: PretrainConfig, runtime: Runtime, out: Path, *, resume: bool) 
     )
     if resume:
         restore(run)
+        # Not sooner: a recipe that does not fit must not replace the one that the run was made with.
+        write_atomic(out / "config.toml", configs.dumps(config).encode())
+    write_atomic(out / "data.json", json.dumps(dataset.manifest, indent=1).encode())
     return run
 
 
@@ -204,7 +216,11 @@ def finish(
         ),
         run.out / "receipt.json",
     )
-    curves.draw(run.out / "metrics.jsonl", run.out / "curves.png", title=f"{run.config.model}: {run.out.name}")
+    try:
+        title = f"{run.config.model}: {run.out.name}"
+        curves.draw(run.out / "metrics.jsonl", run.out / "curves.png", title=title)
+    except MissingDependencyError as error:
+        log.warning("the run has no picture of its curves: %s", error)
     report = summary(run) | {
         "train_flops": flops,
         "seconds": bill["seconds"],
@@ -241,7 +257,7 @@ def summary(run: Run) -> dict[str, Any]:
         "parameters_mtp": count.mtp,
         "steps": run.step,
         "tokens": run.tokens,
-        "train_loss": sum(row["loss"] for row in last) / len(last),
+        "train_loss": _mean_of(last, "loss"),
         "heldout_bits_per_byte": heldout[-1] if heldout else None,
         "max_violation": _mean_of(last, "max_violation"),
         "max_violation_at_start": _mean_of(rows[: len(last)], "max_violation"),
@@ -249,7 +265,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def measure_speed(config: PretrainConfig, runtime: Runtime, steps: int = 4) -> float:
-    """Tokens per second of the recipe's full-size steps on this machine, on random ids; the best of `steps`."""
+    """Tokens per second of the recipe's full-size steps here, on random ids; the best of `steps`."""
     shape = model_config(config.model)
     model = initialise(
         Transformer(shape, runtime.compute_dtype).to(runtime.device),
@@ -257,7 +273,12 @@ def measure_speed(config: PretrainConfig, runtime: Runtime, steps: int = 4) -> f
     )
     optimizers = build_optimizers(model, config.optim)
     settings = StepSettings(
-        lr_share=0.1, mtp_weight=0.3, bias_speed=0.0, balance_alpha=0.0, clip=1.0, micro_rows=config.micro_batch_size
+        lr_share=0.1,
+        mtp_weight=0.3,
+        bias_speed=0.0,
+        balance_alpha=0.0,
+        clip=1.0,
+        micro_rows=config.micro_batch_size,
     )
     ids = torch.randint(0, shape.vocab_size, (config.batch_size, config.seq_len + 1), device=runtime.device)
     best = float("inf")
@@ -274,7 +295,9 @@ def model_config(name: str) -> ModelConfig:
         return PRESETS[name]
     if (Path(name) / "config.json").is_file():
         return load_config(Path(name))
-    raise ConfigError(f"model = {name!r} is neither a folder with a config.json nor one of {', '.join(PRESETS)}")
+    raise ConfigError(
+        f"model = {name!r} is neither a folder with a config.json nor one of {', '.join(PRESETS)}"
+    )
 
 
 def cache_folder() -> Path:
@@ -286,21 +309,23 @@ def lineage(run: Run) -> str:
     """The model card's word on where the weights come from."""
     return (
         f"Trained from random weights by `shoestring pretrain` for {run.tokens:,} tokens of "
-        f"{', '.join(run.config.data.sources)} (seed {run.config.seed}). It completes text; it follows no instructions."
+        f"{', '.join(run.config.data.sources)} (seed {run.config.seed}). "
+        "It completes text; it follows no instructions."
     )
 
 
-def _tokenizer(config: PretrainConfig, shape: ModelConfig, out: Path) -> Tokenizer:
-    """The run's own tokenizer if it has one, else the recipe's, else one trained on the corpus."""
+def _tokenizer(config: PretrainConfig, shape: ModelConfig, out: Path, *, resume: bool) -> Tokenizer:
+    """The run's own tokenizer when resuming, else the recipe's, else one trained on the corpus."""
     folder = out / "tokenizer"
-    if (folder / "tokenizer.json").is_file():
+    own = resume and (folder / "tokenizer.json").is_file()
+    if own:
         tokenizer = Tokenizer.load(folder)
     elif config.tokenizer:
         tokenizer = Tokenizer.load(config.tokenizer)
     else:
         tokenizer = Tokenizer.train(documents(config.data, cache_folder()).texts(), shape.vocab_size)
     tokenizer.check_fits(shape.vocab_size)
-    if not (folder / "tokenizer.json").is_file():
+    if not own:
         folder.mkdir(parents=True, exist_ok=True)
         DeepSeekTemplate().save(folder)
         tokenizer.save(folder)
@@ -310,8 +335,9 @@ def _tokenizer(config: PretrainConfig, shape: ModelConfig, out: Path) -> Tokeniz
 def _checked_step(run: Run, batch: Batch, progress: float, runtime: Runtime) -> StepStats:
     """train_step on the batch; a batch that breaks it is kept for inspection."""
     config = run.config
+    reached = min((run.tokens + batch.inputs.size) / config.total_tokens, 1.0)
     settings = StepSettings(
-        lr_share=schedule.learning_rate_share(progress, config.schedule),
+        lr_share=schedule.learning_rate_share(reached, config.schedule),
         mtp_weight=schedule.mtp_weight(progress, config.schedule),
         bias_speed=schedule.bias_speed(progress, config.schedule),
         balance_alpha=config.balance_alpha,
@@ -326,26 +352,27 @@ def _checked_step(run: Run, batch: Batch, progress: float, runtime: Runtime) -> 
         state.save_state(run.out / "nonfinite-batch", kept, {"step": run.step, "error": str(error)})
         raise NonFiniteError(
             f"step {run.step + 1}: {error}; nothing was updated, the batch is in "
-            f"{run.out / 'nonfinite-batch.safetensors'}; lower optim.lr and --resume from the last checkpoint"
+            f"{run.out / 'nonfinite-batch.safetensors'}; "
+            f"lower optim.lr in {run.out / 'config.toml'} and --resume"
         ) from None
 
 
-def _row(run: Run, stats: StepStats, progress: float, rows: int) -> dict[str, Any]:
-    """A line of metrics.jsonl."""
+def _row(run: Run, stats: StepStats, rows: int) -> dict[str, Any]:
+    """A line of metrics.jsonl, about the step that has just been taken."""
     violation = sum(stats.violations) / len(stats.violations) if stats.violations else None
     return {
         "step": run.step,
         "tokens": run.tokens,
         "loss": stats.nll,
         "mtp_loss": stats.mtp_nll,
-        "bits_per_byte": stats.nll / torch.log(torch.tensor(2.0)).item() / run.bytes_per_token,
+        "bits_per_byte": stats.nll / math.log(2) / run.bytes_per_token,
         "balance_loss": stats.balance,
         "grad_norm": stats.grad_norm,
         "max_violation": violation,
         "violations": stats.violations,
-        "lr": run.config.optim.lr * schedule.learning_rate_share(progress, run.config.schedule),
+        "lr": run.config.optim.lr * schedule.learning_rate_share(run.progress, run.config.schedule),
         "batch": rows,
-        "phase": schedule.phase(progress, run.config.schedule),
+        "phase": schedule.phase(run.progress, run.config.schedule),
     }
 
 

@@ -1,5 +1,6 @@
 """PretrainConfig: everything that changes the result of a pretraining run, in one file a person can edit."""
 
+import math
 from dataclasses import dataclass, field
 
 from shoestring.data.corpus import DataConfig
@@ -42,7 +43,13 @@ class PretrainConfig:
     price: Price = field(default_factory=Price)
 
     def __post_init__(self) -> None:
-        counts = ("total_tokens", "seq_len", "batch_size", "micro_batch_size", "eval_every", "save_every")
-        for name in counts:
+        counts = ("total_tokens", "seq_len", "batch_size", "micro_batch_size")
+        for name in (*counts, "eval_every", "eval_tokens", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed = {self.seed} must be at least 0")
+        if not 0.0 <= self.balance_alpha < math.inf:
+            raise ConfigError(f"balance_alpha = {self.balance_alpha} is not a number of at least 0")
+        if self.watts is not None and not 0.0 < self.watts < math.inf:
+            raise ConfigError(f"watts = {self.watts} is not a number over 0; leave it out if unknown")

@@ -1,12 +1,19 @@
-"""The DeepSeek-V3 recipe's phases, each a pure function of progress (tokens seen / token budget)."""
+"""The DeepSeek-V3 recipe's phases, each a pure function of progress (tokens seen / token budget).
+
+A step reads its learning rate where it ends, as (step + 1) / warm-up steps does: where it begins, the first
+step would be taken at rate zero and its tokens wasted. So these phases hold their end. Everything else is
+read where the step begins, and those phases do not.
+"""
 
 import math
 from dataclasses import dataclass
 
+from shoestring.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Phases as fractions of the token budget; the defaults are DeepSeek-V3's (arXiv 2412.19437, section 4.2)."""
+    """Phases as fractions of the token budget; defaults are DeepSeek-V3's (arXiv 2412.19437, section 4.2)."""
 
     warmup: float = 0.002
     """Learning rate rises linearly until here (V3: 2,000 steps)."""
@@ -28,25 +35,41 @@ class ScheduleConfig:
     mtp_weight_late: float = 0.1
     mtp_drop_at: float = 10.0 / 14.8
 
+    def __post_init__(self) -> None:
+        order = ("warmup", "constant_until", "cosine_until", "tail_from")
+        shares = (*order, "floor", "tail", "batch_start", "batch_ramp_until", "bias_until", "mtp_drop_at")
+        for name in shares:
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"schedule.{name} = {getattr(self, name)} is not between 0 and 1")
+        ends = [getattr(self, name) for name in order]
+        if ends != sorted(ends):
+            raise ConfigError(f"schedule: {' <= '.join(order)} does not hold for {ends}")
+        for name in ("bias_speed", "mtp_weight", "mtp_weight_late"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"schedule.{name} = {getattr(self, name)} is not a number of at least 0")
+
 
 def learning_rate_share(progress: float, schedule: ScheduleConfig) -> float:
-    """Learning rate as a share of its peak."""
+    """Learning rate of the step that ends at `progress`, as a share of its peak."""
     if progress < schedule.warmup:
         return progress / schedule.warmup
-    if progress < schedule.constant_until:
+    if progress <= schedule.constant_until:
         return 1.0
-    if progress < schedule.cosine_until:
+    if progress <= schedule.cosine_until:
         done = (progress - schedule.constant_until) / (schedule.cosine_until - schedule.constant_until)
         return schedule.floor + (1.0 - schedule.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
-    return schedule.floor if progress < schedule.tail_from else schedule.tail
+    return schedule.floor if progress <= schedule.tail_from else schedule.tail
 
 
-def batch_rows(progress: float, full_rows: int, schedule: ScheduleConfig) -> int:
-    """Sequences in the next step: from `batch_start` of the full batch up to all of it."""
+def batch_rows(progress: float, full_rows: int, schedule: ScheduleConfig, *, multiple: int = 1) -> int:
+    """Sequences in the next step: from `batch_start` of the full batch up to all of it.
+
+    `full_rows` is a multiple of `multiple`, the number of ranks, and so is the answer.
+    """
     if progress >= schedule.batch_ramp_until:
         return full_rows
     share = schedule.batch_start + (1.0 - schedule.batch_start) * progress / schedule.batch_ramp_until
-    return max(1, round(full_rows * share))
+    return max(1, round(full_rows * share / multiple)) * multiple
 
 
 def bias_speed(progress: float, schedule: ScheduleConfig) -> float:
@@ -67,4 +90,4 @@ def phase(progress: float, schedule: ScheduleConfig) -> str:
         (schedule.cosine_until, "cosine"),
         (schedule.tail_from, "floor"),
     ]
-    return next((name for end, name in ends if progress < end), "tail")
+    return next((name for end, name in ends if progress <= end), "tail")

@@ -46,22 +46,25 @@ def train_step(
     targets_BT: Tensor,
     settings: StepSettings,
 ) -> StepStats:
-    """Train on B rows. Raises NonFiniteError, with weights and moments untouched, if loss or gradient is not finite."""
+    """Train on B rows; `micro_rows` changes nothing but memory.
+
+    Raises NonFiniteError, with weights, moments and bias untouched, if loss or gradient is not finite.
+    """
     optimizers.zero_grad()
     sums = torch.zeros(3)
     loads: dict[int, Tensor] = {}
     for start in range(0, len(inputs_BT), settings.micro_rows):
         rows = slice(start, start + settings.micro_rows)
-        share = len(inputs_BT[rows]) / len(inputs_BT)
         losses = next_token_losses(
             model,
             inputs_BT[rows],
             targets_BT[rows],
             mtp_weight=settings.mtp_weight,
             balance_alpha=settings.balance_alpha,
+            whole_BT=targets_BT,
         )
-        (losses.total * share).backward()
-        sums += share * torch.stack((losses.nll, losses.mtp_nll, losses.balance)).cpu()
+        losses.total.backward()
+        sums += torch.stack((losses.nll, losses.mtp_nll, losses.balance)).cpu()
         for layer, load_E in losses.loads.items():
             loads[layer] = loads[layer] + load_E if layer in loads else load_E
     grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip))

@@ -12,8 +12,8 @@ CLASS_LINES = 250
 PARAMETERS = 8
 CONFIG_FIELDS = 25
 INIT_LINES = 20
-PACKAGE_LINES = 12_000
-TEST_LINES = 10_000
+PACKAGE_LINES = 24_000  # ten rooms; the first six, with their docstrings, take ten thousand
+TEST_LINES = 24_000  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

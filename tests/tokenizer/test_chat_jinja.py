@@ -10,6 +10,15 @@ from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat import encode_chat, encode_pieces, encode_prompt, pieces_text
 from shoestring.tokenizer.chat_jinja import JinjaTemplate
 
+SPELLINGS = [
+    *sp.SPECIAL_TOKENS,
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end_header_id|>",
+    "<tool_call>",
+]
+
 CHATML = """\
 {%- if messages[0].role != 'system' -%}
 <|im_start|>system
@@ -42,7 +51,8 @@ LLAMA3 = """\
 {%- else %}
     {%- set system = "" %}
 {%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\\n\\nToday: " + date_string + "\\n\\n" + system + "<|eot_id|>" }}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\nToday: " + date_string }}
+{{- "\\n\\n" + system + "<|eot_id|>" }}
 {%- for message in messages %}
     {%- if not message.tool_calls %}
         {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim }}
@@ -50,7 +60,8 @@ LLAMA3 = """\
     {%- else %}
         {%- for call in message.tool_calls %}
             {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
-            {{- '{"name": "' + call.function.name + '", "parameters": ' + (call.function.arguments | tojson) + '}' }}
+            {{- '{"name": "' + call.function.name + '", ' }}
+            {{- '"parameters": ' + (call.function.arguments | tojson) + '}' }}
             {{- '<|eot_id|>' }}
         {%- endfor %}
     {%- endif %}
@@ -61,7 +72,8 @@ LLAMA3 = """\
 R1 = """\
 {% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}\
 {% set ns = namespace(system='') %}\
-{%- for m in messages %}{%- if m['role'] == 'system' %}{% set ns.system = m['content'] %}{%- endif %}{%- endfor %}\
+{%- for m in messages %}{%- if m['role'] == 'system' %}{% set ns.system = m['content'] %}{%- endif %}\
+{%- endfor %}\
 {{ bos_token }}{{ ns.system }}\
 {%- for m in messages %}\
 {%- if m['role'] == 'user' %}{{ '<｜User｜>' + m['content'] }}{%- endif %}\
@@ -74,7 +86,8 @@ R1 = """\
 ALTERNATING = """\
 {{ bos_token }}{% for m in messages %}
 {%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}
-{%- if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}{{ ' ' + m.content + eos_token }}{% endif %}
+{%- if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}
+{%- else %}{{ ' ' + m.content + eos_token }}{% endif %}
 {%- if m.content == 'stop' %}{% break %}{% endif %}
 {%- endfor %}"""
 
@@ -92,8 +105,13 @@ def templates(wide: Tokenizer):
     return {name: JinjaTemplate(source, wide, name=name) for name, source in TEMPLATES.items()}
 
 
-# Contents begin and end in a letter: there the loss border, where we cut and transformers does not, changes no token.
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=15).map(lambda s: f"a{s}z")
+# Contents begin and end in a letter: the loss border, where only we cut, then changes no token.
+# Nor do they hold special tokens, which transformers would make of them.
+words = (
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=15)
+    .map(lambda text: f"a{text}z")
+    .filter(lambda text: not any(special in text for special in SPELLINGS))
+)
 
 
 @st.composite
@@ -178,7 +196,10 @@ def test_r1_s_template_cannot_train_and_says_where(wide, templates):
 
 
 def test_a_template_that_rewrites_the_past_cannot_train(wide):
-    source = "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    source = (
+        "{% for m in messages %}{% if loop.last or m.role == 'user' %}"
+        "{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    )
     messages = [
         {"role": r, "content": c}
         for r, c in (("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))
@@ -196,14 +217,6 @@ def test_thinking_reaches_the_template_only_when_said(wide):
 
 # --- message text must not become special tokens
 
-SPELLINGS = [
-    *sp.SPECIAL_TOKENS,
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|end_header_id|>",
-    "<tool_call>",
-]
 parts = st.one_of(
     st.sampled_from(SPELLINGS),
     st.sampled_from([s[:n] for s in SPELLINGS for n in (1, 2, 4)]),

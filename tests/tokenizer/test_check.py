@@ -9,8 +9,8 @@ LOOP = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.con
 PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 GOOD = LOOP.replace("%END%", "<|im_end|>\n") + PROMPT
 MARKED = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}%A%{% else %}{{ m.content }}"
-    "<|im_end|>{% endif %}{% endfor %}" + PROMPT
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}%A%{% else %}"
+    "{{ m.content }}<|im_end|>{% endif %}{% endfor %}" + PROMPT
 )
 
 

@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int QUERIES = 48;  // query rows handled at once: a multiple of ROWS
+constexpr int QUERIES = 24;  // query rows handled at once: a multiple of ROWS
 
 struct Shape {
   int B, T, H, G, D, V;

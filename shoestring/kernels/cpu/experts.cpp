@@ -19,8 +19,8 @@ extern "C" void dispatch_rows(int64_t N, int64_t K, int64_t D, const int64_t* po
 }
 
 // tokens (N, D): the sum over k of row positions[n, k], times weights[n, k] if weights are given.
-extern "C" void combine_rows(int64_t N, int64_t K, int64_t D, const int64_t* positions, const float* rows, const float* weights,
-                             float* tokens) {
+extern "C" void combine_rows(int64_t N, int64_t K, int64_t D, const int64_t* positions, const float* rows,
+                             const float* weights, float* tokens) {
 #pragma omp parallel for schedule(static)
   for (int64_t n = 0; n < N; n++) {
     float* to = tokens + n * D;

@@ -2,7 +2,7 @@
 #include "vec.h"
 
 // nll[n] = -log softmax(logits[n])[targets[n]]; a negative target gives 0. If weights are given, logits (N, V) become
-// weights[n] * (softmax - one_hot), else they are left unspecified.
+// weights[n] * (softmax - one_hot), else they are left unspecified. A NaN reaches nll whatever the target is.
 extern "C" void cross_entropy(int64_t N, int64_t V, float* logits, const int64_t* targets, const float* weights,
                               float* nll) {
 #pragma omp parallel for schedule(static)
@@ -26,9 +26,9 @@ extern "C" void cross_entropy(int64_t N, int64_t V, float* logits, const int64_t
     }
     float total = sum(totals);
     for (; i < V; i++) total += row[i] = std::exp(row[i] - peak);
-    nll[n] = target < 0 ? 0.0f : peak + std::log(total) - wanted;
+    nll[n] = target < 0 ? 0.0f * total : peak + std::log(total) - wanted;
     if (!weights) continue;
-    const float factor = target < 0 ? 0.0f : weights[n] / total;
+    const float factor = (target < 0 ? 0.0f * weights[n] : weights[n]) / total;
     for (i = 0; i < V; i++) row[i] *= factor;
     if (target >= 0) row[target] -= weights[n];
   }

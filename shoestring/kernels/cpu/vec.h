@@ -34,29 +34,28 @@ inline float maximum(vec x) {
 }
 
 // exp(x) within 2 units in the last place for x in [-87, 88]; smaller x give exactly 0, NaN stays NaN.
-// Range reduction x = n ln 2 + r with a degree-6 polynomial for exp(r) (coefficients: Taylor, |r| <= ln 2 / 2).
+// Range reduction x = n ln 2 + r with a degree-6 polynomial for exp(r) (Taylor, |r| <= ln 2 / 2). Adding 1.5 * 2^23
+// rounds to an integer and leaves it in the low bits, from where a shift moves it to the exponent.
 inline vec vexp(vec x) {
-  const vec given = x;
-  const ivec underflow = x < splat(-87.0f), nan = x != x;
-  x = vmax(x, splat(-87.0f));
-  x = x > splat(88.0f) ? splat(88.0f) : x;
-  const vec scaled = x * 1.44269504f;
-  const ivec n = __builtin_convertvector(scaled + (scaled > vec{} ? splat(0.5f) : splat(-0.5f)), ivec);
-  const vec nf = __builtin_convertvector(n, vec);
-  const vec r = x - nf * 0.693359375f + nf * 2.12194440e-4f;
-  vec p = splat(1.0f / 5040);
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
+  const vec low = splat(-87.0f), high = splat(88.0f), magic = splat(12582912.0f);
+  const ivec underflow = x < low;
+  x = low > x ? low : x;  // in this order a NaN is kept
+  x = high < x ? high : x;
+  const vec shifted = x * 1.44269504f + magic;
+  const vec n = shifted - magic;
+  const vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  vec p = r * (1.0f / 720) + 1.0f / 120;
   p = p * r + 1.0f / 24;
   p = p * r + 1.0f / 6;
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const ivec bits = (n + 127) << 23;
+  ivec bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits << 23) + (127 << 23);
   vec power;
   std::memcpy(&power, &bits, sizeof power);
-  const vec result = underflow ? vec{} : p * power;
-  return nan ? given : result;
+  return underflow ? vec{} : p * power;
 }
 
 template <int R>

@@ -1,0 +1,159 @@
+"""Training tokens/s of our V3-shaped and dense models beside transformers', same shape, batch and optimizer.
+
+    python bench/train_speed.py [--json FILE] [--rounds 3] [--steps 5] [--only v3|dense]
+
+Each engine trains in a process of its own, in turn, `rounds` times; its figure is its best step. Both use
+float32, fused AdamW and the machine's default threads; transformers runs as it comes and with its other
+expert implementation. The share of the peak is model FLOPs (shoestring show) over the best matrix product
+measured in the same process.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROWS, LENGTH = 8, 512
+ENGINES = {
+    "v3": ("shoestring", "transformers", "transformers, loop over experts"),
+    "dense": ("shoestring", "transformers"),
+}
+TARGETS = {"v3": 1.5, "dense": 1.1}
+
+
+def shapes():
+    """The two ModelConfigs, 11.7M and 6.9M parameters."""
+    from dataclasses import replace
+
+    from shoestring.model.config import GQAConfig, ModelConfig
+    from shoestring.model.presets import PRESETS
+
+    dense = ModelConfig(
+        model_type="llama",
+        vocab_size=4096,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        attention=GQAConfig(num_key_value_heads=4, head_dim=64),
+    )
+    return {"v3": replace(PRESETS["v3-12m"], num_nextn_predict_layers=0), "dense": dense}
+
+
+def ours(config):
+    """A function that runs one training step on ids (B, T + 1)."""
+    import torch
+
+    from shoestring.device import choose
+    from shoestring.model.transformer import Transformer, initialise
+    from shoestring.train.losses import next_token_losses
+
+    choose("cpu")
+    model = initialise(Transformer(config), torch.Generator().manual_seed(0)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step(ids):
+        loss = next_token_losses(model, ids[:, :-1], ids[:, 1:], mtp_weight=0.0, balance_alpha=0.0).total
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def theirs(config, loop_over_experts):
+    """The same with transformers' class for the same config."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from shoestring.model.hf_config import to_hf
+
+    data = to_hf(config)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**data), dtype=torch.float32).train()
+    if loop_over_experts:
+        model.set_experts_implementation("eager")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step(ids):
+        loss = model(input_ids=ids[:, :-1], labels=ids[:, :-1], use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def child(shape, engine, steps):
+    """Time one engine in this process; prints JSON."""
+    import torch
+
+    from shoestring.device import Runtime, measure_peak
+
+    config = shapes()[shape]
+    step = ours(config) if engine == "shoestring" else theirs(config, "loop" in engine)
+    peak = measure_peak(Runtime(device=torch.device("cpu"), compute_dtype=torch.float32))
+    generator = torch.Generator().manual_seed(1)
+    best = float("inf")
+    for _ in range(steps + 1):
+        ids = torch.randint(0, config.vocab_size, (ROWS, LENGTH + 1), generator=generator)
+        start = time.perf_counter()
+        loss = step(ids)
+        best = min(best, time.perf_counter() - start)
+    print(json.dumps({"tokens_per_s": ROWS * LENGTH / best, "peak_flops_per_s": peak, "loss": loss}))
+
+
+def measure(shape, engine, steps):
+    command = [sys.executable, __file__, "--child", shape, engine, "--steps", str(steps)]
+    return json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--only", choices=list(ENGINES))
+    parser.add_argument("--child", nargs=2)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(*arguments.child, arguments.steps)
+        return 0
+    from shoestring.model.cost import train_flops_per_token
+
+    rows, missed = [], False
+    for shape in [arguments.only] if arguments.only else ENGINES:
+        results = {engine: [] for engine in ENGINES[shape]}
+        for _ in range(arguments.rounds):
+            for engine in results:
+                results[engine].append(measure(shape, engine, arguments.steps))
+        flops = train_flops_per_token(shapes()[shape], LENGTH)
+        peak = max(r["peak_flops_per_s"] for part in results.values() for r in part)
+        speed = {engine: max(r["tokens_per_s"] for r in part) for engine, part in results.items()}
+        rival = max(value for engine, value in speed.items() if engine != "shoestring")
+        per_token, at_best = f"{flops / 1e6:.1f} MFLOP per token", f"peak {peak / 1e9:.0f} GFLOP/s"
+        print(f"\n{shape}: batch {ROWS} x {LENGTH}, {per_token}, {at_best}")
+        for engine, value in speed.items():
+            row = {
+                "shape": shape,
+                "engine": engine,
+                "tokens_per_s": value,
+                "peak_share": value * flops / peak,
+            }
+            rows.append(row)
+            print(f"  {engine:<32} {value:8.0f} tokens/s   {row['peak_share']:5.0%} of the peak")
+        ratio = speed["shoestring"] / rival
+        missed |= ratio < TARGETS[shape]
+        print(f"  ours / best of theirs: {ratio:.2f} (target {TARGETS[shape]})")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 3 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoestring import config as configs
+from shoestring.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.5
+    names: tuple[str, ...] = ("a",)
+
+    def __post_init__(self) -> None:
+        if self.rate > 1:
+            raise ConfigError(f"rate = {self.rate} is over 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    count: int = 3
+    kind: Literal["plain", "fancy"] = "plain"
+    text: str = ""
+    flag: bool = False
+    limit: float | None = None
+    inner: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+
+
+texts = st.text(st.characters(blacklist_categories=("Cs",)), max_size=40)
+inners = st.builds(Inner, rate=st.floats(-1e300, 1.0), names=st.lists(texts, max_size=4).map(tuple))
+outers = st.builds(
+    Outer,
+    count=st.integers(-(2**62), 2**62),
+    kind=st.sampled_from(["plain", "fancy"]),
+    text=texts,
+    flag=st.booleans(),
+    limit=st.none() | st.floats(allow_nan=False),
+    inner=inners,
+    maybe=st.none() | inners,
+)
+
+
+@given(outers)
+def test_what_is_saved_comes_back_equal(tmp_path_factory, config):
+    path = tmp_path_factory.getbasetemp() / "round.toml"
+    configs.save(config, path)
+    assert configs.load(Outer, path) == config
+
+
+def test_numbers_come_back_to_the_last_bit(tmp_path):
+    for number in (0.1 + 0.2, 10.0 / 14.8, 5e-324, math.pi):
+        configs.save(Outer(limit=number), tmp_path / "n.toml")
+        assert configs.load(Outer, tmp_path / "n.toml").limit == number
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("count=7", Outer(count=7)),
+        (" count = 7 ", Outer(count=7)),
+        ("kind=fancy", Outer(kind="fancy")),
+        ("text=two words = three", Outer(text="two words = three")),
+        ("text='quoted'", Outer(text="quoted")),
+        ("text=", Outer(text="")),
+        ("text=a\ncount = 9", Outer(text="a\ncount = 9")),
+        ("text='1'\ncount = 9", Outer(text="'1'\ncount = 9")),
+        ("flag=true", Outer(flag=True)),
+        ("limit=1e-3", Outer(limit=1e-3)),
+        ("inner.rate=0.25", Outer(inner=Inner(rate=0.25))),
+        ("inner.names=['x', 'y']", Outer(inner=Inner(names=("x", "y")))),
+        ("maybe.rate=0.25", Outer(maybe=Inner(rate=0.25))),
+    ],
+)
+def test_overrides(setting, expected):
+    assert configs.build(Outer, configs.override({}, [setting])) == expected
+
+
+def test_the_last_override_wins_and_the_source_is_left_alone():
+    source = {"inner": {"rate": 0.1}}
+    changed = configs.override(source, ["inner.rate=0.2", "inner.rate=0.3"])
+    assert changed == {"inner": {"rate": 0.3}}
+    assert source == {"inner": {"rate": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("count", "--set takes name=value, not 'count'"),
+        ("=3", "--set takes name=value"),
+        ("cuont=3", "no 'cuont'; Outer has count, kind, text"),
+        ("inner.rat=1", "no 'inner.rat'; Inner has rate, names"),
+        ("maybe.rat=1", "no 'maybe.rat'; Inner has rate, names"),
+        ("a..b=1", "no 'a'"),
+        ("count=three", "count = 'three'"),
+        ("count=1.5", "count = 1.5"),
+        ("kind=other", "kind = 'other'"),
+        ("inner=3", "inner = 3"),
+        ("inner.rate=2", "rate = 2.0 is over 1"),
+        ("count=2020-01-01", "count = datetime.date"),
+        ("count=" + "[" * 5000, "count = "),
+    ],
+)
+def test_a_wrong_override_is_refused_by_name(setting, words):
+    with pytest.raises(ConfigError) as caught:
+        configs.build(Outer, configs.override({}, [setting]), where="--set")
+    assert words in str(caught.value)
+
+
+def test_a_value_is_not_a_table():
+    with pytest.raises(ConfigError, match="'count' is a value, not a table"):
+        configs.override({"count": 3}, ["count.x=1"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"count = ", "is not valid TOML"),
+        (b"\xff\xfe", "is not valid TOML"),
+        (b"count = 1\ncount = 2", "is not valid TOML"),
+        (b"x = " + b"[" * 20_000, "is not valid TOML"),
+        (b"count = 2020-01-01", "count = datetime.date"),
+        (b"colour = 1", "no 'colour'"),
+        (b"[inner]\nrate = 'fast'", "inner.rate = 'fast'"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_its_name(tmp_path, content, words):
+    path = tmp_path / "wrong.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        configs.load(Outer, path)
+    assert words in str(caught.value)
+    assert "wrong.toml" in str(caught.value)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"no recipe at .*absent\.toml"):
+        configs.load(Outer, tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="cannot read the recipe"):
+        configs.load(Outer, tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_closed_file_is_refused(tmp_path):
+    path = tmp_path / "closed.toml"
+    path.write_text("count = 1")
+    path.chmod(0)
+    with pytest.raises(ConfigError, match="cannot read the recipe"):
+        configs.load(Outer, path)

@@ -1,0 +1,30 @@
+import os
+import signal
+
+import pytest
+
+from shoestring.train.stop import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_a_wish(number):
+    with StopRequest() as stop:
+        assert not stop.wanted
+        os.kill(os.getpid(), number)
+        assert stop.wanted
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_interrupts_at_once(first):
+    with StopRequest() as stop, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        os.kill(os.getpid(), first)
+        assert stop.wanted
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_handlers_of_before_come_back_even_after_an_error():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(RuntimeError), StopRequest():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
