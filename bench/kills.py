@@ -199,7 +199,7 @@ def wait(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
 
 def is_saving(process: subprocess.Popen, out: Path) -> bool:
     """Whether the process has a checkpoint half written; killed, it leaves that folder behind."""
-    return any((out / "checkpoints").glob(f"step-*.tmp-{process.pid}"))
+    return any((out / "checkpoints").glob(f"step-*.tmp-*-{process.pid}"))
 
 
 def fingerprint(out: Path) -> dict:

@@ -22,7 +22,7 @@ PROMPTS = ["def __init__(self, ", "import os\nimport sys\n\ndef main(", "for i i
 def demo(
     *,
     out: Out = Path("runs/demo"),
-    seconds: Annotated[float, typer.Option(min=1, help="Training time to aim at on this machine.")] = 240.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Training time to aim at on this machine.")] = 230.0,
     seed: Seed = 0,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -35,17 +35,24 @@ def demo(
     from shoestring.device import choose
 
     runtime = choose(device)
-    if (out / "report.json").is_file():
-        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        print(f"this demo is done; remove {out} to train again", file=sys.stderr)
-    else:
-        report = _train_and_report(runtime, out, seconds, seed, quiet)
+    report = _finished(out) or _train_and_report(runtime, out, seconds, seed, quiet)
     if as_json:
         print_json(report)
         return
     _print(report, out)
     if sys.stdin.isatty() and sys.stdout.isatty():
         _converse(runtime, out)
+
+
+def _finished(out: Path) -> dict[str, Any] | None:
+    """The report of a demo that is done, its comparison included."""
+    if not (out / "report.json").is_file():
+        return None
+    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    if "completions" not in report:
+        return None
+    print(f"this demo is done; remove {out} to train again", file=sys.stderr)
+    return report
 
 
 def _train_and_report(
@@ -71,17 +78,21 @@ def demo_recipe(seed: int) -> "PretrainConfig":
 
     return PretrainConfig(
         model="demo",
-        total_tokens=1_500_000,
+        total_tokens=2_000_000,
+        batch_size=4,
+        micro_batch_size=4,
         seed=seed,
+        eval_every=250,
+        eval_tokens=131_072,
         data=DataConfig(heldout_fraction=0.05),
-        optim=OptimConfig(name="muon"),
-        schedule=ScheduleConfig(warmup=0.02),
+        optim=OptimConfig(name="muon", lr=5e-3, muon_lr=5e-3),
+        schedule=ScheduleConfig(warmup=0.02, constant_until=0.5, bias_speed=0.01),
     )
 
 
 def _fitted(config: "PretrainConfig", runtime: "Runtime", seconds: float) -> "PretrainConfig":
     """The recipe with the token budget that this machine trains on in `seconds`, at most the recipe's own."""
-    from shoestring.train.pretrain import measure_speed
+    from shoestring.train.speed import measure_speed
 
     tokens = int(measure_speed(config, runtime) * seconds)
     return replace(config, total_tokens=max(min(tokens, config.total_tokens), 20 * config.seq_len))
@@ -94,9 +105,9 @@ def _write_report(
     from shoestring.cli.evaluate import heldout_report
     from shoestring.cli.run import complete, load
     from shoestring.data.dataset import prepare
-    from shoestring.train.durable import write_atomic
-    from shoestring.train.pretrain import cache_folder
+    from shoestring.durable import write_atomic
     from shoestring.train.report import write_html
+    from shoestring.train.run import cache_folder
 
     model, tokenizer = load(str(out / "model"), runtime)
     dataset = prepare(config.data, tokenizer, cache_folder())
@@ -104,7 +115,7 @@ def _write_report(
     settings = {"max_tokens": 48, "temperature": 0.0, "top_p": 1.0, "seed": config.seed}
     completions = [complete(model, tokenizer, prompt, settings, show=False) for prompt in PROMPTS]
     whole = {**report, "heldout": heldout, "completions": completions}
-    write_atomic(out / "report.json", (json.dumps(whole, indent=2) + "\n").encode())
+    write_atomic(out / "report.json", json.dumps(whole, indent=2) + "\n")
     pictures = [out / "curves.png"] if (out / "curves.png").is_file() else []
     write_html(whole, out / "report.html", pictures)
     return whole

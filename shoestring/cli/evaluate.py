@@ -27,7 +27,7 @@ def evaluate(
     from shoestring.data.corpus import DataConfig
     from shoestring.data.dataset import prepare
     from shoestring.device import choose
-    from shoestring.train.pretrain import cache_folder
+    from shoestring.train.run import cache_folder
 
     loaded, tokenizer = load(model, choose(device))
     config = DataConfig(sources=tuple(source), fim_rate=0.0)

@@ -38,6 +38,7 @@ def show(
     if as_json:
         print_json(figures | {"config": asdict(config)})
         return
+    where = f"per token at context {seq_len:,}"
     print_fields(
         {
             "model": f"{model} ({config.model_type})",
@@ -48,8 +49,8 @@ def show(
             "attention": _described(config.attention),
             "experts": _described(config.moe) if config.moe else "none (dense)",
             "cache per token": f"{figures['cache_bytes_per_token']:,} bytes in bfloat16",
-            "training": f"{amount(figures['train_flops_per_token'], 'G')}FLOP per token at context {seq_len:,}",
-            "decoding": f"{amount(figures['decode_flops_per_token'], 'G')}FLOP per token at context {seq_len:,}",
+            "training": f"{amount(figures['train_flops_per_token'], 'G')}FLOP {where}",
+            "decoding": f"{amount(figures['decode_flops_per_token'], 'G')}FLOP {where}",
         }
     )
 

@@ -24,7 +24,7 @@ def train(
     from shoestring.data.textstore import documents
     from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
-    from shoestring.train.pretrain import cache_folder
+    from shoestring.train.run import cache_folder
 
     store = documents(DataConfig(sources=tuple(source)), cache_folder())
     tokenizer = Tokenizer.train(store.texts(), vocab_size)

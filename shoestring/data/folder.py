@@ -1,16 +1,11 @@
-"""Folders that are whole or absent: written aside, hashed, synced, renamed, and verified when opened."""
+"""Finished folders: sealed with the size and SHA-256 of every file, verified when opened."""
 
 import hashlib
 import json
-import os
-import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shoestring.errors import DataError, StorageError
+from shoestring.errors import DataError
 
 MANIFEST = "manifest.json"
 
@@ -19,33 +14,6 @@ def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file; raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def new_folder(target: Path, *, need_bytes: int) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; when the block ends well it is synced and becomes `target`.
-
-    Any exception, Ctrl-C included, removes it. If another process made `target` meanwhile, theirs stays.
-    `need_bytes` is what the caller expects to write. Raises StorageError for a full or unwritable disk.
-    """
-    partial = target.with_name(f"{target.name}.partial-{socket.gethostname()}-{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target)
-        partial.mkdir()
-        yield partial
-        for path in sorted(partial.iterdir()):
-            _sync(path)
-        _sync(partial)
-        _rename(partial, target)
-        _sync(target.parent)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {target.parent} ({error.strerror or error}): about {need_bytes:,} bytes are "
-            "needed there; free some space or choose another cache folder"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
@@ -85,40 +53,3 @@ def open_sealed(folder: Path, *, kind: str, names: tuple[str, ...]) -> dict[str,
         except OSError as error:
             raise DataError(f"{folder / name} cannot be read ({error.strerror}); {again}") from None
     return dict(manifest)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _rename(partial: Path, target: Path) -> None:
-    try:
-        os.rename(partial, target)
-    except OSError:
-        if not (target / MANIFEST).exists():  # not another rank that finished first
-            raise
-
-
-def _remove_abandoned(target: Path) -> None:
-    """Remove what runs of this machine that were killed left behind."""
-    prefix = f"{target.name}.partial-{socket.gethostname()}-"
-    for path in target.parent.iterdir():
-        pid = path.name.removeprefix(prefix)
-        if path.name.startswith(prefix) and pid.isdigit() and not _running(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _running(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # our own id: left by a dead process that had it before us
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shoestring.data.folder import new_folder, open_sealed, seal
+from shoestring.data.folder import open_sealed, seal
 from shoestring.data.manifest import SPLITS, add_counts
 from shoestring.data.textstore import Progress, TextStore, load_index
+from shoestring.durable import new_folder
 from shoestring.errors import DataError, TokenizerError
 
 KIND, FORMAT = "shoestring shards", 1
@@ -98,7 +99,7 @@ def tokenize(
     dtype = DTYPES["<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"]
     total = int(store.sizes().sum())
     # A byte-pair token of text stands for 2 bytes or more.
-    with new_folder(folder, need_bytes=total * dtype.itemsize // 2) as partial:
+    with new_folder(folder, needed_bytes=total * dtype.itemsize // 2) as partial:
         counts = np.zeros(len(store.index), dtype=np.int64)
         done = 0
         for split in SPLITS:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from shoestring.data.corpus import CorpusFile, DataConfig, Document, Skipped, corpus_files, read
 from shoestring.data.dedup import Deduplicator, Verdict
-from shoestring.data.folder import new_folder, open_sealed, seal
+from shoestring.data.folder import open_sealed, seal
 from shoestring.data.manifest import SPLITS, corpus_manifest, sizes_of
+from shoestring.durable import new_folder
 from shoestring.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def documents(config: DataConfig, cache_dir: str | Path, progress: Progress | No
     folder = Path(cache_dir) / f"corpus-{key[:16]}"
     if not folder.exists():
         total = sum(file.bytes for file in files)
-        with new_folder(folder, need_bytes=total) as partial:
+        with new_folder(folder, needed_bytes=total) as partial:
             _Writer(partial, config, files, skipped, key).write(progress)
     return open_store(folder)
 

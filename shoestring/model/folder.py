@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from shoestring.durable import storage_errors, write_atomic
 from shoestring.errors import CheckpointError
-from shoestring.model.atomic import storage_errors, write_text_atomically
 from shoestring.model.config import ModelConfig
 from shoestring.model.cost import parameters
 from shoestring.model.hf_config import load_config, save_config
@@ -62,6 +62,7 @@ def save_model(
     generation: Mapping[str, Any] | None = None,
     license: str = "",
     lineage: str = "",
+    name: str = "",
 ) -> None:
     """Write everything another engine needs to run `model`.
 
@@ -70,7 +71,8 @@ def save_model(
         dtype: of the stored weights; None keeps the parameters' own.
         tokenizer_files: a folder that holds tokenizer.json and what belongs to it; copied.
         generation: default sampling, such as {"temperature": 0.6}.
-        license, lineage: for the model card: the weights' licence, and in Markdown what they were made from.
+        license, lineage, name: for the model card: the weights' licence, in Markdown what they were made
+            from, and the title (by default the folder's name).
 
     Raises StorageError, ConfigError for a shape Hugging Face has no name for, CheckpointError for a folder
     without tokenizer.json.
@@ -79,7 +81,8 @@ def save_model(
     stored = dtype or next(model.parameters()).dtype
     save_config(model.config, folder, dtype=str(stored).removeprefix("torch."))
     _write_json(folder / "generation_config.json", _generation(model.config, generation or {}))
-    write_text_atomically(folder / "README.md", _card(model.config, folder.name, license, lineage))
+    card = _card(model.config, name or folder.resolve().name, license, lineage)
+    write_atomic(folder / "README.md", card)
     if tokenizer_files is not None:
         _copy_tokenizer(Path(tokenizer_files), folder)
     save_weights(model, folder, dtype=dtype)
@@ -136,4 +139,4 @@ def _copy_tokenizer(source: Path, folder: Path) -> None:
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    write_text_atomically(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
+    write_atomic(path, json.dumps(data, indent=2, sort_keys=True) + "\n")

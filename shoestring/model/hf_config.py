@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError
-from shoestring.model.atomic import write_text_atomically
 from shoestring.model.check import check
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, ModelType, MoEConfig
 from shoestring.model.hf_fields import FIXED, INERT, Fields
@@ -32,7 +32,7 @@ def load_config(folder: Path) -> ModelConfig:
 def save_config(config: ModelConfig, folder: Path, *, dtype: str | None = None) -> None:
     """Write `folder`/config.json. ConfigError for a shape Hugging Face has no name for, StorageError."""
     text = json.dumps(to_hf(config, dtype=dtype), indent=2, sort_keys=True) + "\n"
-    write_text_atomically(Path(folder) / CONFIG_NAME, text)
+    write_atomic(Path(folder) / CONFIG_NAME, text)
 
 
 def from_hf(data: dict[str, Any], where: str = CONFIG_NAME) -> ModelConfig:

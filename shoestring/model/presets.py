@@ -118,10 +118,26 @@ V3_12M = ModelConfig(
     num_nextn_predict_layers=1,
 )
 
-DEMO = V3_12M
+DEMO = replace(
+    V3_12M,
+    hidden_size=128,
+    intermediate_size=352,
+    num_hidden_layers=4,
+    attention=MLAConfig(
+        q_lora_rank=64, kv_lora_rank=48, qk_nope_head_dim=24, qk_rope_head_dim=8, v_head_dim=24
+    ),
+    moe=MoEConfig(
+        n_routed_experts=8,
+        n_shared_experts=1,
+        num_experts_per_tok=2,
+        moe_intermediate_size=96,
+        first_k_dense_replace=1,
+        routed_scaling_factor=1.4,
+    ),
+)
 
 TINY = replace(
-    DEMO,
+    V3_12M,
     vocab_size=256,
     hidden_size=32,
     intermediate_size=64,

@@ -14,8 +14,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shoestring.durable import write_stream
 from shoestring.errors import CheckpointError
-from shoestring.model.atomic import write_atomically
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors specification."""
@@ -112,7 +112,7 @@ def write_file(path: Path, entries: Iterable[Entry], chunks: Iterable[memoryview
         for chunk in chunks:
             file.write(chunk)
 
-    write_atomically(path, write, needed_bytes=8 + len(text) + position)
+    write_stream(path, write, needed_bytes=8 + len(text) + position)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from shoestring.durable import require_space, storage_errors, write_atomic
 from shoestring.errors import CheckpointError, StorageError
-from shoestring.model.atomic import require_space, storage_errors, write_text_atomically
 from shoestring.model.fp8 import SCALE_SUFFIX, block_size, dequantise, scale_shape
 from shoestring.model.safetensors_file import Entry, TensorInfo, read_into, write_file
 from shoestring.model.shards import INDEX_NAME, SINGLE_NAME, find_tensors
@@ -235,4 +235,4 @@ def _write_index(folder: Path, names: list[str], shards: list[list[_Stored]]) ->
         "metadata": {"total_size": sum(entry.num_bytes for entry, _ in placed)},
         "weight_map": {entry.name: name for entry, name in placed},
     }
-    write_text_atomically(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+    write_atomic(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")

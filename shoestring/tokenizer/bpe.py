@@ -1,13 +1,13 @@
 """Train, encode, decode: lossless byte-level BPE that keeps special tokens out of user text."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from shoestring.errors import StorageError, TokenizerError
+from shoestring.durable import write_atomic
+from shoestring.errors import TokenizerError
 from shoestring.tokenizer import definition as definitions
 from shoestring.tokenizer.special import BOS, EOS, PAD
 
@@ -80,8 +80,8 @@ class Tokenizer:
             "model_input_names": ["input_ids", "attention_mask"],
             **self.roles,
         }
-        write_text(Path(folder) / TOKENIZER_FILE, json.dumps(self._definition, ensure_ascii=False))
-        write_text(Path(folder) / CONFIG_FILE, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+        write_atomic(Path(folder) / TOKENIZER_FILE, json.dumps(self._definition, ensure_ascii=False))
+        write_atomic(Path(folder) / CONFIG_FILE, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Ids of `text`; special tokens are ordinary text unless `allow_special`. Nothing is added."""
@@ -166,16 +166,3 @@ def _roles(config: dict[str, Any], path: Path) -> dict[str, str]:
         if spelling:
             roles[role] = spelling
     return roles
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; StorageError names it when the disk is full or closed to us."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another folder"
-        ) from None

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shoestring.durable import write_atomic
 from shoestring.tokenizer import special as sp
-from shoestring.tokenizer.bpe import write_text
 from shoestring.tokenizer.chat import Message, Piece, check_messages
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -75,7 +75,7 @@ class DeepSeekTemplate:
     def save(self, folder: str | Path) -> None:
         """Write chat_template.jinja, which gives other engines the same tokens."""
         keep = "true" if self.keep_thinking else "false"
-        write_text(
+        write_atomic(
             Path(folder) / TEMPLATE_FILE, JINJA.replace("keep_thinking = true", f"keep_thinking = {keep}")
         )
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from shoestring.durable import bytes_in, new_folder
 from shoestring.errors import CheckpointError, ConfigError
-from shoestring.train.durable import is_full, storage_error, sync
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 _MANIFEST_LIMIT_BYTES = 64 << 20
 _STEP = re.compile(r"step-(\d{8,})")
-_LEFTOVER = re.compile(r"step-\d{8,}\.(?:tmp|trash)-(\d+)")
+_LEFTOVERS = r"step-\d{8,}\.(?:tmp|trash)-.*?"  # of any machine: one process at a time saves
 
 
 def save(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
@@ -39,26 +39,15 @@ def save(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 
     if step < 0 or keep < 1:
         raise ConfigError(f"step = {step}, keep = {keep}: a step is at least 0, keep at least 1")
     final = folder / f"step-{step:08d}"
-    temporary = folder / f"{final.name}.tmp-{os.getpid()}"
-    try:
-        _make(folder)
-        _clean(folder)
-        if final.exists() and _verifies(final):
-            log.info("%s is already saved", final)
-            return final
-        temporary.mkdir()
+    if final.exists() and _verifies(final):
+        log.info("%s is already saved", final)
+        return final
+    needed = sum(bytes_in(path) for path in _steps(folder)[:1])
+    with new_folder(final, needed_bytes=needed, leftovers=_LEFTOVERS) as temporary:
         write(temporary)
         _seal(temporary, step)
         if final.exists():  # it is damaged, or it would have been kept above
             _discard(final)
-        os.rename(temporary, final)
-        sync(folder)
-    except BaseException as error:
-        needed = max([_bytes_in(temporary), *(_bytes_in(path) for path in _steps(folder)[:1])])
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError) or is_full(error):
-            raise storage_error(error, folder, needed) from error
-        raise
     _prune(folder, step, keep)
     return final
 
@@ -102,19 +91,14 @@ def step_of(path: Path) -> int:
 
 
 def _seal(folder: Path, step: int) -> None:
-    """Write the manifest of `folder`, and force everything in it to the disk."""
-    files: dict[str, dict[str, Any]] = {}
-    for parent, folders, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names):
-            sync(path)
-            name = path.relative_to(folder).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for name in folders:
-            sync(Path(parent, name))
-    manifest = folder / MANIFEST
-    manifest.write_bytes(_manifest_bytes({"format": _FORMAT, "step": step, "files": files}))
-    sync(manifest)
-    sync(folder)
+    """Write the manifest of `folder`."""
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in folder.rglob("*")
+        if not path.is_dir()
+    }
+    manifest = _manifest_bytes({"format": _FORMAT, "step": step, "files": files})
+    (folder / MANIFEST).write_bytes(manifest)
 
 
 def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
@@ -222,31 +206,3 @@ def _discard(path: Path) -> None:
     trash = path.with_name(f"{path.name}.trash-{os.getpid()}")
     os.rename(path, trash)
     shutil.rmtree(trash, ignore_errors=True)
-
-
-def _clean(folder: Path) -> None:
-    """Remove what killed processes left behind."""
-    for path in folder.iterdir():
-        match = _LEFTOVER.fullmatch(path.name)
-        if match and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _make(folder: Path) -> None:
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        sync(folder.parent)
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError, DataError, MissingDependencyError
-from shoestring.train.durable import write_atomic
 from shoestring.train.metrics import read
 
 if TYPE_CHECKING:

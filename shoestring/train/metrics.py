@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from shoestring.durable import storage_error, write_atomic
 from shoestring.errors import DataError
-from shoestring.train.durable import storage_error, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class MetricsLog:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.truncate(self.path, start)
-            raise storage_error(error, self.path.parent, needed_bytes=len(line)) from error
+            raise storage_error(error, self.path, len(line)) from error
 
     def sync(self) -> None:
         """Force the rows to the disk; before a checkpoint, so that a power cut loses none that it covers."""

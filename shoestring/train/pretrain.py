@@ -3,39 +3,29 @@
 import json
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from shoestring import config as configs
-from shoestring.data.dataset import Dataset, prepare
-from shoestring.data.loader import Batch, Loader
-from shoestring.data.textstore import documents
+from shoestring.data.dataset import Dataset
+from shoestring.data.loader import Batch
 from shoestring.device import Runtime, measure_peak
-from shoestring.errors import CheckpointError, ConfigError, MissingDependencyError, NonFiniteError, Stopped
-from shoestring.model.config import ModelConfig
-from shoestring.model.cost import train_flops_per_token
-from shoestring.model.folder import save_model
-from shoestring.model.hf_config import load_config
-from shoestring.model.presets import PRESETS
-from shoestring.model.transformer import Transformer, initialise
-from shoestring.model.weights import load_weights
-from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
-from shoestring.train import checkpoint, curves, receipt, schedule, state
+from shoestring.durable import write_atomic
+from shoestring.errors import ConfigError, MissingDependencyError, NonFiniteError, Stopped
+from shoestring.model.cost import parameters, train_flops_per_token
+from shoestring.model.transformer import Transformer
+from shoestring.train import curves, receipt, schedule, state
 from shoestring.train.display import Display
-from shoestring.train.durable import write_atomic
 from shoestring.train.energy import EnergyMeter
-from shoestring.train.metrics import MetricsLog
-from shoestring.train.optim import Optimizers, build_optimizers
+from shoestring.train.metrics import MetricsLog, read
 from shoestring.train.recipe import PretrainConfig
+from shoestring.train.run import Run, build, save, write_model
 from shoestring.train.step import StepSettings, StepStats, train_step
 from shoestring.train.stop import StopRequest
 
@@ -43,27 +33,6 @@ log = logging.getLogger(__name__)
 
 Evaluate = Callable[[Transformer, Dataset], float]
 """Held-out bits per byte of a model; given by whoever calls, since `evals` stands above `train`."""
-
-
-@dataclass
-class Run:
-    """Everything that a checkpoint restores, and what it is made of."""
-
-    config: PretrainConfig
-    out: Path
-    tokenizer: Tokenizer
-    dataset: Dataset
-    model: Transformer
-    optimizers: Optimizers
-    loader: Loader
-    bytes_per_token: float
-    step: int = 0
-    tokens: int = 0
-    segments: list[receipt.Segment] = field(default_factory=list)
-
-    @property
-    def progress(self) -> float:
-        return min(self.tokens / self.config.total_tokens, 1.0)
 
 
 def pretrain(
@@ -117,86 +86,6 @@ def pretrain(
     return finish(run, clock.segments(), peak=peak, flops=flops * run.tokens, runtime=runtime)
 
 
-def build(config: PretrainConfig, runtime: Runtime, out: Path, *, resume: bool) -> Run:
-    """The run at its start, or where its newest checkpoint left it."""
-    shape = model_config(config.model)
-    if config.seq_len > shape.max_position_embeddings:
-        raise ConfigError(
-            f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
-            f"{shape.max_position_embeddings}; lower seq_len"
-        )
-    if not resume and (out / "checkpoints").exists():
-        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
-    if not resume:
-        write_atomic(out / "config.toml", configs.dumps(config).encode())
-    tokenizer = _tokenizer(config, shape, out, resume=resume)
-    dataset = prepare(config.data, tokenizer, cache_folder())
-    special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    shape = replace(shape, **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
-    model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
-    generator = torch.Generator(runtime.device).manual_seed(config.seed)
-    loader = Loader(
-        dataset.train,
-        seq_len=config.seq_len,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-        fim_rate=config.data.fim_rate,
-    )
-    run = Run(
-        config=config,
-        out=out,
-        tokenizer=tokenizer,
-        dataset=dataset,
-        model=initialise(model, generator).train(),
-        optimizers=build_optimizers(model, config.optim),
-        loader=loader,
-        bytes_per_token=float(dataset.train.document_bytes.sum()) / max(len(dataset.train.ids), 1),
-    )
-    if resume:
-        restore(run)
-        # Not sooner: a recipe that does not fit must not replace the one that the run was made with.
-        write_atomic(out / "config.toml", configs.dumps(config).encode())
-    write_atomic(out / "data.json", json.dumps(dataset.manifest, indent=1).encode())
-    return run
-
-
-def save(run: Run, segments: list[receipt.Segment]) -> Path:
-    """A checkpoint in Hugging Face layout, with the trainer's state beside it."""
-
-    def write(folder: Path) -> None:
-        save_model(run.model, folder, tokenizer_files=run.out / "tokenizer", lineage=lineage(run))
-        tensors, optimizer = state.flatten(run.optimizers.state_dict())
-        values = {
-            "step": run.step,
-            "tokens": run.tokens,
-            "loader": run.loader.state(),
-            "optimizer": optimizer,
-            "segments": [asdict(segment) for segment in segments],
-        }
-        state.save_state(folder / "trainer", tensors, values)
-
-    return checkpoint.save(run.out / "checkpoints", run.step, write)
-
-
-def restore(run: Run) -> None:
-    """Continue from the newest whole checkpoint; with none yet, from the start."""
-    folder = checkpoint.latest(run.out / "checkpoints")
-    if folder is None:
-        log.warning("%s holds no checkpoint yet: the run starts from its beginning", run.out)
-        return
-    saved = load_config(folder)
-    if saved != run.model.config:
-        raise CheckpointError(f"{folder} holds another model shape than the recipe; use the run's own recipe")
-    load_weights(run.model, folder, dtype=torch.float32, device=run.model.device)
-    tensors, values = state.load_state(folder / "trainer")
-    run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
-    run.loader.load_state(values["loader"])
-    run.step, run.tokens = values["step"], values["tokens"]
-    run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]
-
-
 def finish(
     run: Run, segments: list[receipt.Segment], *, peak: float, flops: float, runtime: Runtime
 ) -> dict[str, Any]:
@@ -217,8 +106,7 @@ def finish(
         run.out / "receipt.json",
     )
     try:
-        title = f"{run.config.model}: {run.out.name}"
-        curves.draw(run.out / "metrics.jsonl", run.out / "curves.png", title=title)
+        curves.draw(run.out / "metrics.jsonl", run.out / "curves.png", title=run.name)
     except MissingDependencyError as error:
         log.warning("the run has no picture of its curves: %s", error)
     report = summary(run) | {
@@ -228,7 +116,7 @@ def finish(
         "energy": bill["energy"],
         "money": bill["money"],
     }
-    write_atomic(run.out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_atomic(run.out / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 
 
@@ -236,17 +124,14 @@ def _write_model(run: Run) -> None:
     """The final model as `out/model`, replacing one that an earlier finish left."""
     fresh, final = run.out / "model.tmp", run.out / "model"
     shutil.rmtree(fresh, ignore_errors=True)
-    save_model(run.model, fresh, tokenizer_files=run.out / "tokenizer", lineage=lineage(run))
+    write_model(run, fresh)
     shutil.rmtree(final, ignore_errors=True)
     fresh.rename(final)
 
 
 def summary(run: Run) -> dict[str, Any]:
     """The run in figures, from its own log."""
-    from shoestring.model.cost import parameters
-    from shoestring.train import metrics
-
-    rows = metrics.read(run.out / "metrics.jsonl")
+    rows = read(run.out / "metrics.jsonl")
     heldout = [row["heldout_bits_per_byte"] for row in rows if "heldout_bits_per_byte" in row]
     count = parameters(run.model.config)
     last = rows[-max(1, len(rows) // 20) :]
@@ -262,74 +147,6 @@ def summary(run: Run) -> dict[str, Any]:
         "max_violation": _mean_of(last, "max_violation"),
         "max_violation_at_start": _mean_of(rows[: len(last)], "max_violation"),
     }
-
-
-def measure_speed(config: PretrainConfig, runtime: Runtime, steps: int = 4) -> float:
-    """Tokens per second of the recipe's full-size steps here, on random ids; the best of `steps`."""
-    shape = model_config(config.model)
-    model = initialise(
-        Transformer(shape, runtime.compute_dtype).to(runtime.device),
-        torch.Generator(runtime.device).manual_seed(0),
-    )
-    optimizers = build_optimizers(model, config.optim)
-    settings = StepSettings(
-        lr_share=0.1,
-        mtp_weight=0.3,
-        bias_speed=0.0,
-        balance_alpha=0.0,
-        clip=1.0,
-        micro_rows=config.micro_batch_size,
-    )
-    ids = torch.randint(0, shape.vocab_size, (config.batch_size, config.seq_len + 1), device=runtime.device)
-    best = float("inf")
-    for _ in range(steps):
-        start = time.perf_counter()
-        train_step(model, optimizers, ids[:, :-1], ids[:, 1:], settings)
-        best = min(best, time.perf_counter() - start)
-    return config.batch_size * config.seq_len / best
-
-
-def model_config(name: str) -> ModelConfig:
-    """A preset, or the config.json of a folder."""
-    if name in PRESETS:
-        return PRESETS[name]
-    if (Path(name) / "config.json").is_file():
-        return load_config(Path(name))
-    raise ConfigError(
-        f"model = {name!r} is neither a folder with a config.json nor one of {', '.join(PRESETS)}"
-    )
-
-
-def cache_folder() -> Path:
-    """Where prepared texts and shards are kept between runs: they are keyed by content."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoestring" / "data"
-
-
-def lineage(run: Run) -> str:
-    """The model card's word on where the weights come from."""
-    return (
-        f"Trained from random weights by `shoestring pretrain` for {run.tokens:,} tokens of "
-        f"{', '.join(run.config.data.sources)} (seed {run.config.seed}). "
-        "It completes text; it follows no instructions."
-    )
-
-
-def _tokenizer(config: PretrainConfig, shape: ModelConfig, out: Path, *, resume: bool) -> Tokenizer:
-    """The run's own tokenizer when resuming, else the recipe's, else one trained on the corpus."""
-    folder = out / "tokenizer"
-    own = resume and (folder / "tokenizer.json").is_file()
-    if own:
-        tokenizer = Tokenizer.load(folder)
-    elif config.tokenizer:
-        tokenizer = Tokenizer.load(config.tokenizer)
-    else:
-        tokenizer = Tokenizer.train(documents(config.data, cache_folder()).texts(), shape.vocab_size)
-    tokenizer.check_fits(shape.vocab_size)
-    if not own:
-        folder.mkdir(parents=True, exist_ok=True)
-        DeepSeekTemplate().save(folder)
-        tokenizer.save(folder)
-    return tokenizer
 
 
 def _checked_step(run: Run, batch: Batch, progress: float, runtime: Runtime) -> StepStats:

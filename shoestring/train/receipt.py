@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import shoestring
+from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError
-from shoestring.train.durable import write_atomic
 from shoestring.train.energy import Energy, combine
 
 UNAVAILABLE = "unavailable"
@@ -99,7 +99,7 @@ def write(receipt: Receipt, path: Path) -> dict[str, Any]:
             "money": money(receipt.price, seconds, energy),
         }
     )
-    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
 
 

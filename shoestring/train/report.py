@@ -13,8 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from shoestring.durable import write_atomic
 from shoestring.errors import DataError
-from shoestring.train.durable import write_atomic
 
 _DEPTH_LIMIT = 4
 _MAX_ROWS = 100
@@ -72,7 +72,7 @@ def write_html(report: Mapping[str, Any], out_html: Path, pictures: Sequence[Pat
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
         f"<body>\n{chr(10).join(part for part in parts if part)}\n</body></html>\n"
     )
-    write_atomic(out_html, page.encode())
+    write_atomic(out_html, page)
 
 
 def _figures(values: Mapping[str, Any]) -> str:

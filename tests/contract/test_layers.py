@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 LEVEL = {
-    **dict.fromkeys(("errors",), 0),
+    **dict.fromkeys(("errors",), -1),
+    **dict.fromkeys(("durable",), 0),
     **dict.fromkeys(("config", "device"), 1),
     **dict.fromkeys(("kernels", "tokenizer", "tasks"), 2),
     **dict.fromkeys(("model", "data"), 3),
@@ -14,7 +15,7 @@ LEVEL = {
     **dict.fromkeys(("rl", "evals", "serve"), 5),
     **dict.fromkeys(("cli",), 6),
 }
-WITHOUT_TORCH = ("errors", "config", "tokenizer", "tasks", "plan")
+WITHOUT_TORCH = ("errors", "durable", "config", "tokenizer", "tasks", "plan")
 OPTIONAL = ("matplotlib", "pyarrow", "gguf")  # what an extra installs: one file each, and lazily
 LAZY = (*OPTIONAL, "huggingface_hub", "pydantic", "tokenizers", "tomli_w")  # slow to import: never at the top
 FORBIDDEN = ("transformers", "datasets", "requests", "httpx")

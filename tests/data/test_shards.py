@@ -96,7 +96,7 @@ def test_a_full_disk_names_folder_and_bytes(store, tokenizer, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=r"cache.*No space left.*bytes"):
+    with pytest.raises(StorageError, match=r"no room for .*cache.*bytes needed"):
         run(store, tokenizer, tmp_path)
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [store.folder.name]
 

@@ -145,6 +145,7 @@ def test_the_model_card_is_yaml_and_markdown(tmp_path: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
     save_model(build(TINY), tmp_path, license="mit", lineage='Trained: on "text".\n')
     card: Any = hub.ModelCard.load(tmp_path / "README.md")
+    assert f"\n# {tmp_path.name}\n" in card.text
     assert card.data.license == "mit"
     assert card.data.library_name == "transformers"
     assert "59,456 parameters, 41,024 active per token" in card.text

@@ -16,14 +16,14 @@ def test_every_preset_is_consistent(name: str) -> None:
 
 
 def test_the_small_ones_are_v3_shaped_and_small() -> None:
-    for name, most in [("tiny", 100_000), ("demo", 12_000_000)]:
+    for name, most in [("tiny", 100_000), ("demo", 3_000_000), ("v3-12m", 12_000_000)]:
         config = PRESETS[name]
         assert config.model_type == "deepseek_v3"
         assert config.moe is not None
         assert config.moe.topk_method == "noaux_tc"
         assert config.num_nextn_predict_layers == 1
         assert parameters(config).total < most
-    assert parameters(PRESETS["demo"]).total == 11_694_272
+    assert parameters(PRESETS["v3-12m"]).total == 11_694_272
 
 
 def test_shapes_and_costs_need_no_torch() -> None:

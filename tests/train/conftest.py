@@ -15,7 +15,7 @@ from shoestring.device import Runtime
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.hf_config import save_config
 from shoestring.model.transformer import Transformer, initialise
-from shoestring.train import checkpoint, metrics, state
+from shoestring.train import checkpoint, metrics, run, state
 from shoestring.train import pretrain as story
 from shoestring.train.optim import OptimConfig
 from shoestring.train.recipe import PretrainConfig
@@ -105,7 +105,7 @@ def corpus(tmp_path_factory) -> Path:
 def recipe(tmp_path_factory, monkeypatch, corpus, tiny_shape):
     """Makes a recipe of 12 steps, the first with half the rows; shards are kept between tests."""
     shards = tmp_path_factory.getbasetemp() / "shards"
-    monkeypatch.setattr(story, "cache_folder", lambda: shards)
+    monkeypatch.setattr(run, "cache_folder", lambda: shards)
     shape = tmp_path_factory.getbasetemp() / "shape"
     save_config(tiny_shape, shape)
 

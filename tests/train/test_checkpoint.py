@@ -203,7 +203,7 @@ def test_a_full_disk_names_needed_and_free_bytes_and_keeps_the_rest(tmp_path):
         (path / "weights").write_bytes(b"x" * 4321)
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(StorageError, match=r"no room in .*4,321 bytes needed, [\d,]+ free"):
+    with pytest.raises(StorageError, match=r"no room for .*4,321 bytes needed, [\d,]+ free"):
         checkpoint.save(tmp_path, 2, write)
     assert names(tmp_path) == ["step-00000001"]
     checkpoint.verify(tmp_path / "step-00000001")

@@ -14,8 +14,8 @@ import torch
 
 from shoestring import config as configs
 from shoestring.errors import CheckpointError, ConfigError, NonFiniteError, Stopped
+from shoestring.train import checkpoint, run, state
 from shoestring.train import pretrain as story
-from shoestring.train import state
 from shoestring.train.optim import OptimConfig
 from shoestring.train.pretrain import pretrain
 from shoestring.train.recipe import PretrainConfig
@@ -187,9 +187,9 @@ def test_a_lower_rate_on_resume_is_taken(recipe, runtime, tmp_path, monkeypatch,
 
 def test_the_log_is_on_the_disk_before_a_checkpoint_counts_on_it(recipe, runtime, tmp_path, monkeypatch):
     order = []
-    real_sync, real_save = story.MetricsLog.sync, story.checkpoint.save
+    real_sync, real_save = story.MetricsLog.sync, checkpoint.save
     monkeypatch.setattr(story.MetricsLog, "sync", lambda log: order.append("sync") or real_sync(log))
-    monkeypatch.setattr(story.checkpoint, "save", lambda *a: order.append("save") or real_save(*a))
+    monkeypatch.setattr(checkpoint, "save", lambda *a: order.append("save") or real_save(*a))
     pretrain(recipe(total_tokens=512), runtime, tmp_path / "run", quiet=True)
     assert order == ["sync", "save"] * (len(order) // 2)
     assert len(order) > 2
@@ -203,13 +203,14 @@ from shoestring import config as configs
 from shoestring.device import Runtime
 from shoestring.errors import ShoestringError
 from shoestring.train import pretrain as story
+from shoestring.train import run
 from shoestring.train.recipe import PretrainConfig
 
 real = story.train_step
 story.train_step = lambda *a: (time.sleep(0.05), real(*a))[1]
 story.measure_peak = lambda _: 1e9
 story.curves.draw = lambda *_, **__: None
-story.cache_folder = lambda: Path(sys.argv[3])
+run.cache_folder = lambda: Path(sys.argv[3])
 torch.set_num_threads(1)
 recipe = configs.load(PretrainConfig, sys.argv[1])
 runtime = Runtime(device=torch.device("cpu"), compute_dtype=torch.float32)
@@ -224,7 +225,7 @@ except ShoestringError as error:
 def test_ctrl_c_saves_and_exits_75(whole, recipe, runtime, tmp_path, same_run):
     out = tmp_path / "run"
     configs.save(recipe(), tmp_path / "recipe.toml")
-    places = (tmp_path / "recipe.toml", out, story.cache_folder())
+    places = (tmp_path / "recipe.toml", out, run.cache_folder())
     command = [sys.executable, "-c", DRIVER, *map(str, places)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

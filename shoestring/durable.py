@@ -1,0 +1,165 @@
+"""Write files that survive a crash: fsync, rename, and a full disk told in one sentence."""
+
+import errno
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from shoestring.errors import StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # what file systems without it answer
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Put `content` (text as UTF-8) at `path`: a crash leaves the old file or the new one, never a part.
+
+    Raises StorageError when the disk is full or the folder cannot be written; nothing is left behind then.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    write_stream(path, lambda file: file.write(data), needed_bytes=len(data))
+
+
+def write_stream(path: Path, write: Callable[[BinaryIO], object], *, needed_bytes: int) -> None:
+    """`write_atomic` for content too large to hold: `write` puts it into the open file it is given."""
+    with storage_errors(path, needed_bytes):
+        _make_folder(path.parent)
+        require_space(path, needed_bytes)
+        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(target: Path, *, needed_bytes: int, leftovers: str | None = None) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; when the block ends well it is synced and becomes `target`.
+
+    Any exception, Ctrl-C included, removes it. If another process made `target` meanwhile, theirs stays.
+    What dead processes left behind goes first: names that match the pattern `leftovers` and end in a process
+    id, by default this machine's for this target. Raises StorageError for a full or unwritable disk.
+    """
+    mark = f"{target.name}.tmp-{socket.gethostname()}-"
+    temporary = target.with_name(f"{mark}{os.getpid()}")
+    try:
+        _make_folder(target.parent)
+        _remove_leftovers(target.parent, leftovers or re.escape(mark))
+        temporary.mkdir()
+        yield temporary
+        _sync_tree(temporary)
+        _rename(temporary, target)
+        sync(target.parent)
+    except Exception as error:
+        if isinstance(error, OSError) or is_full(error):
+            raise storage_error(error, target, max(needed_bytes, bytes_in(temporary))) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries where the file system can, to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC or not path.is_dir():
+            raise
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def require_space(path: Path, needed_bytes: int) -> None:
+    """Raise StorageError when the disk of `path` cannot take `needed_bytes` more."""
+    if _free_bytes(path) < needed_bytes:
+        raise storage_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, needed_bytes)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error` says that there is no room; safetensors reports the code in its text only."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    code = re.search(r"os error (\d+)", str(error))
+    return code is not None and int(code[1]) in _FULL
+
+
+@contextmanager
+def storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
+    """Turn the system's errors about writing `path` into one StorageError sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path, needed_bytes) from error
+
+
+def storage_error(error: BaseException, path: Path, needed_bytes: int) -> StorageError:
+    """The StorageError for a failed write of `path`, with needed and free bytes when there is no room."""
+    if not is_full(error):
+        why = getattr(error, "strerror", None) or error
+        return StorageError(f"cannot write {path}: {why}; repair that or choose another folder")
+    return StorageError(
+        f"no room for {path}: about {needed_bytes:,} bytes needed, {_free_bytes(path):,} free on that disk; "
+        "what was saved before is kept; make room, raise a quota or file size limit, or choose another folder"
+    )
+
+
+def _free_bytes(path: Path) -> int:
+    existing = next((p for p in (path, *path.parents) if p.exists()), Path("."))
+    return shutil.disk_usage(existing).free
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        os.rename(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # not another rank that finished first
+            raise
+
+
+def _remove_leftovers(folder: Path, pattern: str) -> None:
+    for path in folder.iterdir():
+        match = re.fullmatch(rf"(?:{pattern})(\d+)", path.name)
+        if match and _is_dead(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether no process has this id; our own was left by a dead process that had it before us."""
+    if pid == os.getpid():
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
