@@ -112,7 +112,7 @@ def _write_report(
     model, tokenizer = load(str(out / "model"), runtime)
     dataset = prepare(config.data, tokenizer, cache_folder())
     heldout = heldout_report(model, dataset, config.seq_len, config.eval_tokens)
-    settings = {"max_tokens": 48, "temperature": 0.0, "top_p": 1.0, "seed": config.seed}
+    settings = {"max_tokens": 64, "temperature": 0.6, "top_p": 0.9, "seed": config.seed}
     completions = [complete(model, tokenizer, prompt, settings, show=False) for prompt in PROMPTS]
     whole = {**report, "heldout": heldout, "completions": completions}
     write_atomic(out / "report.json", json.dumps(whole, indent=2) + "\n")

@@ -67,9 +67,10 @@ class Loader:
         epoch, row = self._ahead(self.rank * share)
         taken, positions = [], []
         for _ in range(share):
-            taken.append(self._epoch(epoch).row(row))
+            number = int(self._epoch(epoch).row_order[row])
+            taken.append(self._epoch(epoch).row(number))
             if self.with_positions:
-                positions.append(self._epoch(epoch).positions(row))
+                positions.append(self._epoch(epoch).positions(number))
             row += 1
             if row == self._epoch(epoch).num_rows:
                 epoch, row = epoch + 1, 0

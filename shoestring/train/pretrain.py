@@ -54,14 +54,14 @@ def pretrain(
         raise ConfigError(
             f"WORLD_SIZE = {runtime.world_size}: pretraining runs in one process; start just one"
         )
-    run = build(config, runtime, out, resume=resume)
-    peak = measure_peak(runtime)
-    flops = train_flops_per_token(run.model.config, config.seq_len)
     title = f"{config.model} on {', '.join(config.data.sources)} -> {out.name}"
     with ExitStack() as stack:
+        display = stack.enter_context(Display(title, config.total_tokens, quiet=quiet))
+        run = build(config, runtime, out, resume=resume, say=display.say)
+        peak = measure_peak(runtime)
+        flops = train_flops_per_token(run.model.config, config.seq_len)
         metrics = stack.enter_context(MetricsLog(out / "metrics.jsonl", run.step if resume else None))
         stop = stack.enter_context(StopRequest())
-        display = stack.enter_context(Display(title, config.total_tokens, quiet=quiet))
         meter = stack.enter_context(EnergyMeter(watts=config.watts))
         clock = _Clock(run, meter)
         while run.tokens < config.total_tokens:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from shoestring import config as configs
 from shoestring.data.dataset import Dataset, prepare
 from shoestring.data.loader import Loader
-from shoestring.data.textstore import documents
+from shoestring.data.textstore import TextStore, documents
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, ConfigError
@@ -56,8 +57,10 @@ class Run:
         return min(self.tokens / self.config.total_tokens, 1.0)
 
 
-def build(config: PretrainConfig, runtime: Runtime, out: Path, *, resume: bool) -> Run:
-    """The run at its start, or where its newest checkpoint left it."""
+def build(
+    config: PretrainConfig, runtime: Runtime, out: Path, *, resume: bool, say: Callable[[str], None]
+) -> Run:
+    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
     shape = model_config(config.model)
     if config.seq_len > shape.max_position_embeddings:
         raise ConfigError(
@@ -68,7 +71,10 @@ def build(config: PretrainConfig, runtime: Runtime, out: Path, *, resume: bool) 
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
     if not resume:
         write_atomic(out / "config.toml", configs.dumps(config))
-    tokenizer = _tokenizer(config, shape, out, resume=resume)
+    say("reading the corpus, dropping duplicates, holding some out")
+    store = documents(config.data, cache_folder())
+    say(f"{store.sizes().sum():,} bytes in {len(store.sizes()):,} documents; making tokens of them")
+    tokenizer = _tokenizer(config, shape, store, out, resume=resume)
     dataset = prepare(config.data, tokenizer, cache_folder())
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     shape = replace(shape, **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
@@ -162,7 +168,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoestring" / "data"
 
 
-def _tokenizer(config: PretrainConfig, shape: ModelConfig, out: Path, *, resume: bool) -> Tokenizer:
+def _tokenizer(
+    config: PretrainConfig, shape: ModelConfig, store: TextStore, out: Path, *, resume: bool
+) -> Tokenizer:
     """The run's own tokenizer when resuming, else the recipe's, else one trained on the corpus."""
     folder = out / "tokenizer"
     own = resume and (folder / "tokenizer.json").is_file()
@@ -171,7 +179,7 @@ def _tokenizer(config: PretrainConfig, shape: ModelConfig, out: Path, *, resume:
     elif config.tokenizer:
         tokenizer = Tokenizer.load(config.tokenizer)
     else:
-        tokenizer = Tokenizer.train(documents(config.data, cache_folder()).texts(), shape.vocab_size)
+        tokenizer = Tokenizer.train(store.texts(), shape.vocab_size)
     tokenizer.check_fits(shape.vocab_size)
     if not own:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from shoestring.data import loader as loading
 from shoestring.data.loader import Loader
+from shoestring.data.packing import Epoch
 from shoestring.data.shards import Shard, SpecialIds
 from shoestring.errors import ConfigError, DataError
 
@@ -31,14 +32,23 @@ def take(loader, rows):
     return np.concatenate([loader.next_batch(n).inputs for n in rows])
 
 
-def test_targets_are_inputs_shifted_and_rows_overlap_by_one():
+def test_targets_are_inputs_shifted():
     loader = make()
     batch = next(loader)
     assert batch.inputs.shape == batch.targets.shape == (4, 8)
     assert batch.inputs.dtype == batch.targets.dtype == np.int64
     assert (batch.inputs[:, 1:] == batch.targets[:, :-1]).all()
-    assert (batch.targets[:-1, -1] == batch.inputs[1:, 0]).all()
     assert batch.positions is None
+
+
+def test_an_epoch_visits_every_row_of_the_stream_once_and_in_no_order():
+    """A long document's rows come apart: batches of neighbours would be of one document."""
+    loader = make()
+    epoch = Epoch(loader.shard, seed=loader.seed, epoch=0, seq_len=loader.seq_len, fim_rate=loader.fim_rate)
+    stream = [tuple(epoch.row(number)[:-1].tolist()) for number in range(epoch.num_rows)]
+    visited = [tuple(row.tolist()) for row in loader.next_batch(epoch.num_rows).inputs]
+    assert sorted(visited) == sorted(stream)
+    assert visited != stream
 
 
 @settings(max_examples=60, deadline=None)
