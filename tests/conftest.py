@@ -2,6 +2,8 @@
 
 import os
 import socket
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -40,3 +42,11 @@ def empty_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     for name in [name for name in os.environ if name.startswith("SHOESTRING_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def exact_small_numbers() -> Iterator[None]:
+    """`device.choose` lets the processor flush denormal numbers; the next test gets them back."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)

@@ -64,7 +64,7 @@ class Epoch:
         return max((int(self.ends[-1]) - 1) // self.seq_len, 0) if len(self.ends) else 0
 
     def row(self, number: int) -> Ids:
-        """Row `number` of the stream; its last id is the next row's first, so each id but the first is a target once.
+        """Row `number` of the stream; its last id is the next one's first: each id but one is a target once.
 
         # (seq_len + 1,)
         """
