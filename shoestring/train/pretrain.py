@@ -25,7 +25,7 @@ from shoestring.train.display import Display
 from shoestring.train.energy import EnergyMeter
 from shoestring.train.metrics import MetricsLog, read
 from shoestring.train.recipe import PretrainConfig
-from shoestring.train.run import Run, build, save, write_model
+from shoestring.train.run import Run, build, model_config, save, write_model
 from shoestring.train.step import StepSettings, StepStats, train_step
 from shoestring.train.stop import StopRequest
 
@@ -54,6 +54,7 @@ def pretrain(
         raise ConfigError(
             f"WORLD_SIZE = {runtime.world_size}: pretraining runs in one process; start just one"
         )
+    model_config(config.model)  # a wrong name is refused before anything is shown
     title = f"{config.model} on {', '.join(config.data.sources)} -> {out.name}"
     with ExitStack() as stack:
         display = stack.enter_context(Display(title, config.total_tokens, quiet=quiet))

@@ -58,7 +58,12 @@ class Run:
 
 
 def build(
-    config: PretrainConfig, runtime: Runtime, out: Path, *, resume: bool, say: Callable[[str], None]
+    config: PretrainConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    resume: bool,
+    say: Callable[[str], None] = log.info,
 ) -> Run:
     """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
     shape = model_config(config.model)

@@ -132,7 +132,7 @@ def test_thousands_of_damaged_files(tmp_path: Path) -> None:
         slowest = max(slowest, time.process_time() - begin)
         survivors += bool(infos)
         assert all(0 < i.start <= i.end <= len(data) for i in infos.values())
-    assert slowest < 1.0
+    assert slowest < 10.0  # seconds: quadratic work would take minutes
     assert survivors < 1000  # damage in the data, or in names, is not the header's to find
 
 
@@ -155,7 +155,7 @@ def test_a_large_header_is_quick(tmp_path: Path) -> None:
     begin = time.process_time()
     with pytest.raises(CheckpointError):
         read_header(path)
-    assert time.process_time() - begin < 1.0
+    assert time.process_time() - begin < 10.0  # seconds: comparing all pairs would take minutes
 
 
 def test_the_library_reads_what_we_write(tmp_path: Path) -> None:
