@@ -42,15 +42,21 @@ class EvaluationRows:
 
 
 def prepare(
-    config: DataConfig, tokenizer: Encoder, cache_dir: str | Path, progress: Progress | None = None
+    config: DataConfig,
+    tokenizer: Encoder,
+    cache_dir: str | Path,
+    progress: Progress | None = None,
+    *,
+    store: TextStore | None = None,
 ) -> Dataset:
     """Read, clean, split and tokenise; every stage is kept in `cache_dir` and reused while nothing changed.
 
     `progress` is called with (bytes done, bytes in all), from the start again for each stage. The first stage
-    alone is `textstore.documents`: the texts to train a tokenizer on. Of several ranks let one go first.
+    alone is `textstore.documents`: the texts to train a tokenizer on. Who has called that gives its `store`,
+    or the whole corpus is hashed once more. Of several ranks let one go first.
     Raises DataError, StorageError, TokenizerError.
     """
-    store = documents(config, cache_dir, progress)
+    store = documents(config, cache_dir, progress) if store is None else store
     special = special_ids(tokenizer, fim=config.fim_rate > 0)
     folder = tokenize(store, tokenizer, cache_dir, special=special, progress=progress)
     shards, manifest = open_shards(folder)

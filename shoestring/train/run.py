@@ -80,7 +80,7 @@ def build(
     store = documents(config.data, cache_folder())
     say(f"{store.sizes().sum():,} bytes in {len(store.sizes()):,} documents; making tokens of them")
     tokenizer = _tokenizer(config, shape, store, out, resume=resume)
-    dataset = prepare(config.data, tokenizer, cache_folder())
+    dataset = prepare(config.data, tokenizer, cache_folder(), store=store)
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     shape = replace(shape, **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
     model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
