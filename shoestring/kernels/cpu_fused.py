@@ -1,28 +1,12 @@
 """Float32 CPU twins in our own C++, each with its gradient: values are read and written once."""
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from shoestring.kernels.cpu_build import library
-
-
-def _call(name: str, *arguments: Tensor | int | float | None) -> None:
-    """Call a C function: tensors pass as pointers, so they must be contiguous and stay alive here."""
-    function = getattr(library(), name)
-    function.restype = None
-    function(*(_c_value(argument) for argument in arguments))
-
-
-def _c_value(value: Tensor | int | float | None) -> Any:
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if isinstance(value, float):
-        return ctypes.c_float(value)
-    return ctypes.c_void_p(None) if value is None else ctypes.c_int64(value)
+from shoestring.kernels.cpu_call import call
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -35,7 +19,7 @@ class _RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         width = x.shape[-1]
         y, inverse = torch.empty_like(x), x.new_empty(x.numel() // width)
-        _call("rms_norm_forward", inverse.numel(), width, float(eps), x, weight, y, inverse)
+        call("rms_norm_forward", inverse.numel(), width, float(eps), x, weight, y, inverse)
         ctx.save_for_backward(x, weight, inverse)
         return y
 
@@ -44,7 +28,7 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
         dy, dx, dweight = dy.contiguous(), torch.empty_like(x), torch.empty_like(weight)
-        _call("rms_norm_backward", inverse.numel(), x.shape[-1], x, weight, inverse, dy, dx, dweight)
+        call("rms_norm_backward", inverse.numel(), x.shape[-1], x, weight, inverse, dy, dx, dweight)
         return dx, dweight, None
 
 
@@ -57,7 +41,7 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         y, width = torch.empty_like(gate), gate.shape[-1]
-        _call("swiglu_forward", gate.numel() // width, width, width, gate, up, y)
+        call("swiglu_forward", gate.numel() // width, width, width, gate, up, y)
         ctx.save_for_backward(gate, up)
         return y
 
@@ -66,7 +50,7 @@ class _SwiGLU(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         dy, dgate, dup, width = dy.contiguous(), torch.empty_like(gate), torch.empty_like(up), gate.shape[-1]
-        _call("swiglu_backward", gate.numel() // width, width, width, gate, up, dy, dgate, dup)
+        call("swiglu_backward", gate.numel() // width, width, width, gate, up, dy, dgate, dup)
         return dgate, dup
 
 
@@ -80,7 +64,7 @@ class _SwiGLUPacked(torch.autograd.Function):
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         width = gate_up.shape[-1] // 2
         y = gate_up.new_empty(*gate_up.shape[:-1], width)
-        _call("swiglu_forward", y.numel() // width, width, 2 * width, gate_up, gate_up[..., width:], y)
+        call("swiglu_forward", y.numel() // width, width, 2 * width, gate_up, gate_up[..., width:], y)
         ctx.save_for_backward(gate_up)
         return y
 
@@ -90,7 +74,7 @@ class _SwiGLUPacked(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         dy, dx, width = dy.contiguous(), torch.empty_like(x), x.shape[-1] // 2
         halves = (x, x[..., width:], dy, dx, dx[..., width:])
-        _call("swiglu_backward", dy.numel() // width, width, 2 * width, *halves)
+        call("swiglu_backward", dy.numel() // width, width, 2 * width, *halves)
         return dx
 
 
@@ -104,7 +88,7 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def turn(x: Tensor, cos: Tensor, sin: Tensor, interleave: bool, direction: float) -> Tensor:
         y = torch.empty_like(x)
-        _call("rotate", *x.shape, 2 * cos.shape[-1], int(interleave), direction, x, cos, sin, y)
+        call("rotate", *x.shape, 2 * cos.shape[-1], int(interleave), direction, x, cos, sin, y)
         return y
 
     @staticmethod
@@ -132,7 +116,7 @@ class _CausalAttention(torch.autograd.Function):
         batch, length, heads, _ = q.shape
         out, lse = q.new_empty(batch, length, heads, v.shape[-1]), q.new_empty(batch, heads, length)
         ctx.sizes = (*q.shape[:3], *k.shape[2:], v.shape[-1], float(scale))
-        _call("attention_forward", *ctx.sizes, q, k, v, out, lse)
+        call("attention_forward", *ctx.sizes, q, k, v, out, lse)
         ctx.save_for_backward(q, k, v, out, lse)
         return out
 
@@ -141,7 +125,7 @@ class _CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in saved[:3]]
-        _call("attention_backward", *ctx.sizes, *saved, dout.contiguous(), *grads)
+        call("attention_backward", *ctx.sizes, *saved, dout.contiguous(), *grads)
         return *grads, None
 
 
@@ -154,7 +138,7 @@ class _Dispatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, positions: Tensor) -> Tensor:
         rows = tokens.new_empty(positions.numel(), tokens.shape[1])
-        _call("dispatch_rows", *positions.shape, tokens.shape[1], positions, tokens, None, rows)
+        call("dispatch_rows", *positions.shape, tokens.shape[1], positions, tokens, None, rows)
         ctx.save_for_backward(positions)
         return rows
 
@@ -163,7 +147,7 @@ class _Dispatch(torch.autograd.Function):
     def backward(ctx: Any, drows: Tensor) -> tuple[Tensor | None, ...]:
         (positions,) = ctx.saved_tensors
         drows, dtokens = drows.contiguous(), drows.new_empty(positions.shape[0], drows.shape[1])
-        _call("combine_rows", *positions.shape, drows.shape[1], positions, drows, None, dtokens)
+        call("combine_rows", *positions.shape, drows.shape[1], positions, drows, None, dtokens)
         return dtokens, None
 
 
@@ -177,7 +161,7 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
         tokens = rows.new_empty(positions.shape[0], rows.shape[1])
-        _call("combine_rows", *positions.shape, rows.shape[1], positions, rows, weights, tokens)
+        call("combine_rows", *positions.shape, rows.shape[1], positions, rows, weights, tokens)
         ctx.save_for_backward(rows, positions, weights)
         return tokens
 
@@ -187,8 +171,8 @@ class _Combine(torch.autograd.Function):
         rows, positions, weights = ctx.saved_tensors
         dtokens, drows, dweights = dtokens.contiguous(), torch.empty_like(rows), torch.empty_like(weights)
         sizes = (*positions.shape, rows.shape[1])
-        _call("dispatch_rows", *sizes, positions, dtokens, weights, drows)
-        _call("combine_weights_backward", *sizes, positions, rows, dtokens, dweights)
+        call("dispatch_rows", *sizes, positions, dtokens, weights, drows)
+        call("combine_weights_backward", *sizes, positions, rows, dtokens, dweights)
         return drows, None, dweights
 
 
@@ -201,5 +185,5 @@ def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor |
         raise IndexError(f"target {int(targets.max())} is not below the vocabulary size {logits_NW.shape[1]}")
     nll = logits_NW.new_empty(logits_NW.shape[0])
     weights = None if weights_N is None else weights_N.to(logits_NW.dtype).contiguous()
-    _call("cross_entropy", *logits_NW.shape, logits_NW, targets, weights, nll)
+    call("cross_entropy", *logits_NW.shape, logits_NW, targets, weights, nll)
     return nll

@@ -9,69 +9,138 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from shoestring.kernels import native, reference
+from shoestring.kernels import native, packed, reference, triton_call
+from shoestring.kernels.packed import Packed
 
 log = logging.getLogger(__name__)
 
 
 @cache
-def pick(op: str, device_type: str, dtype: torch.dtype) -> Callable[..., Any]:
-    """The implementation of `op` for this device and precision; says which one, once."""
+def pick(op: str, device_type: str, dtype: torch.dtype, inference: bool = False) -> Callable[..., Any]:
+    """The implementation of `op` for this device and precision; says which one, once.
+
+    For inference on the CPU come first the twins whose rows do not depend on each other; on a GPU, Triton's.
+    """
     rooms: list[Any] = [native, reference]
     if device_type == "cpu" and dtype == torch.float32:
-        from shoestring.kernels import cpu_build, cpu_fused
+        from shoestring.kernels import cpu_build, cpu_fused, cpu_paged, cpu_rows
 
         if cpu_build.library() is not None:
             rooms.insert(0, cpu_fused)
+        if inference and packed.available():
+            rooms = [cpu_rows, cpu_paged, *rooms]
+    if device_type == "cuda" and inference and dtype in triton_call.DTYPES and triton_call.available():
+        from shoestring.kernels import triton_grouped, triton_paged
+
+        rooms = [triton_grouped, triton_paged, *rooms]
     room = next(room for room in rooms if hasattr(room, op))
     log.info("%s on %s in %s: %s", op, device_type, dtype, room.__name__)
     return getattr(room, op)
 
 
+def _run(op: str, x: Tensor, *arguments: Any) -> Tensor:
+    """Run `op` on the implementation for its first argument."""
+    return pick(op, x.device.type, x.dtype, not torch.is_grad_enabled())(x, *arguments)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """See reference.rms_norm."""
-    return pick("rms_norm", x.device.type, x.dtype)(x, weight, eps)
+    return _run("rms_norm", x, weight, eps)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """See reference.swiglu."""
-    return pick("swiglu", gate.device.type, gate.dtype)(gate, up)
+    return _run("swiglu", gate, up)
 
 
 def swiglu_packed(gate_up: Tensor) -> Tensor:
     """See reference.swiglu_packed."""
-    return pick("swiglu_packed", gate_up.device.type, gate_up.dtype)(gate_up)
+    return _run("swiglu_packed", gate_up)
 
 
 def rotate(x_NHD: Tensor, cos_NR: Tensor, sin_NR: Tensor, interleave: bool) -> Tensor:
     """See reference.rotate."""
-    return pick("rotate", x_NHD.device.type, x_NHD.dtype)(x_NHD, cos_NR, sin_NR, interleave)
+    return _run("rotate", x_NHD, cos_NR, sin_NR, interleave)
 
 
 def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
     """See reference.causal_attention."""
-    return pick("causal_attention", q_BTHD.device.type, q_BTHD.dtype)(q_BTHD, k_BTGD, v_BTGV, scale)
+    return _run("causal_attention", q_BTHD, k_BTGD, v_BTGV, scale)
+
+
+def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
+    """See reference.linear."""
+    return _run("linear", x, weight_FD, bias_F)
+
+
+def linear_stack(x_NBD: Tensor, weight_BFD: Tensor) -> Tensor:
+    """See reference.linear_stack."""
+    return _run("linear_stack", x_NBD, weight_BFD)
 
 
 def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     """See reference.grouped_linear."""
-    return pick("grouped_linear", x_ND.device.type, x_ND.dtype)(x_ND, weight_EFD, ends_E)
+    return _run("grouped_linear", x_ND, weight_EFD, ends_E)
+
+
+def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Tensor:
+    """See reference.packed_linear."""
+    return _run("packed_linear", x, weight, bias_F)
+
+
+def packed_linear_stack(x_NBD: Tensor, weight: Packed) -> Tensor:
+    """See reference.packed_linear_stack."""
+    return _run("packed_linear_stack", x_NBD, weight)
+
+
+def packed_experts(
+    x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up: Packed, down: Packed
+) -> Tensor:
+    """See reference.packed_experts."""
+    return _run("packed_experts", x_ND, experts_NK, weights_NK, gate_up, down)
 
 
 def dispatch(tokens_ND: Tensor, positions_NK: Tensor) -> Tensor:
     """See reference.dispatch."""
-    return pick("dispatch", tokens_ND.device.type, tokens_ND.dtype)(tokens_ND, positions_NK)
+    return _run("dispatch", tokens_ND, positions_NK)
 
 
 def combine(rows_MD: Tensor, positions_NK: Tensor, weights_NK: Tensor) -> Tensor:
     """See reference.combine."""
-    return pick("combine", rows_MD.device.type, rows_MD.dtype)(rows_MD, positions_NK, weights_NK)
+    return _run("combine", rows_MD, positions_NK, weights_NK)
 
 
 def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor | None) -> Tensor:
     """See reference.cross_entropy_rows."""
-    chosen = pick("cross_entropy_rows", logits_NW.device.type, logits_NW.dtype)
-    return chosen(logits_NW, targets_N, weights_N)
+    return _run("cross_entropy_rows", logits_NW, targets_N, weights_N)
+
+
+def paged_latent_attention(
+    q_latent_NHC: Tensor,
+    q_rope_NHR: Tensor,
+    latent_PSC: Tensor,
+    k_rope_PSR: Tensor,
+    tables_BM: Tensor,
+    sequence_N: Tensor,
+    lengths_N: Tensor,
+    scale: float,
+) -> Tensor:
+    """See reference.paged_latent_attention."""
+    rest = (q_rope_NHR, latent_PSC, k_rope_PSR, tables_BM, sequence_N, lengths_N, scale)
+    return _run("paged_latent_attention", q_latent_NHC, *rest)
+
+
+def paged_attention(
+    q_NHD: Tensor,
+    key_PSGD: Tensor,
+    value_PSGV: Tensor,
+    tables_BM: Tensor,
+    sequence_N: Tensor,
+    lengths_N: Tensor,
+    scale: float,
+) -> Tensor:
+    """See reference.paged_attention."""
+    return _run("paged_attention", q_NHD, key_PSGD, value_PSGV, tables_BM, sequence_N, lengths_N, scale)
 
 
 def linear_cross_entropy(

@@ -1,8 +1,12 @@
 """Every operation in plain PyTorch: the specification that the fast twins are tested against."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from shoestring.kernels.packed import Packed, unpack
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -54,7 +58,7 @@ def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: floa
 def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     """Rows [ends[e-1], ends[e]) of x times weight[e] transposed -> (N, F); ends is int32 and rises to N."""
     starts = [0, *ends_E.tolist()]
-    parts = [x_ND[a:b] @ w.T for a, b, w in zip(starts, starts[1:], weight_EFD, strict=False)]
+    parts = [x_ND[a:b] @ w.to(x_ND.dtype).T for a, b, w in zip(starts, starts[1:], weight_EFD, strict=False)]
     return torch.cat(parts)
 
 
@@ -84,3 +88,102 @@ def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor |
         grad_NW.scatter_add_(1, target_N1, -torch.ones_like(target_N1, dtype=grad_NW.dtype))
         logits_NW.copy_(grad_NW * (weights_N * known_N)[:, None])
     return nll_N
+
+
+def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
+    """x (..., D) W^T + b in x's precision, whatever the weights are kept in."""
+    return F.linear(x, weight_FD.to(x.dtype), None if bias_F is None else bias_F.to(x.dtype))
+
+
+def linear_stack(x_NBD: Tensor, weight_BFD: Tensor) -> Tensor:
+    """Each of B matrices times its own row of every token: (N, B, D) -> (N, B, F)."""
+    return torch.einsum("nbd,bfd->nbf", x_NBD, weight_BFD.to(x_NBD.dtype))
+
+
+def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Tensor:
+    """`linear` with the weights that the integers stand for."""
+    return linear(x, unpack(weight)[0], bias_F)
+
+
+def packed_linear_stack(x_NBD: Tensor, weight: Packed) -> Tensor:
+    """`linear_stack` with the weights that the integers stand for."""
+    return linear_stack(x_NBD, unpack(weight))
+
+
+def packed_experts(
+    x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up: Packed, down: Packed
+) -> Tensor:
+    """A token's K experts, weighted and summed (N, D): packed gate_up (E, 2F, D) and down (E, D, F)."""
+    out_ND = torch.zeros_like(x_ND)
+    for expert in experts_NK.unique().tolist():
+        rows, places = (experts_NK == expert).nonzero(as_tuple=True)
+        one = [Packed(p.bits, p.outputs, p.blocks[expert, None]) for p in (gate_up, down)]
+        hidden = swiglu_packed(packed_linear(x_ND[rows], one[0], None))
+        out_ND[rows] += weights_NK[rows, places, None].to(x_ND.dtype) * packed_linear(hidden, one[1], None)
+    return out_ND
+
+
+def paged_latent_attention(
+    q_latent_NHC: Tensor,
+    q_rope_NHR: Tensor,
+    latent_PSC: Tensor,
+    k_rope_PSR: Tensor,
+    tables_BM: Tensor,
+    sequence_N: Tensor,
+    lengths_N: Tensor,
+    scale: float,
+) -> Tensor:
+    """Absorbed MLA over pages: each token's softmax-weighted mix of latents -> (N, H, C) (V2 section 2.1.2).
+
+    P pages hold S tokens each. Token n belongs to table row sequence[n] (int32 (B, M), pages in order of
+    position) and sees its first lengths[n] keys; rows of one sequence are adjacent, in order of position.
+    """
+    out = []
+    for rows, pages, lengths_T in _sequences(tables_BM, sequence_N, lengths_N, latent_PSC.shape[1]):
+        latent_SC, k_rope_SR = latent_PSC[pages].flatten(0, 1), k_rope_PSR[pages].flatten(0, 1)
+        latent_SC, k_rope_SR = latent_SC[: int(lengths_T[-1])], k_rope_SR[: int(lengths_T[-1])]
+        scores_THS = torch.einsum("thc,sc->ths", q_latent_NHC[rows], latent_SC)
+        scores_THS = scores_THS + torch.einsum("thr,sr->ths", q_rope_NHR[rows], k_rope_SR)
+        out.append(torch.einsum("ths,sc->thc", _seen_softmax(scores_THS, lengths_T, scale), latent_SC))
+    return torch.cat(out)
+
+
+def paged_attention(
+    q_NHD: Tensor,
+    key_PSGD: Tensor,
+    value_PSGV: Tensor,
+    tables_BM: Tensor,
+    sequence_N: Tensor,
+    lengths_N: Tensor,
+    scale: float,
+) -> Tensor:
+    """Grouped-query attention over pages -> (N, H, V); pages and rows as in `paged_latent_attention`."""
+    out, groups = [], key_PSGD.shape[2]
+    for rows, pages, lengths_T in _sequences(tables_BM, sequence_N, lengths_N, key_PSGD.shape[1]):
+        key_SGD, value_SGV = key_PSGD[pages].flatten(0, 1), value_PSGV[pages].flatten(0, 1)
+        key_SGD, value_SGV = key_SGD[: int(lengths_T[-1])], value_SGV[: int(lengths_T[-1])]
+        q_TGXD = q_NHD[rows].unflatten(1, (groups, -1))
+        scores_THS = torch.einsum("tgxd,sgd->tgxs", q_TGXD, key_SGD).flatten(1, 2)
+        probability = _seen_softmax(scores_THS, lengths_T, scale).unflatten(1, (groups, -1))
+        out.append(torch.einsum("tgxs,sgv->tgxv", probability, value_SGV).flatten(1, 2))
+    return torch.cat(out)
+
+
+def _sequences(
+    tables_BM: Tensor, sequence_N: Tensor, lengths_N: Tensor, page_size: int
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Each sequence's rows, its pages up to its last key, and its rows' lengths."""
+    owners, counts = torch.unique_consecutive(sequence_N, return_counts=True)
+    start = 0
+    for owner, count in zip(owners.tolist(), counts.tolist(), strict=True):
+        rows = slice(start, start + count)
+        num_pages = -(-int(lengths_N[start + count - 1]) // page_size)
+        yield rows, tables_BM[owner, :num_pages].long(), lengths_N[rows]
+        start += count
+
+
+def _seen_softmax(scores_THS: Tensor, lengths_T: Tensor, scale: float) -> Tensor:
+    """Softmax over the first lengths[t] keys, in float32 at least."""
+    unseen_TS = torch.arange(scores_THS.shape[-1], device=scores_THS.device) >= lengths_T[:, None]
+    precise = scores_THS.to(torch.promote_types(scores_THS.dtype, torch.float32)) * scale
+    return precise.masked_fill(unseen_TS[:, None], float("-inf")).softmax(-1).to(scores_THS.dtype)

@@ -11,6 +11,33 @@ from shoestring.model.layers import Linear, RMSNorm, Rotation, softmax_scale
 LATENT_NORM_EPS = 1e-6  # fixed in every published DeepSeek model
 
 
+class UpProjection(Linear):
+    """kv_b_proj: latents to every head's keys and values, or folded into queries and outputs (V2 2.1.2)."""
+
+    def __init__(self, mla: MLAConfig, heads: int) -> None:
+        self.heads, self.nope, self.value_width = heads, mla.qk_nope_head_dim, mla.v_head_dim
+        super().__init__(mla.kv_lora_rank, heads * (self.nope + self.value_width), bias=False)
+
+    def absorb(self, q_BTHP: Tensor) -> Tensor:
+        """Queries for latents instead of keys: (B, T, H, C)."""
+        up_key_HPC = self._halves()[0]
+        return kernels.linear_stack(q_BTHP.flatten(0, 1), up_key_HPC.transpose(1, 2)).unflatten(
+            0, q_BTHP.shape[:2]
+        )
+
+    def expand(self, mixed_BTHC: Tensor) -> Tensor:
+        """Each head's value from its mix of latents: (B, T, H, V)."""
+        up_value_HVC = self._halves()[1]
+        return kernels.linear_stack(mixed_BTHC.flatten(0, 1), up_value_HVC).unflatten(0, mixed_BTHC.shape[:2])
+
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        """Of keys (H, P, C) and of values (H, V, C)."""
+        up_key_HPC, up_value_HVC = self.weight.unflatten(0, (self.heads, -1)).split(
+            [self.nope, self.value_width], 1
+        )
+        return up_key_HPC, up_value_HVC
+
+
 class MLA(nn.Module):
     """Multi-head latent attention (arXiv 2405.04434, section 2.1): keys and values from one small latent.
 
@@ -32,7 +59,7 @@ class MLA(nn.Module):
         latent_width = mla.kv_lora_rank + mla.qk_rope_head_dim
         self.kv_a_proj_with_mqa = Linear(size, latent_width, bias=mla.attention_bias)
         self.kv_a_layernorm = RMSNorm(mla.kv_lora_rank, LATENT_NORM_EPS)
-        self.kv_b_proj = Linear(mla.kv_lora_rank, heads * (mla.qk_nope_head_dim + mla.v_head_dim), bias=False)
+        self.kv_b_proj = UpProjection(mla, heads)
         self.o_proj = Linear(heads * mla.v_head_dim, size, bias=mla.attention_bias)
 
     @staticmethod
@@ -46,14 +73,11 @@ class MLA(nn.Module):
         latent_BTC, k_rope_BTR = self._latent(x_BTD, rotation)
         if cache is None:
             return self.attend_full(q_BTHD, latent_BTC, k_rope_BTR)
-        first = cache.length == 0
-        kept = cache.append(latent=latent_BTC, k_rope=k_rope_BTR)
-        if first:
-            return self.attend_full(q_BTHD, latent_BTC, k_rope_BTR)
-        return self.attend_cached(q_BTHD, kept["latent"], kept["k_rope"])
+        cache.append(latent=latent_BTC, k_rope=k_rope_BTR)
+        return self.attend_cached(q_BTHD, cache)
 
     def attend_full(self, q_BTHD: Tensor, latent_BTC: Tensor, k_rope_BTR: Tensor) -> Tensor:
-        """Training and prefill: expand the latents to keys and values of every head."""
+        """Training: expand the latents to keys and values of every head."""
         nope, value = self.mla.qk_nope_head_dim, self.mla.v_head_dim
         kv_BTHX = self.kv_b_proj(latent_BTC).unflatten(-1, (self.num_heads, nope + value))
         k_nope_BTHP, v_BTHV = kv_BTHX.split([nope, value], dim=-1)
@@ -61,18 +85,13 @@ class MLA(nn.Module):
         k_BTHD = torch.cat((k_nope_BTHP, k_rope_BTHR), dim=-1)
         return self.o_proj(kernels.causal_attention(q_BTHD, k_BTHD, v_BTHV, self.scale).flatten(2))
 
-    def attend_cached(self, q_BTHD: Tensor, latent_BSC: Tensor, k_rope_BSR: Tensor) -> Tensor:
-        """Decoding: the T newest tokens against all S latents, without expanding them."""
-        nope, value = self.mla.qk_nope_head_dim, self.mla.v_head_dim
-        weight = self.kv_b_proj.weight.to(q_BTHD.dtype).unflatten(0, (self.num_heads, nope + value))
-        up_key_HPC, up_value_HVC = weight.split([nope, value], dim=1)
-        q_nope_BTHP, q_rope_BTHR = q_BTHD.split([nope, self.mla.qk_rope_head_dim], dim=-1)
-        q_latent_BTHC = torch.einsum("bthp,hpc->bthc", q_nope_BTHP, up_key_HPC)
-        scores_BHTS = torch.einsum("bthc,bsc->bhts", q_latent_BTHC, latent_BSC)
-        scores_BHTS = scores_BHTS + torch.einsum("bthr,bsr->bhts", q_rope_BTHR, k_rope_BSR)
-        probability = causal_softmax(scores_BHTS, self.scale)
-        mixed_BTHC = torch.einsum("bhts,bsc->bthc", probability, latent_BSC)
-        return self.o_proj(torch.einsum("bthc,hvc->bthv", mixed_BTHC, up_value_HVC).flatten(2))
+    def attend_cached(self, q_BTHD: Tensor, cache: LayerCache) -> Tensor:
+        """Serving: the new tokens against all latents, without expanding them."""
+        widths = [self.mla.qk_nope_head_dim, self.mla.qk_rope_head_dim]
+        q_nope_BTHP, q_rope_BTHR = q_BTHD.split(widths, dim=-1)
+        q_latent_BTHC = self.kv_b_proj.absorb(q_nope_BTHP)
+        mixed_BTHC = cache.attend_latent(q_latent_BTHC, q_rope_BTHR, self.scale)
+        return self.o_proj(self.kv_b_proj.expand(mixed_BTHC).flatten(2))
 
     def _queries(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
         if self.mla.q_lora_rank is None:
@@ -115,31 +134,16 @@ class GQA(nn.Module):
         q_BTHD, k_BTGD = rotation.turn(q_BTHD), rotation.turn(k_BTGD)
         if cache is None:
             return self.attend_full(q_BTHD, k_BTGD, v_BTGD)
-        first = cache.length == 0
-        kept = cache.append(key=k_BTGD, value=v_BTGD)
-        if first:
-            return self.attend_full(q_BTHD, k_BTGD, v_BTGD)
-        return self.attend_cached(q_BTHD, kept["key"], kept["value"])
+        cache.append(key=k_BTGD, value=v_BTGD)
+        return self.attend_cached(q_BTHD, cache)
 
     def attend_full(self, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
-        """Training and prefill."""
+        """Training."""
         return self.o_proj(kernels.causal_attention(q_BTHD, k_BTGD, v_BTGD, self.scale).flatten(2))
 
-    def attend_cached(self, q_BTHD: Tensor, k_BSGD: Tensor, v_BSGD: Tensor) -> Tensor:
-        """Decoding: the T newest tokens against all S keys; queries of one key head are taken together."""
-        q_BTGXD = q_BTHD.unflatten(2, (self.gqa.num_key_value_heads, -1))
-        scores_BGXTS = torch.einsum("btgxd,bsgd->bgxts", q_BTGXD, k_BSGD)
-        probability = causal_softmax(scores_BGXTS, self.scale)
-        out_BTGXD = torch.einsum("bgxts,bsgd->btgxd", probability, v_BSGD)
-        return self.o_proj(out_BTGXD.flatten(2))
-
-
-def causal_softmax(scores_TS: Tensor, scale: float) -> Tensor:
-    """Softmax over S of the T newest tokens' scores (..., T, S): query t sees keys up to S - T + t."""
-    length, total = scores_TS.shape[-2:]
-    future = torch.ones(length, total, dtype=torch.bool, device=scores_TS.device).triu(total - length + 1)
-    masked = (scores_TS.float() * scale).masked_fill(future, float("-inf"))
-    return masked.softmax(-1).to(scores_TS.dtype)
+    def attend_cached(self, q_BTHD: Tensor, cache: LayerCache) -> Tensor:
+        """Serving: the new tokens against all keys."""
+        return self.o_proj(cache.attend(q_BTHD, self.scale).flatten(2))
 
 
 def attention_class(config: ModelConfig) -> type[MLA] | type[GQA]:

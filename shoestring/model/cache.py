@@ -1,5 +1,6 @@
 """The cache protocol, and a dense cache for one batch of equally long sequences."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -10,16 +11,26 @@ CacheSpec = dict[str, tuple[int, ...]]
 
 
 class LayerCache(Protocol):
-    """One layer's memory of earlier tokens."""
+    """One layer's memory of earlier tokens, and attention over it."""
+
+    def append(self, **entries_BT: Tensor) -> None:
+        """Keep the new tokens' entries, each (B, T, ...)."""
+        ...
+
+    def attend_latent(self, q_latent_BTHC: Tensor, q_rope_BTHR: Tensor, scale: float) -> Tensor:
+        """The new tokens' attention over all latents they may see, their own included: (B, T, H, C). MLA."""
+        ...
+
+    def attend(self, q_BTHD: Tensor, scale: float) -> Tensor:
+        """The new tokens' attention over all keys they may see, their own included: (B, T, H, D). GQA."""
+        ...
+
+
+class ModelCache(Protocol):
+    """A LayerCache for each layer of one model; MTP module k's, if kept, is at num_hidden_layers + k."""
 
     @property
-    def length(self) -> int:
-        """Tokens already kept."""
-        ...
-
-    def append(self, **entries_BT: Tensor) -> dict[str, Tensor]:
-        """Keep the new tokens' entries (B, T, ...) and return all of them (B, S, ...), S = length after."""
-        ...
+    def layers(self) -> Sequence[LayerCache]: ...
 
 
 class DenseLayerCache:
@@ -34,7 +45,7 @@ class DenseLayerCache:
             for name, shape in spec.items()
         }
 
-    def append(self, **entries_BT: Tensor) -> dict[str, Tensor]:
+    def append(self, **entries_BT: Tensor) -> None:
         """See LayerCache.append. Raises ValueError, keeping what it holds, when the new tokens do not fit."""
         end = self.length + next(iter(entries_BT.values())).shape[1]
         if end > self.capacity:  # or one token past the end would broadcast into nothing
@@ -42,7 +53,35 @@ class DenseLayerCache:
         for name, new in entries_BT.items():
             self._entries[name][:, self.length : end] = new
         self.length = end
-        return {name: kept[:, :end] for name, kept in self._entries.items()}
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """All entries so far, each (B, S, ...)."""
+        return {name: entries[:, : self.length] for name, entries in self._entries.items()}
+
+    def attend_latent(self, q_latent_BTHC: Tensor, q_rope_BTHR: Tensor, scale: float) -> Tensor:
+        """See LayerCache.attend_latent: the T newest tokens against all S latents (V2 section 2.1.2)."""
+        latent_BSC, k_rope_BSR = self.kept["latent"], self.kept["k_rope"]
+        scores_BHTS = torch.einsum("bthc,bsc->bhts", q_latent_BTHC, latent_BSC)
+        scores_BHTS = scores_BHTS + torch.einsum("bthr,bsr->bhts", q_rope_BTHR, k_rope_BSR)
+        probability = causal_softmax(scores_BHTS, scale)
+        return torch.einsum("bhts,bsc->bthc", probability, latent_BSC)
+
+    def attend(self, q_BTHD: Tensor, scale: float) -> Tensor:
+        """See LayerCache.attend; queries of one key head are taken together."""
+        k_BSGD, v_BSGD = self.kept["key"], self.kept["value"]
+        q_BTGXD = q_BTHD.unflatten(2, (k_BSGD.shape[2], -1))
+        scores_BGXTS = torch.einsum("btgxd,bsgd->bgxts", q_BTGXD, k_BSGD)
+        probability = causal_softmax(scores_BGXTS, scale)
+        return torch.einsum("bgxts,bsgd->btgxd", probability, v_BSGD).flatten(2, 3)
+
+
+def causal_softmax(scores_TS: Tensor, scale: float) -> Tensor:
+    """Softmax over S of the T newest tokens' scores (..., T, S): query t sees keys up to S - T + t."""
+    length, total = scores_TS.shape[-2:]
+    future = torch.ones(length, total, dtype=torch.bool, device=scores_TS.device).triu(total - length + 1)
+    masked = (scores_TS.float() * scale).masked_fill(future, float("-inf"))
+    return masked.softmax(-1).to(scores_TS.dtype)
 
 
 class DenseCache:

@@ -46,7 +46,7 @@ def load_model(
     them whenever it saves a V3 model. Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     folder = Path(folder)
-    config = _without_missing_mtp(load_config(folder), folder)
+    config = without_missing_mtp(load_config(folder), folder)
     with torch.device("meta"):
         model = Transformer(config, compute_dtype)
     load_weights(model, folder, dtype=dtype, device=device)
@@ -84,11 +84,12 @@ def save_model(
     card = _card(model.config, name or folder.resolve().name, license, lineage)
     write_atomic(folder / "README.md", card)
     if tokenizer_files is not None:
-        _copy_tokenizer(Path(tokenizer_files), folder)
+        copy_tokenizer(Path(tokenizer_files), folder)
     save_weights(model, folder, dtype=dtype)
 
 
-def _without_missing_mtp(config: ModelConfig, folder: Path) -> ModelConfig:
+def without_missing_mtp(config: ModelConfig, folder: Path) -> ModelConfig:
+    """`config` without the MTP modules that the weights in `folder` lack, with a warning."""
     prefixes = mtp_prefixes(config)
     if not prefixes or any(name.startswith(prefixes) for name in find_tensors(folder)):
         return config
@@ -129,7 +130,8 @@ def _card(config: ModelConfig, name: str, license: str, lineage: str) -> str:
     )
 
 
-def _copy_tokenizer(source: Path, folder: Path) -> None:
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy tokenizer.json and what belongs to it. Raises CheckpointError, StorageError."""
     if not (source / "tokenizer.json").is_file():
         raise CheckpointError(f"{source} holds no tokenizer.json; give the folder of the tokenizer to save")
     for name in TOKENIZER_FILES:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shoestring import kernels
@@ -27,8 +26,7 @@ class Linear(nn.Linear):
     """A linear layer that computes in its input's precision, whatever the weights are kept in."""
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return kernels.linear(x, self.weight, self.bias)
 
 
 class MLP(nn.Module):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shoestring import kernels
@@ -39,7 +38,7 @@ class Router(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Routing:
         moe = self.moe
-        logits_NE = F.linear(x_ND.float(), self.weight.float())
+        logits_NE = kernels.linear(x_ND.float(), self.weight.float())
         scores_NE = logits_NE.softmax(-1) if moe.scoring_func == "softmax" else logits_NE.sigmoid()
         experts_NK = self._choose(scores_NE.detach())
         weights_NK = scores_NE.gather(1, experts_NK)

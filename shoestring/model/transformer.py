@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shoestring import kernels
 from shoestring.model.attention import attention_class, build_attention
-from shoestring.model.cache import DenseCache, LayerCache
+from shoestring.model.cache import DenseCache, LayerCache, ModelCache
 from shoestring.model.config import MLAConfig, ModelConfig
 from shoestring.model.layers import MLP, Linear, RMSNorm, Rotation, rotation
 from shoestring.model.moe import MoE, Routing
@@ -111,12 +111,18 @@ class Transformer(nn.Module):
         return self.logits(self.features(ids_BT, cache).hidden_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
-        return F.linear(hidden_BTD, self.head_weight_WD.to(hidden_BTD.dtype)).float()
+        if hasattr(self, "lm_head"):
+            return self.lm_head(hidden_BTD).float()
+        return kernels.linear(hidden_BTD, self.model.embed_tokens.weight).float()
 
-    def features(self, ids_BT: Tensor, cache: DenseCache | None = None) -> Features:
-        """Run the main layers."""
-        start = cache.length if cache is not None else 0
-        turns = self._rotation(ids_BT.shape, start)
+    def features(
+        self, ids_BT: Tensor, cache: ModelCache | None = None, positions_BT: Tensor | None = None
+    ) -> Features:
+        """Run the main layers. Without positions, they count on from what a dense cache holds."""
+        if positions_BT is None:
+            assert cache is None or isinstance(cache, DenseCache), "a paged cache needs the rows' positions"
+            positions_BT = self._positions(ids_BT.shape, 0 if cache is None else cache.length)
+        turns = self._rotation(positions_BT)
         x_BTD = self._embed(ids_BT)
         routings: dict[int, Routing] = {}
         for index in range(self.config.num_hidden_layers):
@@ -126,13 +132,26 @@ class Transformer(nn.Module):
                 routings[index] = routing
         return Features(self.model.norm(x_BTD), routings)
 
-    def mtp_features(self, hidden_BTD: Tensor, next_ids_BT: Tensor, depth: int = 0) -> Features:
-        """MTP module `depth`: states at t and tokens t + depth + 1 to states that predict one further."""
+    def mtp_features(
+        self,
+        hidden_BTD: Tensor,
+        next_ids_BT: Tensor,
+        depth: int = 0,
+        cache: ModelCache | None = None,
+        positions_BT: Tensor | None = None,
+    ) -> Features:
+        """MTP module `depth`: states at t and tokens t + depth + 1 to states that predict one further.
+
+        `positions_BT` are the states' (default 0 onwards). A cache keeps the module's entries like a layer's.
+        """
         index = self.config.num_hidden_layers + depth
         block = self.model.layers[index]
         assert isinstance(block, MTPBlock)
+        if positions_BT is None:
+            positions_BT = self._positions(next_ids_BT.shape, 0)
         x_BTD = block.merge(hidden_BTD, self._embed(next_ids_BT))
-        x_BTD, routing = block(x_BTD, self._rotation(next_ids_BT.shape, 0))
+        layer_cache = cache.layers[index] if cache is not None else None
+        x_BTD, routing = block(x_BTD, self._rotation(positions_BT), layer_cache)
         return Features(block.shared_head.norm(x_BTD), {} if routing is None else {index: routing})
 
     def new_cache(self, batch: int, capacity: int) -> DenseCache:
@@ -144,11 +163,13 @@ class Transformer(nn.Module):
     def _embed(self, ids_BT: Tensor) -> Tensor:
         return self.model.embed_tokens(ids_BT).to(self.compute_dtype)
 
-    def _rotation(self, shape: torch.Size, start: int) -> Rotation:
+    def _positions(self, shape: torch.Size, start: int) -> Tensor:
+        return torch.arange(start, start + shape[1], device=self.device).expand(shape)
+
+    def _rotation(self, positions_BT: Tensor) -> Rotation:
         attention = self.config.attention
         width = attention.qk_rope_head_dim if isinstance(attention, MLAConfig) else attention.head_dim
-        positions = torch.arange(start, start + shape[1], device=self.device).expand(shape)
-        return rotation(self.config.rope, width, positions)
+        return rotation(self.config.rope, width, positions_BT)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Hugging Face's tensor names for a model: what a checkpoint holds, repeats, or may leave out."""
 
 import re
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -9,6 +10,27 @@ from shoestring.model.config import ModelConfig
 
 _EXPERTS = re.compile(r"(.*\.mlp\.experts)\.(gate_up_proj|down_proj)")
 _ROPE_TABLE = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+
+
+class Sink(Protocol):
+    """Where a stored matrix goes when the model keeps it in another form (packed.py)."""
+
+    shape: tuple[int, int]
+    rows_at_once: int
+    """Rows are written in multiples of this, but for the last."""
+
+    def write(self, first: int, rows: torch.Tensor) -> None:
+        """Take rows (n, K), float32, from row `first` on."""
+        ...
+
+
+def sinks(model: nn.Module) -> dict[str, Sink]:
+    """Every matrix that a packed model makes of a plain checkpoint, by its name on disk; empty for a plain model."""
+    found: dict[str, Sink] = {}
+    for prefix, module in model.named_modules():
+        if hasattr(module, "sinks"):
+            found |= {f"{prefix}.{name}": sink for name, sink in module.sinks().items()}
+    return found
 
 
 def stored_views(model: nn.Module) -> dict[str, torch.Tensor]:

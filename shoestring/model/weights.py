@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from shoestring.errors import CheckpointError, StorageError
 from shoestring.model.fp8 import SCALE_SUFFIX, block_size, dequantise, scale_shape
 from shoestring.model.safetensors_file import Entry, TensorInfo, read_into, write_file
 from shoestring.model.shards import INDEX_NAME, SINGLE_NAME, find_tensors
-from shoestring.model.weight_names import is_redundant, mtp_copies, stored_views
+from shoestring.model.weight_names import Sink, is_redundant, mtp_copies, sinks, stored_views
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
+    "U8": torch.uint8,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -44,13 +45,19 @@ class _Stored:
 
 
 def load_weights(
-    model: nn.Module, folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    model: nn.Module,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Read the checkpoint in `folder` into `model`, which has a `config: ModelConfig`.
 
     Parameters on the meta device are created on `device` in `dtype` (None: as they were declared); buffers
     keep their own dtype, so V3's balance bias stays float32. Tensors that exist are overwritten in place.
-    FP8 weights are dequantised block by block. Nothing is read before every name and shape was checked.
+    FP8 weights are dequantised block by block; a packed model (packed.py) quantises each matrix as it comes.
+    Nothing is read before every name and shape was checked. `progress` hears bytes read, and of how many.
     Raises CheckpointError naming file and tensor, UnsafeFileError for a pickle.
     """
     folder = Path(folder)
@@ -58,10 +65,11 @@ def load_weights(
     block = block_size(folder)
     _check(model, found, block, folder)
     _materialise(model, dtype, torch.device(device))
-    views = stored_views(model)
+    views = _targets(model)
     shards: dict[Path, list[TensorInfo]] = {}
     for name in views:
         shards.setdefault(found[name].path, []).append(found[name])
+    done, total = 0, sum(found[name].end - found[name].start for name in views)
     with torch.no_grad():
         for path, infos in shards.items():
             log.debug("reading %d tensors from %s", len(infos), path)
@@ -71,6 +79,9 @@ def load_weights(
                         _read_fp8(file, info, found[info.name + SCALE_SUFFIX], views[info.name], block)
                     else:
                         _read_tensor(file, info, views[info.name])
+                    done += info.end - info.start
+                    if progress is not None:
+                        progress(done, total)
 
 
 def save_weights(
@@ -108,7 +119,7 @@ def save_weights(
 
 def _check(model: nn.Module, found: dict[str, TensorInfo], block: Block | None, folder: Path) -> None:
     """Refuse a checkpoint that is not exactly this model."""
-    views = stored_views(model)
+    views = _targets(model)
     for name, view in views.items():
         info = found.get(name)
         if info is None:
@@ -160,8 +171,32 @@ def _materialise(model: nn.Module, dtype: torch.dtype | None, device: torch.devi
                 module.register_buffer(name, torch.empty_like(buffer, device=device))
 
 
-def _read_tensor(file: FileIO, info: TensorInfo, target: torch.Tensor) -> None:
-    """Fill `target`, a contiguous view of the model, from the file."""
+def _targets(model: nn.Module) -> dict[str, torch.Tensor | Sink]:
+    """Where every stored tensor goes, by its name on disk: a view of the model, or what packs it."""
+    packing = sinks(model)
+    if not packing:
+        return dict(stored_views(model))
+    packed = {f"{prefix}." for prefix, module in model.named_modules() if hasattr(module, "sinks")}
+    plain = {
+        name: view
+        for name, view in stored_views(model).items()
+        if not name.startswith(tuple(packed)) or name.endswith(".bias")
+    }
+    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
+        packing.pop("lm_head.weight", None)  # quantise.py makes it from the embedding
+    return plain | packing
+
+
+def _read_tensor(file: FileIO, info: TensorInfo, target: torch.Tensor | Sink) -> None:
+    """Fill `target`, a contiguous view of the model or what packs a matrix, from the file."""
+    if not isinstance(target, torch.Tensor):
+        rows, columns = info.shape
+        step = target.rows_at_once * max(1, CHUNK_ELEMENTS // (target.rows_at_once * columns))
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            part = _read_range(file, info, first * columns, count * columns)
+            target.write(first, part.float().view(count, columns))
+        return
     flat = target.view(-1)
     if target.device.type == "cpu" and target.dtype == DTYPES[info.dtype]:
         read_into(file, _bytes(flat), info.start, info)  # no copy at all
@@ -172,8 +207,13 @@ def _read_tensor(file: FileIO, info: TensorInfo, target: torch.Tensor) -> None:
 
 
 def _read_fp8(
-    file: FileIO, info: TensorInfo, scale_info: TensorInfo, target: torch.Tensor, block: Block
+    file: FileIO, info: TensorInfo, scale_info: TensorInfo, target: torch.Tensor | Sink, block: Block
 ) -> None:
+    if not isinstance(target, torch.Tensor):
+        whole = torch.empty(info.shape)
+        _read_fp8(file, info, scale_info, whole, block)
+        target.write(0, whole)
+        return
     rows, columns = info.shape
     with scale_info.path.open("rb", buffering=0) as scale_file:  # it may lie in another shard
         scales = _read_range(scale_file, scale_info, 0, scale_info.shape[0] * scale_info.shape[1])
@@ -197,8 +237,10 @@ def _bytes(flat: torch.Tensor) -> memoryview:
 
 def _stored(model: nn.Module, dtype: torch.dtype | None) -> list[_Stored]:
     """All that is written, in the model's order, MTP's copies of embedding and head last."""
-    views = stored_views(model)
-    views |= {copy: views[main] for copy, main in mtp_copies(model.config).items()}  # type: ignore[arg-type]
+    packed = bool(sinks(model))  # only quantise.py reads these, stacked as they are in memory
+    views = model.state_dict() if packed else stored_views(model)
+    if not packed:
+        views |= {copy: views[main] for copy, main in mtp_copies(model.config).items()}  # type: ignore[arg-type]
     buffers = {name for name, _ in model.named_buffers()}
     stored = []
     for name, tensor in views.items():

@@ -208,7 +208,9 @@ def test_the_model_computes_the_same_without_a_compiler(
 def test_two_vector_widths_compile() -> None:
     """The sources hold for CPUs without AVX-512, and with it, whatever this one has."""
     compiler = os.environ.get("CXX", "c++")
-    for flags in (["-mno-avx512f", "-mavx2", "-mfma"], ["-mavx512f"]):
+    avx2 = ["-mno-avx512f", "-mavx2", "-mfma"]
+    vnni = ["-mavx512f", "-mavx512vl", "-mavx512vnni", "-mf16c", "-mfma"]
+    for flags in (avx2, [*avx2, "-mf16c"], [*avx2, "-mf16c", "-mavxvnni"], ["-mavx512f"], vnni):
         command = [compiler, "-std=c++17", "-fsyntax-only", "-fopenmp", "-Wno-psabi", *flags]
         if "x86" not in os.uname().machine:
             pytest.skip("these flags are of x86")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shoestring import kernels
-from shoestring.kernels import cpu_build, cpu_fused, native, ops, reference
+from shoestring.kernels import cpu_build, cpu_fused, cpu_paged, cpu_rows, native, ops, reference
 
 TWINS = (cpu_fused, native)
 TOLERANCE = 3e-6  # of the largest value: a few float32 roundings, however long the sum
@@ -233,8 +233,12 @@ def test_a_nan_reaches_its_own_token_and_no_earlier_block(twin: Any, which: int,
 OPERATIONS = [
     name
     for name, f in inspect.getmembers(reference, inspect.isfunction)
-    if f.__module__ == reference.__name__
+    if f.__module__ == reference.__name__ and not name.startswith("_")
 ]
+INFERENCE = {  # without gradients: tested in test_cpu_rows.py and test_cpu_paged.py
+    *("linear", "linear_stack", "packed_linear", "packed_linear_stack", "packed_experts"),
+    *("paged_attention", "paged_latent_attention"),
+}
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
@@ -243,13 +247,13 @@ def test_every_operation_is_public_and_tested(op: str) -> None:
     public = inspect.signature(getattr(ops, op))
     assert public == inspect.signature(getattr(reference, op))
     assert getattr(kernels, op) is getattr(ops, op)
-    assert any(case.op == op for case in CASES)
-    for room in TWINS:
+    assert any(case.op == op for case in CASES) or op in INFERENCE
+    for room in (*TWINS, cpu_rows, cpu_paged):
         if hasattr(room, op):
             assert inspect.signature(getattr(room, op)) == public
 
 
-@pytest.mark.parametrize("room", TWINS)
+@pytest.mark.parametrize("room", [*TWINS, cpu_rows, cpu_paged])
 def test_a_twin_has_nothing_the_reference_lacks(room: Any) -> None:
     public = [n for n, f in inspect.getmembers(room, inspect.isfunction) if f.__module__ == room.__name__]
     assert not {name for name in public if not name.startswith("_")} - set(OPERATIONS)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from shoestring.model.attention import GQA, MLA, attention_class, build_attention, causal_softmax
-from shoestring.model.cache import DenseLayerCache
+from shoestring.model.attention import GQA, MLA, attention_class, build_attention
+from shoestring.model.cache import DenseLayerCache, causal_softmax
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, RopeConfig
 from shoestring.model.cost import cache_bytes_per_token
 from shoestring.model.layers import Rotation, rotation
@@ -85,12 +85,16 @@ def test_attend_cached_is_attend_full(name: str) -> None:
     config = CONFIGS[name]
     attention = build(config)
     x_BTD = torch.randn(B, T, config.hidden_size, requires_grad=True)
-    cache = new_cache(config)
     seen: dict[str, Any] = {}
     attention.attend_full = lambda *arguments: seen.setdefault("arguments", arguments)[0].flatten(2)  # type: ignore
-    attention(x_BTD, turns(config, 0, T), cache)
+    attention(x_BTD, turns(config, 0, T))
     del attention.attend_full
-    full, cached = attention.attend_full(*seen["arguments"]), attention.attend_cached(*seen["arguments"])
+    queries, *entries = seen["arguments"]
+    cache = new_cache(config)
+    cache.append(
+        **dict(zip(attention_class(config).cache_spec(config), [e.detach() for e in entries], strict=True))
+    )
+    full, cached = attention.attend_full(*seen["arguments"]), attention.attend_cached(queries, cache)
     torch.testing.assert_close(cached, full, rtol=0, atol=1e-4)
     upstream = torch.randn_like(full)
     ours, wanted = (
@@ -106,14 +110,13 @@ def test_the_cache_spec_is_what_is_cached(name: str) -> None:
     spec = attention_class(config).cache_spec(config)
     kept: dict[str, torch.Tensor] = {}
 
-    class Spy:
-        length = 0
-
-        def append(self, **entries_BT: torch.Tensor) -> dict[str, torch.Tensor]:
+    class Spy(DenseLayerCache):
+        def append(self, **entries_BT: torch.Tensor) -> None:
             kept.update(entries_BT)
-            return entries_BT
+            super().append(**entries_BT)
 
-    build(config)(torch.randn(B, T, config.hidden_size), turns(config, 0, T), Spy())
+    cache = Spy(spec, batch=B, capacity=T, dtype=torch.float32, device=torch.device("cpu"))
+    build(config)(torch.randn(B, T, config.hidden_size), turns(config, 0, T), cache)
     assert {name: tensor.shape for name, tensor in kept.items()} == {n: (B, T, *s) for n, s in spec.items()}
     numbers = sum(torch.Size(shape).numel() for shape in spec.values())
     assert cache_bytes_per_token(config, 4) == config.num_hidden_layers * numbers * 4

@@ -21,28 +21,29 @@ def entries(length: int) -> dict[str, torch.Tensor]:
 def test_what_is_appended_comes_back(lengths: list[int]) -> None:
     cache, given = layer(), [entries(length) for length in lengths]
     for part in given:
-        kept = cache.append(**part)
+        cache.append(**part)
     assert cache.length == sum(lengths)
     for name in SPEC:
-        assert torch.equal(kept[name], torch.cat([part[name] for part in given], dim=1))
+        assert torch.equal(cache.kept[name], torch.cat([part[name] for part in given], dim=1))
 
 
 def test_more_than_it_can_hold_is_refused_and_changes_nothing() -> None:
     cache = layer(capacity=4)
-    before = cache.append(**entries(3))
+    cache.append(**entries(3))
+    before = {name: tensor.clone() for name, tensor in cache.kept.items()}
     with pytest.raises(ValueError, match="holds 4 tokens; 5 were given"):
         cache.append(**entries(2))
     assert cache.length == 3
-    after = cache.append(**entries(1))
-    assert all(torch.equal(before[name], after[name][:, :3]) for name in SPEC)
+    cache.append(**entries(1))
+    assert all(torch.equal(before[name], cache.kept[name][:, :3]) for name in SPEC)
 
 
 def test_a_cache_for_every_layer() -> None:
     cache = DenseCache([SPEC] * 3, batch=2, capacity=6, dtype=torch.bfloat16, device=CPU)
     assert (len(cache.layers), cache.capacity, cache.length) == (3, 6, 0)
     for layer_cache in cache.layers:
-        kept = layer_cache.append(**entries(2))
-        assert {name: (tensor.shape, tensor.dtype) for name, tensor in kept.items()} == {
+        layer_cache.append(**entries(2))
+        assert {name: (tensor.shape, tensor.dtype) for name, tensor in layer_cache.kept.items()} == {
             name: ((2, 2, *shape), torch.bfloat16) for name, shape in SPEC.items()
         }
     assert cache.length == 2

@@ -1,0 +1,226 @@
+// Linear layers and routed experts on packed weights (packed.h).
+#include "packed.h"
+
+#include <memory>
+
+#ifdef PACKED_KERNELS
+namespace {
+
+constexpr int64_t ROWS_AT_ONCE = 96;  // rows of activations that stay in the second-level cache
+
+template <class Format>
+struct Scratch {
+  std::unique_ptr<typename Format::Act[]> values;
+  std::unique_ptr<float[]> scales;
+  std::unique_ptr<int32_t[]> offsets;
+  Acts<Format> acts;
+  Scratch(int64_t rows, int64_t depth)
+      : values(new typename Format::Act[rows * depth]),
+        scales(new float[rows * depth / GROUP]),
+        offsets(new int32_t[rows * depth / GROUP]),
+        acts{values.get(), scales.get(), offsets.get(), depth} {}
+};
+
+struct Layout {  // of B products side by side: where product b of row n starts, in floats
+  const float* x;
+  float* y;
+  int64_t x_batch, x_row, y_batch, y_row;
+};
+
+// y[b, n] = W[b] x[b, n] (+ bias) for B packed matrices of F outputs and depth K.
+template <class Format>
+void linear(int64_t B, int64_t N, int64_t K, int64_t F, const Layout& at, const uint8_t* weights, const float* bias) {
+  const int64_t panels = (F + OUTS - 1) / OUTS, panel_bytes = K / GROUP * Format::BLOCK;
+  Scratch<Format> scratch(B * N, K);
+  std::unique_ptr<int32_t[]> order(new int32_t[B * N]);
+  for (int64_t i = 0; i < B * N; i++) order[i] = static_cast<int32_t>(i);
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < B * N; i++)
+      quantise_row(at.x + i / N * at.x_batch + i % N * at.x_row, scratch.acts, i);
+    float out[ROWS_AT_ONCE * OUTS];
+    for (int64_t first = 0; first < N; first += ROWS_AT_ONCE) {
+      const int64_t count = std::min(ROWS_AT_ONCE, N - first);
+#pragma omp for schedule(static) nowait
+      for (int64_t i = 0; i < B * panels; i++) {
+        const int64_t b = i / panels, column = i % panels * OUTS, width = std::min<int64_t>(OUTS, F - column);
+        panel_rows(weights + i * panel_bytes, scratch.acts, order.get() + b * N + first, count, out);
+        for (int64_t n = 0; n < count; n++) {
+          float* to = at.y + b * at.y_batch + (first + n) * at.y_row + column;
+          for (int64_t o = 0; o < width; o++) to[o] = out[n * OUTS + o] + (bias ? bias[column + o] : 0.0f);
+        }
+      }
+    }
+  }
+}
+
+// silu(gate) * up for 32 columns that lie in two panels each
+inline void swiglu_group(const float* const gate[2], const float* const up[2], int64_t row, float* to) {
+  for (int i = 0; i < GROUP; i += W) {
+    const vec g = load(gate[i / OUTS] + row * OUTS + i % OUTS), u = load(up[i / OUTS] + row * OUTS + i % OUTS);
+    store(to + i, g / (1.0f + vexp(-g)) * u);
+  }
+}
+
+// Rows sorted by expert: pair p of token tokens[p] has gate gates[p]; expert e has pairs starts[e] to starts[e + 1].
+struct Pairs {
+  std::unique_ptr<int32_t[]> tokens, places;
+  std::unique_ptr<float[]> gates;
+  std::unique_ptr<int64_t[]> starts;
+  Pairs(int64_t N, int64_t K, int64_t E, const int64_t* experts, const float* weights)
+      : tokens(new int32_t[N * K]), places(new int32_t[N * K]), gates(new float[N * K]), starts(new int64_t[E + 2]()) {
+    for (int64_t i = 0; i < N * K; i++) starts[experts[i] + 2]++;
+    for (int64_t e = 0; e < E; e++) starts[e + 2] += starts[e + 1];
+    for (int64_t i = 0; i < N * K; i++) {
+      const int64_t p = starts[experts[i] + 1]++;
+      tokens[p] = static_cast<int32_t>(i / K), gates[p] = weights[i], places[p] = static_cast<int32_t>(p);
+    }
+  }
+};
+
+// y (N, D) += sum over a token's experts of gate * down(silu(gate_up) ...). A thread owns columns of y in the second half,
+// and every token adds its experts in their order, whoever else is in the batch.
+template <class Format>
+void experts_of(int64_t N, int64_t D, int64_t F, int64_t E, const Pairs& pairs, const float* x, const uint8_t* gate_up,
+                const uint8_t* down, float* y) {
+  const int64_t in_panel = D / GROUP * Format::BLOCK, out_panel = F / GROUP * Format::BLOCK, groups = F / GROUP;
+  const int64_t out_panels = (D + OUTS - 1) / OUTS, in_panels = 2 * F / OUTS, total = pairs.starts[E];
+  Scratch<Format> in(N, D), hidden(total, F);
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+      quantise_row(x + n * D, in.acts, n);
+      std::fill(y + n * D, y + n * D + D, 0.0f);
+    }
+    float part[4][ROWS_AT_ONCE * OUTS], row[GROUP];
+    for (int64_t e = 0; e < E; e++)
+      for (int64_t first = pairs.starts[e]; first < pairs.starts[e + 1]; first += ROWS_AT_ONCE) {
+        const int64_t count = std::min(ROWS_AT_ONCE, pairs.starts[e + 1] - first);
+#pragma omp for schedule(static) nowait
+        for (int64_t g = 0; g < groups; g++) {
+          const uint8_t* matrix = gate_up + e * in_panels * in_panel;
+          for (int i = 0; i < 4; i++) {
+            const int64_t panel = (i / 2) * (F / OUTS) + 2 * g + i % 2;
+            panel_rows(matrix + panel * in_panel, in.acts, pairs.tokens.get() + first, count, part[i]);
+          }
+          const float *const gate[2] = {part[0], part[1]}, *const up[2] = {part[2], part[3]};
+          for (int64_t n = 0; n < count; n++) {
+            swiglu_group(gate, up, n, row);
+            quantise_group(row, hidden.acts, first + n, g);
+          }
+        }
+      }
+#pragma omp barrier
+    for (int64_t e = 0; e < E; e++)
+      for (int64_t first = pairs.starts[e]; first < pairs.starts[e + 1]; first += ROWS_AT_ONCE) {
+        const int64_t count = std::min(ROWS_AT_ONCE, pairs.starts[e + 1] - first);
+#pragma omp for schedule(static) nowait
+        for (int64_t p = 0; p < out_panels; p++) {
+          const int64_t column = p * OUTS, width = std::min<int64_t>(OUTS, D - column);
+          panel_rows(down + (e * out_panels + p) * out_panel, hidden.acts, pairs.places.get() + first, count, part[0]);
+          for (int64_t n = 0; n < count; n++) {
+            float* to = y + pairs.tokens[first + n] * D + column;
+            for (int64_t o = 0; o < width; o++) to[o] += pairs.gates[first + n] * part[0][n * OUTS + o];
+          }
+        }
+      }
+  }
+}
+
+inline float lanes_sum(__m256 v) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// The best 4-bit scale of a group: 19 steps around the one that maps the largest value to -8 are tried, each with the scale that
+// minimises the squared error of its integers.
+inline float best_scale4(const float* x, float largest, int8_t* q) {
+  float best = -1, scale = 0;
+  for (int step = -9; step <= 9; step++) {
+    const __m256 inverse = _mm256_set1_ps(-(8 + 0.1f * step) / largest);
+    __m256 qx = _mm256_setzero_ps(), qq = qx;
+    int8_t tried[GROUP];
+    for (int i = 0; i < 4; i++) {
+      const __m256 v = _mm256_loadu_ps(x + 8 * i);
+      __m256 n = _mm256_round_ps(_mm256_mul_ps(v, inverse), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      n = _mm256_min_ps(_mm256_max_ps(n, _mm256_set1_ps(-8)), _mm256_set1_ps(7));
+      qx = _mm256_fmadd_ps(n, v, qx), qq = _mm256_fmadd_ps(n, n, qq);
+      alignas(32) int32_t whole[8];
+      _mm256_store_si256((__m256i*)whole, _mm256_cvtps_epi32(n));
+      for (int j = 0; j < 8; j++) tried[8 * i + j] = static_cast<int8_t>(whole[j]);
+    }
+    const float sum_qx = lanes_sum(qx), sum_qq = lanes_sum(qq), explained = sum_qq > 0 ? sum_qx * sum_qx / sum_qq : 0;
+    if (explained > best) best = explained, scale = sum_qq > 0 ? sum_qx / sum_qq : 0, std::memcpy(q, tried, GROUP);
+  }
+  return scale;
+}
+
+inline float scale8(const float* x, float largest, int8_t* q) {
+  const float scale = _cvtsh_ss(_cvtss_sh(std::abs(largest) / 127, 0));
+  for (int i = 0; i < GROUP; i++)
+    q[i] = static_cast<int8_t>(scale > 0 ? std::max(-127.0f, std::min(127.0f, std::nearbyint(x[i] / scale))) : 0);
+  return scale;
+}
+
+inline void place4(uint8_t* block, int output, const int8_t* q) {
+  uint8_t* to = block + output / 8 * 128 + output % 8 * 4;
+  for (int c = 0; c < 4; c++)
+    for (int j = 0; j < 4; j++) to[32 * c + j] = static_cast<uint8_t>((q[8 * c + j] + 8) | (q[8 * c + 4 + j] + 8) << 4);
+}
+
+inline void place8(uint8_t* block, int output, const int8_t* q) {
+  for (int c = 0; c < 8; c++) std::memcpy(block + output / 8 * 256 + 32 * c + output % 8 * 4, q + 4 * c, 4);
+}
+
+// Packs w (F, K) into panels; the outputs that fill up the last one are zero. Returns whether all values were finite.
+template <class Format>
+bool pack(int64_t F, int64_t K, const float* w, uint8_t* packed) {
+  const int64_t panels = (F + OUTS - 1) / OUTS, groups = K / GROUP;
+  bool finite = true;
+#pragma omp parallel for schedule(static) reduction(&& : finite)
+  for (int64_t i = 0; i < panels * OUTS; i++)
+    for (int64_t g = 0; g < groups; g++) {
+      uint8_t* block = packed + (i / OUTS * groups + g) * Format::BLOCK;
+      const float* x = w + i * K + g * GROUP;
+      int8_t q[GROUP] = {};
+      float largest = 0, scale = 0, poison = 0;
+      if (i < F)
+        for (int j = 0; j < GROUP; j++) {
+          poison += x[j] * 0;
+          if (std::abs(x[j]) > std::abs(largest)) largest = x[j];
+        }
+      finite = finite && poison == 0 && std::abs(largest) < 4e5f;  // beyond it a half-precision scale is infinite
+      if (largest != 0 && poison == 0) scale = Format::BLOCK < 512 ? best_scale4(x, largest, q) : scale8(x, largest, q);
+      Format::BLOCK < 512 ? place4(block, i % OUTS, q) : place8(block, i % OUTS, q);
+      const uint16_t half = _cvtss_sh(scale, 0);
+      std::memcpy(block + Format::BLOCK - 32 + i % OUTS * 2, &half, 2);
+    }
+  return finite;
+}
+
+}  // namespace
+
+// Returns 1, or 0 if a value is infinite, NaN or too large for a half-precision scale.
+extern "C" int64_t pack_weights(int64_t bits, int64_t F, int64_t K, const float* w, uint8_t* packed) {
+  return bits == 4 ? pack<Packed4>(F, K, w, packed) : pack<Packed8>(F, K, w, packed);
+}
+
+extern "C" void packed_linear(int64_t bits, int64_t B, int64_t N, int64_t K, int64_t F, const float* x, int64_t x_batch,
+                              int64_t x_row, const uint8_t* weights, const float* bias, float* y, int64_t y_batch,
+                              int64_t y_row) {
+  const Layout at{x, y, x_batch, x_row, y_batch, y_row};
+  if (bits == 4) linear<Packed4>(B, N, K, F, at, weights, bias);
+  if (bits == 8) linear<Packed8>(B, N, K, F, at, weights, bias);
+}
+
+extern "C" void packed_experts(int64_t bits, int64_t N, int64_t K, int64_t D, int64_t F, int64_t E, const float* x,
+                               const int64_t* experts, const float* weights, const uint8_t* gate_up, const uint8_t* down,
+                               float* y) {
+  const Pairs pairs(N, K, E, experts, weights);
+  if (bits == 4) experts_of<Packed4>(N, D, F, E, pairs, x, gate_up, down, y);
+  if (bits == 8) experts_of<Packed8>(N, D, F, E, pairs, x, gate_up, down, y);
+}
+#endif

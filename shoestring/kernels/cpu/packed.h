@@ -1,0 +1,206 @@
+// Products with packed weights: int8 or 4-bit, groups of 32 along the depth, panels of 16 outputs.
+//
+// A panel holds 16 outputs for all groups, one block after the other: the integers of 16 outputs x 32 depths, then 16
+// half-precision scales. 4-bit: for each half panel of 8 outputs, 4 chunks of 32 bytes; chunk c holds depths 8c to 8c+7, byte
+// o * 4 + j has depth 8c + j of output o in its low and 8c + 4 + j in its high half, stored plus 8. Int8: for each half
+// panel 8 chunks; chunk c holds depths 4c to 4c+3, byte o * 4 + j has depth 4c + j.
+//
+// Sums over a group are exact integers and groups are added in order, so that a row's result never depends on which
+// rows are computed beside it: batching, chunking and speculation change no bit.
+#pragma once
+#include "vec.h"
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define PACKED_KERNELS  // other CPUs take PyTorch's way
+
+constexpr int GROUP = 32, OUTS = 16;
+
+struct Packed4 {
+  typedef int8_t Act;  // activations: 8 bits, |a| <= 127, so that 16 products with 0..15 fit 16 bits
+  static constexpr float LIMIT = 127;
+  static constexpr int BLOCK = OUTS * GROUP / 2 + OUTS * 2;
+};
+struct Packed8 {
+  typedef int16_t Act;  // activations: 15 bits; a group's sum stays below 2^27
+  static constexpr float LIMIT = 32767;
+  static constexpr int BLOCK = OUTS * GROUP + OUTS * 2;
+};
+
+// Rows of activations as integers: values (N, K), a scale per group (N, K / 32), and -8 times the sum of each group.
+template <class Format>
+struct Acts {
+  typename Format::Act* values;
+  float* scales;
+  int32_t* offsets;
+  int64_t depth;
+  int64_t groups() const { return depth / GROUP; }
+};
+
+template <class Format>
+inline void quantise_group(const float* x, const Acts<Format>& to, int64_t row, int64_t group) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  __m256 v[4], top = _mm256_setzero_ps(), poison = top;  // NaN if a value is not finite: it must show in the result
+  for (int i = 0; i < 4; i++) {
+    v[i] = _mm256_loadu_ps(x + 8 * i);
+    top = _mm256_max_ps(top, _mm256_andnot_ps(sign, v[i]));
+    poison = _mm256_fmadd_ps(v[i], _mm256_setzero_ps(), poison);
+  }
+  float most = 0, lanes[8];
+  _mm256_storeu_ps(lanes, top);
+  for (float lane : lanes) most = std::max(most, lane);
+  _mm256_storeu_ps(lanes, poison);
+  for (float lane : lanes) most += lane;
+  const float inverse = most > 0 ? Format::LIMIT / most : 0;
+  int32_t sum = 0;
+  typename Format::Act* out = to.values + row * to.depth + group * GROUP;
+  for (int i = 0; i < 4; i++) {
+    alignas(32) int32_t q[8];
+    _mm256_store_si256((__m256i*)q, _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse))));
+    for (int j = 0; j < 8; j++) sum += q[j], out[8 * i + j] = static_cast<typename Format::Act>(q[j]);
+  }
+  to.scales[row * to.groups() + group] = most / Format::LIMIT;
+  to.offsets[row * to.groups() + group] = -8 * sum;
+}
+
+template <class Format>
+inline void quantise_row(const float* x, const Acts<Format>& to, int64_t row) {
+  for (int64_t g = 0; g < to.groups(); g++) quantise_group(x + g * GROUP, to, row, g);
+}
+
+// Keeps a running sum where it is: without this the compiler collects the products first, and spills them all.
+inline void hold(__m256i& x) { asm("" : "+x"(x)); }
+
+// sum += u * x in fours, and what has then been summed as 32 bits; `u` is 0..15. Without the VNNI instructions sums are 16
+// bits wide, which holds a group: 16 * 2 * 15 * 127 / 2 < 2^15.
+inline __m256i dot4(__m256i sum, __m256i u, __m256i x) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+  return _mm256_dpbusd_epi32(sum, u, x);
+#elif defined(__AVXVNNI__)
+  return _mm256_dpbusd_avx_epi32(sum, u, x);
+#else
+  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(u, x));
+#endif
+}
+inline __m256i whole4(__m256i sum) {
+#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
+  return sum;
+#else
+  return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
+#endif
+}
+inline __m256i dot8(__m256i sum, __m256i w, __m256i x) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+  return _mm256_dpwssd_epi32(sum, w, x);
+#elif defined(__AVXVNNI__)
+  return _mm256_dpwssd_avx_epi32(sum, w, x);
+#else
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
+#endif
+}
+
+inline __m256i broadcast4(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  return _mm256_set1_epi32(four);
+}
+inline __m256i broadcast4(const int16_t* p) {
+  int64_t four;
+  std::memcpy(&four, p, 8);
+  return _mm256_set1_epi64x(four);
+}
+inline __m256 halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+
+// out (R, 16): R rows times one panel. rows: which rows of the activations.
+template <int R>
+inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const int32_t* rows, float* out) {
+  const __m256i low = _mm256_set1_epi8(15);
+  const int64_t groups = acts.groups();
+  const int8_t* a[R];
+  for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * acts.depth;
+  __m256 total[R][2];
+  for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < groups; g++, panel += Packed4::BLOCK) {
+    __m256i sum[R][2];
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+      const __m256i w0 = _mm256_loadu_si256((const __m256i*)(panel + 32 * c));
+      const __m256i w1 = _mm256_loadu_si256((const __m256i*)(panel + 128 + 32 * c));
+#pragma GCC unroll 2
+      for (int high = 0; high < 2; high++) {
+        const __m256i u0 = _mm256_and_si256(high ? _mm256_srli_epi16(w0, 4) : w0, low);
+        const __m256i u1 = _mm256_and_si256(high ? _mm256_srli_epi16(w1, 4) : w1, low);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+          const __m256i x = broadcast4(a[r] + g * GROUP + 8 * c + 4 * high);
+          sum[r][0] = dot4(sum[r][0], u0, x);
+          sum[r][1] = dot4(sum[r][1], u1, x);
+          hold(sum[r][0]), hold(sum[r][1]);
+        }
+      }
+    }
+    const __m256 s0 = halves(panel + 256), s1 = halves(panel + 272);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
+      const __m256i offset = _mm256_set1_epi32(acts.offsets[rows[r] * groups + g]);
+      const __m256 d0 = _mm256_cvtepi32_ps(_mm256_add_epi32(whole4(sum[r][0]), offset));
+      const __m256 d1 = _mm256_cvtepi32_ps(_mm256_add_epi32(whole4(sum[r][1]), offset));
+      total[r][0] = _mm256_fmadd_ps(d0, _mm256_mul_ps(s0, scale), total[r][0]);
+      total[r][1] = _mm256_fmadd_ps(d1, _mm256_mul_ps(s1, scale), total[r][1]);
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int h = 0; h < 2; h++) _mm256_storeu_ps(out + r * OUTS + 8 * h, total[r][h]);
+}
+
+template <int R>
+inline void panel_product(const uint8_t* panel, const Acts<Packed8>& acts, const int32_t* rows, float* out) {
+  const int64_t groups = acts.groups();
+  const int16_t* a[R];
+  for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * acts.depth;
+  __m256 total[R][2];
+  for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < groups; g++, panel += Packed8::BLOCK)
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+      __m256i sum[R][2];
+      for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+      for (int c = 0; c < 8; c++) {
+        const __m128i* from = (const __m128i*)(panel + 256 * h + 32 * c);
+        const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from)), w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from + 1));
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+          const __m256i x = broadcast4(a[r] + g * GROUP + 4 * c);
+          sum[r][0] = dot8(sum[r][0], w0, x);
+          sum[r][1] = dot8(sum[r][1], w1, x);
+          hold(sum[r][0]), hold(sum[r][1]);
+        }
+      }
+      const __m256 s = halves(panel + OUTS * GROUP + 16 * h);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {  // pairs of an output are neighbours: [0 1 4 5 | 2 3 6 7] after hadd
+        const __m256i d = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[r][0], sum[r][1]), 0xD8);
+        const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
+        total[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(d), _mm256_mul_ps(s, scale), total[r][h]);
+      }
+    }
+  for (int r = 0; r < R; r++)
+    for (int h = 0; h < 2; h++) _mm256_storeu_ps(out + r * OUTS + 8 * h, total[r][h]);
+}
+
+// out (count, 16) for any number of rows: whole tiles, then what is left in one smaller tile.
+template <class Format>
+inline void panel_rows(const uint8_t* panel, const Acts<Format>& acts, const int32_t* rows, int64_t count, float* out) {
+  int64_t i = 0;
+  for (; i + 6 <= count; i += 6) panel_product<6>(panel, acts, rows + i, out + i * OUTS);
+  switch (count - i) {
+    case 5: return panel_product<5>(panel, acts, rows + i, out + i * OUTS);
+    case 4: return panel_product<4>(panel, acts, rows + i, out + i * OUTS);
+    case 3: return panel_product<3>(panel, acts, rows + i, out + i * OUTS);
+    case 2: return panel_product<2>(panel, acts, rows + i, out + i * OUTS);
+    case 1: return panel_product<1>(panel, acts, rows + i, out + i * OUTS);
+  }
+}
+#endif

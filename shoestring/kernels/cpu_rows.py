@@ -1,0 +1,79 @@
+"""CPU twins for inference: linear layers and experts whose rows never depend on the rest of the batch."""
+
+import torch
+from torch import Tensor
+
+from shoestring.kernels.cpu_call import call
+from shoestring.kernels.packed import Packed
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
+    """See reference.linear; weights in float32 or bfloat16, as they lie."""
+    weight = weight_FD if weight_FD.dtype in DTYPES else weight_FD.float()
+    x_ND, weight = x.reshape(-1, x.shape[-1]).contiguous(), weight.contiguous()
+    bias = None if bias_F is None else bias_F.float().contiguous()
+    (count, depth), outputs = x_ND.shape, weight.shape[0]
+    y = x.new_empty(*x.shape[:-1], outputs)
+    sizes = (count, depth, outputs)
+    is_bf16 = int(weight.dtype == torch.bfloat16)
+    call("linear_rows", is_bf16, 1, None, *sizes, x_ND, 0, depth, weight, bias, y, 0, outputs)
+    return y
+
+
+def linear_stack(x_NBD: Tensor, weight_BFD: Tensor) -> Tensor:
+    """See reference.linear_stack."""
+    weight = weight_BFD.contiguous() if weight_BFD.dtype in DTYPES else weight_BFD.float().contiguous()
+    x_NBD = x_NBD.contiguous()
+    (count, stack, depth), outputs = x_NBD.shape, weight.shape[1]
+    y_NBF = x_NBD.new_empty(count, stack, outputs)
+    is_bf16 = int(weight.dtype == torch.bfloat16)
+    sizes, x_strides, y_strides = (count, depth, outputs), (depth, stack * depth), (outputs, stack * outputs)
+    call("linear_rows", is_bf16, stack, None, *sizes, x_NBD, *x_strides, weight, None, y_NBF, *y_strides)
+    return y_NBF
+
+
+def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
+    """See reference.grouped_linear."""
+    weight = weight_EFD if weight_EFD.dtype in DTYPES else weight_EFD.float()
+    x_ND, weight, ends = x_ND.contiguous(), weight.contiguous(), ends_E.to(torch.int64)
+    experts, outputs, depth = weight.shape
+    y_NF = x_ND.new_empty(len(x_ND), outputs)
+    is_bf16 = int(weight.dtype == torch.bfloat16)
+    sizes = (len(x_ND), depth, outputs)
+    call("linear_rows", is_bf16, experts, ends, *sizes, x_ND, 0, depth, weight, None, y_NF, 0, outputs)
+    return y_NF
+
+
+def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Tensor:
+    """See reference.packed_linear; activations become 8-bit integers for 4-bit weights, 16-bit for int8."""
+    x_ND = x.reshape(-1, weight.depth).contiguous()
+    y = x.new_empty(*x.shape[:-1], weight.outputs)
+    sizes = (len(x_ND), weight.depth, weight.outputs)
+    bias = None if bias_F is None else bias_F.float().contiguous()
+    arguments = (x_ND, 0, weight.depth, weight.blocks, bias, y, 0, weight.outputs)
+    call("packed_linear", weight.bits, 1, *sizes, *arguments)
+    return y
+
+
+def packed_linear_stack(x_NBD: Tensor, weight: Packed) -> Tensor:
+    """See reference.packed_linear_stack."""
+    x_NBD = x_NBD.contiguous()
+    (count, stack, depth), outputs = x_NBD.shape, weight.outputs
+    y_NBF = x_NBD.new_empty(count, stack, outputs)
+    x_strides, y_strides = (depth, stack * depth), (outputs, stack * outputs)
+    arguments = (x_NBD, *x_strides, weight.blocks, None, y_NBF, *y_strides)
+    call("packed_linear", weight.bits, stack, count, depth, outputs, *arguments)
+    return y_NBF
+
+
+def packed_experts(
+    x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up: Packed, down: Packed
+) -> Tensor:
+    """See reference.packed_experts: one pass over the chosen experts, from gathering to the sum."""
+    x_ND, y_ND = x_ND.contiguous(), torch.empty_like(x_ND, memory_format=torch.contiguous_format)
+    sizes = (*experts_NK.shape, x_ND.shape[1], down.depth, len(gate_up.blocks))
+    routing = (experts_NK.contiguous(), weights_NK.float().contiguous())
+    call("packed_experts", gate_up.bits, *sizes, x_ND, *routing, gate_up.blocks, down.blocks, y_ND)
+    return y_ND

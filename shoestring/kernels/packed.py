@@ -1,0 +1,131 @@
+"""Packed weights: int8 or 4-bit integers, groups of 32 with a float16 scale each; pack and unpack."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shoestring.errors import CheckpointError
+from shoestring.kernels import cpu_build
+from shoestring.kernels.cpu_call import call
+
+GROUP = 32
+"""Depths that share a scale."""
+OUTPUTS = 16
+"""Outputs that lie together in a panel."""
+SCALE_BYTES = 2 * OUTPUTS
+STEPS = torch.arange(-9, 10) / 10
+"""What the search for a 4-bit scale adds to 8, the divisor of the largest value."""
+
+Bits = Literal[4, 8]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One matrix (F, K), or a stack of them (B, F, K), as integers.
+
+    `blocks` is uint8 (B, panels, K / 32, block bytes): 16 outputs x 32 depths, then their 16 float16 scales;
+    the order inside a block is written down in kernels/cpu/packed.h.
+    """
+
+    bits: Bits
+    outputs: int
+    blocks: Tensor
+
+    @property
+    def depth(self) -> int:
+        return self.blocks.shape[-2] * GROUP
+
+
+def block_bytes(bits: Bits) -> int:
+    """Bytes of one block: 288 (4.5 bits a weight) or 544 (8.5)."""
+    return OUTPUTS * GROUP * bits // 8 + SCALE_BYTES
+
+
+def packed_shape(shape: tuple[int, ...], bits: Bits) -> tuple[int, int, int, int]:
+    """Shape of `Packed.blocks` for a weight (F, K) or (B, F, K)."""
+    *stack, outputs, depth = shape
+    assert depth % GROUP == 0
+    return (stack[0] if stack else 1, -(-outputs // OUTPUTS), depth // GROUP, block_bytes(bits))
+
+
+def pack(weight_BFK: Tensor, bits: Bits) -> Packed:
+    """Quantise a weight (F, K) or (B, F, K), K a multiple of 32.
+
+    Int8 scales map the largest of a group to 127; a 4-bit scale is the best of 19 by squared error. Raises
+    CheckpointError for values that are not finite or beyond what a float16 scale can reach.
+    """
+    blocks = torch.empty(packed_shape(tuple(weight_BFK.shape), bits), dtype=torch.uint8)
+    stack = weight_BFK.detach().cpu().reshape(blocks.shape[0], *weight_BFK.shape[-2:])
+    for matrix, target in zip(stack, blocks, strict=True):
+        pack_into(matrix, bits, target)
+    return Packed(bits, weight_BFK.shape[-2], blocks.to(weight_BFK.device))
+
+
+def pack_into(weight_FK: Tensor, bits: Bits, blocks: Tensor) -> None:
+    """Quantise one matrix into its `blocks` (panels, K / 32, block bytes), on the CPU."""
+    weight = weight_FK.float().contiguous()
+    if available():
+        finite = bool(call("pack_weights", bits, *weight.shape, weight, blocks) & 1)
+    else:
+        finite = bool(weight.isfinite().all()) and float(weight.abs().max()) < 4e5
+        if finite:
+            blocks.copy_(_arranged(*quantised(weight, bits), bits))
+    if not finite:
+        raise CheckpointError("a weight is infinite, NaN or beyond 400,000, which cannot be quantised")
+
+
+def available() -> bool:
+    """Whether this CPU has the compiled kernels for packed weights."""
+    return cpu_build.library() is not None and hasattr(cpu_build.library(), "pack_weights")
+
+
+def quantised(weight_FK: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
+    """Integers (F, groups, 32) as float32, and scales (F, groups): the specification of the quantisation."""
+    w = weight_FK.unflatten(-1, (-1, GROUP))
+    largest = w.gather(-1, w.abs().argmax(-1, keepdim=True))
+    if bits == 8:
+        scale = (largest.abs() / 127).half().float()
+        return (w / scale).nan_to_num(0).round().clamp(-127, 127), scale[..., 0]
+    best = torch.full_like(largest[..., 0], -1)
+    integers, scales = torch.zeros_like(w), torch.zeros_like(best)
+    for step in STEPS.tolist():
+        q = (w * (-(8 + step) / largest)).nan_to_num(0).round().clamp(-8, 7)
+        qx, qq = (q * w).sum(-1), q.square().sum(-1)
+        explained = (qx.square() / qq).nan_to_num(0)
+        better = explained > best
+        best = torch.where(better, explained, best)
+        scales = torch.where(better, (qx / qq).nan_to_num(0), scales)
+        integers = torch.where(better[..., None], q, integers)
+    return integers, scales
+
+
+def unpack(packed: Packed) -> Tensor:
+    """The float32 weights (B, F, K) that the integers stand for."""
+    body, scales = packed.blocks.split([packed.blocks.shape[-1] - SCALE_BYTES, SCALE_BYTES], dim=-1)
+    scales_BPGO = scales.contiguous().view(torch.float16).float()
+    if packed.bits == 8:  # half panel, chunk, output, depth
+        q = body.contiguous().view(torch.int8).unflatten(-1, (2, 8, 8, 4)).transpose(-3, -2)
+    else:  # half panel, chunk, output, low or high half byte, depth
+        parts = torch.stack([half.unflatten(-1, (2, 4, 8, 4)) for half in (body & 15, body >> 4)], dim=-2)
+        q = parts.transpose(-4, -3).to(torch.int8) - 8
+    w_BPGOK = q.reshape(*scales_BPGO.shape, GROUP) * scales_BPGO[..., None]
+    return w_BPGOK.transpose(2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
+
+
+def _arranged(integers_FGK: Tensor, scales_FG: Tensor, bits: Bits) -> Tensor:
+    """Blocks (panels, groups, bytes) of one matrix."""
+    missing = -len(integers_FGK) % OUTPUTS
+    q = torch.nn.functional.pad(integers_FGK, (0, 0, 0, 0, 0, missing)).to(torch.int8)
+    scales = torch.nn.functional.pad(scales_FG, (0, 0, 0, missing)).half()
+    q = q.unflatten(0, (-1, 2, 8)).permute(0, 3, 1, 2, 4)  # panel, group, half, output, depth
+    if bits == 8:
+        body = q.unflatten(-1, (8, 4)).transpose(-3, -2).flatten(2).contiguous().view(torch.uint8)
+    else:
+        chunks = (
+            (q + 8).to(torch.uint8).unflatten(-1, (4, 2, 4)).transpose(-4, -3)
+        )  # half, chunk, output, high, depth
+        body = (chunks[..., 0, :] | chunks[..., 1, :] << 4).flatten(2)
+    packed_scales = scales.unflatten(0, (-1, OUTPUTS)).transpose(1, 2).contiguous().view(torch.uint8)
+    return torch.cat((body, packed_scales), dim=-1)

@@ -1,0 +1,104 @@
+"""Packed weights: what the integers stand for, the C++ twin against the specification, what is refused."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shoestring.errors import CheckpointError
+from shoestring.kernels import packed
+from shoestring.kernels.packed import pack, pack_into, packed_shape, quantised, unpack
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing in PyTorch alone."""
+    monkeypatch.setattr(packed, "available", lambda: False)
+
+
+def weight(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.02
+
+
+def test_the_kernels_are_compiled_here() -> None:
+    assert packed.available(), "tests need a C++ compiler"
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("shape", [(16, 32), (40, 96), (3, 5, 64)])
+def test_unpacking_gives_the_integers_times_their_scales(bits: packed.Bits, shape: tuple[int, ...]) -> None:
+    w = weight(*shape)
+    stack = w if w.dim() == 3 else w[None]
+    integers, scales = zip(*(quantised(matrix, bits) for matrix in stack), strict=True)
+    expected = (torch.stack(integers) * torch.stack(scales).half().float()[..., None]).flatten(2)
+    got = unpack(pack(w, bits))
+    assert got.shape == stack.shape
+    assert torch.allclose(got, expected, atol=2e-4 if bits == 4 else 1e-6)  # two scales may be equally good
+    error = (got - stack).square().mean().sqrt() / stack.square().mean().sqrt()
+    assert error < (0.11 if bits == 4 else 0.008)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_pytorch_alone_packs_to_the_same_bytes(bits: packed.Bits, plain: None) -> None:
+    w = weight(48, 128, seed=3)
+    slow = pack(w, bits).blocks
+    fast = torch.empty_like(slow)
+    packed.call("pack_weights", bits, 48, 128, w, fast[0])
+    assert (slow != fast).float().mean() < 0.001  # where sums of squares differ in their last bit
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_zero_rows_and_zero_groups_stay_zero(bits: packed.Bits) -> None:
+    w = weight(17, 64)
+    w[3], w[5, :32] = 0, 0
+    got = unpack(pack(w, bits))[0]
+    assert got[3].abs().max() == 0
+    assert got[5, :32].abs().max() == 0
+    assert got[5, 32:].abs().max() > 0
+
+
+def test_four_bits_are_better_than_rounding_to_the_largest() -> None:
+    w = weight(64, 256)
+    groups = w.view(64, 8, 32)
+    largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
+    scale = largest / -8
+    rounded = ((groups / scale).round().clamp(-8, 7) * scale).view(64, 256)
+    assert (unpack(pack(w, 4))[0] - w).square().mean() < 0.9 * (rounded - w).square().mean()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 5e5])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_cannot_be_quantised_is_refused(
+    value: float, bits: packed.Bits, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "available", lambda: compiled)
+    w = weight(20, 64)
+    w[13, 40] = value
+    with pytest.raises(CheckpointError, match="cannot be quantised"):
+        pack(w, bits)
+
+
+def test_packing_into_a_slice_writes_nothing_else() -> None:
+    blocks = torch.full(packed_shape((3, 16, 32), 4), 77, dtype=torch.uint8)
+    pack_into(weight(16, 32), 4, blocks[1])
+    assert (blocks[0::2] == 77).all()
+    assert not (blocks[1] == 77).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bits=st.sampled_from([4, 8]),
+    outputs=st.integers(1, 50),
+    groups=st.integers(1, 4),
+    scale=st.floats(0.1, 1e3),
+    seed=st.integers(0, 100),
+)
+def test_every_weight_lies_within_half_a_step(
+    bits: packed.Bits, outputs: int, groups: int, scale: float, seed: int
+) -> None:
+    w = weight(outputs, groups * 32, seed=seed) * scale
+    error = (unpack(pack(w, bits))[0] - w).view(outputs, groups, 32).abs().amax(-1)
+    largest = w.view(outputs, groups, 32).abs().amax(-1)
+    # the search may cut off the largest values, which costs them up to two steps
+    assert (error <= largest * (0.25 if bits == 4 else 0.0045)).all()
