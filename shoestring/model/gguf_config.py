@@ -1,0 +1,144 @@
+"""ModelConfig to GGUF metadata, in llama.cpp's keys for llama, qwen2 and deepseek2.
+
+What llama.cpp would compute otherwise than this package is refused on the way out, with the reason.
+"""
+
+import logging
+from typing import Any
+
+from shoestring.errors import ConfigError
+from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig
+
+log = logging.getLogger(__name__)
+
+ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2"}
+GATING = {"softmax": 1, "sigmoid": 2}
+"""expert_gating_func, as llama.cpp counts it."""
+YARN_LOG_UNIT = 0.1
+"""llama.cpp's converter writes 0.1 mscale_all_dim into yarn_log_multiplier, and its loader divides by 0.1."""
+
+
+def write_config(config: ModelConfig) -> dict[str, Any]:
+    """The metadata of a model. Raises ConfigError for a shape that llama.cpp computes otherwise."""
+    arch = ARCHITECTURES[config.model_type]
+    if (arch == "deepseek2") != isinstance(config.attention, MLAConfig):
+        raise _refused("model_type", config.model_type, "only deepseek2 has latent attention")
+    values: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "rope.freq_base": config.rope.rope_theta,
+    }
+    if isinstance(config.attention, MLAConfig):
+        values |= _write_mla(config, config.attention) | _write_moe(config)
+    else:
+        values |= _write_gqa(config, config.attention)
+    values |= _write_rope(config)
+    return {"general.architecture": arch} | {f"{arch}.{name}": value for name, value in values.items()}
+
+
+def _write_mla(config: ModelConfig, mla: MLAConfig) -> dict[str, Any]:
+    if mla.attention_bias:
+        raise _refused("attention_bias", True, "its deepseek2 has no biases")
+    layers = config.num_hidden_layers
+    lite = layers in (26, 27) or (layers == 48 and config.vocab_size == 128256)
+    if lite and mla.q_lora_rank is not None:
+        raise _refused(
+            "q_lora_rank", mla.q_lora_rank, f"it takes every deepseek2 of {layers} layers for one without"
+        )
+    if config.rms_norm_eps != 1e-6:
+        log.warning("llama.cpp norms latents with rms_norm_eps %g, DeepSeek with 1e-6", config.rms_norm_eps)
+    return {
+        "attention.head_count_kv": 1,  # absorbed: all heads read one latent
+        "attention.q_lora_rank": mla.q_lora_rank or 0,
+        "attention.kv_lora_rank": mla.kv_lora_rank,
+        "attention.key_length": mla.kv_lora_rank + mla.qk_rope_head_dim,
+        "attention.value_length": mla.kv_lora_rank,
+        "attention.key_length_mla": mla.qk_head_dim,
+        "attention.value_length_mla": mla.v_head_dim,
+        "rope.dimension_count": mla.qk_rope_head_dim,
+    }
+
+
+def _write_moe(config: ModelConfig) -> dict[str, Any]:
+    moe = config.moe
+    if moe is None:  # llama.cpp wants the keys all the same
+        return {
+            "leading_dense_block_count": config.num_hidden_layers,
+            "expert_feed_forward_length": config.intermediate_size,
+            "expert_shared_count": 0,
+        }
+    if moe.n_shared_experts == 0:
+        raise _refused("n_shared_experts", 0, "its deepseek2 always has one")
+    if moe.moe_layer_freq != 1:
+        raise _refused("moe_layer_freq", moe.moe_layer_freq, "only leading layers may be dense")
+    values = {
+        "leading_dense_block_count": moe.first_k_dense_replace,
+        "expert_feed_forward_length": moe.moe_intermediate_size,
+        "expert_shared_count": moe.n_shared_experts,
+        "expert_count": moe.n_routed_experts,
+        "expert_used_count": moe.num_experts_per_tok,
+        "expert_gating_func": GATING[moe.scoring_func],
+        "expert_weights_scale": moe.routed_scaling_factor,
+        "expert_weights_norm": moe.norm_topk_prob,
+    }
+    if moe.topk_method == "greedy" or moe.topk_group == moe.n_group:
+        return values  # every group may be chosen from
+    if moe.topk_method == "group_limited_greedy":
+        log.warning("llama.cpp ranks groups by two experts, DeepSeek-V2 by one: answers may differ")
+    return values | {"expert_group_count": moe.n_group, "expert_group_used_count": moe.topk_group}
+
+
+def _write_gqa(config: ModelConfig, gqa: GQAConfig) -> dict[str, Any]:
+    if config.moe is not None:
+        raise _refused("n_routed_experts", config.moe.n_routed_experts, "experts need latent attention here")
+    if config.rope.interleave:
+        raise _refused("rope.interleave", True, f"{config.model_type} rotates halves")
+    if config.model_type == "qwen2":
+        if gqa.head_dim * config.num_attention_heads != config.hidden_size:
+            raise _refused("head_dim", gqa.head_dim, "qwen2's heads fill hidden_size exactly")
+        if gqa.o_bias:
+            raise _refused("o_bias", True, "qwen2 has none")
+    return {
+        "attention.head_count_kv": gqa.num_key_value_heads,
+        "attention.key_length": gqa.head_dim,
+        "attention.value_length": gqa.head_dim,
+        "rope.dimension_count": gqa.head_dim,
+    }
+
+
+def _write_rope(config: ModelConfig) -> dict[str, Any]:
+    rope, deepseek = config.rope, isinstance(config.attention, MLAConfig)
+    if rope.rope_type == "default":
+        return {}
+    if rope.rope_type == "llama3":
+        if config.model_type != "llama":
+            raise _refused("rope_type", "llama3", "only its llama reads frequency factors")
+        return {"rope.scaling.original_context_length": rope.original_max_position_embeddings}
+    if rope.rope_type == "linear":
+        if deepseek:
+            raise _refused("rope_type", "linear", "its deepseek2 scales the logits as for yarn")
+        return {"rope.scaling.type": "linear", "rope.scaling.factor": rope.factor}
+    # deepseek2 always takes both mscales as one, the other architectures both as absent.
+    if rope.mscale != rope.mscale_all_dim or bool(rope.mscale) != deepseek:
+        raise _refused(
+            "mscale", rope.mscale, "DeepSeek's must equal mscale_all_dim, and other models have none"
+        )
+    values: dict[str, Any] = {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": rope.factor,
+        "rope.scaling.original_context_length": rope.original_max_position_embeddings,
+        "rope.scaling.yarn_beta_fast": rope.beta_fast,
+        "rope.scaling.yarn_beta_slow": rope.beta_slow,
+    }
+    if rope.mscale_all_dim:
+        values["rope.scaling.yarn_log_multiplier"] = YARN_LOG_UNIT * rope.mscale_all_dim
+    return values
+
+
+def _refused(name: str, value: object, why: str) -> ConfigError:
+    return ConfigError(f"{name} = {value} cannot be exported to GGUF: llama.cpp cannot compute it, {why}")
