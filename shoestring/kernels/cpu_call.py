@@ -1,7 +1,8 @@
 """Call the compiled CPU kernels: tensors pass as pointers, numbers as int64 or float."""
 
 import ctypes
-from typing import Any
+from collections.abc import Callable
+from functools import cache
 
 from torch import Tensor
 
@@ -11,16 +12,20 @@ from shoestring.kernels.cpu_build import library
 def call(name: str, *arguments: Tensor | int | float | None) -> int:
     """Call a C function of the library with tensors that are contiguous (or whose strides are passed too).
 
-    Returns its int64, which means nothing when the function returns nothing.
+    A float is a Python float, everything else that is no tensor an int or None (a null pointer). Returns the
+    function's int64, which means nothing when it returns nothing.
     """
-    function = getattr(library(), name)
+    values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    return _function(name, tuple(map(type, values)))(*values)
+
+
+C_TYPES = {int: ctypes.c_int64, float: ctypes.c_float, type(None): ctypes.c_void_p}
+
+
+@cache
+def _function(name: str, types: tuple[type, ...]) -> Callable[..., int]:
+    """The C function for arguments of these Python types; pointers are 64 bits wide, as int64 is."""
+    function = library()[name]  # a new object each time, unlike getattr
     function.restype = ctypes.c_int64
-    return function(*(_c_value(argument) for argument in arguments))
-
-
-def _c_value(value: Tensor | int | float | None) -> Any:
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if isinstance(value, float):
-        return ctypes.c_float(value)
-    return ctypes.c_void_p(None) if value is None else ctypes.c_int64(value)
+    function.argtypes = [C_TYPES[kind] for kind in types]
+    return function

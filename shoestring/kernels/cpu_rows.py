@@ -9,6 +9,23 @@ from shoestring.kernels.packed import Packed
 DTYPES = (torch.float32, torch.bfloat16)
 
 
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """See reference.rms_norm; without what a gradient would need."""
+    x, weight, y = x.contiguous(), weight.float().contiguous(), torch.empty(x.shape)
+    width = x.shape[-1]
+    rows = x.numel() // width
+    call("rms_norm_forward", rows, width, float(eps), x, weight, y, torch.empty(rows))
+    return y
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """See reference.swiglu."""
+    gate, up, y = gate.contiguous(), up.contiguous(), torch.empty(gate.shape)
+    width = gate.shape[-1]
+    call("swiglu_forward", gate.numel() // width, width, width, gate, up, y)
+    return y
+
+
 def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
     """See reference.linear; weights in float32 or bfloat16, as they lie."""
     weight = weight_FD if weight_FD.dtype in DTYPES else weight_FD.float()

@@ -39,7 +39,7 @@ class Router(nn.Module):
     def forward(self, x_ND: Tensor) -> Routing:
         moe = self.moe
         logits_NE = kernels.linear(x_ND.float(), self.weight.float())
-        scores_NE = logits_NE.softmax(-1) if moe.scoring_func == "softmax" else logits_NE.sigmoid()
+        scores_NE = logits_NE.softmax(-1) if moe.scoring_func == "softmax" else sigmoid(logits_NE)
         experts_NK = self._choose(scores_NE.detach())
         weights_NK = scores_NE.gather(1, experts_NK)
         if moe.norm_topk_prob:
@@ -62,6 +62,11 @@ class Router(nn.Module):
             # V3's biased scores may be negative, so what is not allowed must lose to every number.
             choice_NE = grouped.masked_fill(~allowed[..., None], float("-inf") if biased else 0.0).flatten(1)
         return choice_NE.topk(moe.num_experts_per_tok, dim=-1, sorted=False).indices
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """The logistic function. Without gradients in float64: PyTorch's float32 rounds differently at a row's end."""
+    return x.sigmoid() if torch.is_grad_enabled() else x.double().sigmoid().float()
 
 
 class Experts(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from shoestring import kernels
 from shoestring.kernels.packed import GROUP, OUTPUTS, Bits, Packed, pack_into, packed_shape, unpack
 from shoestring.model.attention import UpProjection
-from shoestring.model.layers import Linear
+from shoestring.model.layers import MLP, Linear
 from shoestring.model.moe import Experts, Routing
 from shoestring.model.transformer import Transformer
 from shoestring.model.weight_names import Sink
@@ -29,6 +29,32 @@ class PackedLinear(nn.Module):
         return {"weight": RowSink(self.shape, self.bits, self.blocks[0])}
 
 
+class PackedMLP(nn.Module):
+    """Dense SwiGLU feed-forward on packed weights: one expert that every token visits."""
+
+    gate_up_blocks: Tensor
+    down_blocks: Tensor
+
+    def __init__(self, mlp: MLP, bits: Bits) -> None:
+        super().__init__()
+        self.bits, self.hidden_size, self.width = bits, mlp.down_proj.out_features, mlp.down_proj.in_features
+        self.register_buffer("gate_up_blocks", _empty((2 * self.width, self.hidden_size), bits))
+        self.register_buffer("down_blocks", _empty((self.hidden_size, self.width), bits))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_ND = x.reshape(-1, self.hidden_size)
+        gate_up = Packed(self.bits, 2 * self.width, self.gate_up_blocks)
+        down = Packed(self.bits, self.hidden_size, self.down_blocks)
+        chosen = torch.zeros(len(x_ND), 1, dtype=torch.int64, device=x.device)
+        weights = torch.ones(len(x_ND), 1, device=x.device)
+        return kernels.packed_experts(x_ND, chosen, weights, gate_up, down).view_as(x)
+
+    def sinks(self) -> dict[str, Sink]:
+        return _feed_forward_sinks(
+            self.gate_up_blocks[0], self.down_blocks[0], self.bits, self.width, self.hidden_size
+        )
+
+
 class PackedExperts(nn.Module):
     """Experts on packed weights: what stays of a layer's routed experts is one block per matrix, stacked."""
 
@@ -48,14 +74,11 @@ class PackedExperts(nn.Module):
         return kernels.packed_experts(x_ND, routing.experts_NK, routing.weights_NK, gate_up, down)
 
     def sinks(self) -> dict[str, Sink]:
-        into, out = (self.width, self.hidden_size), (self.hidden_size, self.width)
-        sinks: dict[str, Sink] = {}
-        for expert, (gate_up, down) in enumerate(zip(self.gate_up_blocks, self.down_blocks, strict=True)):
-            gate, up = gate_up.chunk(2)  # whole panels: `packable` sees to it
-            sinks[f"{expert}.gate_proj.weight"] = RowSink(into, self.bits, gate)
-            sinks[f"{expert}.up_proj.weight"] = RowSink(into, self.bits, up)
-            sinks[f"{expert}.down_proj.weight"] = RowSink(out, self.bits, down)
-        return sinks
+        return {
+            f"{expert}.{name}": sink
+            for expert, pair in enumerate(zip(self.gate_up_blocks, self.down_blocks, strict=True))
+            for name, sink in _feed_forward_sinks(*pair, self.bits, self.width, self.hidden_size).items()
+        }
 
 
 class PackedUpProjection(nn.Module):
@@ -123,6 +146,19 @@ class HeadSink:
             pack_into(up_value_VC, p.bits, p.value_blocks[index])
 
 
+def _feed_forward_sinks(
+    gate_up: Tensor, down: Tensor, bits: Bits, width: int, hidden_size: int
+) -> dict[str, Sink]:
+    """Of one feed-forward's three matrices; gate and up are whole panels, since groups divide `width`."""
+    gate, up = gate_up.chunk(2)
+    into, out = (width, hidden_size), (hidden_size, width)
+    return {
+        "gate_proj.weight": RowSink(into, bits, gate),
+        "up_proj.weight": RowSink(into, bits, up),
+        "down_proj.weight": RowSink(out, bits, down),
+    }
+
+
 def _empty(shape: tuple[int, ...], bits: Bits) -> Tensor:
     return torch.empty(packed_shape(shape, bits), dtype=torch.uint8)
 
@@ -146,6 +182,8 @@ def _packed_twin(module: nn.Module, bits: Bits) -> nn.Module | None:
     """The packed form of one module; None for what stays."""
     if isinstance(module, UpProjection):
         return PackedUpProjection(module, bits) if _divides(module.nope, module.in_features) else None
+    if isinstance(module, MLP) and _divides(module.down_proj.in_features, module.down_proj.out_features):
+        return PackedMLP(module, bits)
     if isinstance(module, Linear):
         shape = (module.out_features, module.in_features)
         return PackedLinear(shape, bits, module.bias) if _divides(module.in_features) else None

@@ -1,5 +1,6 @@
 """Quantised models: pack a checkpoint while it is read, write the packed one, map it, choose what fits."""
 
+import contextlib
 import json
 import mmap
 from collections.abc import Callable
@@ -29,6 +30,8 @@ BITS: dict[Quantisation, Bits] = {"int8": 8, "int4": 4}
 METHOD = "shoestring"
 """`quant_method` in config.json of a packed checkpoint; no other program reads its blocks."""
 ROWS_AT_ONCE = 4096
+MADV_POPULATE_READ = 22
+"""Map all pages of a file now; Python's mmap has no name for it yet."""
 RESERVE_BYTES = 700_000_000
 """Python, PyTorch and the activations of one step, beside weights and cache."""
 
@@ -171,6 +174,8 @@ def _map(folder: Path, quantisation: Quantisation, compute_dtype: torch.dtype) -
         if info.path not in maps:
             with info.path.open("rb") as file:
                 maps[info.path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            with contextlib.suppress(OSError):  # Linux before 5.14 maps each page when it is first read
+                maps[info.path].madvise(MADV_POPULATE_READ)
         _place(model, name, _view(maps[info.path], info))
     return model.eval()
 

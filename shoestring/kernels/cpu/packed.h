@@ -67,6 +67,12 @@ inline void quantise_row(const float* x, const Acts<Format>& to, int64_t row) {
   for (int64_t g = 0; g < to.groups(); g++) quantise_group(x + g * GROUP, to, row, g);
 }
 
+constexpr int AHEAD = 2048;  // bytes: with few rows a product is as fast as memory, if memory is asked in time
+
+inline void fetch_ahead(const uint8_t* p, int bytes) {
+  for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + AHEAD + i, _MM_HINT_T0);
+}
+
 // Keeps a running sum where it is: without this the compiler collects the products first, and spills them all.
 inline void hold(__m256i& x) { asm("" : "+x"(x)); }
 
@@ -110,9 +116,9 @@ inline __m256i broadcast4(const int16_t* p) {
 }
 inline __m256 halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 
-// out (R, 16): R rows times one panel. rows: which rows of the activations.
+// out (R, 16): R rows times one panel. rows: which rows of the activations. first: the panel comes from memory.
 template <int R>
-inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const int32_t* rows, float* out) {
+inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const int32_t* rows, bool first, float* out) {
   const __m256i low = _mm256_set1_epi8(15);
   const int64_t groups = acts.groups();
   const int8_t* a[R];
@@ -120,6 +126,7 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const
   __m256 total[R][2];
   for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm256_setzero_ps();
   for (int64_t g = 0; g < groups; g++, panel += Packed4::BLOCK) {
+    if (first) fetch_ahead(panel, Packed4::BLOCK);
     __m256i sum[R][2];
     for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
 #pragma GCC unroll 4
@@ -155,7 +162,7 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const
 }
 
 template <int R>
-inline void panel_product(const uint8_t* panel, const Acts<Packed8>& acts, const int32_t* rows, float* out) {
+inline void panel_product(const uint8_t* panel, const Acts<Packed8>& acts, const int32_t* rows, bool first, float* out) {
   const int64_t groups = acts.groups();
   const int16_t* a[R];
   for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * acts.depth;
@@ -164,6 +171,7 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed8>& acts, const
   for (int64_t g = 0; g < groups; g++, panel += Packed8::BLOCK)
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
+      if (first) fetch_ahead(panel + h * Packed8::BLOCK / 2, Packed8::BLOCK / 2);
       __m256i sum[R][2];
       for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
 #pragma GCC unroll 8
@@ -194,13 +202,13 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed8>& acts, const
 template <class Format>
 inline void panel_rows(const uint8_t* panel, const Acts<Format>& acts, const int32_t* rows, int64_t count, float* out) {
   int64_t i = 0;
-  for (; i + 6 <= count; i += 6) panel_product<6>(panel, acts, rows + i, out + i * OUTS);
+  for (; i + 6 <= count; i += 6) panel_product<6>(panel, acts, rows + i, i == 0, out + i * OUTS);
   switch (count - i) {
-    case 5: return panel_product<5>(panel, acts, rows + i, out + i * OUTS);
-    case 4: return panel_product<4>(panel, acts, rows + i, out + i * OUTS);
-    case 3: return panel_product<3>(panel, acts, rows + i, out + i * OUTS);
-    case 2: return panel_product<2>(panel, acts, rows + i, out + i * OUTS);
-    case 1: return panel_product<1>(panel, acts, rows + i, out + i * OUTS);
+    case 5: return panel_product<5>(panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 4: return panel_product<4>(panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 3: return panel_product<3>(panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 2: return panel_product<2>(panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 1: return panel_product<1>(panel, acts, rows + i, i == 0, out + i * OUTS);
   }
 }
 #endif

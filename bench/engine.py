@@ -1,0 +1,325 @@
+"""Our engine beside llama.cpp and transformers: prompts, one stream, sixteen streams, same weights, same run.
+
+    python bench/engine.py [--json FILE] [--folder DIR] [--rounds 3] [--only ours,llama.cpp,transformers]
+
+Makes (once, in --folder) a DeepSeek-V2-Lite-shaped checkpoint of 6 layers and 3.15B random weights in bfloat16, exports it to
+GGUF for llama.cpp, and packs it for ours. Every measurement is a process of its own, in turn; a figure is the best
+of `rounds`. Prompts are random ids; decoding is greedy. Needs 20 GB of disk, 14 GB of memory, and
+`pip install llama-cpp-python transformers` for the competitors. Exit code 3 when a target is missed.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROMPT, START, STREAMS = 512, 16, 16
+"""Tokens of the long prompt, tokens that a decoding stream starts with, streams at once."""
+ENGINES = {
+    "transformers": ("f32",),
+    "llama.cpp": ("q8_0", "q4_0"),
+    "ours": ("int8", "int4"),
+}
+PAIRS = {"int8": "q8_0", "int4": "q4_0"}
+TARGETS = {"prompt": 4.0, "stream1": 1.3, "stream16": 2.0}
+
+
+def config():
+    """The shape: V2-Lite's with 6 layers, q rank 1536 and 32,000 words."""
+    from dataclasses import replace
+
+    from shoestring.model.presets import PRESETS
+
+    lite = PRESETS["deepseek-v2-lite"]
+    attention = replace(lite.attention, q_lora_rank=1536)
+    return replace(
+        lite, num_hidden_layers=6, vocab_size=32000, attention=attention, bos_token_id=0, eos_token_id=1
+    )
+
+
+def prepare(folder):
+    """The checkpoint and its GGUF and packed forms, each made if it is not there."""
+    import torch
+
+    from shoestring.model.folder import save_model
+    from shoestring.model.gguf_export import export_gguf
+    from shoestring.model.quantise import quantise_folder
+    from shoestring.model.transformer import Transformer
+
+    source = folder / "hf"
+    if not (source / "config.json").exists():
+        print("making the checkpoint", flush=True)
+        with torch.device("meta"):
+            model = Transformer(config()).bfloat16()
+        model = model.to_empty(device="cpu")
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(0, 0.02, generator=generator)
+                else:
+                    parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+        save_model(model, source, dtype=torch.bfloat16)
+        del model
+    for kind in ENGINES["llama.cpp"]:
+        if not (folder / f"{kind}.gguf").exists():
+            print("exporting", kind, flush=True)
+            export_gguf(source, folder / f"{kind}.gguf", kind)
+    for kind in ENGINES["ours"]:
+        if not (folder / kind / "config.json").exists():
+            print("packing", kind, flush=True)
+            quantise_folder(source, folder / kind, kind)
+
+
+def prompts(count, length):
+    import random
+
+    return [[random.Random(seed).randrange(2, 32000) for _ in range(length)] for seed in range(count)]
+
+
+class Ours:
+    def __init__(self, folder, kind):
+        from shoestring.engine.engine import Engine, EngineSettings
+        from shoestring.model.quantise import load_for_inference
+
+        settings = EngineSettings(
+            max_sequences=STREAMS,
+            max_batch_tokens=PROMPT,
+            max_model_len=1024,
+            prefix_sharing=False,
+            speculation="off",
+        )
+        self.engine = Engine(load_for_inference(folder / kind), None, settings)
+        self.count = 0
+
+    def run(self, batch, steps):
+        """Seconds of each step: the prompts' first, then one per token of every stream."""
+        from shoestring.engine.request import Request, SamplingParams
+
+        params = SamplingParams(temperature=0, max_tokens=steps + 1, ignore_eos=True)
+        for ids in batch:
+            self.count += 1
+            request = Request(request_id=str(self.count), prompt_token_ids=ids, sampling_params=params)
+            self.engine.add_request(request)
+        times = []
+        while self.engine.has_unfinished():
+            begin = time.perf_counter()
+            self.engine.step()
+            times.append(time.perf_counter() - begin)
+        return times
+
+
+class LlamaCpp:
+    def __init__(self, folder, kind):
+        import os
+
+        import llama_cpp as library
+
+        self.library = library
+        self.silent = library.llama_log_callback(lambda *_: None)  # kept: the library calls it for ever
+        library.llama_log_set(self.silent, None)
+        library.llama_backend_init()
+        self.model = library.llama_model_load_from_file(
+            str(folder / f"{kind}.gguf").encode(), library.llama_model_default_params()
+        )
+        params = library.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = (
+            1024 * STREAMS,
+            PROMPT,
+            PROMPT,
+            STREAMS,
+        )
+        params.n_threads = params.n_threads_batch = os.cpu_count()
+        self.context = library.llama_init_from_model(self.model, params)
+        self.batch = library.llama_batch_init(PROMPT, 0, STREAMS)
+
+    def decode(self, rows):
+        """One call with rows (token, position, sequence, wanted); the wanted rows' likeliest tokens."""
+        import numpy as np
+
+        batch = self.batch
+        batch.n_tokens = len(rows)
+        for i, (token, position, sequence, wanted) in enumerate(rows):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
+            batch.seq_id[i][0], batch.logits[i] = sequence, wanted
+        assert self.library.llama_decode(self.context, batch) == 0
+        chosen = []
+        for i, (*_, wanted) in enumerate(rows):
+            if wanted:
+                logits = self.library.llama_get_logits_ith(self.context, i)
+                chosen.append(int(np.ctypeslib.as_array(logits, (32000,)).argmax()))
+        return chosen
+
+    def run(self, batch, steps):
+        library = self.library
+        library.llama_memory_clear(library.llama_get_memory(self.context), True)
+        rows = [(t, p, s, p == len(ids) - 1) for s, ids in enumerate(batch) for p, t in enumerate(ids)]
+        begin = time.perf_counter()
+        tokens = self.decode(rows)
+        times = [time.perf_counter() - begin]
+        for step in range(steps):
+            begin = time.perf_counter()
+            tokens = self.decode([(t, len(batch[0]) + step, s, True) for s, t in enumerate(tokens)])
+            times.append(time.perf_counter() - begin)
+        return times
+
+
+class Transformers:
+    def __init__(self, folder, kind):
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_pretrained(folder / "hf", dtype=torch.float32).eval()
+
+    def run(self, batch, steps):
+        import torch
+
+        times, past = [], None
+        ids = torch.tensor(batch)
+        with torch.inference_mode():
+            for _ in range(steps + 1):
+                begin = time.perf_counter()
+                out = self.model(ids, past_key_values=past, use_cache=True, logits_to_keep=1)
+                past, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
+                times.append(time.perf_counter() - begin)
+        return times
+
+
+def measure(folder, engine, kind, steps):
+    """One engine's row."""
+    made = {"ours": Ours, "llama.cpp": LlamaCpp, "transformers": Transformers}[engine](folder, kind)
+    made.run(prompts(1, START), 2)
+    decode = {}
+    for streams in (1, STREAMS) if engine != "transformers" else (1,):
+        times = sorted(made.run(prompts(streams, START), steps)[1:])
+        decode[streams] = streams / times[len(times) // 2]
+    return {
+        "engine": engine,
+        "weights": kind,
+        "prompt_tokens_per_s": PROMPT / made.run(prompts(1, PROMPT), 0)[0],
+        "stream1_tokens_per_s": decode[1],
+        "stream16_tokens_per_s": decode.get(STREAMS),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def limits():
+    """What the machine does at best, as a row of its own."""
+    from shoestring.device import choose
+    from shoestring.engine.measure import measure_limits
+
+    best = measure_limits(choose("cpu"))
+    return {
+        "engine": "machine",
+        "weights": "limit",
+        "read_bytes_per_s": best.read_bytes_per_s,
+        "float32_flops_per_s": best.float_flops_per_s,
+        "int8_ops_per_s": best.int8_ops_per_s,
+    }
+
+
+def child(folder, engine, kind, steps):
+    command = [
+        sys.executable,
+        __file__,
+        "--folder",
+        str(folder),
+        "--child",
+        engine,
+        kind,
+        "--steps",
+        str(steps),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.decode().splitlines()[-1])
+
+
+def best_of(rows):
+    """Rates: the best of several runs; memory: the largest."""
+    merged = dict(rows[0])
+    for name in merged:
+        values = [row[name] for row in rows if row[name] is not None]
+        if name.endswith("_per_s") or name == "peak_memory_bytes":
+            merged[name] = max(values, default=None)
+    return merged
+
+
+def judge(rows):
+    """Each target: what it compares, the ratio, what was asked."""
+    table = {(row["engine"], row["weights"]): row for row in rows}
+    theirs = {kind: table.get(("llama.cpp", kind)) for kind in ENGINES["llama.cpp"]}
+    ours = {kind: table.get(("ours", kind)) for kind in ENGINES["ours"]}
+    found = []
+    if all(theirs.values()) and all(ours.values()):
+        prompt = [max(row["prompt_tokens_per_s"] for row in side.values()) for side in (ours, theirs)]
+        found.append(
+            ("prompt of 512, ours over the better llama.cpp", prompt[0] / prompt[1], TARGETS["prompt"])
+        )
+    for kind, other in PAIRS.items():
+        for name in ("stream1", "stream16"):
+            if ours[kind] and theirs[other]:
+                key = f"{name}_tokens_per_s"
+                found.append(
+                    (f"{name}, {kind} over {other}", ours[kind][key] / theirs[other][key], TARGETS[name])
+                )
+    return found
+
+
+def show(rows, judged):
+    print(
+        f"\n{'engine':14}{'weights':10}{'prompt/s':>10}{'1 stream/s':>12}{'16 streams/s':>14}{'memory GB':>11}"
+    )
+    for row in rows:
+        if row["engine"] == "machine":
+            rates = [row[name] or 0 for name in ("read_bytes_per_s", "float32_flops_per_s", "int8_ops_per_s")]
+            print(
+                "machine: memory {:.1f} GB/s, float32 {:.0f} GFLOP/s, oneDNN int8 {:.0f} GOP/s".format(
+                    *(r / 1e9 for r in rates)
+                )
+            )
+            continue
+        sixteen = row["stream16_tokens_per_s"]
+        print(
+            f"{row['engine']:14}{row['weights']:10}{row['prompt_tokens_per_s']:10.1f}{row['stream1_tokens_per_s']:12.1f}"
+            f"{sixteen if sixteen is None else round(sixteen, 1)!s:>14}{row['peak_memory_bytes'] / 1e9:11.1f}"
+        )
+    for what, ratio, target in judged:
+        print(f"{what}: {ratio:.2f}x, target {target}x: {'met' if ratio >= target else 'MISSED'}")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("runs/bench-engine"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--only", default=",".join(ENGINES))
+    parser.add_argument("--child", nargs=2)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(arguments.folder, *arguments.child, arguments.steps)))
+        return 0
+    prepare(arguments.folder)
+    wanted = [(e, kind) for e in arguments.only.split(",") for kind in ENGINES[e]]
+    measured = {pair: [] for pair in wanted}
+    for _ in range(arguments.rounds):
+        for engine, kind in wanted:
+            if engine == "transformers" and measured[engine, kind]:
+                continue  # its one run takes a minute and is far from the others
+            measured[engine, kind].append(child(arguments.folder, engine, kind, arguments.steps))
+            print(json.dumps(measured[engine, kind][-1]), flush=True)
+    rows = [best_of(runs) for runs in measured.values()] + [limits()]
+    judged = judge(rows)
+    show(rows, judged)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0 if all(ratio >= target for _, ratio, target in judged) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Serving many requests at once: scheduling, paged cache, sampling, speculation, constrained output."""

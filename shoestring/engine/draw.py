@@ -1,0 +1,71 @@
+"""Logits -> the distribution that is left, and one token of it by one uniform number: pure functions."""
+
+import hashlib
+import struct
+
+import torch
+from torch import Tensor
+
+NUCLEUS_CANDIDATES = 1024
+"""top_p looks among this many tokens first; sorting a whole vocabulary costs a hundred times more."""
+
+
+def uniform(seed: int, index: int) -> float:
+    """The number in [0, 1) that chooses token `index` of a request with this seed: a hash of both."""
+    words = struct.pack("<QQ", seed & (2**64 - 1), index)
+    return (int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little") >> 11) * 2.0**-53
+
+
+def penalise(logits_NW: Tensor, counts_NW: Tensor, prompt_NW: Tensor, penalties_N3: Tensor) -> Tensor:
+    """Repetition (over prompt and output), frequency and presence (over the output) penalties, in that order.
+
+    counts are how often each token is in the output, prompt whether it is in the prompt; penalties_N3 are
+    repetition, frequency and presence (Keskar et al., arXiv 1909.05858, section 4.1; OpenAI's definition).
+    """
+    repetition, frequency, presence = penalties_N3[:, :, None].unbind(1)
+    seen_NW = (counts_NW > 0) | prompt_NW
+    changed = torch.where(logits_NW > 0, logits_NW / repetition, logits_NW * repetition)
+    return torch.where(seen_NW, changed, logits_NW) - frequency * counts_NW - presence * (counts_NW > 0)
+
+
+def keep_top_k(logits_NW: Tensor, top_k_N: Tensor) -> Tensor:
+    """-inf below each row's k-th largest logit; equals of the k-th stay. k = 0 keeps all."""
+    width = logits_NW.shape[1]
+    limits_N = torch.where(top_k_N > 0, top_k_N, width).clamp(max=width)
+    bounded = limits_N < width
+    if not bounded.any():
+        return logits_NW
+    largest_NK = logits_NW.topk(int(limits_N[bounded].max()), dim=-1).values
+    place_N1 = (limits_N - 1).clamp(max=largest_NK.shape[1] - 1)[:, None]
+    least_N1 = largest_NK.gather(1, place_N1).masked_fill(~bounded[:, None], float("-inf"))
+    return logits_NW.masked_fill(logits_NW < least_N1, float("-inf"))
+
+
+def keep_top_p(probability_NW: Tensor, top_p_N: Tensor) -> Tensor:
+    """Zero outside the fewest likeliest tokens that together reach top_p; equals of the last one stay."""
+    width = probability_NW.shape[1]
+    mass_N = top_p_N * probability_NW.sum(-1)
+    for candidates in (min(NUCLEUS_CANDIDATES, width), width):
+        largest_NK = probability_NW.topk(candidates, dim=-1).values
+        before_NK = largest_NK.cumsum(-1) - largest_NK
+        kept_N = (before_NK < mass_N[:, None]).sum(-1).clamp(min=1)
+        if candidates == width or not ((kept_N == candidates) & (top_p_N < 1)).any():
+            break
+    least_N1 = largest_NK.gather(1, kept_N[:, None] - 1)
+    least_N1 = least_N1.masked_fill((top_p_N >= 1)[:, None], 0.0)
+    return probability_NW.masked_fill(probability_NW < least_N1, 0.0)
+
+
+def keep_min_p(probability_NW: Tensor, min_p_N: Tensor) -> Tensor:
+    """Zero below min_p times the likeliest token's probability (arXiv 2407.01082)."""
+    least_N1 = min_p_N[:, None] * probability_NW.amax(-1, keepdim=True)
+    return probability_NW.masked_fill(probability_NW < least_N1, 0.0)
+
+
+def pick(probability_NW: Tensor, uniform_N: Tensor) -> Tensor:
+    """Inverse of the cumulated probabilities (float64, not necessarily of sum 1) in vocabulary order."""
+    cumulated_NW = probability_NW.cumsum(-1)
+    total_N = cumulated_NW[:, -1]
+    below_total = torch.nextafter(total_N, torch.zeros_like(total_N))
+    target_N = torch.minimum(uniform_N * total_N, below_total)  # so that some cumulated value is larger
+    return torch.searchsorted(cumulated_NW, target_N[:, None], right=True)[:, 0]

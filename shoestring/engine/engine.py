@@ -1,0 +1,230 @@
+"""The engine: add requests, and each step schedules, runs, samples and commits a batch of them."""
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
+from shoestring.engine.output import Completion, RequestState
+from shoestring.engine.paged_cache import PagedCache, cache_specs
+from shoestring.engine.pages import PagePool, pages_for
+from shoestring.engine.request import Request, RequestOutput, SamplingParams
+from shoestring.engine.runner import Runner
+from shoestring.engine.sampler import Sampled, Sampler
+from shoestring.engine.scheduler import Batch, Scheduler
+from shoestring.engine.sequence import Sequence
+from shoestring.engine.settings import (
+    EngineCounters,
+    EngineSettings,
+    check_request,
+    check_settings,
+    eos_ids,
+    plan_cache,
+)
+from shoestring.engine.speculate import MTPDrafter, PromptLookup
+from shoestring.errors import ConfigError
+from shoestring.model.transformer import Transformer
+from shoestring.tokenizer.bpe import Tokenizer
+
+if TYPE_CHECKING:
+    from shoestring.engine.constrain import GrammarCache, Matcher
+
+__all__ = ["Engine", "EngineCounters", "EngineSettings"]
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Many requests at once on one model. Not thread-safe: one thread calls all of it."""
+
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer | None = None, settings: EngineSettings | None = None
+    ) -> None:
+        """Raises ConfigError when the settings do not fit the model or the memory."""
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings or EngineSettings()
+        check_settings(self.settings, model.config)
+        self.eos_ids = eos_ids(model.config, tokenizer)
+        dtype, device = model.compute_dtype, model.device
+        plan = plan_cache(model.config, self.settings, dtype=dtype, device=device)
+        self.max_model_len = plan.max_model_len
+        specs = cache_specs(model.config, plan.num_layers)
+        cache = PagedCache(specs, num_pages=plan.num_pages, dtype=dtype, device=device)
+        sequences = self.settings.max_sequences
+        self.scheduler = Scheduler(
+            PagePool(plan.num_pages),
+            max_sequences=sequences,
+            max_batch_tokens=self.settings.max_batch_tokens,
+            prefix_sharing=self.settings.prefix_sharing,
+        )
+        max_pages = pages_for(plan.max_model_len)
+        self.runner = Runner(model, cache, max_sequences=sequences, max_pages=max_pages)
+        self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
+        self.speculation = self._speculation(plan.speculation)
+        self._requests: dict[str, RequestState] = {}
+        self._completions: dict[Sequence, Completion] = {}
+        self._news: dict[str, RequestState] = {}
+        self._counters = EngineCounters(pages_total=plan.num_pages)
+        self._grammars: GrammarCache | None = None
+
+    def add_request(self, request: Request) -> None:
+        """Queue a request; raises ConfigError for one that cannot be served, and takes nothing of it."""
+        if request.request_id in self._requests:
+            raise ConfigError(f"request_id {request.request_id!r} is still in use by an unfinished request")
+        max_length = check_request(request, self.model.config, self.max_model_len, self.tokenizer)
+        matchers = self._matchers(request.sampling_params)
+        sequences: list[Sequence] = []
+        for index in range(request.sampling_params.n):
+            leader = sequences[0] if index else None
+            sequences.append(Sequence.start(request, index, max_length, leader))
+        completions = [Completion(sequence, self.tokenizer, self.eos_ids) for sequence in sequences]
+        self._requests[request.request_id] = RequestState(request, completions)
+        for completion in completions:
+            self._completions[completion.sequence] = completion
+            self.scheduler.add(completion.sequence)
+        self.sampler.matchers.update(zip(sequences, matchers, strict=False))
+        self._counters.requests += 1
+
+    @torch.inference_mode()
+    def step(self) -> list[RequestOutput]:
+        """Run one batch; the outputs of the requests that have news, finished ones for the last time."""
+        begin = time.perf_counter()
+        batch = self.scheduler.next_batch()
+        if batch.scheduled:
+            result = self.runner.run(batch)
+            accepted = self._accept(batch, self.sampler.sample(result.logits_NW, batch))
+            self.scheduler.commit(batch, accepted)
+            self._retire(batch)
+            self._speculate(batch, result.hidden_ND, accepted, time.perf_counter() - begin)
+            self._counters.steps += 1
+        outputs = self._report()
+        self._counters.busy_s += time.perf_counter() - begin
+        return outputs
+
+    def abort(self, request_id: str) -> None:
+        """Stop a request and free its pages now; the next step reports it, finished with "abort".
+
+        A request that is unknown or already finished stays as it is.
+        """
+        state = self._requests.get(request_id)
+        if state is None or state.finished:
+            return
+        for completion in state.completions:
+            if completion.finish_reason is None:
+                completion.finish("abort")
+                self._remove(completion.sequence)
+        self._counters.aborted += 1
+        self._news[request_id] = state
+
+    def has_unfinished(self) -> bool:
+        """Whether step() has anything to do or to report."""
+        return bool(self._requests)
+
+    def weights_changed(self) -> None:
+        """Forget every cache entry: it was made by other weights. Unfinished requests are computed anew."""
+        self.scheduler.restart()
+
+    @property
+    def counters(self) -> EngineCounters:
+        """A copy of the figures as they are now."""
+        done, scheduler = self._counters, self.scheduler
+        return replace(
+            done,
+            prompt_tokens=scheduler.counters.prompt_tokens,
+            cached_tokens=scheduler.counters.cached_tokens,
+            computed_tokens=scheduler.counters.computed_tokens,
+            preemptions=scheduler.counters.preemptions,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            pages_used=scheduler.pool.num_used,
+        )
+
+    def _accept(self, batch: Batch, sampled: dict[Sequence, Sampled]) -> dict[Sequence, list[int]]:
+        """Hand each sequence's tokens to its completion, which may end there; what it took."""
+        accepted = {}
+        for item in batch.scheduled:
+            got = sampled.get(item.sequence)
+            if got is None:
+                continue
+            completion = self._completions[item.sequence]
+            state = self._requests[item.sequence.request.request_id]
+            if got.error is not None:
+                completion.finish("error", got.error)
+                log.warning("request %s failed: %s", state.request.request_id, got.error)
+            accepted[item.sequence] = taken = completion.accept(got.ids, got.logprobs)
+            matcher = self.sampler.matchers.get(item.sequence)
+            if matcher is not None and completion.finish_reason is None and matcher.is_stopped:
+                completion.finish("stop")
+            if taken:
+                state.saw_tokens()
+            self._count(state, len(item.drafts), len(taken))
+            self._news[state.request.request_id] = state
+        return accepted
+
+    def _count(self, state: RequestState, drafted: int, taken: int) -> None:
+        self._counters.generated_tokens += taken
+        self._counters.drafted_tokens += drafted
+        self._counters.accepted_tokens += max(taken - 1, 0)
+        state.drafted += drafted
+        state.accepted += max(taken - 1, 0)
+
+    def _retire(self, batch: Batch) -> None:
+        """Free what finished sequences held."""
+        for item in batch.scheduled:
+            if self._completions[item.sequence].finish_reason is not None:
+                self._remove(item.sequence)
+
+    def _remove(self, sequence: Sequence) -> None:
+        self.scheduler.finish(sequence)
+        self.sampler.matchers.pop(sequence, None)
+        del self._completions[sequence]
+
+    def _speculate(
+        self, batch: Batch, hidden_ND: Tensor, accepted: dict[Sequence, list[int]], model_s: float
+    ) -> None:
+        if self.speculation is not None:
+            tokens = sum(len(ids) for ids in accepted.values())
+            allowed = self.sampler.allowed_drafts
+            self.speculation.prepare(batch, hidden_ND, allowed, tokens=tokens, model_s=model_s)
+
+    def _report(self) -> list[RequestOutput]:
+        """Outputs of the requests with news; a finished request is forgotten with its last one."""
+        outputs = []
+        for request_id, state in self._news.items():
+            if state.finished:
+                del self._requests[request_id]
+                reasons = {completion.finish_reason for completion in state.completions}
+                self._counters.failed += "error" in reasons
+                self._counters.finished += not reasons & {"error", "abort"}
+            if state.finished or state.request.sampling_params.output_kind != "final_only":
+                outputs.append(state.output())
+        self._news.clear()
+        return outputs
+
+    def _speculation(self, kind: str) -> Speculation | None:
+        if kind == "off":
+            return None
+        mtp = MTPDrafter(self.runner, self.scheduler.reserve) if kind == "mtp" else None
+        adaptive = AdaptiveSpeculation() if self.settings.adaptive_speculation else None
+        return Speculation(mtp or PromptLookup(), depth=self.settings.draft_tokens, adaptive=adaptive)
+
+    def _matchers(self, params: SamplingParams) -> "list[Matcher]":
+        """A grammar state for each completion, or none; compiling may take a second."""
+        wanted = params.structured_outputs
+        if wanted is None:
+            return []
+        assert self.tokenizer is not None  # check_request asks for it
+        from shoestring.engine.constrain import GrammarCache
+
+        if self._grammars is None:
+            width, ids = self.model.config.vocab_size, sorted(self.eos_ids)
+            self._grammars = GrammarCache(self.tokenizer, width, eos_ids=ids)
+        grammar = self._grammars.compile(wanted)
+        return [grammar.matcher(after=wanted.after_token_id) for _ in range(params.n)]
+
+    def _token_text(self, token_id: int) -> str:
+        assert self.tokenizer is not None
+        return self.tokenizer.token_bytes(token_id).decode("utf-8", errors="replace")

@@ -1,0 +1,187 @@
+"""Ids -> text with stop strings, and what each request has to report: outputs and finish reasons."""
+
+import codecs
+import time
+from collections.abc import Sequence as Listing
+
+from shoestring.engine.request import (
+    CompletionOutput,
+    FinishReason,
+    Logprob,
+    Request,
+    RequestMetrics,
+    RequestOutput,
+    SamplingParams,
+)
+from shoestring.engine.sequence import Sequence
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.special import THINK_TAGS
+
+
+class StopString:
+    """How much of one stop string the text ends with, character by character (Knuth, Morris and Pratt)."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.matched = text, 0
+        self._shorter = [0] * (
+            len(text) + 1
+        )  # the next shorter beginning that a match of this length ends with
+        for end in range(1, len(text)):
+            self._shorter[end + 1] = self._next(self._shorter[end], text[end])
+
+    def push(self, char: str) -> bool:
+        """Whether the text now ends with the whole stop string."""
+        self.matched = self._next(self.matched, char)
+        return self.matched == len(self.text)
+
+    def _next(self, matched: int, char: str) -> int:
+        while matched and (matched == len(self.text) or self.text[matched] != char):
+            matched = self._shorter[matched]
+        return matched + (self.text[matched] == char)
+
+
+class TextOutput:
+    """The text of one completion as its tokens arrive.
+
+    Bytes of an unfinished character wait, and so does the end of the text while it may become a stop string:
+    `released` characters of `text` are final.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, params: SamplingParams) -> None:
+        self.text, self.released = "", 0
+        self._tokenizer = tokenizer if params.detokenize else None
+        self._hidden: frozenset[int] = frozenset()
+        if self._tokenizer is not None and params.skip_special_tokens:
+            named = self._tokenizer.specials.items()
+            self._hidden = frozenset(token_id for text, token_id in named if text not in THINK_TAGS)
+        self._keep_stop = params.include_stop_str_in_output
+        self._stops = [StopString(text) for text in params.stop]
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int, *, may_stop: bool = True) -> str | None:
+        """Add a token; returns the stop string that ends the text, cut off unless it is to be included."""
+        if self._tokenizer is None or token_id in self._hidden:
+            return None
+        return self._add(self._decoder.decode(self._tokenizer.token_bytes(token_id)), may_stop)
+
+    def finish(self) -> None:
+        """No more tokens: what waited is released, an unfinished character as U+FFFD."""
+        self.text += self._decoder.decode(b"", final=True)
+        self.released = len(self.text)
+
+    def _add(self, new: str, may_stop: bool) -> str | None:
+        if not self._stops:
+            self.text += new
+            self.released = len(self.text)
+            return None
+        for place, char in enumerate(new):
+            # Of several that end here the longest counts; every automaton must see every character.
+            found = max((stop.text for stop in self._stops if stop.push(char)), key=len, default=None)
+            if found is not None and may_stop:
+                whole = self.text + new[: place + 1]
+                self.text = whole if self._keep_stop else whole[: -len(found)]
+                self._decoder.reset()
+                return found
+        self.text += new
+        self.released = max(self.released, len(self.text) - max(stop.matched for stop in self._stops))
+        return None
+
+
+class Completion:
+    """One sequence's output so far, and when it is finished."""
+
+    def __init__(self, sequence: Sequence, tokenizer: Tokenizer | None, eos_ids: frozenset[int]) -> None:
+        self.sequence, params = sequence, sequence.params
+        self.finish_reason: FinishReason | None = None
+        self.stop_reason: int | str | None = None
+        self.token_ids: list[int] = []
+        self.text = TextOutput(tokenizer, params)
+        self.logprobs: list[dict[int, Logprob]] = []
+        self.cumulative_logprob = 0.0
+        self._eos_ids = frozenset() if params.ignore_eos else eos_ids
+        self._stop_ids = frozenset(params.stop_token_ids)
+        self._reported = (0, 0)  # tokens and characters of earlier deltas
+
+    def accept(self, ids: Listing[int], logprobs: Listing[dict[int, Logprob]]) -> list[int]:
+        """Take tokens until one of them finishes the completion; returns those taken."""
+        taken = []
+        for place, token_id in enumerate(ids):
+            self.token_ids.append(token_id)
+            taken.append(token_id)
+            if logprobs:
+                self.logprobs.append(logprobs[place])
+                self.cumulative_logprob += logprobs[place][token_id].logprob
+            self._check(token_id)
+            if self.finish_reason is not None:
+                break
+        return taken
+
+    def finish(self, reason: FinishReason, stop_reason: int | str | None = None) -> None:
+        self.finish_reason, self.stop_reason = reason, stop_reason
+        self.text.finish()
+
+    def _check(self, token_id: int) -> None:
+        params = self.sequence.params
+        if token_id in self._eos_ids or token_id in self._stop_ids:
+            if params.include_stop_str_in_output:
+                self.text.push(token_id, may_stop=False)
+            return self.finish("stop", token_id if token_id in self._stop_ids else None)
+        stop = self.text.push(token_id, may_stop=len(self.token_ids) >= params.min_tokens)
+        if stop is not None:
+            self.finish("stop", stop)
+        elif self.sequence.prompt_length + len(self.token_ids) >= self.sequence.max_length:
+            self.finish("length")
+
+    def output(self) -> CompletionOutput:
+        """As the request's output_kind wants it; a delta is reported once."""
+        params, (tokens, characters) = self.sequence.params, (0, 0)
+        if params.output_kind == "delta":
+            tokens, characters = self._reported
+            self._reported = (len(self.token_ids), self.text.released)
+        wants_logprobs = params.logprobs is not None
+        return CompletionOutput(
+            index=self.sequence.index,
+            text=self.text.text[characters : self.text.released],
+            token_ids=tuple(self.token_ids[tokens:]),
+            cumulative_logprob=self.cumulative_logprob if wants_logprobs else None,
+            logprobs=tuple(self.logprobs[tokens:]) if wants_logprobs else None,
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+        )
+
+
+class RequestState:
+    """A request while the engine has it: its completions and its times."""
+
+    def __init__(self, request: Request, completions: list[Completion]) -> None:
+        self.request, self.completions = request, completions
+        self.first_token_s: float | None = None
+        self.last_token_s: float | None = None
+        self.drafted = self.accepted = 0
+
+    @property
+    def finished(self) -> bool:
+        return all(completion.finish_reason is not None for completion in self.completions)
+
+    def saw_tokens(self) -> None:
+        """Note the time: a token was accepted just now."""
+        self.last_token_s = time.monotonic()
+        self.first_token_s = self.first_token_s or self.last_token_s
+
+    def output(self) -> RequestOutput:
+        request = self.request
+        return RequestOutput(
+            request_id=request.request_id,
+            prompt=request.prompt,
+            prompt_token_ids=request.prompt_token_ids,
+            outputs=tuple(completion.output() for completion in self.completions),
+            finished=self.finished,
+            num_cached_tokens=self.completions[0].sequence.cached_tokens,
+            metrics=RequestMetrics(
+                arrival_s=request.arrival_s,
+                first_token_s=self.first_token_s,
+                last_token_s=self.last_token_s,
+                drafted_tokens=self.drafted,
+                accepted_tokens=self.accepted,
+            ),
+        )

@@ -1,0 +1,240 @@
+"""Requests and what comes back: SamplingParams, Request, RequestOutput, by vLLM's names."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from shoestring.errors import ConfigError
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+OutputKind = Literal["cumulative", "delta", "final_only"]
+
+GREEDY_BELOW = 1e-5
+"""A temperature below this means 0, as in vLLM: dividing by less would overflow float32."""
+MAX_LOGPROBS = 20
+MAX_CHOICES = 128
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuredOutputsParams:
+    """What the text must look like: exactly one of these, compiled by engine/constrain.py."""
+
+    json: Mapping[str, Any] | str | None = None
+    """A JSON schema."""
+    json_object: bool = False
+    """Any JSON object."""
+    regex: str | None = None
+    choice: tuple[str, ...] | None = None
+    """One of these strings."""
+    grammar: str | None = None
+    """A Lark grammar."""
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    """OpenAI-style definitions of the tools that may be called."""
+    tool_choice: str = "auto"
+    """auto, required, or the name of the tool that must be called; only with `tools`."""
+    after_token_id: int | None = None
+    """Text is free until this token: `</think>`, when the prompt ends inside the reply's thinking."""
+
+    def __post_init__(self) -> None:
+        for name in ("choice", "tools"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        names = ("json", "regex", "choice", "grammar", "tools")
+        given = [name for name in names if getattr(self, name) is not None]
+        given += ["json_object"] * self.json_object
+        if len(given) != 1:
+            raise ConfigError(
+                f"structured_outputs takes exactly one of json, json_object, regex, choice, grammar, tools; "
+                f"given: {', '.join(given) or 'none'}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How the tokens of one request are chosen: vLLM's names, defaults and meanings.
+
+    Raises ConfigError naming the field and its range. Order: logit_bias, min_tokens and grammar; penalties;
+    (temperature 0 stops here and takes the likeliest); temperature; top_k; top_p; min_p.
+    """
+
+    n: int = 1
+    """Independent completions of the prompt."""
+    temperature: float = 1.0
+    """0 takes the likeliest token, the lowest id among equals."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """Only the k likeliest tokens; 0 or -1 is all."""
+    min_p: float = 0.0
+    """Only tokens at least this likely relative to the likeliest."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    """Over prompt and output; presence and frequency are over the output."""
+    logit_bias: Mapping[int, float] | None = None
+    seed: int | None = None
+    """Completion k of n draws with seed + k; None takes a fresh seed."""
+    max_tokens: int | None = 16
+    """None is as many as the context holds."""
+    min_tokens: int = 0
+    stop: str | tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    """Report this many likeliest tokens' logprobs beside the chosen one's, of the unprocessed logits."""
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    """Leave special tokens out of the text, all but the thinking tags."""
+    structured_outputs: StructuredOutputsParams | None = None
+    output_kind: OutputKind = "cumulative"
+    """What each step reports: everything so far, what is new, or nothing before the end."""
+
+    def __post_init__(self) -> None:
+        self._normalise()
+        _int("n", self.n, 1, MAX_CHOICES)
+        _number("temperature", self.temperature, 0.0, 100.0)
+        _number("top_p", self.top_p, 0.0, 1.0)
+        if self.top_p == 0:
+            raise ConfigError("top_p = 0 must be above 0 and at most 1")
+        _int("top_k", self.top_k, -1, None)
+        _number("min_p", self.min_p, 0.0, 1.0)
+        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        if self.seed is not None:
+            _int("seed", self.seed, -(2**63), 2**63 - 1)
+        if self.max_tokens is not None:
+            _int("max_tokens", self.max_tokens, 1, None)
+        _int("min_tokens", self.min_tokens, 0, self.max_tokens)
+        if self.logprobs is not None:
+            _int("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        self._check_stops()
+        for token_id, bias in (self.logit_bias or {}).items():
+            _int("logit_bias key", token_id, 0, None)
+            _number(f"logit_bias[{token_id}]", bias, -100.0, 100.0)
+        if self.output_kind not in ("cumulative", "delta", "final_only"):
+            raise ConfigError(
+                f"output_kind = {self.output_kind!r} is not one of cumulative, delta, final_only"
+            )
+
+    def _normalise(self) -> None:
+        """Lists become tuples and the bias a copy of its own, so that nobody can change them later."""
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,) if self.stop else ())
+        for name in ("stop", "stop_token_ids"):
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)):
+                raise ConfigError(f"{name} = {value!r} is not a list")
+            object.__setattr__(self, name, tuple(value))
+        if self.logit_bias is not None:
+            if not isinstance(self.logit_bias, Mapping):
+                raise ConfigError(f"logit_bias = {self.logit_bias!r} is not a mapping from token id to bias")
+            object.__setattr__(self, "logit_bias", dict(self.logit_bias))
+
+    def _check_stops(self) -> None:
+        if len(self.stop) > MAX_STOPS or len(self.stop_token_ids) > MAX_STOPS:
+            raise ConfigError(f"stop and stop_token_ids take at most {MAX_STOPS} entries each")
+        for text in self.stop:
+            if not isinstance(text, str) or not 0 < len(text) <= MAX_STOP_LENGTH:
+                raise ConfigError(f"each of stop must be text of 1 to {MAX_STOP_LENGTH} characters")
+        for token_id in self.stop_token_ids:
+            _int("stop_token_ids", token_id, 0, None)
+        if self.stop and not self.detokenize:
+            raise ConfigError("stop strings need detokenize = True; use stop_token_ids instead")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < GREEDY_BELOW
+
+    @property
+    def penalised(self) -> bool:
+        return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
+
+
+def _int(name: str, value: object, low: int, high: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} = {value!r} is not a whole number")
+    if value < low or (high is not None and value > high):
+        allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{name} = {value} must be {allowed}")
+
+
+def _number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{name} = {value!r} is not a number")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ConfigError(f"{name} = {value} must be from {low:g} to {high:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One prompt and how to continue it."""
+
+    request_id: str
+    """Made by whoever runs the engine, never taken from a client: it must be unique among unfinished ones."""
+    prompt_token_ids: tuple[int, ...]
+    sampling_params: SamplingParams = field(default_factory=SamplingParams)
+    prompt: str | None = None
+    """The prompt as text, if there was one: only handed back."""
+    cache_salt: str = ""
+    """Prompts share cached pages only with prompts of the same salt: one per tenant."""
+    arrival_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_token_ids", tuple(self.prompt_token_ids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logprob:
+    """One token's log-probability under the unprocessed logits, and its rank (1 is the likeliest)."""
+
+    logprob: float
+    rank: int
+    decoded_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionOutput:
+    """One of a request's n completions; `text`, `token_ids` and `logprobs` follow `output_kind`."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    cumulative_logprob: float | None = None
+    logprobs: tuple[dict[int, Logprob], ...] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    """The stop string or stop token id; None for the end-of-sentence token. The message of an "error"."""
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestMetrics:
+    """When things happened, by time.monotonic(), and what speculation did."""
+
+    arrival_s: float
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOutput:
+    """What a request has come to after a step."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: tuple[int, ...]
+    outputs: tuple[CompletionOutput, ...]
+    finished: bool
+    num_cached_tokens: int = 0
+    """Prompt tokens whose cache entries were found, not computed; of the first completion."""
+    metrics: RequestMetrics | None = None

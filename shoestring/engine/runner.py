@@ -1,0 +1,84 @@
+"""The runner: a batch -> one flat list of rows -> hidden states, and logits of the rows to sample."""
+
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shoestring.engine.paged_cache import PagedCache, RowIndex
+from shoestring.engine.pages import PAGE_SIZE
+from shoestring.engine.scheduler import Batch
+from shoestring.engine.sequence import Sequence
+from shoestring.model.transformer import Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`count` rows of a running sequence from position `start`."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Hidden states of all N rows of a batch, and the logits of those to sample, in order."""
+
+    hidden_ND: Tensor
+    logits_NW: Tensor
+
+
+class Runner:
+    """Keeps the page table of the running sequences and runs batches through the model."""
+
+    def __init__(self, model: Transformer, cache: PagedCache, *, max_sequences: int, max_pages: int) -> None:
+        self.model, self.cache = model, cache
+        self._table_BM = np.zeros((max_sequences, max_pages), dtype=np.int32)
+        self._owners: list[tuple[Sequence | None, int]] = [(None, 0)] * max_sequences
+        self._filled = [0] * max_sequences  # pages of the owner already in its row
+
+    def run(self, batch: Batch) -> StepResult:
+        """One pass through the main layers; every row's cache entries are written."""
+        spans = [Span(item.sequence, item.start, item.count) for item in batch.scheduled]
+        ids: list[int] = []
+        chosen: list[int] = []
+        end = 0
+        for item in batch.scheduled:
+            ids += item.ids()
+            end += item.count
+            chosen += range(end - item.num_sampled, end)
+        index = self.index(spans)
+        ids_BT = torch.tensor([ids], device=self.model.device)
+        hidden_ND = self.model.features(ids_BT, self.cache.at(index), index.positions_BT).hidden_BTD[0]
+        wanted_ND = hidden_ND if len(chosen) == end else hidden_ND[chosen]
+        return StepResult(hidden_ND, self.model.logits(wanted_ND[None])[0])
+
+    def index(self, spans: Listing[Span]) -> RowIndex:
+        """Positions, slots and page tables of these rows; each span's pages must reach its end."""
+        for span in spans:
+            self._fill(span.sequence)
+        counts = np.array([span.count for span in spans])
+        sequence_N = np.repeat(np.array([span.sequence.row for span in spans], dtype=np.int32), counts)
+        begins = np.array([span.start for span in spans]) - (counts.cumsum() - counts)
+        positions_N = np.repeat(begins, counts) + np.arange(len(sequence_N))
+        slot_N = self._table_BM[sequence_N, positions_N // PAGE_SIZE].astype(np.int64) * PAGE_SIZE
+        slot_N += positions_N % PAGE_SIZE
+        device = self.model.device
+        return RowIndex(
+            positions_BT=torch.from_numpy(positions_N)[None].to(device),
+            slot_N=torch.from_numpy(slot_N).to(device),
+            tables_BM=torch.from_numpy(self._table_BM).to(device),
+            sequence_N=torch.from_numpy(sequence_N).to(device),
+            lengths_N=torch.from_numpy((positions_N + 1).astype(np.int32)).to(device),
+        )
+
+    def _fill(self, sequence: Sequence) -> None:
+        """Bring the sequence's row of the page table up to date: only what was added since."""
+        row, owner = sequence.row, (sequence, sequence.admissions)
+        filled = self._filled[row] if self._owners[row] == owner else 0
+        if filled < len(sequence.pages) or self._owners[row] != owner:
+            self._table_BM[row, filled : len(sequence.pages)] = sequence.pages[filled:]
+            self._owners[row], self._filled[row] = owner, len(sequence.pages)

@@ -1,0 +1,178 @@
+"""The engine's settings and counters, and what fits: cache and requests are checked beforehand."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from shoestring.engine.paged_cache import available_bytes, page_bytes
+from shoestring.engine.pages import PAGE_SIZE, pages_for
+from shoestring.engine.request import Request
+from shoestring.errors import ConfigError
+from shoestring.model.config import ModelConfig
+from shoestring.tokenizer.bpe import Tokenizer
+
+Speculation = Literal["auto", "mtp", "prompt_lookup", "off"]
+DEFAULT_TOKENS = 1024
+"""Tokens that the cache holds for each sequence unless `cache_bytes` says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How much at once, and with how much memory. None of it changes a token."""
+
+    max_sequences: int = 64
+    """Sequences that run at the same time; the rest wait."""
+    max_batch_tokens: int = 512
+    """Rows of one step: decoding sequences first, then pieces of prompts."""
+    cache_bytes: int | None = None
+    """Memory of the paged cache; None is a thousand tokens per sequence, within half of what is free."""
+    max_model_len: int | None = None
+    """Longest prompt with its output; None is the model's context, as far as the cache holds it."""
+    prefix_sharing: bool = True
+    speculation: Speculation = "auto"
+    """auto is mtp for a model with such modules, prompt_lookup for others."""
+    draft_tokens: int = 1
+    """Tokens drafted ahead for each sequence and step."""
+    adaptive_speculation: bool = True
+    """Measure whether drafting pays, and leave it while it does not."""
+
+
+@dataclass(kw_only=True)
+class EngineCounters:
+    """What the engine has done since it was made; `running`, `waiting` and `pages_used` are as of now."""
+
+    steps: int = 0
+    busy_s: float = 0.0
+    """Seconds inside step()."""
+    prompt_tokens: int = 0
+    """Prompt tokens of sequences that started; cached_tokens of them were found in the cache."""
+    cached_tokens: int = 0
+    computed_tokens: int = 0
+    """Rows run through the model: prompts, generated tokens, drafts, and what preemption repeats."""
+    generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    preemptions: int = 0
+    requests: int = 0
+    finished: int = 0
+    aborted: int = 0
+    failed: int = 0
+    running: int = 0
+    waiting: int = 0
+    pages_used: int = 0
+    pages_total: int = 0
+
+    @property
+    def acceptance(self) -> float:
+        """Share of drafted tokens that were kept."""
+        return self.accepted_tokens / max(self.drafted_tokens, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePlan:
+    """What the paged cache will be."""
+
+    num_pages: int
+    num_layers: int
+    """The main layers, and the MTP module if it drafts."""
+    max_model_len: int
+    speculation: Speculation
+    """Never auto."""
+
+
+def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
+    """Raise ConfigError naming the setting that cannot be."""
+    for name in ("max_sequences", "max_batch_tokens", "draft_tokens"):
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"{name} = {getattr(settings, name)} must be at least 1")
+    if settings.max_batch_tokens < settings.max_sequences:
+        raise ConfigError(
+            f"max_batch_tokens = {settings.max_batch_tokens} must be at least max_sequences = "
+            f"{settings.max_sequences}, so that every running sequence gets a row"
+        )
+    if settings.speculation not in ("auto", "mtp", "prompt_lookup", "off"):
+        raise ConfigError(
+            f"speculation = {settings.speculation!r} is not one of auto, mtp, prompt_lookup, off"
+        )
+    if settings.speculation == "mtp" and not config.num_nextn_predict_layers:
+        raise ConfigError("speculation = 'mtp' needs a model with MTP modules; take prompt_lookup or off")
+    longest = config.max_position_embeddings
+    if settings.max_model_len is not None and not 2 <= settings.max_model_len <= longest:
+        raise ConfigError(
+            f"max_model_len = {settings.max_model_len} must be from 2 to the model's {longest:,}"
+        )
+
+
+def plan_cache(
+    config: ModelConfig, settings: EngineSettings, *, dtype: torch.dtype, device: torch.device
+) -> CachePlan:
+    """How many pages of how many layers fit; raises ConfigError with what would, before memory is spent."""
+    kind = settings.speculation
+    if kind == "auto":
+        kind = "mtp" if config.num_nextn_predict_layers else "prompt_lookup"
+    num_layers = config.num_hidden_layers + (kind == "mtp")
+    one_page = page_bytes(config, num_layers, dtype)
+    wanted = settings.max_model_len or config.max_position_embeddings
+    free = available_bytes(device)
+    if settings.cache_bytes is not None:
+        num_bytes = settings.cache_bytes
+        if free is not None and num_bytes > free:
+            raise ConfigError(
+                f"cache_bytes = {num_bytes:,} is more than the {free:,} bytes of memory that are free; "
+                f"give at most {free // 2:,}"
+            )
+    else:
+        tokens = max(settings.max_sequences * DEFAULT_TOKENS, settings.max_model_len or 0)
+        num_bytes = pages_for(min(tokens, settings.max_sequences * wanted)) * one_page
+        num_bytes = num_bytes if free is None else min(num_bytes, free // 2)
+    num_pages = num_bytes // one_page
+    need = pages_for(settings.max_model_len or 2)
+    if num_pages < need:
+        raise ConfigError(
+            f"a cache of {num_bytes:,} bytes holds {num_pages * PAGE_SIZE:,} tokens; "
+            f"max_model_len = {settings.max_model_len or 2:,} needs cache_bytes of {need * one_page:,}"
+        )
+    max_model_len = min(wanted, num_pages * PAGE_SIZE)
+    return CachePlan(
+        num_pages=num_pages, num_layers=num_layers, max_model_len=max_model_len, speculation=kind
+    )
+
+
+def check_request(
+    request: Request, config: ModelConfig, max_model_len: int, tokenizer: Tokenizer | None
+) -> int:
+    """The length at which the request's completions end; ConfigError for what cannot be served."""
+    params, ids = request.sampling_params, request.prompt_token_ids
+    if not 0 < len(ids) < max_model_len:
+        raise ConfigError(
+            f"the prompt has {len(ids):,} tokens; this engine takes 1 to {max_model_len - 1:,}, so shorten it"
+        )
+    structured = params.structured_outputs
+    named = {
+        "the prompt": ids,
+        "logit_bias": params.logit_bias or (),
+        "stop_token_ids": params.stop_token_ids,
+        "after_token_id": () if structured is None else (structured.after_token_id or 0,),
+    }
+    for name, token_ids in named.items():
+        wrong = [i for i in token_ids if not (type(i) is int and 0 <= i < config.vocab_size)]
+        if wrong:
+            raise ConfigError(
+                f"{name} holds token id {wrong[0]!r}; the model knows 0 to {config.vocab_size - 1}"
+            )
+    if tokenizer is None and params.stop:
+        raise ConfigError("stop strings need an engine with a tokenizer; use stop_token_ids")
+    if tokenizer is None and params.structured_outputs is not None:
+        raise ConfigError("structured_outputs need an engine with a tokenizer")
+    room = max_model_len - len(ids)
+    return len(ids) + min(room, params.max_tokens or room)
+
+
+def eos_ids(config: ModelConfig, tokenizer: Tokenizer | None) -> frozenset[int]:
+    """The ids that end a completion: the config's, and the tokenizer's end of sentence."""
+    of_config = config.eos_token_id if isinstance(config.eos_token_id, tuple) else (config.eos_token_id,)
+    ids = {token_id for token_id in of_config if token_id is not None}
+    if tokenizer is not None and "eos_token" in tokenizer.roles:
+        ids.add(tokenizer.eos_id)
+    return frozenset(token_id for token_id in ids if token_id < config.vocab_size)

@@ -1,0 +1,209 @@
+"""The GPU programs in Triton's language: attention over pages, grouped products, packed weights."""
+
+# The only file that imports Triton, and at its top, because decorators need it: import this file lazily.
+# What stands under @triton.jit is compiled for the GPU and only looks like Python:
+# mypy: ignore-errors
+# Tiles: X query rows, Y keys, C or R or V widths, F outputs, K depth. Sizes come from triton_call's tuples.
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _load(base, rows, real, first, width: tl.constexpr, block: tl.constexpr):
+    """Columns [first, first + block) of some rows of a matrix (any, width); zeros where there is nothing."""
+    columns = first + tl.arange(0, block)
+    places = base + rows.to(tl.int64)[:, None] * width + columns[None, :]
+    return tl.load(places, mask=real[:, None] & (columns < width)[None, :], other=0.0)
+
+
+@triton.jit
+def _store(base, rows, real, first, values, width: tl.constexpr, block: tl.constexpr):
+    """The reverse of `_load`, in the precision that `base` points to."""
+    columns = first + tl.arange(0, block)
+    places = base + rows.to(tl.int64)[:, None] * width + columns[None, :]
+    tl.store(places, values.to(base.dtype.element_ty), mask=real[:, None] & (columns < width)[None, :])
+
+
+@triton.jit
+def _keys(where, row, start, length, tile: tl.constexpr):
+    """Where a block of a row's keys lies, in tokens from page 0's start, and which of them it sees."""
+    positions_Y = start + tl.arange(0, tile.block_keys)
+    seen_Y = positions_Y < length
+    table = where.tables + tl.load(where.sequence + row) * where.width
+    pages_Y = tl.load(table + positions_Y // tile.page_size, mask=seen_Y, other=0).to(tl.int64)
+    return pages_Y * tile.page_size + positions_Y % tile.page_size, seen_Y
+
+
+@triton.jit
+def _fold(state, scores_XY, seen_Y, scale, values_YV):
+    """Online softmax (arXiv 2205.14135): largest score, sum of exponentials and mix, brought up to date."""
+    largest_X, total_X, mixed_XV = state
+    scores_XY = tl.where(seen_Y[None, :], scores_XY * scale, float("-inf"))
+    new_X = tl.maximum(largest_X, tl.max(scores_XY, 1))
+    share_XY, keep_X = tl.exp(scores_XY - new_X[:, None]), tl.exp(largest_X - new_X)
+    mixed_XV = mixed_XV * keep_X[:, None]
+    mixed_XV = tl.dot(share_XY.to(values_YV.dtype), values_YV, mixed_XV, input_precision="ieee")
+    return new_X, total_X * keep_X + tl.sum(share_XY, 1), mixed_XV
+
+
+@triton.jit
+def _start(rows: tl.constexpr, width: tl.constexpr):
+    """The state of `_fold` before any key."""
+    nothing_X = tl.full((rows,), float("-inf"), tl.float32)
+    return nothing_X, tl.zeros((rows,), tl.float32), tl.zeros((rows, width), tl.float32)
+
+
+@triton.jit
+def _finish(out, sums, state, rows_X, real_X, width: tl.constexpr, block: tl.constexpr):
+    """Store a span's mix and the logarithm of its sum of exponentials, by which spans are weighed."""
+    largest_X, total_X, mixed_XV = state
+    span, spans = tl.program_id(2), tl.num_programs(2)
+    places_X = rows_X.to(tl.int64) * spans + span
+    _store(out, places_X, real_X, 0, mixed_XV / total_X[:, None], width, block)
+    tl.store(sums + places_X, largest_X + tl.log(total_X), mask=real_X)
+
+
+@triton.jit
+def paged_latent(out, sums, queries, kept, where, scale, tile: tl.constexpr):
+    """Grid (rows, blocks of heads, spans of keys): absorbed MLA, whose latents are keys and values."""
+    q_latent, q_rope = queries
+    latent, k_rope = kept
+    row, first = tl.program_id(0), tl.program_id(2) * tile.span
+    length = tl.load(where.lengths + row)
+    if first >= length:
+        return
+    heads_X = tl.program_id(1) * tile.block_heads + tl.arange(0, tile.block_heads)
+    real_X, rows_X = heads_X < tile.heads, row * tile.heads + heads_X
+    q_XC = _load(q_latent, rows_X, real_X, 0, tile.width, tile.block_width)
+    q_XR = _load(q_rope, rows_X, real_X, 0, tile.extra_width, tile.block_extra)
+    state = _start(tile.block_heads, tile.block_width)
+    for start in range(first, min(first + tile.span, length), tile.block_keys):
+        places_Y, seen_Y = _keys(where, row, start, length, tile)
+        latent_YC = _load(latent, places_Y, seen_Y, 0, tile.width, tile.block_width)
+        k_YR = _load(k_rope, places_Y, seen_Y, 0, tile.extra_width, tile.block_extra)
+        scores_XY = tl.dot(q_XC, tl.trans(latent_YC), input_precision="ieee")
+        scores_XY = tl.dot(q_XR, tl.trans(k_YR), scores_XY, input_precision="ieee")
+        state = _fold(state, scores_XY, seen_Y, scale, latent_YC)
+    _finish(out, sums, state, rows_X, real_X, tile.width, tile.block_width)
+
+
+@triton.jit
+def paged_heads(out, sums, queries, kept, where, scale, tile: tl.constexpr):
+    """Grid (rows, key heads x blocks of their query heads, spans of keys): grouped-query attention."""
+    key, value = kept
+    row, first = tl.program_id(0), tl.program_id(2) * tile.span
+    length = tl.load(where.lengths + row)
+    if first >= length:
+        return
+    shared: tl.constexpr = tile.heads // tile.key_heads
+    blocks: tl.constexpr = (shared + tile.block_heads - 1) // tile.block_heads
+    key_head = tl.program_id(1) // blocks
+    heads_X = tl.program_id(1) % blocks * tile.block_heads + tl.arange(0, tile.block_heads)
+    real_X, rows_X = heads_X < shared, row * tile.heads + key_head * shared + heads_X
+    q_XC = _load(queries[0], rows_X, real_X, 0, tile.width, tile.block_width)
+    state = _start(tile.block_heads, tile.block_extra)
+    for start in range(first, min(first + tile.span, length), tile.block_keys):
+        places_Y, seen_Y = _keys(where, row, start, length, tile)
+        places_Y = places_Y * tile.key_heads + key_head
+        k_YC = _load(key, places_Y, seen_Y, 0, tile.width, tile.block_width)
+        v_YV = _load(value, places_Y, seen_Y, 0, tile.extra_width, tile.block_extra)
+        scores_XY = tl.dot(q_XC, tl.trans(k_YC), input_precision="ieee")
+        state = _fold(state, scores_XY, seen_Y, scale, v_YV)
+    _finish(out, sums, state, rows_X, real_X, tile.extra_width, tile.block_extra)
+
+
+@triton.jit
+def join_spans(
+    out, mixed, sums, lengths, spans, width: tl.constexpr, block: tl.constexpr, span: tl.constexpr
+):
+    """Grid (rows, heads): one head's mix over all its keys, from the mixes of its spans (flash decoding)."""
+    row = tl.program_id(0)
+    head = (row * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
+    columns_V = tl.arange(0, block)
+    largest, total, joined_V = float("-inf"), 0.0, tl.zeros((block,), tl.float32)
+    for index in range(0, tl.cdiv(tl.load(lengths + row), span)):
+        place = head * spans + index
+        weight = tl.load(sums + place)
+        new = tl.maximum(largest, weight)
+        keep, share = tl.exp(largest - new), tl.exp(weight - new)
+        mixed_V = tl.load(mixed + place * width + columns_V, mask=columns_V < width, other=0.0)
+        joined_V = joined_V * keep + mixed_V * share
+        largest, total = new, total * keep + share
+    places_V = out + head * width + columns_V
+    tl.store(places_V, (joined_V / total).to(out.dtype.element_ty), mask=columns_V < width)
+
+
+@triton.jit
+def _assigned(ends, index, tile: tl.constexpr):
+    """The expert of row block `index`, and its rows [first, end); no expert starts or ends inside a block."""
+    experts_E = tl.arange(0, tile.block_experts)
+    ends_E = tl.load(ends + experts_E, mask=experts_E < tile.experts, other=0)
+    starts_E = tl.load(ends + experts_E - 1, mask=(experts_E > 0) & (experts_E < tile.experts), other=0)
+    blocks_E = (ends_E - starts_E + tile.block_rows - 1) // tile.block_rows
+    last_E = tl.cumsum(blocks_E, 0)
+    expert = tl.sum((last_E <= index).to(tl.int32), 0)
+    mine_E = experts_E == expert
+    skipped = tl.sum(tl.where(mine_E, last_E - blocks_E, 0), 0)
+    first = tl.sum(tl.where(mine_E, starts_E, 0), 0) + (index - skipped) * tile.block_rows
+    return expert, first, tl.sum(tl.where(mine_E, ends_E, 0), 0)
+
+
+@triton.jit
+def _unpacked(blocks, rows_F, real_F, start, tile: tl.constexpr):
+    """Weights (F, K) that packed integers stand for; the order inside a block is kernels/cpu/packed.h's.
+
+    A 32-bit word holds one output's 4 (int8) or 8 (4-bit) neighbouring depths.
+    """
+    words, scales = blocks
+    group: tl.constexpr = 32
+    per_word: tl.constexpr = 32 // tile.bits
+    chunks: tl.constexpr = group // per_word
+    body: tl.constexpr = 16 * chunks  # words of a block before its 16 scales of half a word
+    groups: tl.constexpr = tile.depth // group
+    groups_G = start // group + tl.arange(0, tile.block_depth // group)
+    blocks_FG = (rows_F.to(tl.int64) // 16)[:, None] * groups + groups_G[None, :]
+    real_FG = real_F[:, None] & (groups_G < groups)[None, :]
+    chunks_Q = tl.arange(0, chunks)
+    inside_F = rows_F % 16 // 8 * (8 * chunks) + rows_F % 8
+    words_FGQ = blocks_FG[:, :, None] * (body + 8) + inside_F[:, None, None] + 8 * chunks_Q[None, None, :]
+    words_FGQ = tl.load(words + words_FGQ, mask=real_FG[:, :, None], other=0)
+    scale_FG = tl.load(
+        scales + blocks_FG * (2 * body + 16) + 2 * body + (rows_F % 16)[:, None], mask=real_FG, other=0.0
+    )
+    depth_J = tl.arange(0, per_word)
+    if tile.bits == 8:
+        integers = (words_FGQ[:, :, :, None] >> (8 * depth_J)[None, None, None, :]).to(tl.int8).to(tl.float32)
+    else:  # the low halves of a word's four bytes, then their high halves
+        shift_J = depth_J % 4 * 8 + depth_J // 4 * 4
+        integers = ((words_FGQ[:, :, :, None] >> shift_J[None, None, None, :]) & 15).to(tl.float32) - 8.0
+    weights = integers * scale_FG.to(tl.float32)[:, :, None, None]
+    outputs: tl.constexpr = tile.block_outputs
+    depth: tl.constexpr = tile.block_depth
+    return tl.reshape(weights, (outputs, depth))
+
+
+@triton.jit
+def grouped_product(out, x, weight, ends, tile: tl.constexpr):
+    """Grid (row blocks, output blocks): rows sorted by expert times their expert's matrix, packed or not."""
+    expert, first, end = _assigned(ends, tl.program_id(0), tile)
+    if expert >= tile.experts:
+        return
+    rows_X = first + tl.arange(0, tile.block_rows)
+    outputs_F = tl.program_id(1) * tile.block_outputs + tl.arange(0, tile.block_outputs)
+    real_X, real_F = rows_X < end, outputs_F < tile.outputs
+    rows: tl.constexpr = tile.block_rows
+    columns: tl.constexpr = tile.block_outputs
+    sum_XF = tl.zeros((rows, columns), tl.float32)
+    for start in range(0, tile.depth, tile.block_depth):
+        x_XK = _load(x, rows_X, real_X, start, tile.depth, tile.block_depth)
+        if tile.bits == 0:
+            rows_F = expert.to(tl.int64) * tile.outputs + outputs_F
+            w_FK = _load(weight, rows_F, real_F, start, tile.depth, tile.block_depth)
+        else:  # panels of 16 outputs, the last one filled up
+            rows_F = expert.to(tl.int64) * ((tile.outputs + 15) // 16 * 16) + outputs_F
+            w_FK = _unpacked(weight, rows_F, real_F, start, tile)
+        sum_XF = tl.dot(x_XK, tl.trans(w_FK.to(x_XK.dtype)), sum_XF, input_precision="ieee")
+    rows_X = rows_X.to(tl.int64)
+    places_XF = out + rows_X[:, None] * tile.outputs + outputs_F[None, :]
+    tl.store(places_XF, sum_XF.to(out.dtype.element_ty), mask=real_X[:, None] & real_F[None, :])

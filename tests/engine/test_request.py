@@ -1,0 +1,97 @@
+"""Sampling parameters: vLLM's defaults, and one sentence that names the field for everything else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoestring.engine.request import Request, SamplingParams, StructuredOutputsParams
+from shoestring.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("n", 0, "from 1 to 128"),
+        ("n", 129, "from 1 to 128"),
+        ("n", True, "not a whole number"),
+        ("temperature", -0.1, "from 0 to 100"),
+        ("temperature", float("nan"), "from 0 to 100"),
+        ("temperature", "hot", "not a number"),
+        ("top_p", 0.0, "above 0"),
+        ("top_p", 1.1, "from 0 to 1"),
+        ("top_k", -2, "at least -1"),
+        ("top_k", 1.5, "not a whole number"),
+        ("min_p", 2, "from 0 to 1"),
+        ("presence_penalty", 2.5, "from -2 to 2"),
+        ("frequency_penalty", -3, "from -2 to 2"),
+        ("repetition_penalty", 0, "from 0.01 to 100"),
+        ("seed", 2**63, "from"),
+        ("max_tokens", 0, "at least 1"),
+        ("min_tokens", 17, "from 0 to 16"),
+        ("min_tokens", -1, "from 0 to 16"),
+        ("logprobs", 21, "from 0 to 20"),
+        ("stop", ["a", ""], "1 to 1024 characters"),
+        ("stop", ["a"] * 65, "at most 64"),
+        ("stop", 7, "not a list"),
+        ("stop_token_ids", [-1], "at least 0"),
+        ("stop_token_ids", ["a"], "not a whole number"),
+        ("logit_bias", {5: 101.0}, "from -100 to 100"),
+        ("logit_bias", {"5": 1.0}, "not a whole number"),
+        ("logit_bias", [1], "not a mapping"),
+        ("output_kind", "some", "not one of"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(field, value, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        SamplingParams(**{field: value})
+    assert field in str(error.value)
+
+
+def test_unknown_fields_are_errors():
+    with pytest.raises(TypeError, match="best_of"):
+        SamplingParams(best_of=2)
+
+
+def test_stop_strings_need_text():
+    with pytest.raises(ConfigError, match="detokenize"):
+        SamplingParams(stop="x", detokenize=False)
+
+
+@pytest.mark.parametrize("stop", ["end", ["end"], ("end",)])
+def test_lists_become_tuples(stop):
+    assert SamplingParams(stop=stop).stop == ("end",)
+    assert SamplingParams(stop="").stop == ()
+
+
+def test_a_later_change_of_the_callers_mapping_changes_nothing():
+    bias = {3: 1.0}
+    params = SamplingParams(logit_bias=bias)
+    bias[3] = 1000.0
+    assert params.logit_bias == {3: 1.0}
+
+
+@given(st.floats(0, 100), st.floats(0.001, 1), st.integers(-1, 10**6), st.integers(-(2**63), 2**63 - 1))
+def test_what_is_in_range_is_taken(temperature, top_p, top_k, seed):
+    params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, max_tokens=None)
+    assert params.greedy == (temperature < 1e-5)
+    assert not params.penalised
+
+
+@pytest.mark.parametrize(
+    "given_", [{}, {"regex": "a", "json_object": True}, {"json": {}, "choice": ["a"]}, {"tools": None}]
+)
+def test_exactly_one_kind_of_structure(given_):
+    with pytest.raises(ConfigError, match="exactly one"):
+        StructuredOutputsParams(**given_)
+
+
+def test_one_kind_of_structure():
+    assert StructuredOutputsParams(choice=["a", "b"]).choice == ("a", "b")
+    assert StructuredOutputsParams(json={}).json == {}
+
+
+def test_a_request_keeps_its_own_prompt():
+    ids = [1, 2]
+    request = Request(request_id="r", prompt_token_ids=ids)
+    ids.append(3)
+    assert request.prompt_token_ids == (1, 2)
