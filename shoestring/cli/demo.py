@@ -103,17 +103,18 @@ def _write_report(
 ) -> dict[str, Any]:
     """Add the comparison with compressors and some completions; leave report.json and report.html."""
     from shoestring.cli.evaluate import heldout_report
-    from shoestring.cli.run import complete, load
+    from shoestring.cli.run import complete_text
+    from shoestring.cli.weights import open_model
     from shoestring.data.dataset import prepare
     from shoestring.durable import write_atomic
     from shoestring.train.report import write_html
     from shoestring.train.run import cache_folder
 
-    model, tokenizer = load(str(out / "model"), runtime)
-    dataset = prepare(config.data, tokenizer, cache_folder())
-    heldout = heldout_report(model, dataset, config.seq_len, config.eval_tokens)
+    llm = open_model(str(out / "model"), None, {}, runtime.device.type)
+    dataset = prepare(config.data, llm.get_tokenizer(), cache_folder())
+    heldout = heldout_report(llm.engine.model, dataset, config.seq_len, config.eval_tokens)
     settings = {"max_tokens": 64, "temperature": 0.6, "top_p": 0.9, "seed": config.seed}
-    completions = [complete(model, tokenizer, prompt, settings, show=False) for prompt in PROMPTS]
+    completions = [complete_text(llm, prompt, settings) for prompt in PROMPTS]
     whole = {**report, "heldout": heldout, "completions": completions}
     write_atomic(out / "report.json", json.dumps(whole, indent=2) + "\n")
     pictures = [out / "curves.png"] if (out / "curves.png").is_file() else []
@@ -122,7 +123,7 @@ def _write_report(
 
 
 def _print(report: dict[str, Any], out: Path) -> None:
-    from shoestring.cli.run import printable
+    from shoestring.cli.terminal import printable
 
     heldout = report["heldout"]
     print(f"trained on {report['tokens']:,} tokens in {report['seconds']:.0f} s from random weights\n")
@@ -141,11 +142,16 @@ def _print(report: dict[str, Any], out: Path) -> None:
             )
         )
     print(f"\nreport: {out / 'report.html'}   model: {out / 'model'}")
-    print(f"go on:  shoestring run {out / 'model'} 'class Queue:'")
+    print(f"go on:  shoestring run {out / 'model'} --complete 'class Queue:'")
 
 
 def _converse(runtime: "Runtime", out: Path) -> None:
-    from shoestring.cli.run import ask, load
+    from shoestring.cli.chat import Chat, enable_editing
+    from shoestring.cli.terminal import Screen
+    from shoestring.cli.weights import open_model
+    from shoestring.engine.request import SamplingParams
 
-    model, tokenizer = load(str(out / "model"), runtime)
-    ask(model, tokenizer, {"max_tokens": 96, "temperature": 0.4, "top_p": 0.95, "seed": 0})
+    llm = open_model(str(out / "model"), None, {}, runtime.device.type)
+    enable_editing()
+    params = SamplingParams(max_tokens=96, temperature=0.4, top_p=0.95)
+    Chat(llm, params, Screen(), complete=True).loop()

@@ -13,6 +13,8 @@ from shoestring.cli.output import amount, print_json
 OPTIONAL = {
     "matplotlib": "pictures of training curves (extra: plots)",
     "pyarrow": "parquet data (extra: data)",
+    "gguf": "GGUF files with K-quants (extra: gguf)",
+    "llguidance": "constrained output",
     "transformers": "parity tests (extra: hf)",
 }
 
@@ -35,6 +37,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from shoestring.device import choose, measure_peak
+    from shoestring.engine.measure import measure_reads
     from shoestring.kernels import cpu_build
     from shoestring.train.receipt import describe_machine
 
@@ -51,7 +54,7 @@ def examine() -> dict[str, Any]:
         "device": str(runtime.device),
         "compute_dtype": str(runtime.compute_dtype).removeprefix("torch."),
         "matmul_flops_per_s": peak,
-        "memory_bytes_per_s": _memory_speed(),
+        "memory_bytes_per_s": measure_reads(runtime),
         "threads": torch.get_num_threads(),
         "cpu_kernels": "compiled"
         if compiled
@@ -60,21 +63,6 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in ("torch", "tokenizers", "safetensors", *OPTIONAL)},
         "problems": problems,
     }
-
-
-def _memory_speed() -> float:
-    """Bytes per second of summing 256 MB in float32, the best of five."""
-    import time
-
-    import torch
-
-    data = torch.ones(64_000_000)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        data.sum()
-        best = min(best, time.perf_counter() - start)
-    return data.nbytes / best
 
 
 def _version(name: str) -> str | None:

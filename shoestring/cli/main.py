@@ -7,7 +7,20 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from shoestring.cli import demo, doctor, evaluate, models, pretrain, run, template, tokenizer
+from shoestring.cli import (
+    bench,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    models,
+    pretrain,
+    quantize,
+    run,
+    template,
+    tokenizer,
+)
+from shoestring.cli.terminal import printable
 from shoestring.errors import ShoestringError
 
 app = typer.Typer(
@@ -23,7 +36,11 @@ app.command("eval")(evaluate.evaluate)
 app.command("run")(run.run)
 app.command("show")(models.show)
 app.command("list")(models.list_models)
-app.command("export")(models.export)
+app.command("pull")(models.pull)
+app.command("quantize")(quantize.quantize)
+app.command("export")(export.export)
+app.command("import")(export.import_model)
+app.add_typer(bench.app, name="bench")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(template.app, name="template")
 app.command("doctor")(doctor.doctor)
@@ -62,7 +79,7 @@ def exit_code(arguments: list[str]) -> int:
 
 
 def _say(text: str, code: int, prefix: str = "shoestring: ") -> int:
-    print(f"{prefix}{text}", file=sys.stderr)
+    print(f"{prefix}{printable(text)}", file=sys.stderr)
     return code
 
 

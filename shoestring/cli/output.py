@@ -1,13 +1,16 @@
 """What verbs print: JSON for programs, aligned lines for people."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from shoestring.cli.terminal import UNPRINTABLE
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    """One JSON document on stdout; what could rewrite a terminal is escaped."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
@@ -23,3 +26,17 @@ def amount(number: float, billion: str = "B") -> str:
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return f"{number:g}"
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns under their titles; those that hold numbers are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    numeric = [
+        all(cell[:1].isdecimal() or cell == "-" for cell in column) for column in zip(*rows, strict=True)
+    ]
+    for row in (titles, *rows):
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        print("  ".join(cells).rstrip())

@@ -1,107 +1,162 @@
-"""`shoestring run`: complete a prompt, from an argument, a pipe or the keyboard."""
+"""`shoestring run`: talk to a model, or let it complete a text: from the keyboard, an argument or a pipe."""
 
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shoestring.cli.options import Device, Json, Model, Seed
+from shoestring.cli.chat import Chat, enable_editing, say
+from shoestring.cli.options import Device, Json, Model
 from shoestring.cli.output import print_json
+from shoestring.cli.terminal import DIM, PLAIN, Reply, Screen, View, printable
+from shoestring.cli.weights import Sampling, Weights, find_checkpoint, open_model, read_choices
 
 if TYPE_CHECKING:
+    from shoestring.device import Runtime
+    from shoestring.engine.llm import LLM
+    from shoestring.engine.request import SamplingParams
     from shoestring.model.transformer import Transformer
     from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.tokenizer.stream import TextPiece
+
+TALK = {"temperature": 0.6, "top_p": 0.95}
+"""Where a chat model's generation_config.json is silent: DeepSeek-R1's recommended values."""
+COMPLETE = {"temperature": 0.0, "max_tokens": 128}
 
 
 def run(
     model: Model,
-    prompt: Annotated[str | None, typer.Argument(help="Text to complete; `-` or a pipe reads stdin.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="A message; `-` or a pipe reads stdin.")] = None,
     *,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to add.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from the likeliest tokens only.")] = 1.0,
-    seed: Seed = 0,
+    weights: Weights = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Go on with the text, although the model has a chat template.")
+    ] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a reply.")] = None,
+    settings: Sampling = [],  # noqa: B006 (typer copies it)
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Complete a prompt; without one, ask for prompts until an empty line."""
-    from shoestring.device import choose
+    """Talk to a model. With a prompt or a pipe it answers once, without one it asks for messages.
 
-    loaded, tokenizer = load(model, choose(device))
-    settings = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+    A model without chat template completes text. Ctrl-C stops an answer, /help lists what else one can type.
+    """
+    from shoestring.errors import ConfigError
+
+    choices = read_choices(settings)
     if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
-        prompt = sys.stdin.read()
+        prompt = read_stdin()
+    if prompt is None and as_json:
+        raise ConfigError("--json needs a prompt: an argument, or text on stdin")
+    llm = open_model(model, weights, choices.engine, device)
+    complete = complete or not llm.has_template
+    given = {} if max_tokens is None else {"max_tokens": max_tokens}
+    params = sampling(llm, {**choices.sampling, **given}, complete=complete)
     if prompt is None:
-        ask(loaded, tokenizer, settings)
+        enable_editing()
+        Chat(llm, params, Screen(), complete=complete, thinking=choices.thinking).loop()
         return
-    answer = complete(loaded, tokenizer, prompt, settings, show=not as_json)
+    asked: Any = prompt if complete else [{"role": "user", "content": prompt}]
+    view = None if as_json else Plain(prompt if complete else "")
+    reply = once(llm, asked, params, view, thinking=choices.thinking)
     if as_json:
-        print_json(answer)
+        print_json({"model": model, "prompt": prompt, **report(reply)})
+    else:
+        print(f"[{reply.summary}]", file=sys.stderr)
 
 
-def load(name: str, runtime: Any) -> "tuple[Transformer, Tokenizer]":
-    """A model and the tokenizer beside it, ready to compute."""
-    from shoestring.model.folder import load_model
-    from shoestring.model.hub import resolve
+def read_stdin() -> str:
+    """All of stdin; ConfigError when it is not text."""
+    from shoestring.errors import ConfigError
+
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise ConfigError("stdin is not UTF-8 text; convert it first") from None
+
+
+def sampling(llm: "LLM", asked: dict[str, Any], *, complete: bool) -> "SamplingParams":
+    """What was asked for, else what the checkpoint recommends, else ours."""
+    from shoestring.config import build
+    from shoestring.engine.request import SamplingParams
+
+    ours = COMPLETE if complete else {**TALK, "max_tokens": None}
+    return build(SamplingParams, {**ours, **llm.default_sampling, **asked}, where="--set")
+
+
+def complete_text(llm: "LLM", prompt: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """A completion as JSON, without a terminal."""
+    from shoestring.engine.request import SamplingParams
+
+    reply = once(llm, prompt, SamplingParams(**settings), None)
+    return {"prompt": prompt, **report(reply)}
+
+
+def once(
+    llm: "LLM", prompt: Any, params: "SamplingParams", view: View | None, *, thinking: bool | None = None
+) -> Reply:
+    """One reply to a text or a conversation; raises KeyboardInterrupt, or ShoestringError if it failed."""
+    from shoestring.errors import ShoestringError
+
+    reply, stopped = say(llm, prompt, params, view, thinking=thinking)
+    if stopped:
+        raise KeyboardInterrupt
+    if reply.error:
+        raise ShoestringError(f"the request failed: {reply.error}")
+    return reply
+
+
+class Plain:
+    """A reply that can be piped: the answer on stdout, thinking on stderr, dimmed, if that is a terminal."""
+
+    def __init__(self, before: str) -> None:
+        self._before, self._last = before, "\n"
+        self._thinks = False
+
+    def show(self, pieces: "list[TextPiece]") -> None:
+        """See Screen.show."""
+        for piece in pieces:
+            if piece.kind == "answer":
+                self._say(printable(piece.text))
+            elif sys.stderr.isatty():
+                self._thinks = True
+                print(f"{DIM}{printable(piece.text)}{PLAIN}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """See Screen.end."""
+        self._say("" if self._last.endswith("\n") else "\n")
+
+    def _say(self, text: str) -> None:
+        if self._thinks:
+            print(file=sys.stderr)
+            self._thinks = False
+        text, self._before = printable(self._before) + text, ""
+        self._last = text[-1:] or self._last
+        print(text, end="", flush=True)
+
+
+def report(reply: Reply) -> dict[str, Any]:
+    """A reply as JSON."""
+    return {
+        "thinking": reply.texts["thinking"],
+        "completion": reply.texts["answer"],
+        "finish_reason": reply.finish_reason,
+        "tokens": reply.tokens,
+        "prompt_tokens": reply.prompt_tokens,
+        "cached_tokens": reply.cached_tokens,
+        "seconds": reply.seconds,
+        "first_token_s": reply.first_token_s,
+        "tokens_per_s": reply.tokens_per_s,
+    }
+
+
+def load(name: str, runtime: "Runtime") -> "tuple[Transformer, Tokenizer]":
+    """A model and the tokenizer beside it, to score texts with."""
+    from shoestring.engine.load import load_transformer
     from shoestring.tokenizer.bpe import Tokenizer
 
-    folder = resolve(name)
+    folder = find_checkpoint(name)
     tokenizer = Tokenizer.load(folder)
-    model = load_model(folder, compute_dtype=runtime.compute_dtype, device=runtime.device)
+    model = load_transformer(folder, runtime)
     tokenizer.check_fits(model.config.vocab_size)
     return model, tokenizer
-
-
-def ask(model: "Transformer", tokenizer: "Tokenizer", settings: dict[str, Any]) -> None:
-    """Complete what is typed, until an empty line or the end of input; Ctrl-C ends an answer only."""
-    print("type a beginning, the model goes on; an empty line ends", file=sys.stderr)
-    while True:
-        try:
-            prompt = input("> ")
-        except EOFError:
-            print()
-            return
-        if not prompt:
-            return
-        try:
-            complete(model, tokenizer, prompt, settings, show=True)
-        except KeyboardInterrupt:
-            print()
-
-
-def complete(
-    model: "Transformer", tokenizer: "Tokenizer", prompt: str, settings: dict[str, Any], *, show: bool
-) -> dict[str, Any]:
-    """The completion as a dict; with `show`, printed as it comes (prompt included, controls removed)."""
-    from shoestring.model.generate import generate
-    from shoestring.tokenizer.stream import TextStream
-
-    ids = tokenizer.encode(prompt)
-    start = [tokenizer.bos_id] if "bos_token" in tokenizer.roles else []
-    stream, began, count, text = TextStream(tokenizer), time.perf_counter(), 0, ""
-    if show:
-        print(printable(prompt), end="", flush=True)
-    for token in generate(model, start + ids, stop_ids=end_ids(model), **settings):
-        count += 1
-        for piece in stream.push([token]):
-            text += piece.text
-            if show:
-                print(printable(piece.text), end="", flush=True)
-    tail = "".join(piece.text for piece in stream.finish())
-    seconds = time.perf_counter() - began
-    if show:
-        print(printable(tail))
-        print(f"[{count} tokens, {count / seconds:.1f} tokens/s]", file=sys.stderr)
-    return {"prompt": prompt, "completion": text + tail, "tokens": count, "seconds": seconds}
-
-
-def end_ids(model: "Transformer") -> frozenset[int]:
-    """The ids that end a text."""
-    eos = model.config.eos_token_id
-    return frozenset(() if eos is None else (eos,) if isinstance(eos, int) else eos)
-
-
-def printable(text: str) -> str:
-    """Model output without the control characters that could rewrite a terminal."""
-    return "".join(c for c in text if c in "\n\t" or (c.isprintable() or ord(c) > 0x9F))

@@ -105,8 +105,8 @@ def unpack(packed: Packed) -> Tensor:
     """The float32 weights (B, F, K) that the integers stand for."""
     body, scales = packed.blocks.split([packed.blocks.shape[-1] - SCALE_BYTES, SCALE_BYTES], dim=-1)
     scales_BPGO = scales.contiguous().view(torch.float16).float()
-    if packed.bits == 8:  # half panel, chunk, output, depth
-        q = body.contiguous().view(torch.int8).unflatten(-1, (2, 8, 8, 4)).transpose(-3, -2)
+    if packed.bits == 8:  # chunk, output, depth
+        q = body.contiguous().view(torch.int8).unflatten(-1, (16, OUTPUTS, 2)).transpose(-3, -2)
     else:  # half panel, chunk, output, low or high half byte, depth
         parts = torch.stack([half.unflatten(-1, (2, 4, 8, 4)) for half in (body & 15, body >> 4)], dim=-2)
         q = parts.transpose(-4, -3).to(torch.int8) - 8
@@ -119,13 +119,11 @@ def _arranged(integers_FGK: Tensor, scales_FG: Tensor, bits: Bits) -> Tensor:
     missing = -len(integers_FGK) % OUTPUTS
     q = torch.nn.functional.pad(integers_FGK, (0, 0, 0, 0, 0, missing)).to(torch.int8)
     scales = torch.nn.functional.pad(scales_FG, (0, 0, 0, missing)).half()
-    q = q.unflatten(0, (-1, 2, 8)).permute(0, 3, 1, 2, 4)  # panel, group, half, output, depth
+    q = q.unflatten(0, (-1, OUTPUTS)).transpose(1, 2)  # panel, group, output, depth
     if bits == 8:
-        body = q.unflatten(-1, (8, 4)).transpose(-3, -2).flatten(2).contiguous().view(torch.uint8)
-    else:
-        chunks = (
-            (q + 8).to(torch.uint8).unflatten(-1, (4, 2, 4)).transpose(-4, -3)
-        )  # half, chunk, output, high, depth
+        body = q.unflatten(-1, (16, 2)).transpose(-3, -2).flatten(2).contiguous().view(torch.uint8)
+    else:  # half panel, chunk, output, low or high half byte, depth
+        chunks = (q + 8).to(torch.uint8).unflatten(2, (2, 8)).unflatten(-1, (4, 2, 4)).transpose(-4, -3)
         body = (chunks[..., 0, :] | chunks[..., 1, :] << 4).flatten(2)
     packed_scales = scales.unflatten(0, (-1, OUTPUTS)).transpose(1, 2).contiguous().view(torch.uint8)
     return torch.cat((body, packed_scales), dim=-1)

@@ -153,27 +153,28 @@ def _assigned(ends, index, tile: tl.constexpr):
 def _unpacked(blocks, rows_F, real_F, start, tile: tl.constexpr):
     """Weights (F, K) that packed integers stand for; the order inside a block is kernels/cpu/packed.h's.
 
-    A 32-bit word holds one output's 4 (int8) or 8 (4-bit) neighbouring depths.
+    A 32-bit word holds 2 depths of two neighbouring outputs (int8) or 8 depths of one (4-bit).
     """
     words, scales = blocks
     group: tl.constexpr = 32
-    per_word: tl.constexpr = 32 // tile.bits
-    chunks: tl.constexpr = group // per_word
-    body: tl.constexpr = 16 * chunks  # words of a block before its 16 scales of half a word
+    depths: tl.constexpr = 2 if tile.bits == 8 else 8  # of one output in a word
+    chunks: tl.constexpr = group // depths
+    body: tl.constexpr = 16 * tile.bits  # words of a block before its 16 scales of half a word
     groups: tl.constexpr = tile.depth // group
     groups_G = start // group + tl.arange(0, tile.block_depth // group)
     blocks_FG = (rows_F.to(tl.int64) // 16)[:, None] * groups + groups_G[None, :]
     real_FG = real_F[:, None] & (groups_G < groups)[None, :]
     chunks_Q = tl.arange(0, chunks)
-    inside_F = rows_F % 16 // 8 * (8 * chunks) + rows_F % 8
+    inside_F = rows_F % 16 // 2 if tile.bits == 8 else rows_F % 16 // 8 * (8 * chunks) + rows_F % 8
     words_FGQ = blocks_FG[:, :, None] * (body + 8) + inside_F[:, None, None] + 8 * chunks_Q[None, None, :]
     words_FGQ = tl.load(words + words_FGQ, mask=real_FG[:, :, None], other=0)
     scale_FG = tl.load(
         scales + blocks_FG * (2 * body + 16) + 2 * body + (rows_F % 16)[:, None], mask=real_FG, other=0.0
     )
-    depth_J = tl.arange(0, per_word)
+    depth_J = tl.arange(0, depths)
     if tile.bits == 8:
-        integers = (words_FGQ[:, :, :, None] >> (8 * depth_J)[None, None, None, :]).to(tl.int8).to(tl.float32)
+        shift_FJ = (rows_F % 2 * 16)[:, None] + (8 * depth_J)[None, :]
+        integers = (words_FGQ[:, :, :, None] >> shift_FJ[:, None, None, :]).to(tl.int8).to(tl.float32)
     else:  # the low halves of a word's four bytes, then their high halves
         shift_J = depth_J % 4 * 8 + depth_J // 4 * 4
         integers = ((words_FGQ[:, :, :, None] >> shift_J[None, None, None, :]) & 15).to(tl.float32) - 8.0

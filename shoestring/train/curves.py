@@ -1,44 +1,20 @@
 """A picture of a run's curves, drawn from its metrics.jsonl; needs matplotlib."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoestring.durable import write_atomic
-from shoestring.errors import ConfigError, DataError, MissingDependencyError
+from shoestring import figures
+from shoestring.errors import DataError
+from shoestring.figures import BLUE, GREEN, INK, PURPLE, RED, SKY
 from shoestring.train.metrics import read
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from shoestring.figures import Axes, Figure
 
 _MAX_POINTS = 4000  # more than the picture has pixels across
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_BLUE, _GREEN, _RED, _PURPLE, _SKY = "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
-_INK, _FAINT, _GRID = "#222222", "#666666", "#E4E4E4"
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#999999",
-    "axes.labelcolor": _FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
-    "text.color": _INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "shoestring",
-    "text.parse_math": False,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +28,22 @@ class _Panel:
     is_log: bool = False
 
 
-_HERO = _Panel(key="bits_per_byte", title="Bits per byte", unit="bits per byte", color=_BLUE, is_noisy=True)
+_HERO = _Panel(key="bits_per_byte", title="Bits per byte", unit="bits per byte", color=BLUE, is_noisy=True)
 _PANELS = (
-    _Panel(key="loss", title="Training loss", unit="nats per token", color=_BLUE, is_noisy=True),
-    _Panel(key="lr", title="Learning rate", unit="per step", color=_PURPLE),
-    _Panel(key="batch", title="Batch", unit="sequences per step", color=_PURPLE),
+    _Panel(key="loss", title="Training loss", unit="nats per token", color=BLUE, is_noisy=True),
+    _Panel(key="lr", title="Learning rate", unit="per step", color=PURPLE),
+    _Panel(key="batch", title="Batch", unit="sequences per step", color=PURPLE),
     _Panel(
-        key="grad_norm", title="Gradient norm", unit="before clipping", color=_RED, is_noisy=True, is_log=True
+        key="grad_norm", title="Gradient norm", unit="before clipping", color=RED, is_noisy=True, is_log=True
     ),
     _Panel(
         key="max_violation",
         title="Expert max violation",
         unit="busiest / mean - 1",
-        color=_GREEN,
+        color=GREEN,
         is_noisy=True,
     ),
-    _Panel(key="tokens_per_s", title="Speed", unit="tokens per second", color=_SKY, is_noisy=True),
+    _Panel(key="tokens_per_s", title="Speed", unit="tokens per second", color=SKY, is_noisy=True),
 )
 
 
@@ -78,38 +54,19 @@ def draw(metrics: Path, out: Path, *, title: str = "", baselines: Mapping[str, f
     beside the held-out points. A series that was not logged has no panel. Raises DataError for a log
     without figures, ConfigError for another file type, MissingDependencyError without matplotlib.
     """
-    if out.suffix not in (".png", ".svg"):
-        raise ConfigError(f"cannot draw curves into {out.name}: the name must end in .png or .svg")
+    figures.check_type(out)
     rows = read(metrics)
     panels = [panel for panel in _PANELS if _series(rows, panel.key)[1]]
     if not panels and not _series(rows, _HERO.key)[1]:
         raise DataError(f"{metrics} has no figures to draw yet; train for some steps first")
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise MissingDependencyError(
-            "the curves need matplotlib: install the extra `plots` (pip install 'shoestring-llm[plots]')"
-        ) from None
-    with mpl.rc_context(_STYLE):
-        figure = _figure(rows, panels, title, baselines or {})
-        picture = io.BytesIO()
-        figure.savefig(picture, format=out.suffix[1:], dpi=150, metadata=_no_date(out.suffix))
-    write_atomic(out, picture.getvalue())
-
-
-def _no_date(suffix: str) -> dict[str, Any]:
-    """Metadata that makes the same curves the same bytes."""
-    return {"Date": None} if suffix == ".svg" else {"Software": None}
+    figures.save(out, lambda: _figure(rows, panels, title, baselines or {}))
 
 
 def _figure(
     rows: list[dict[str, Any]], panels: Sequence[_Panel], title: str, baselines: Mapping[str, float]
 ) -> "Figure":
-    from matplotlib.figure import Figure  # not pyplot: that keeps global state
-
     num_rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(10, 3.4 + 1.9 * num_rows), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure = figures.new_figure(10, 3.4 + 1.9 * num_rows, title)
     grid = figure.add_gridspec(1 + num_rows, 2, height_ratios=[1.7] + [1] * num_rows)
     hero = figure.add_subplot(grid[0, :])
     _draw_panel(hero, rows, _HERO)
@@ -126,8 +83,6 @@ def _figure(
 
 
 def _draw_panel(axes: "Axes", rows: list[dict[str, Any]], panel: _Panel) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
     x, y = _series(rows, panel.key)
     stride = -(-len(x) // _MAX_POINTS) or 1
     if panel.is_noisy and len(x) > 20:
@@ -137,12 +92,9 @@ def _draw_panel(axes: "Axes", rows: list[dict[str, Any]], panel: _Panel) -> None
         axes.plot(x[::stride], y[::stride], color=panel.color, linewidth=1.6, label="training")
     axes.set_title(panel.title)
     axes.set_ylabel(panel.unit)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    figures.with_amounts(axes)
     if panel.is_log and min(y, default=0) > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        figures.logarithmic(axes)
     if panel.key in ("lr", "batch", "tokens_per_s", "max_violation"):
         axes.set_ylim(bottom=0)
     if panel.key == "tokens_per_s":
@@ -168,9 +120,9 @@ def _add_peak_scale(axes: "Axes", rows: list[dict[str, Any]]) -> None:
 def _draw_heldout(axes: "Axes", rows: list[dict[str, Any]], baselines: Mapping[str, float]) -> None:
     x, y = _series(rows, "heldout_bits_per_byte")
     if x:
-        axes.plot(x, y, "o-", color=_RED, markersize=4, linewidth=1, label=f"held out (last {y[-1]:.3f})")
+        axes.plot(x, y, "o-", color=RED, markersize=4, linewidth=1, label=f"held out (last {y[-1]:.3f})")
     for (name, value), style in zip(baselines.items(), ("--", ":", "-.") * len(baselines), strict=False):
-        axes.axhline(value, color=_INK, linestyle=style, linewidth=1, label=f"{name} ({value:.3f})")
+        axes.axhline(value, color=INK, linestyle=style, linewidth=1, label=f"{name} ({value:.3f})")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(ncols=4, loc="upper right")
 

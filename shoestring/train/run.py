@@ -138,6 +138,7 @@ def write_model(run: Run, folder: Path) -> None:
         "It completes text; it follows no instructions."
     )
     save_model(run.model, folder, tokenizer_files=run.out / "tokenizer", lineage=lineage, name=run.name)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)  # it has never seen a conversation
 
 
 def restore(run: Run) -> None:

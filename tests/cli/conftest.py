@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def settings(texts: Path, shape: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Path:
-    """The folder of a finished run."""
+    """The folder of a finished run; its model gets the chat template that pretraining leaves out."""
     from shoestring.cli.main import exit_code
 
     root = tmp_path_factory.mktemp("trained")
@@ -86,6 +87,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Pa
         os.environ.pop("XDG_CACHE_HOME")
         if previous is not None:
             os.environ["XDG_CACHE_HOME"] = previous
+    model = root / "run" / "model"
+    assert not (model / "chat_template.jinja").exists()
+    shutil.copyfile(root / "run" / "tokenizer" / "chat_template.jinja", model / "chat_template.jinja")
     return root / "run"
 
 

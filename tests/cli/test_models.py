@@ -1,9 +1,9 @@
-"""show, list, export."""
+"""show, list, pull."""
 
 import json
+import shutil
 
 import pytest
-import torch
 
 
 @pytest.mark.parametrize(
@@ -31,34 +31,46 @@ def test_show_for_people_and_for_a_trained_model(cli, trained):
     assert "MTP modules" in out
 
 
+def test_show_says_how_weights_are_stored_and_what_they_take(cli, trained):
+    report = json.loads(cli("show", str(trained / "model"), "--json")[1])
+    assert report["weights"] == "F32"
+    assert report["bytes"] > 4 * report["parameters_total"]
+    assert report["memory_bytes_bf16"] > 2 * report["parameters_total"]
+    assert "GB int4" in cli("show", "deepseek-v2-lite")[1]
+
+
 def test_list_finds_what_was_trained(cli, trained):
-    code, out, _ = cli("list", "--runs", str(trained.parent), "--json")
+    code, out, _ = cli("list", str(trained.parent), "--json")
     found = json.loads(out)
     assert code == 0
-    assert found["trained"] == [str(trained / "model")]
+    assert [row["model"] for row in found["models"]] == [str(trained / "model")]
+    assert found["models"][0]["weights"] == "F32"
+    assert found["models"][0]["bytes"] > 10_000
     assert "deepseek-v3" in found["presets"]
-    assert found["cached"] == []
 
 
-def test_export_opens_in_transformers_with_the_same_logits(cli, trained, tmp_path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from shoestring.model.folder import load_model
-
-    code, out, _ = cli("export", str(trained / "model"), str(tmp_path / "hf"), "--dtype", "float32", "--json")
+def test_list_names_a_damaged_model_and_goes_on(cli, trained, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_text("{")
+    (tmp_path / "bad" / "model.safetensors").write_text("nothing")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    code, out, _ = cli("list", str(tmp_path))
     assert code == 0
-    assert json.loads(out)["bytes"] > 10_000
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
-    ids = torch.tensor([tokenizer("def function_1(x):")["input_ids"]])
-    with torch.no_grad():
-        difference = (theirs(ids).logits - load_model(trained / "model")(ids)).abs().max()
-    assert difference < 1e-4
+    assert out.count("unreadable") == 2
+    assert "deepseek_v3" in out
+    assert cli("list", str(tmp_path / "nowhere"))[0] == 2
+    (tmp_path / "empty").mkdir()
+    assert "no models here" in cli("list", str(tmp_path / "empty"))[1]
 
 
-def test_export_refuses_a_full_folder_and_an_unknown_precision(cli, trained, tmp_path):
-    (tmp_path / "mine.txt").write_text("keep me")
-    assert cli("export", str(trained / "model"), str(tmp_path))[0] == 2
-    assert (tmp_path / "mine.txt").read_text() == "keep me"
-    code, _, err = cli("export", str(trained / "model"), str(tmp_path / "x"), "--dtype", "int3")
-    assert (code, "int3" in err) == (2, True)
+def test_pull_tells_what_came(cli, trained, monkeypatch):
+    from shoestring.model import hub
+
+    monkeypatch.setattr(hub, "resolve", lambda _name: trained / "model")
+    code, out, _ = cli("pull", "org/name", "--json")
+    report = json.loads(out)
+    assert (code, report["folder"], report["weights"]) == (0, str(trained / "model"), "F32")
+    assert "shoestring run org/name" in cli("pull", "org/name")[1]
+    code, _, err = cli("pull", str(trained / "model"))
+    assert (code, "is here already" in err) == (2, True)

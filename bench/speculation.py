@@ -1,0 +1,97 @@
+"""What drafting brings: the engine with MTP drafts, prompt lookup and neither, on a trained model, same prompts.
+
+    python bench/speculation.py [--model runs/demo/model] [--text README.md] [--streams 1] [--tokens 128] [--json FILE]
+
+Prints acceptance, tokens per step and tokens/s beside no drafts, greedy and sampled (seeded), and checks that every token is
+the same. Exit code 3 when one is not.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+PROMPT = 64
+
+
+def run(model, prompts, arguments, *, speculation, depth, temperature):
+    """(tokens of every request, figures)."""
+    from shoestring.engine.engine import Engine, EngineSettings
+    from shoestring.engine.request import Request, SamplingParams
+
+    settings = EngineSettings(
+        max_sequences=arguments.streams,
+        max_batch_tokens=max(512, arguments.streams),
+        max_model_len=min(1024, model.config.max_position_embeddings),
+        speculation=speculation,
+        draft_tokens=depth,
+        adaptive_speculation=False,
+        prefix_sharing=False,
+    )
+    engine = Engine(model, None, settings)
+    for i, ids in enumerate(prompts):
+        params = SamplingParams(temperature=temperature, seed=i, max_tokens=arguments.tokens, ignore_eos=True)
+        engine.add_request(Request(request_id=str(i), prompt_token_ids=ids, sampling_params=params))
+    tokens, begin = {}, time.perf_counter()
+    while engine.has_unfinished():
+        tokens |= {out.request_id: out.outputs[0].token_ids for out in engine.step() if out.finished}
+    seconds, counters = time.perf_counter() - begin, engine.counters
+    figures = {
+        "speculation": speculation,
+        "draft_tokens": depth if speculation != "off" else 0,
+        "temperature": temperature,
+        "acceptance": counters.acceptance,
+        "tokens_per_step": counters.generated_tokens / counters.steps / min(arguments.streams, len(prompts)),
+        "tokens_per_s": counters.generated_tokens / seconds,
+    }
+    return tokens, figures
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=Path("runs/demo/model"))
+    parser.add_argument("--quantisation", choices=("int8", "int4"))
+    parser.add_argument("--text", type=Path, nargs="+", default=[Path("README.md"), Path("docs/LOG.md")])
+    parser.add_argument("--streams", type=int, default=1)
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    from shoestring.model.quantise import load_for_inference
+    from shoestring.tokenizer.bpe import Tokenizer
+
+    tokenizer = Tokenizer.load(arguments.model)
+    ids = [i for path in arguments.text for i in tokenizer.encode(Path(path).read_text(encoding="utf-8"))]
+    step = max(PROMPT, (len(ids) - PROMPT) // arguments.prompts)
+    prompts = [ids[first : first + PROMPT] for first in range(0, len(ids) - PROMPT, step)][
+        : arguments.prompts
+    ]
+    model = load_for_inference(arguments.model, arguments.quantisation)
+    kinds = [("mtp", 1), ("mtp", 2)] if model.config.num_nextn_predict_layers else []
+    rows, same = [], True
+    run(model, prompts[:2], arguments, speculation="off", depth=1, temperature=0.0)  # the first is slow
+    for temperature in (0.0, 0.8):
+        wanted, base = run(model, prompts, arguments, speculation="off", depth=1, temperature=temperature)
+        rows.append(base | {"speed_up": 1.0})
+        for speculation, depth in [*kinds, ("prompt_lookup", 3)]:
+            settings = {"speculation": speculation, "depth": depth, "temperature": temperature}
+            tokens, figures = run(model, prompts, arguments, **settings)
+            same = same and tokens == wanted
+            rows.append(figures | {"speed_up": figures["tokens_per_s"] / base["tokens_per_s"]})
+    for row in rows:
+        print(
+            "{speculation:14} depth {draft_tokens} temperature {temperature}: acceptance {acceptance:.2f}, "
+            "{tokens_per_step:.2f} tokens a step, {tokens_per_s:.0f} tokens/s, {speed_up:.2f}x".format(**row)
+        )
+    print("every token is the same" if same else "TOKENS DIFFER")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0 if same else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

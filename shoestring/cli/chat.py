@@ -1,0 +1,199 @@
+"""The conversation of `shoestring run` in a terminal: lines, commands, Ctrl-C, and what is remembered."""
+
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoestring.cli.terminal import Reply, Screen, View
+from shoestring.errors import ConfigError, ShoestringError
+
+if TYPE_CHECKING:
+    from shoestring.engine.llm import LLM
+    from shoestring.engine.request import SamplingParams
+
+PROMPT = "> "
+
+
+class Chat:
+    """One person and one model. Without a chat template (`complete`) each line is a text to go on with."""
+
+    def __init__(
+        self,
+        llm: "LLM",
+        params: "SamplingParams",
+        screen: Screen,
+        *,
+        complete: bool = False,
+        thinking: bool | None = None,
+    ) -> None:
+        self.llm, self.params, self.screen = llm, params, screen
+        self.complete, self.thinking = complete, thinking
+        self.messages: list[dict[str, str]] = []
+        self.thought = ""
+        self.commands: dict[str, tuple[str, Callable[[str], Any]]] = {
+            "/help": ("this list", self._help),
+            "/think": ("show the thinking before the last answer", self._think),
+            "/clear": ("forget the conversation", self._clear),
+            "/system": ("TEXT: how the model should behave; alone, show it", self._system),
+            "/set": ("NAME=VALUE: temperature, top_p, seed, max_tokens, thinking ...", self._set),
+            "/save": ("FILE: write the conversation as JSON", self._save),
+            "/quit": ("leave; Ctrl-D too, and Ctrl-C at an empty line", self._help),
+        }
+
+    def loop(self) -> None:
+        """Until /quit, the end of input, or Ctrl-C at an empty line; errors are told and the chat goes on."""
+        what = "text to go on with" if self.complete else "a message"
+        self.screen.note(f"type {what}; /help lists commands, Ctrl-C stops an answer")
+        while True:
+            line = read_line()
+            if line is None or line.split()[:1] == ["/quit"]:
+                return
+            try:
+                self._take(line)
+            except (ShoestringError, OSError) as error:
+                self.screen.note(str(error))
+            except KeyboardInterrupt:
+                self.screen.end()
+
+    def _take(self, line: str) -> None:
+        name, _, rest = line.strip().partition(" ")
+        if name in self.commands:
+            self.commands[name][1](rest.strip())
+        elif name.startswith("/") and not self.complete:
+            self.screen.note(f"no command {name}; /help lists them")
+        elif line.strip():
+            self._answer(line)
+
+    def _answer(self, text: str) -> None:
+        """One reply, shown as it comes; what was said before Ctrl-C stays in the conversation."""
+        asked = {"role": "user", "content": text}
+        prompt: Any = text if self.complete else [*self.messages, asked]
+        reply, stopped = say(self.llm, prompt, self.params, self.screen, thinking=self.thinking)
+        self.thought = reply.texts["thinking"]
+        self.screen.note(f"[{'stopped; ' * stopped}{reply.summary}]")
+        if reply.error:
+            raise ShoestringError(f"the request failed: {reply.error}")
+        if reply.finish_reason == "length":
+            self.screen.note(f"cut at {reply.tokens} tokens; /set max_tokens=... or /clear make room")
+        if not self.complete and reply.tokens:
+            said = {"role": "assistant", "content": reply.texts["answer"]}
+            self.messages += [asked, said | ({"reasoning_content": self.thought} if self.thought else {})]
+
+    def _help(self, _: str) -> None:
+        for name, (what, _do) in self.commands.items():
+            self.screen.note(f"{name:<8} {what}")
+        self.screen.note("a line that ends in \\ goes on in the next")
+
+    def _think(self, _: str) -> None:
+        self.screen.note(self.thought.strip() or "the last answer came without thinking")
+
+    def _clear(self, _: str) -> None:
+        self.messages = [message for message in self.messages if message["role"] == "system"]
+        self.thought = ""
+        self.screen.note(
+            "the conversation is forgotten" + ("; the system text stays" if self.messages else "")
+        )
+
+    def _system(self, text: str) -> None:
+        others = [message for message in self.messages if message["role"] != "system"]
+        if text:
+            self.messages = [{"role": "system", "content": text}, *others]
+        shown = [message["content"] for message in self.messages if message["role"] == "system"]
+        self.screen.note(
+            f"system: {shown[0]}" if shown else "there is no system text; /system TEXT gives one"
+        )
+
+    def _set(self, setting: str) -> None:
+        from shoestring.cli.weights import read_choices
+        from shoestring.config import build
+        from shoestring.engine.request import SamplingParams
+
+        choices = read_choices([setting], "/set")
+        if choices.engine:
+            raise ConfigError(
+                f"{next(iter(choices.engine))} is decided at the start: leave, and use --set there"
+            )
+        if choices.sampling:
+            now = {field.name: getattr(self.params, field.name) for field in fields(SamplingParams)}
+            self.params = build(SamplingParams, {**now, **choices.sampling}, where="/set")
+        else:
+            self.thinking = choices.thinking
+        self.screen.note(f"set {setting}")
+
+    def _save(self, name: str) -> None:
+        import json
+
+        from shoestring.durable import write_atomic
+
+        path = Path(name).expanduser()
+        if not name or path.exists():
+            raise ConfigError(
+                f"{name} is there already; give another name" if name else "/save needs a file name"
+            )
+        write_atomic(path, json.dumps({"messages": self.messages}, ensure_ascii=False, indent=2) + "\n")
+        self.screen.note(f"saved {len(self.messages)} messages to {path}")
+
+
+def say(
+    llm: "LLM", prompt: Any, params: "SamplingParams", screen: View | None, *, thinking: bool | None = None
+) -> tuple[Reply, bool]:
+    """The reply to a text or a conversation, shown on `screen`, and whether Ctrl-C stopped it there."""
+    from shoestring.engine.prompts import ends_in_thinking, is_conversation
+
+    asked = {"thinking": thinking} if thinking is not None and is_conversation(prompt) else None
+    tokenizer, reply, stopped = llm.get_tokenizer(), None, False
+    try:
+        with closing(llm.stream(prompt, params, chat_template_kwargs=asked)) as outputs:  # type: ignore[type-var]
+            for output in outputs:
+                if reply is None:
+                    reply = Reply(tokenizer, thinking=ends_in_thinking(output.prompt_token_ids, tokenizer))
+                pieces = reply.push(output)
+                if screen is not None:
+                    screen.show(pieces)
+    except KeyboardInterrupt:
+        if screen is None:
+            raise
+        stopped = True
+    reply = reply or Reply(tokenizer, thinking=False)
+    rest = reply.finish()
+    if screen is not None:
+        screen.show(rest)
+        screen.end()
+    return reply, stopped
+
+
+def read_line() -> str | None:
+    """A line from the keyboard, joined with the next ones while it ends in a backslash; None to leave."""
+    lines: list[str] = []
+    while True:
+        try:
+            line = input(PROMPT if not lines else "  ")
+        except EOFError:
+            print()
+            return None
+        except KeyboardInterrupt:
+            print()
+            if not lines and not _typed():
+                return None
+            lines = []
+            continue
+        if not line.endswith("\\"):
+            return "\n".join([*lines, line])
+        lines.append(line[:-1])
+
+
+def _typed() -> str:
+    """What stands on the line that is being typed, where readline knows."""
+    readline = sys.modules.get("readline")
+    return str(readline.get_line_buffer()) if readline is not None else ""
+
+
+def enable_editing() -> None:
+    """Arrow keys and history on the input line, where Python has readline."""
+    try:
+        import readline  # noqa: F401
+    except ImportError:
+        return

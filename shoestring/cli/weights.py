@@ -1,0 +1,163 @@
+"""How a model's weights are held, and loading it: `--quant`, `--target-ram`, `--set`, and a progress bar."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from shoestring.device import Runtime
+    from shoestring.engine.llm import LLM
+    from shoestring.engine.settings import EngineSettings
+    from shoestring.model.quantise import Progress, Quantisation
+
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--quant",
+        "--target-ram",
+        metavar="FORM|SIZE",
+        help="int8 or int4; or the memory to stay within, such as 12G, which picks the most exact that fits.",
+    ),
+]
+Sampling = Annotated[
+    list[str], typer.Option("--set", help="Another setting, such as temperature=0.6 or seed=1; repeatable.")
+]
+NOT_ALONE = ("n", "stop", "include_stop_str_in_output", "logprobs", "detokenize", "skip_special_tokens")
+"""Sampling parameters that mean nothing for one reply on a terminal."""
+CONTEXT = 8192
+"""Tokens of context at most, unless `--set max_model_len=...` asks for more: the cache is paid in memory."""
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
+_EXPONENT = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What `--set` said, by whom it concerns."""
+
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    thinking: bool | None = None
+
+
+def read_choices(settings: Sequence[str], where: str = "--set") -> Choices:
+    """Raises ConfigError for a name that is not there, with those that are; values are checked later."""
+    from shoestring.config import override
+    from shoestring.engine.request import SamplingParams
+    from shoestring.engine.settings import EngineSettings
+    from shoestring.errors import ConfigError
+
+    sampling = {f.name for f in fields(SamplingParams)} - {*NOT_ALONE, "output_kind"}
+    engine = {f.name for f in fields(EngineSettings)} - {"max_sequences"}
+    data = override({}, settings)
+    for name in data:
+        if name not in {*sampling, *engine, "thinking"}:
+            raise ConfigError(
+                f"{where}: no {name!r}; there are {', '.join(sorted({*sampling, *engine, 'thinking'}))}"
+            )
+    thinking = data.get("thinking")
+    if thinking not in (None, True, False):
+        raise ConfigError(f"{where}: thinking = {thinking!r} must be true or false")
+    return Choices(
+        sampling={name: value for name, value in data.items() if name in sampling},
+        engine={name: value for name, value in data.items() if name in engine},
+        thinking=thinking,
+    )
+
+
+def read_weights(text: str | None) -> "Quantisation | int | None":
+    """A form of the weights, or a number of bytes; raises ConfigError for anything else."""
+    from shoestring.errors import ConfigError
+
+    if text is None or text == "int8" or text == "int4":
+        return text  # type: ignore[return-value]
+    size = _SIZE.fullmatch(text.strip())
+    if size is None or float(size[1]) <= 0:
+        raise ConfigError(f"{text!r} is no form of weights; give int8, int4, or a size of memory such as 12G")
+    return int(float(size[1]) * (1024 if size[3] else 1000) ** _EXPONENT[size[2].upper()])
+
+
+def find_checkpoint(model: str) -> Path:
+    """The folder of a model that can be served; ConfigError with the way out for a GGUF file."""
+    from shoestring.errors import ConfigError
+    from shoestring.model.hub import resolve
+
+    if model.endswith(".gguf"):
+        raise ConfigError(
+            f"{model} is a GGUF file; make a folder of it with `shoestring import {model} FOLDER`"
+        )
+    return resolve(model)
+
+
+def decide(
+    folder: Path, weights: "Quantisation | int | None", settings: "EngineSettings", runtime: "Runtime"
+) -> "Quantisation | None":
+    """The form of the weights; a size of memory is turned into one, and stderr hears which and why."""
+    if not isinstance(weights, int):
+        return weights
+    from shoestring.engine.load import choose, memory, read_bytes_per_token
+    from shoestring.engine.measure import measure_reads
+
+    chosen = choose(folder, weights, settings, runtime)
+    need = memory(folder, chosen, settings, runtime.compute_dtype)
+    speed, share = measure_reads(runtime), read_bytes_per_token(folder, chosen)
+    print(
+        f"{weights / 1e9:.1f} GB: weights {chosen or 'as they are stored'}, which needs {need}; "
+        f"memory reads at {speed / 1e9:.1f} GB/s here and a token takes {share / 1e9:.3g} GB, "
+        f"so up to {speed / share:,.1f} tokens/s",
+        file=sys.stderr,
+    )
+    return chosen
+
+
+def open_model(
+    model: str, weights: str | None, engine: Mapping[str, Any], device: str, *, seqs: int = 1
+) -> "LLM":
+    """A model ready to answer; `engine` are EngineSettings beside max_sequences = `seqs`."""
+    from shoestring.config import build
+    from shoestring.device import choose
+    from shoestring.engine.llm import LLM
+    from shoestring.engine.load import default_sampling, load_engine
+    from shoestring.engine.settings import EngineSettings
+    from shoestring.model.hf_config import load_config
+
+    wanted, runtime = read_weights(weights), choose(device)
+    folder = find_checkpoint(model)
+    longest = load_config(folder).max_position_embeddings
+    values = {"max_model_len": min(CONTEXT, longest), "max_sequences": seqs, **engine}
+    settings = build(EngineSettings, values, where="--set")
+    quantisation = decide(folder, wanted, settings, runtime)
+    with progress_bar(f"loading {folder.name}") as progress:
+        made = load_engine(folder, runtime, quantisation=quantisation, settings=settings, progress=progress)
+    return LLM.of(made, folder, sampling=default_sampling(folder), seed=None)
+
+
+@contextmanager
+def progress_bar(title: str) -> "Iterator[Progress]":
+    """Bytes done, on stderr if that is a terminal; yields what to call with (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    task = progress.add_task(title, total=None)
+
+    def advance(done: int, total: int) -> None:
+        progress.start()  # at the first news: what is mapped is there at once
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        progress.stop()

@@ -1,0 +1,296 @@
+"""LLM: a model and its engine behind vLLM's offline API: generate, chat, stream."""
+
+import hashlib
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+from shoestring.device import choose
+from shoestring.engine.engine import Engine
+from shoestring.engine.load import default_sampling, load_engine
+from shoestring.engine.prompts import (
+    ChatOptions,
+    Conversation,
+    Prompt,
+    PromptInput,
+    is_conversation,
+    read_chat,
+    read_prompts,
+)
+from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams
+from shoestring.engine.settings import EngineCounters, EngineSettings, Speculation, check_request
+from shoestring.errors import ConfigError, TokenizerError
+from shoestring.model.hub import resolve
+from shoestring.model.quantise import Quantisation
+from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
+from shoestring.tokenizer.chat import Message, Template
+from shoestring.tokenizer.chat_deepseek import TEMPLATE_FILE
+from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.definition import read_json
+
+Params = SamplingParams | Sequence[SamplingParams] | None
+
+
+class LLM:
+    """One model in this process; names, arguments and results are those of vLLM's class of this name.
+
+    Differences: text never becomes a special token (give ids, or use chat), `seed` makes requests without a
+    seed of their own repeatable, and `stream` yields results as they come. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        tokenizer: str | Path | None = None,
+        quantization: Quantisation | None = None,
+        device: str = "auto",
+        seed: int | None = 0,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 64,
+        speculation: Speculation = "auto",
+    ) -> None:
+        """Load a folder, `org/name` or `org/name@revision`; raises ShoestringError, before memory is spent.
+
+        Args:
+            tokenizer: a folder with tokenizer.json, if not the model's; it may hold the chat template.
+            quantization: None (as stored), "int8" or "int4"; packed checkpoints need none.
+            seed: of requests without one: the same calls in the same order give the same texts. None: fresh.
+            max_model_len, max_num_seqs, speculation: see EngineSettings, for whose other fields there is
+                LLM.of(Engine(...)).
+        """
+        folder = resolve(str(model))
+        words = folder if tokenizer is None else resolve(str(tokenizer))
+        settings = EngineSettings(
+            max_sequences=max_num_seqs,
+            max_batch_tokens=max(EngineSettings.max_batch_tokens, max_num_seqs),
+            max_model_len=max_model_len,
+            speculation=speculation,
+        )
+        given = None if tokenizer is None else Tokenizer.load(words)
+        runtime = choose(device)
+        engine = load_engine(folder, runtime, tokenizer=given, quantisation=quantization, settings=settings)
+        self._begin(engine, words, default_sampling(folder), seed)
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        folder: Path | None = None,
+        *,
+        sampling: Mapping[str, Any] | None = None,
+        seed: int | None = 0,
+    ) -> Self:
+        """An LLM around an engine; `folder` holds the chat template, `sampling` are the defaults."""
+        self = cls.__new__(cls)
+        self._begin(engine, folder, sampling or {}, seed)
+        return self
+
+    def _begin(
+        self, engine: Engine, folder: Path | None, sampling: Mapping[str, Any], seed: int | None
+    ) -> None:
+        self.engine, self.tokenizer = engine, engine.tokenizer
+        self.folder, self.default_sampling, self._seed = folder, dict(sampling), seed
+        self._template: Template | None = None
+        self._numbers = count()
+        # Who waits for which request's outputs: streams and calls may be open at the same time.
+        self._listeners: dict[str, deque[RequestOutput]] = {}
+
+    def generate(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        sampling_params: Params = None,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Complete one prompt or many; results in their order. `use_tqdm` shows progress on a terminal.
+
+        Nothing runs before all are accepted: ConfigError for one that is not. Ctrl-C gives up all of them.
+        """
+        return self._complete(read_prompts(prompts, self.tokenizer), sampling_params, use_tqdm)
+
+    def chat(
+        self,
+        messages: Conversation | Sequence[Conversation],
+        sampling_params: Params = None,
+        use_tqdm: bool = True,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Message] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """The next turn of one conversation or of many, by the model's chat template; see ChatOptions."""
+        options = ChatOptions(
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        one = is_conversation(messages) or not messages
+        conversations: Any = [messages] if one else messages
+        return self._complete(
+            [self._chat(each, options) for each in conversations], sampling_params, use_tqdm
+        )
+
+    def stream(
+        self,
+        prompt: PromptInput | Conversation,
+        sampling_params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Message] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Iterator[RequestOutput]:
+        """What is new after each step, for one prompt or conversation; closing the iterator aborts it."""
+        if is_conversation(prompt):
+            options = ChatOptions(tools=tools, chat_template_kwargs=chat_template_kwargs)
+            read = [self._chat(prompt, options)]
+        elif tools or chat_template_kwargs:
+            raise ConfigError("tools and chat_template_kwargs go with a conversation, not with a prompt")
+        else:
+            read = read_prompts(prompt, self.tokenizer)
+        if len(read) != 1:
+            raise ConfigError(f"stream takes one prompt, not {len(read)}; generate takes many")
+        requests = self._requests(read, sampling_params, "delta")
+        return self._outputs(requests)
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The tokenizer; ConfigError for a model without one."""
+        if self.tokenizer is None:
+            raise ConfigError("this model has no tokenizer; it takes and gives token ids")
+        return self.tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What a call without sampling_params uses: the checkpoint's generation_config.json."""
+        return SamplingParams(**self.default_sampling)
+
+    @property
+    def counters(self) -> EngineCounters:
+        """The engine's figures as they are now."""
+        return self.engine.counters
+
+    @property
+    def template(self) -> Template:
+        """The chat template; TokenizerError when the model has none."""
+        if self._template is None:
+            if self.folder is None:
+                raise TokenizerError("this LLM was made without a folder, so it has no chat template")
+            self._template = load_template(self.folder, self.get_tokenizer())
+        return self._template
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model brings a chat template; whether that is sound shows when it is used."""
+        if self.folder is None or self.tokenizer is None:
+            return False
+        config = self.folder / CONFIG_FILE
+        named = config.is_file() and bool(read_json(config, CONFIG_FILE).get("chat_template"))
+        return named or (self.folder / TEMPLATE_FILE).is_file()
+
+    def _chat(self, messages: Conversation, options: ChatOptions) -> Prompt:
+        return read_chat(messages, self.get_tokenizer(), self.template, options)
+
+    def _complete(self, prompts: list[Prompt], params: Params, show: bool) -> list[RequestOutput]:
+        requests = self._requests(prompts, params, "final_only")
+        done: dict[str, RequestOutput] = {}
+        with _progress(len(requests), show) as advance:
+            for output in self._outputs(requests):
+                done[output.request_id] = output
+                advance()
+        return [done[request.request_id] for request in requests]
+
+    def _requests(self, prompts: list[Prompt], params: Params, kind: OutputKind) -> list[Request]:
+        """Checked requests; ConfigError for the first that the engine would refuse."""
+        if params is None:
+            params = self.get_default_sampling_params()
+        if isinstance(params, SamplingParams):
+            params = [params] * len(prompts)
+        if len(params) != len(prompts):
+            raise ConfigError(
+                f"{len(params)} sampling_params for {len(prompts)} prompts; give one, or one each"
+            )
+        requests = []
+        for prompt, wanted in zip(prompts, params, strict=True):
+            number = next(self._numbers)
+            request = Request(
+                request_id=str(number),
+                prompt_token_ids=prompt.token_ids,
+                sampling_params=replace(wanted, output_kind=kind, seed=self._seed_of(wanted, number)),
+                prompt=prompt.text,
+                cache_salt=prompt.cache_salt,
+            )
+            check_request(request, self.engine.model.config, self.engine.max_model_len, self.tokenizer)
+            requests.append(request)
+        return requests
+
+    def _seed_of(self, params: SamplingParams, number: int) -> int | None:
+        if params.seed is not None or self._seed is None:
+            return params.seed
+        digest = hashlib.blake2b(f"{self._seed}:{number}".encode(), digest_size=7).digest()
+        return int.from_bytes(digest, "little")
+
+    def _outputs(self, requests: list[Request]) -> Iterator[RequestOutput]:
+        """The requests' outputs as they come; whoever stops listening aborts what is unfinished."""
+        mine: deque[RequestOutput] = deque()
+        unfinished: set[str] = set()
+        try:
+            for request in requests:
+                self.engine.add_request(request)
+                unfinished.add(request.request_id)
+                self._listeners[request.request_id] = mine
+            while unfinished or mine:
+                while mine:
+                    output = mine.popleft()
+                    if output.finished:
+                        unfinished.discard(output.request_id)
+                        del self._listeners[output.request_id]
+                    yield output
+                if unfinished:
+                    self._step()
+        finally:
+            for request_id in unfinished:
+                self.engine.abort(request_id)
+                self._listeners.pop(request_id, None)
+
+    def _step(self) -> None:
+        """One step of the engine; each output goes to who waits for it."""
+        with _whole():
+            for output in self.engine.step():
+                if output.request_id in self._listeners:
+                    self._listeners[output.request_id].append(output)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done: an engine interrupted inside a step is of no more use."""
+    held = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not held or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught = []
+    signal.signal(signal.SIGINT, lambda *_: caught.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if caught:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _progress(total: int, show: bool) -> Iterator[Any]:
+    """A bar on stderr if that is a terminal; yields what to call for each request that is done."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    console = Console(stderr=True)
+    shown = show and console.is_terminal
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
+        task = progress.add_task("requests", total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,203 @@
+"""A checkpoint folder as a running engine, refused before it is read when memory is too small for it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from shoestring.device import Runtime
+from shoestring.engine.engine import Engine
+from shoestring.engine.paged_cache import available_bytes, page_bytes
+from shoestring.engine.pages import pages_for
+from shoestring.engine.request import SamplingParams
+from shoestring.engine.settings import DEFAULT_TOKENS, EngineSettings, check_settings
+from shoestring.errors import CheckpointError, ConfigError
+from shoestring.model.config import ModelConfig
+from shoestring.model.cost import parameters
+from shoestring.model.folder import load_model
+from shoestring.model.hf_config import load_config
+from shoestring.model.quantise import (
+    RESERVE_BYTES,
+    Progress,
+    Quantisation,
+    choose_quantisation,
+    load_for_inference,
+    memory_bytes,
+    stored_quantisation,
+)
+from shoestring.model.shards import find_tensors, read_json
+from shoestring.model.transformer import Transformer
+from shoestring.tokenizer.bpe import TOKENIZER_FILE, Tokenizer
+
+GENERATION_FILE = "generation_config.json"
+TAKEN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""What a checkpoint's generation_config.json may say about sampling; the rest is transformers' own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that serving a model takes."""
+
+    weights: int
+    cache: int
+    programs: int = RESERVE_BYTES
+    """Python, PyTorch and the activations of a step."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.programs
+
+    def __str__(self) -> str:
+        parts = (self.weights, self.cache, self.programs)
+        weights, cache, programs = (f"{part / 1e9:.1f}" for part in parts)
+        return f"{self.total / 1e9:.1f} GB (weights {weights}, cache {cache}, programs {programs})"
+
+
+def load_engine(
+    folder: Path,
+    runtime: Runtime,
+    *,
+    tokenizer: Tokenizer | None = None,
+    quantisation: Quantisation | None = None,
+    settings: EngineSettings | None = None,
+    progress: Progress | None = None,
+) -> Engine:
+    """The engine for a checkpoint folder; without a tokenizer of its own or a given one it takes ids only.
+
+    Raises ConfigError when weights and cache do not fit in the memory that is free, CheckpointError,
+    TokenizerError, UnsafeFileError.
+    """
+    settings = settings or EngineSettings()
+    config = load_config(folder)
+    check_settings(settings, config)
+    if tokenizer is None and (folder / TOKENIZER_FILE).is_file():
+        tokenizer = Tokenizer.load(folder)
+    if tokenizer is not None:
+        tokenizer.check_fits(config.vocab_size)
+    fitted = fit(folder, quantisation, settings, runtime)
+    model = load_transformer(folder, runtime, quantisation, progress)
+    return Engine(model, tokenizer, fitted)
+
+
+def load_transformer(
+    folder: Path,
+    runtime: Runtime,
+    quantisation: Quantisation | None = None,
+    progress: Progress | None = None,
+) -> Transformer:
+    """The model alone, as its weights are stored or quantised, where the runtime computes."""
+    dtype, device = runtime.compute_dtype, runtime.device
+    if device.type == "cuda" and quantisation is None and stored_quantisation(folder) is None:
+        return load_model(folder, dtype=dtype, compute_dtype=dtype, device=device)
+    model = load_for_inference(folder, quantisation, compute_dtype=dtype, progress=progress)
+    return model.to(device)
+
+
+def fit(
+    folder: Path, quantisation: Quantisation | None, settings: EngineSettings, runtime: Runtime
+) -> EngineSettings:
+    """The settings, with a cache that fits beside the weights; ConfigError says what would if none does."""
+    config = load_config(folder)
+    free = available_bytes(runtime.device)
+    need = memory(folder, quantisation, settings, runtime.compute_dtype)
+    if free is None or need.total <= free:
+        return replace(settings, cache_bytes=need.cache)
+    least = _least_cache(config, settings, runtime.compute_dtype)
+    if settings.cache_bytes is None and need.total - need.cache + least <= free:
+        return replace(settings, cache_bytes=free - need.weights - need.programs)
+    smallest = replace(need, cache=settings.cache_bytes or least)
+    raise ConfigError(
+        f"{folder} needs {smallest} and {free / 1e9:.1f} GB are free; "
+        f"{_what_fits(config, quantisation or stored_quantisation(folder), smallest, free)}"
+    )
+
+
+def memory(
+    folder: Path, quantisation: Quantisation | None, settings: EngineSettings, dtype: torch.dtype
+) -> Memory:
+    """What serving takes, counted from config.json and the weight files' headers."""
+    config = load_config(folder)
+    return Memory(
+        weights=weight_bytes(folder, quantisation),
+        cache=settings.cache_bytes or _wanted_cache(config, settings, dtype),
+    )
+
+
+def weight_bytes(folder: Path, quantisation: Quantisation | None) -> int:
+    """Bytes of the weights in memory; None is as they are stored."""
+    config = load_config(folder)
+    kept = quantisation or stored_quantisation(folder)
+    if kept is not None:
+        return memory_bytes(config, kept)
+    matrices = {info.dtype for info in find_tensors(folder).values() if len(info.shape) == 2}
+    return memory_bytes(config, None) * (1 if matrices == {"BF16"} else 2)  # others are kept in float32
+
+
+def cache_bytes(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype, tokens: int) -> int:
+    """Bytes of a paged cache for so many tokens; an MTP module that drafts has entries too."""
+    drafts = config.num_nextn_predict_layers > 0 and settings.speculation in ("auto", "mtp")
+    return pages_for(tokens) * page_bytes(config, config.num_hidden_layers + drafts, dtype)
+
+
+def default_sampling(folder: Path) -> dict[str, Any]:
+    """What generation_config.json asks for, by SamplingParams' names; raises CheckpointError for nonsense."""
+    path = folder / GENERATION_FILE
+    if not path.is_file():
+        return {}
+    data = read_json(path)
+    found = {name: data[name] for name in TAKEN if data.get(name) is not None}
+    try:
+        SamplingParams(**found)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; repair or remove that file") from None
+    return found
+
+
+def choose(
+    folder: Path, target_bytes: int, settings: EngineSettings, runtime: Runtime
+) -> Quantisation | None:
+    """The most exact form of the weights with which serving takes at most `target_bytes`.
+
+    Raises ConfigError when none does, or when a checkpoint that is packed already is too large.
+    """
+    as_it_is = memory(folder, None, settings, runtime.compute_dtype)
+    if as_it_is.total <= target_bytes:
+        return None
+    if stored_quantisation(folder) is not None:
+        raise ConfigError(
+            f"{folder} is packed already and needs {as_it_is}, not {target_bytes / 1e9:.1f} GB; "
+            "take a smaller model or a shorter context, or quantise the checkpoint it was made from"
+        )
+    chosen = choose_quantisation(load_config(folder), target_bytes, as_it_is.cache)
+    return chosen or "int8"  # 16 bits would fit, but the checkpoint holds 32
+
+
+def read_bytes_per_token(folder: Path, quantisation: Quantisation | None) -> float:
+    """Bytes of weights that one stream's next token needs: those of the parameters that are active for it."""
+    count = parameters(load_config(folder))
+    return weight_bytes(folder, quantisation) * count.active / (count.total + count.mtp)
+
+
+def _wanted_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> int:
+    """A thousand tokens for every sequence, or one whole context if that is more."""
+    longest = settings.max_model_len or config.max_position_embeddings
+    tokens = max(settings.max_sequences * DEFAULT_TOKENS, settings.max_model_len or 0)
+    return cache_bytes(config, settings, dtype, min(tokens, settings.max_sequences * longest))
+
+
+def _least_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> int:
+    return cache_bytes(config, settings, dtype, settings.max_model_len or DEFAULT_TOKENS)
+
+
+def _what_fits(config: ModelConfig, kept: Quantisation | None, need: Memory, free: int) -> str:
+    """The way out: the smaller forms of the weights, and whether one fits."""
+    if kept == "int4":
+        return "take a smaller model or a shorter context, or free some memory"
+    smaller = [name for name in get_args(Quantisation) if kept is None or name == "int4"]
+    totals = {name: replace(need, weights=memory_bytes(config, name)).total for name in smaller}
+    said = ", ".join(f"{name} {total / 1e9:.1f} GB" for name, total in totals.items())
+    fitting = [name for name, total in totals.items() if total <= free]
+    if fitting:
+        return f"quantised it would fit: {said}"
+    return f"even quantised it would not fit ({said}): take a smaller model, or free some memory"

@@ -1,0 +1,304 @@
+"""How fast an engine is, against concurrency, and what the machine's memory and arithmetic would allow."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from shoestring.device import Runtime, measure_peak, synchronise
+from shoestring.engine.engine import Engine
+from shoestring.engine.request import Request, RequestOutput, SamplingParams
+from shoestring.engine.settings import EngineSettings
+from shoestring.errors import ConfigError
+from shoestring.model import cost
+from shoestring.model.transformer import Transformer
+
+READ_BYTES = 256_000_000
+"""Far more than any cache holds."""
+INT8_SHAPE = (512, 2048, 2048)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What this machine does at best, measured now."""
+
+    read_bytes_per_s: float
+    float_flops_per_s: float
+    """In the compute precision: float32 on a CPU."""
+    int8_ops_per_s: float | None
+    """oneDNN's product on a CPU; None where PyTorch has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """One concurrency's figures; times are of requests, rates of all of them together."""
+
+    concurrency: int
+    prompt_tokens: int
+    output_tokens: int
+    prompt_tokens_per_s: float
+    output_tokens_per_s: float
+    first_token_s: float
+    """Median over requests, from adding all of them; `_p95` is the 95th percentile."""
+    first_token_s_p95: float
+    between_tokens_s: float
+    between_tokens_s_p95: float
+    prompt_flops_per_s: float
+    """The model's own products: what is computed twice or for drafts does not count."""
+    output_flops_per_s: float
+    read_bytes_per_s: float
+    """While decoding: weights of the experts that rows of one step meet on average, and the cache."""
+    acceptance: float | None
+    """Share of drafts kept; None if none was made."""
+
+
+def measure_limits(runtime: Runtime) -> Limits:
+    """Takes about two seconds."""
+    return Limits(
+        read_bytes_per_s=measure_reads(runtime),
+        float_flops_per_s=measure_peak(runtime),
+        int8_ops_per_s=_measure_int8() if runtime.device.type == "cpu" else None,
+    )
+
+
+def measure_reads(runtime: Runtime) -> float:
+    """Bytes per second of summing a quarter of a gigabyte, the best of five."""
+    data = torch.ones(READ_BYTES // 4, device=runtime.device)
+    return data.nbytes / _best(data.sum, runtime.device)
+
+
+def _measure_int8() -> float | None:
+    onednn: Any = torch.ops.onednn
+    rows, depth, width = INT8_SHAPE
+    x = torch.randint(0, 127, (rows, depth), dtype=torch.uint8)
+    weight = torch.randint(-127, 127, (depth, width), dtype=torch.int8)
+    scales, zeros = torch.ones(width), torch.zeros(width, dtype=torch.int32)
+    try:
+        packed = onednn.qlinear_prepack(weight, [rows, depth])
+        arguments: tuple[Any, ...] = (
+            x,
+            1.0,
+            0,
+            packed,
+            scales,
+            zeros,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        return 2 * rows * depth * width / _best(lambda: onednn.qlinear_pointwise(*arguments))
+    except (AttributeError, RuntimeError, NotImplementedError):  # a PyTorch built without oneDNN
+        return None
+
+
+def _best(run: Callable[[], Any], device: torch.device | None = None, times: int = 5) -> float:
+    """Seconds of the fastest of some runs."""
+    best = float("inf")
+    for _ in range(times):
+        begin = time.perf_counter()
+        run()
+        synchronise(device or torch.device("cpu"))
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def measure_throughput(
+    engine: Engine, *, concurrency: int, prompt_tokens: int, output_tokens: int, seed: int = 0
+) -> Throughput:
+    """Add `concurrency` random prompts at once; time their prompts, then decoding by all of them together.
+
+    Decoding is timed from the moment the last prompt is done until `output_tokens` were made for each; so
+    the first ones have made some before. The engine must have nothing else to do. Raises ConfigError when
+    that does not fit in its settings.
+    """
+    longest = longest_request(engine.settings, concurrency, prompt_tokens, output_tokens)
+    if concurrency > engine.settings.max_sequences or longest > engine.max_model_len:
+        raise ConfigError(
+            f"{concurrency} requests of up to {longest:,} tokens do not fit: this engine runs "
+            f"{engine.settings.max_sequences} at once, of up to {engine.max_model_len:,}"
+        )
+    _warm_up(engine)
+    run = _Run(engine, _requests(engine, concurrency, prompt_tokens, longest - prompt_tokens, seed))
+    while not run.all_started:
+        run.step()
+    prompts, decoding = run.mark(), run.tokens + concurrency * output_tokens
+    run.gaps.clear()
+    while run.tokens < decoding and engine.has_unfinished():
+        run.step()
+    outputs = run.mark()
+    run.close()
+    return _figures(engine, run, prompts, outputs, prompt_tokens, output_tokens)
+
+
+def longest_request(
+    settings: EngineSettings, concurrency: int, prompt_tokens: int, output_tokens: int
+) -> int:
+    """Tokens that the first request may have come to when the last one's are counted."""
+    rows = max(settings.max_batch_tokens - concurrency * (1 + settings.draft_tokens), 1)
+    waits = -(-concurrency * prompt_tokens // rows)
+    return prompt_tokens + (1 + settings.draft_tokens) * (waits + 1) + 2 * output_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Phase:
+    """What the engine did between two marks."""
+
+    seconds: float
+    steps: int
+    rows: int
+    generated: int
+    drafted: int
+    accepted: int
+
+
+def _figures(
+    engine: Engine, run: "_Run", prompts: _Phase, outputs: _Phase, prompt_tokens: int, output_tokens: int
+) -> Throughput:
+    config, number = engine.model.config, len(run.requests)
+    context = prompt_tokens + output_tokens // 2
+    prompt_flops = cost.forward_flops(config, prompt_tokens) - _spared_flops(engine.model, prompt_tokens)
+    per_s, rows = outputs.generated / outputs.seconds, outputs.rows / outputs.steps
+    drafted, accepted = prompts.drafted + outputs.drafted, prompts.accepted + outputs.accepted
+    return Throughput(
+        concurrency=number,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        prompt_tokens_per_s=number * prompt_tokens / prompts.seconds,
+        output_tokens_per_s=per_s,
+        first_token_s=statistics.median(run.first_token_s),
+        first_token_s_p95=percentile(run.first_token_s, 0.95),
+        between_tokens_s=statistics.median(run.gaps),
+        between_tokens_s_p95=percentile(run.gaps, 0.95),
+        prompt_flops_per_s=number * prompt_flops / prompts.seconds,
+        output_flops_per_s=per_s * cost.decode_flops_per_token(config, context),
+        read_bytes_per_s=step_bytes(engine, rows, number * context) * outputs.steps / outputs.seconds,
+        acceptance=accepted / drafted if drafted else None,
+    )
+
+
+class _Run:
+    """Requests in an engine, and when their tokens came."""
+
+    def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
+        self.engine, self.requests = engine, requests
+        self.tokens, self.first_token_s, self.gaps = 0, list[float](), list[float]()
+        self._last: dict[str, float] = {}
+        self._begin = time.monotonic()
+        self._marked, self._counters = self._begin, engine.counters
+        for request in requests:
+            engine.add_request(request)
+
+    @property
+    def all_started(self) -> bool:
+        return len(self._last) == len(self.requests)
+
+    def step(self) -> None:
+        outputs = self.engine.step()
+        now = time.monotonic()
+        for output in outputs:
+            self._note(output, now)
+
+    def mark(self) -> _Phase:
+        """What happened since the last mark."""
+        now, after, before = time.monotonic(), self.engine.counters, self._counters
+        phase = _Phase(
+            seconds=now - self._marked,
+            steps=after.steps - before.steps,
+            rows=after.computed_tokens - before.computed_tokens,
+            generated=after.generated_tokens - before.generated_tokens,
+            drafted=after.drafted_tokens - before.drafted_tokens,
+            accepted=after.accepted_tokens - before.accepted_tokens,
+        )
+        self._marked, self._counters = now, after
+        return phase
+
+    def close(self) -> None:
+        """Give up what is unfinished."""
+        for request in self.requests:
+            self.engine.abort(request.request_id)
+        self.engine.step()
+
+    def _note(self, output: RequestOutput, now: float) -> None:
+        new = len(output.outputs[0].token_ids)
+        if not new:
+            return
+        self.tokens += new
+        last = self._last.get(output.request_id)
+        if last is None:
+            self.first_token_s.append(now - self._begin)
+        else:
+            self.gaps += [(now - last) / new] * new
+        self._last[output.request_id] = now
+
+
+def step_bytes(engine: Engine, rows: float, cached_tokens: int) -> float:
+    """Bytes that a decoding step of so many rows over so many cached tokens reads, drafting apart.
+
+    Each row chooses K of E experts: rows meet E (1 - (1 - K / E)^rows) of them, as if they chose at random.
+    """
+    model, config = engine.model, engine.model.config
+    always = experts = 0
+    for name, tensor in model.state_dict().items():
+        if ".mlp.experts." in name and _is_main(name, config.num_hidden_layers):
+            experts += tensor.nbytes
+        elif _is_read(name, model):
+            always += tensor.nbytes
+    touched = 0.0
+    if config.moe is not None:
+        touched = 1 - (1 - config.moe.num_experts_per_tok / config.moe.n_routed_experts) ** rows
+    cache = cost.cache_bytes_per_token(config, model.compute_dtype.itemsize)
+    return always + experts * touched + cached_tokens * cache
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that this share of `values` does not exceed."""
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def _is_main(name: str, num_layers: int) -> bool:
+    """Whether a tensor is in one of the main layers; MTP modules come behind them."""
+    parts = name.split(".")
+    return parts[:2] == ["model", "layers"] and int(parts[2]) < num_layers
+
+
+def _is_read(name: str, model: Transformer) -> bool:
+    """Whether every step reads all of a tensor; the embedding is, as a head, unless there is another one."""
+    if name.startswith("model.embed_tokens"):
+        return not hasattr(model, "lm_head")
+    return not name.startswith("model.layers") or _is_main(name, model.config.num_hidden_layers)
+
+
+def _spared_flops(model: Transformer, prompt_tokens: int) -> int:
+    """The head is applied to a prompt's last token only."""
+    return 2 * (prompt_tokens - 1) * model.config.vocab_size * model.config.hidden_size
+
+
+def _warm_up(engine: Engine) -> None:
+    """Compile kernels and touch the weights, outside the clock."""
+    run = _Run(engine, _requests(engine, 1, 8, 4, seed=-1))
+    while engine.has_unfinished():
+        run.step()
+
+
+def _requests(engine: Engine, number: int, length: int, max_tokens: int, seed: int) -> list[Request]:
+    """Random prompts, so that no two share pages; they end at max_tokens only."""
+    draw, width = random.Random(seed), engine.model.config.vocab_size
+    params = SamplingParams(
+        temperature=0.0, max_tokens=max_tokens, ignore_eos=True, detokenize=False, output_kind="delta"
+    )
+    return [
+        Request(
+            request_id=f"measure-{seed}-{length}-{index}",
+            prompt_token_ids=tuple(draw.randrange(width) for _ in range(length)),
+            sampling_params=params,
+        )
+        for index in range(number)
+    ]
