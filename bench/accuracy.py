@@ -1,12 +1,13 @@
-"""What quantisation costs, and who agrees with whom: ours beside llama.cpp and transformers on one trained model.
+"""What quantisation costs, and who agrees with whom: ours beside llama.cpp and transformers on one trained
+model.
 
     python bench/accuracy.py [--model runs/demo/model] [--text docs/LOG.md README.md] [--json FILE]
 
-Mean KL divergence (nats a token) of the float32 model's next-token distribution from each quantised one's, over windows of
-the given texts: ours int8 and int4, llama.cpp's Q8_0 and Q4_0 of the same weights. Then 100 prompts, continued greedily by
-our engine in float32, by llama.cpp on the F32 GGUF and by transformers: where a token differs, the gap between the two
-best logits is printed, since ties are no disagreement. Needs llama-cpp-python and transformers. Exit code 3 when ours
-diverges more than llama.cpp's or a token differs.
+Mean KL divergence (nats a token) of the float32 model's next-token distribution from each quantised one's,
+over windows of the given texts: ours int8 and int4, llama.cpp's Q8_0 and Q4_0 of the same weights. Then 100
+prompts, continued greedily by our engine in float32, by llama.cpp on the F32 GGUF and by transformers:
+where a token differs, the gap between the two best logits is printed, since ties are no disagreement. Needs
+llama-cpp-python and transformers. Exit code 3 when ours diverges more than llama.cpp's or a token differs.
 """
 
 import argparse
@@ -169,7 +170,8 @@ def main():
         agreement = greedy_rows(arguments.model, rows, Path(scratch))
     for row in agreement:
         print(
-            f"{row['engine']}: {row['differ']} of {row['prompts']} prompts differ from ours {row['logit_gaps']}"
+            f"{row['engine']}: {row['differ']} of {row['prompts']} prompts differ from ours "
+            f"{row['logit_gaps']}"
         )
     kl = {row["weights"]: row["kl_nats"] for row in divergences}
     met = (

@@ -2,10 +2,11 @@
 
     python bench/engine.py [--json FILE] [--folder DIR] [--rounds 3] [--only ours,llama.cpp,transformers]
 
-Makes (once, in --folder) a DeepSeek-V2-Lite-shaped checkpoint of 6 layers and 3.15B random weights in bfloat16, exports it to
-GGUF for llama.cpp, and packs it for ours. Every measurement is a process of its own, in turn; a figure is the best
-of `rounds`. Prompts are random ids; decoding is greedy. Needs 20 GB of disk, 14 GB of memory, and
-`pip install llama-cpp-python transformers` for the competitors. Exit code 3 when a target is missed.
+Makes (once, in --folder) a DeepSeek-V2-Lite-shaped checkpoint of 6 layers and 3.15B random weights in
+bfloat16, exports it to GGUF for llama.cpp, and packs it for ours. Every measurement is a process of its
+own, in turn; a figure is the best of `rounds`. Prompts are random ids; decoding is greedy. Needs 20 GB of
+disk, 14 GB of memory, and `pip install llama-cpp-python transformers` for the competitors. Exit code 3 when
+a target is missed.
 """
 
 import argparse
@@ -270,7 +271,8 @@ def judge(rows):
 
 def show(rows, judged):
     print(
-        f"\n{'engine':14}{'weights':10}{'prompt/s':>10}{'1 stream/s':>12}{'16 streams/s':>14}{'memory GB':>11}"
+        f"\n{'engine':14}{'weights':10}{'prompt/s':>10}{'1 stream/s':>12}{'16 streams/s':>14}"
+        f"{'memory GB':>11}"
     )
     for row in rows:
         if row["engine"] == "machine":

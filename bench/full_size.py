@@ -1,11 +1,13 @@
-"""DeepSeek-V2-Lite at its full size, 15.7B parameters, at 4 bits within 12 GB: made, quantised, opened, decoded.
+"""DeepSeek-V2-Lite at its full size, 15.7B parameters, at 4 bits within 12 GB: made, quantised, opened,
+decoded.
 
     python bench/full_size.py [--folder runs/full-size] [--json FILE] [--keep]
 
 Writes a checkpoint of the published shape with random weights in bfloat16 (31 GB, shard by shard), runs
-`quantise_folder` on it, and opens the result twice, each in a process of its own, whose peak memory is read: cold or warm as
-the disk's cache happens to be, then warm. Time to the first token counts from the start of the process, Python's own start
-included. Needs 41 GB of disk. Exit code 3 when 12 GB or 20 s are exceeded.
+`quantise_folder` on it, and opens the result twice, each in a process of its own, whose peak memory is
+read: cold or warm as the disk's cache happens to be, then warm. Time to the first token counts from the
+start of the process, Python's own start included. Needs 41 GB of disk. Exit code 3 when 12 GB or 20 s are
+exceeded.
 """
 
 import argparse
@@ -24,7 +26,7 @@ SHARD_TENSORS = 500
 
 
 def make(folder):
-    """The bfloat16 checkpoint. Every matrix is a window of one random buffer: sizes matter here, values do not."""
+    """The bfloat16 checkpoint. Every matrix is a window of one random buffer: only sizes matter here."""
     import torch
 
     from shoestring.model.hf_config import save_config

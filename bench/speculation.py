@@ -1,9 +1,9 @@
-"""What drafting brings: the engine with MTP drafts, prompt lookup and neither, on a trained model, same prompts.
+"""What drafting brings: the engine with MTP drafts, prompt lookup and neither, on a trained model.
 
-    python bench/speculation.py [--model runs/demo/model] [--text README.md] [--streams 1] [--tokens 128] [--json FILE]
+    python bench/speculation.py [--model runs/demo/model] [--streams 1] [--tokens 128] [--json FILE]
 
-Prints acceptance, tokens per step and tokens/s beside no drafts, greedy and sampled (seeded), and checks that every token is
-the same. Exit code 3 when one is not.
+Prints acceptance, tokens per step and tokens/s beside no drafts, greedy and sampled (seeded), and checks
+that every token is the same. Exit code 3 when one is not.
 """
 
 import argparse

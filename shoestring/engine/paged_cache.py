@@ -59,6 +59,11 @@ class PagedLayer:
     entries: dict[str, Tensor]
     index: RowIndex
 
+    @property
+    def pages(self) -> "PagedLayer":
+        """See LayerCache.pages."""
+        return self
+
     def append(self, **entries_BT: Tensor) -> None:
         """See LayerCache.append."""
         for name, new in entries_BT.items():

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from torch import Tensor
 
@@ -19,13 +20,21 @@ def call(name: str, *arguments: Tensor | int | float | None) -> int:
     return _function(name, tuple(map(type, values)))(*values)
 
 
-C_TYPES = {int: ctypes.c_int64, float: ctypes.c_float, type(None): ctypes.c_void_p}
+@cache
+def integers(name: str, count: int) -> Callable[..., int]:
+    """A C function that takes `count` integers and addresses: for what is called many times a step."""
+    return _function(name, (int,) * count)
+
+
+C_TYPES: dict[type, Any] = {int: ctypes.c_int64, float: ctypes.c_float, type(None): ctypes.c_void_p}
 
 
 @cache
 def _function(name: str, types: tuple[type, ...]) -> Callable[..., int]:
     """The C function for arguments of these Python types; pointers are 64 bits wide, as int64 is."""
-    function = library()[name]  # a new object each time, unlike getattr
+    kernels = library()
+    assert kernels is not None
+    function = kernels[name]  # a new object each time, unlike getattr
     function.restype = ctypes.c_int64
     function.argtypes = [C_TYPES[kind] for kind in types]
     return function

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from shoestring.kernels import native, packed, reference, triton_call
+from shoestring.kernels import native, packed, reference, reference_layers, triton_call
+from shoestring.kernels.layer_weights import (
+    FeedForward,
+    FeedForwardResult,
+    GroupedAttention,
+    LatentAttention,
+    PagedRows,
+    Routed,
+    Router,
+)
 from shoestring.kernels.packed import Packed
 
 log = logging.getLogger(__name__)
@@ -21,14 +30,14 @@ def pick(op: str, device_type: str, dtype: torch.dtype, inference: bool = False)
 
     For inference on the CPU come first the twins whose rows do not depend on each other; on a GPU, Triton's.
     """
-    rooms: list[Any] = [native, reference]
+    rooms: list[Any] = [native, reference, reference_layers]
     if device_type == "cpu" and dtype == torch.float32:
-        from shoestring.kernels import cpu_build, cpu_fused, cpu_paged, cpu_rows
+        from shoestring.kernels import cpu_build, cpu_fused, cpu_layers, cpu_paged, cpu_rows
 
         if cpu_build.library() is not None:
             rooms.insert(0, cpu_fused)
         if inference and packed.available():
-            rooms = [cpu_rows, cpu_paged, *rooms]
+            rooms = [cpu_rows, cpu_paged, cpu_layers, *rooms]
     if device_type == "cuda" and inference and dtype in triton_call.DTYPES and triton_call.available():
         from shoestring.kernels import triton_grouped, triton_paged
 
@@ -38,7 +47,7 @@ def pick(op: str, device_type: str, dtype: torch.dtype, inference: bool = False)
     return getattr(room, op)
 
 
-def _run(op: str, x: Tensor, *arguments: Any) -> Tensor:
+def _run(op: str, x: Tensor, *arguments: Any) -> Any:
     """Run `op` on the implementation for its first argument."""
     return pick(op, x.device.type, x.dtype, not torch.is_grad_enabled())(x, *arguments)
 
@@ -141,6 +150,52 @@ def paged_attention(
 ) -> Tensor:
     """See reference.paged_attention."""
     return _run("paged_attention", q_NHD, key_PSGD, value_PSGV, tables_BM, sequence_N, lengths_N, scale)
+
+
+def in_one_call(op: str, x: Tensor) -> bool:
+    """Whether `op` on a whole layer has a twin here that is faster than the operations it is composed of."""
+    chosen = pick(op, x.device.type, x.dtype, not torch.is_grad_enabled())
+    return chosen is not getattr(reference_layers, op)
+
+
+def route(logits_NE: Tensor, router: Router) -> Routed:
+    """See reference_layers.route."""
+    return _run("route", logits_NE, router)
+
+
+def latent_attention_layer(
+    x_ND: Tensor,
+    weights: LatentAttention,
+    latent_PSC: Tensor,
+    k_rope_PSR: Tensor,
+    rows: PagedRows,
+    cos_NR: Tensor,
+    sin_NR: Tensor,
+    interleave: bool,
+) -> Tensor:
+    """See reference_layers.latent_attention_layer."""
+    rest = (latent_PSC, k_rope_PSR, rows, cos_NR, sin_NR, interleave)
+    return _run("latent_attention_layer", x_ND, weights, *rest)
+
+
+def grouped_attention_layer(
+    x_ND: Tensor,
+    weights: GroupedAttention,
+    key_PSGD: Tensor,
+    value_PSGD: Tensor,
+    rows: PagedRows,
+    cos_NR: Tensor,
+    sin_NR: Tensor,
+    interleave: bool,
+) -> Tensor:
+    """See reference_layers.grouped_attention_layer."""
+    rest = (key_PSGD, value_PSGD, rows, cos_NR, sin_NR, interleave)
+    return _run("grouped_attention_layer", x_ND, weights, *rest)
+
+
+def feed_forward_layer(x_ND: Tensor, weights: FeedForward) -> FeedForwardResult:
+    """See reference_layers.feed_forward_layer."""
+    return _run("feed_forward_layer", x_ND, weights)
 
 
 def linear_cross_entropy(

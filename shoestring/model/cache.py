@@ -1,17 +1,36 @@
 """The cache protocol, and a dense cache for one batch of equally long sequences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from shoestring.kernels.layer_weights import PagedRows
+
 CacheSpec = dict[str, tuple[int, ...]]
 """What an attention keeps per token: a name and the shape of one token's entry."""
 
 
+class Pages(Protocol):
+    """One layer's memory where it lies, for operations that read and write it themselves."""
+
+    @property
+    def entries(self) -> Mapping[str, Tensor]:
+        """By name, each (pages, tokens of a page, ...)."""
+        ...
+
+    @property
+    def index(self) -> PagedRows: ...
+
+
 class LayerCache(Protocol):
     """One layer's memory of earlier tokens, and attention over it."""
+
+    @property
+    def pages(self) -> Pages | None:
+        """What is behind a paged cache of one flat list of rows (B = 1); None for any other."""
+        ...
 
     def append(self, **entries_BT: Tensor) -> None:
         """Keep the new tokens' entries, each (B, T, ...)."""
@@ -35,6 +54,8 @@ class ModelCache(Protocol):
 
 class DenseLayerCache:
     """Entries in one tensor per name, `capacity` tokens long."""
+
+    pages = None
 
     def __init__(
         self, spec: CacheSpec, *, batch: int, capacity: int, dtype: torch.dtype, device: torch.device

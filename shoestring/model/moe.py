@@ -65,7 +65,7 @@ class Router(nn.Module):
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """The logistic function. Without gradients in float64: PyTorch's float32 rounds differently at a row's end."""
+    """The logistic function. Without gradients in float64: float32 rounds otherwise at a row's end."""
     return x.sigmoid() if torch.is_grad_enabled() else x.double().sigmoid().float()
 
 

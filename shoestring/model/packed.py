@@ -1,14 +1,16 @@
-"""Linear layers, experts and MLA's up-projection on packed weights, and their way into a model."""
+"""Linear layers, feed-forwards and MLA's up-projection on packed weights, and the router beside them."""
 
 import torch
 from torch import Tensor, nn
 
 from shoestring import kernels
-from shoestring.kernels.packed import GROUP, OUTPUTS, Bits, Packed, pack_into, packed_shape, unpack
+from shoestring.kernels import layer_weights
+from shoestring.kernels.layer_weights import Matrix
+from shoestring.kernels.packed import Bits, Packed, packed_shape, unpack
 from shoestring.model.attention import UpProjection
-from shoestring.model.layers import MLP, Linear
-from shoestring.model.moe import Experts, Routing
-from shoestring.model.transformer import Transformer
+from shoestring.model.layers import MLP
+from shoestring.model.moe import Experts, Router, Routing
+from shoestring.model.packed_sinks import HeadSink, RowSink, feed_forward_sinks
 from shoestring.model.weight_names import Sink
 
 
@@ -23,7 +25,12 @@ class PackedLinear(nn.Module):
         self.register_buffer("blocks", _empty(shape, bits))
 
     def forward(self, x: Tensor) -> Tensor:
-        return kernels.packed_linear(x, Packed(self.bits, self.shape[0], self.blocks), self.bias)
+        return kernels.packed_linear(x, self.matrix.weight, self.bias)
+
+    @property
+    def matrix(self) -> Matrix:
+        bias = None if self.bias is None else self.bias.detach().float().contiguous()
+        return Matrix(Packed(self.bits, self.shape[0], self.blocks), bias)
 
     def sinks(self) -> dict[str, Sink]:
         return {"weight": RowSink(self.shape, self.bits, self.blocks[0])}
@@ -42,15 +49,17 @@ class PackedMLP(nn.Module):
         self.register_buffer("down_blocks", _empty((self.hidden_size, self.width), bits))
 
     def forward(self, x: Tensor) -> Tensor:
-        x_ND = x.reshape(-1, self.hidden_size)
-        gate_up = Packed(self.bits, 2 * self.width, self.gate_up_blocks)
-        down = Packed(self.bits, self.hidden_size, self.down_blocks)
+        x_ND, experts = x.reshape(-1, self.hidden_size), self.experts
         chosen = torch.zeros(len(x_ND), 1, dtype=torch.int64, device=x.device)
         weights = torch.ones(len(x_ND), 1, device=x.device)
-        return kernels.packed_experts(x_ND, chosen, weights, gate_up, down).view_as(x)
+        return kernels.packed_experts(x_ND, chosen, weights, experts.gate_up, experts.down).view_as(x)
+
+    @property
+    def experts(self) -> layer_weights.Experts:
+        return _experts(self)
 
     def sinks(self) -> dict[str, Sink]:
-        return _feed_forward_sinks(
+        return feed_forward_sinks(
             self.gate_up_blocks[0], self.down_blocks[0], self.bits, self.width, self.hidden_size
         )
 
@@ -69,15 +78,18 @@ class PackedExperts(nn.Module):
         self.register_buffer("down_blocks", _empty((count, self.hidden_size, self.width), bits))
 
     def forward(self, x_ND: Tensor, routing: Routing) -> Tensor:
-        gate_up = Packed(self.bits, 2 * self.width, self.gate_up_blocks)
-        down = Packed(self.bits, self.hidden_size, self.down_blocks)
-        return kernels.packed_experts(x_ND, routing.experts_NK, routing.weights_NK, gate_up, down)
+        chosen, experts = (routing.experts_NK, routing.weights_NK), self.experts
+        return kernels.packed_experts(x_ND, *chosen, experts.gate_up, experts.down)
+
+    @property
+    def experts(self) -> layer_weights.Experts:
+        return _experts(self)
 
     def sinks(self) -> dict[str, Sink]:
         return {
             f"{expert}.{name}": sink
             for expert, pair in enumerate(zip(self.gate_up_blocks, self.down_blocks, strict=True))
-            for name, sink in _feed_forward_sinks(*pair, self.bits, self.width, self.hidden_size).items()
+            for name, sink in feed_forward_sinks(*pair, self.bits, self.width, self.hidden_size).items()
         }
 
 
@@ -96,106 +108,71 @@ class PackedUpProjection(nn.Module):
 
     def forward(self, latent_BTC: Tensor) -> Tensor:
         """Every head's keys and values (B, T, H (P + V)), for scoring whole texts; unpacks the weights."""
-        up_key_HCP = unpack(Packed(self.bits, self.rank, self.key_blocks))
-        up_value_HVC = unpack(Packed(self.bits, self.value_width, self.value_blocks))
+        up_key_HCP, up_value_HVC = unpack(self.key), unpack(self.value)
         key_BTHP = torch.einsum("btc,hcp->bthp", latent_BTC, up_key_HCP)
         value_BTHV = torch.einsum("btc,hvc->bthv", latent_BTC, up_value_HVC)
         return torch.cat((key_BTHP, value_BTHV), dim=-1).flatten(2)
 
     def absorb(self, q_BTHP: Tensor) -> Tensor:
         """See UpProjection.absorb."""
-        up_key = Packed(self.bits, self.rank, self.key_blocks)
-        return kernels.packed_linear_stack(q_BTHP.flatten(0, 1), up_key).unflatten(0, q_BTHP.shape[:2])
+        return kernels.packed_linear_stack(q_BTHP.flatten(0, 1), self.key).unflatten(0, q_BTHP.shape[:2])
 
     def expand(self, mixed_BTHC: Tensor) -> Tensor:
         """See UpProjection.expand."""
-        up_value = Packed(self.bits, self.value_width, self.value_blocks)
-        return kernels.packed_linear_stack(mixed_BTHC.flatten(0, 1), up_value).unflatten(
-            0, mixed_BTHC.shape[:2]
-        )
+        mixed_NHC = mixed_BTHC.flatten(0, 1)
+        return kernels.packed_linear_stack(mixed_NHC, self.value).unflatten(0, mixed_BTHC.shape[:2])
+
+    @property
+    def key(self) -> Packed:
+        return Packed(self.bits, self.rank, self.key_blocks)
+
+    @property
+    def value(self) -> Packed:
+        return Packed(self.bits, self.value_width, self.value_blocks)
 
     def sinks(self) -> dict[str, Sink]:
-        return {"weight": HeadSink(self)}
+        return {
+            "weight": HeadSink(self.nope, self.value_width, self.bits, self.key_blocks, self.value_blocks)
+        }
 
 
-class RowSink:
-    """Packs rows of one matrix (F, K) as they are read."""
+class PackedRouter(nn.Module):
+    """A router beside packed matrices: its weights stay as they are, it is one operation (kernels.route)."""
 
-    rows_at_once = OUTPUTS
+    e_score_correction_bias: Tensor | None
 
-    def __init__(self, shape: tuple[int, int], bits: Bits, blocks: Tensor) -> None:
-        self.shape, self._bits, self._blocks = shape, bits, blocks
+    def __init__(self, plain: Router) -> None:
+        super().__init__()
+        self.moe, self.weight = plain.moe, plain.weight
+        bias = plain.e_score_correction_bias if plain.moe.topk_method == "noaux_tc" else None
+        self.register_buffer("e_score_correction_bias", bias)
 
-    def write(self, first: int, rows: Tensor) -> None:
-        panel = first // OUTPUTS
-        pack_into(rows, self._bits, self._blocks[panel : panel + -(-len(rows) // OUTPUTS)])
+    def forward(self, x_ND: Tensor) -> Routing:
+        router = self.router
+        routed = kernels.route(kernels.linear(x_ND.float(), router.weight_ED), router)
+        return Routing(routed.experts_NK, routed.weights_NK, routed.scores_NE)
+
+    @property
+    def router(self) -> layer_weights.Router:
+        moe, bias = self.moe, self.e_score_correction_bias
+        groups = 1 if moe.topk_method == "greedy" else moe.n_group
+        return layer_weights.Router(
+            weight_ED=self.weight.detach().float().contiguous(),
+            bias_E=None if bias is None else bias.float().contiguous(),
+            experts=moe.n_routed_experts,
+            per_token=moe.num_experts_per_tok,
+            groups=groups,
+            top_groups=min(moe.topk_group, groups),
+            softmax=moe.scoring_func == "softmax",
+            normalise=moe.norm_topk_prob,
+            scaling=moe.routed_scaling_factor,
+        )
 
 
-class HeadSink:
-    """Packs whole heads of kv_b_proj (H (P + V), C): keys transposed, values as they are."""
-
-    def __init__(self, packed: PackedUpProjection) -> None:
-        self._packed, self.rows_at_once = packed, packed.nope + packed.value_width
-        self.shape = (packed.heads * self.rows_at_once, packed.rank)
-
-    def write(self, first: int, rows: Tensor) -> None:
-        p = self._packed
-        for index, head in enumerate(rows.split(self.rows_at_once), first // self.rows_at_once):
-            up_key_PC, up_value_VC = head.split([p.nope, p.value_width])
-            pack_into(up_key_PC.T, p.bits, p.key_blocks[index])
-            pack_into(up_value_VC, p.bits, p.value_blocks[index])
-
-
-def _feed_forward_sinks(
-    gate_up: Tensor, down: Tensor, bits: Bits, width: int, hidden_size: int
-) -> dict[str, Sink]:
-    """Of one feed-forward's three matrices; gate and up are whole panels, since groups divide `width`."""
-    gate, up = gate_up.chunk(2)
-    into, out = (width, hidden_size), (hidden_size, width)
-    return {
-        "gate_proj.weight": RowSink(into, bits, gate),
-        "up_proj.weight": RowSink(into, bits, up),
-        "down_proj.weight": RowSink(out, bits, down),
-    }
+def _experts(module: PackedMLP | PackedExperts) -> layer_weights.Experts:
+    gate_up = Packed(module.bits, 2 * module.width, module.gate_up_blocks)
+    return layer_weights.Experts(gate_up, Packed(module.bits, module.hidden_size, module.down_blocks))
 
 
 def _empty(shape: tuple[int, ...], bits: Bits) -> Tensor:
     return torch.empty(packed_shape(shape, bits), dtype=torch.uint8)
-
-
-def pack_structure(model: Transformer, bits: Bits) -> Transformer:
-    """Replace, in a model on the meta device, every matrix that groups of 32 divide by a packed, empty one.
-
-    The embedding, the router, norms and biases stay as they are. A tied head becomes a packed one of its own.
-    """
-    if model.config.tie_word_embeddings and model.config.hidden_size % GROUP == 0:
-        model.lm_head = PackedLinear((model.config.vocab_size, model.config.hidden_size), bits, None)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            packed = _packed_twin(child, bits)
-            if packed is not None:
-                setattr(module, name, packed)
-    return model
-
-
-def _packed_twin(module: nn.Module, bits: Bits) -> nn.Module | None:
-    """The packed form of one module; None for what stays."""
-    if isinstance(module, UpProjection):
-        return PackedUpProjection(module, bits) if _divides(module.nope, module.in_features) else None
-    if isinstance(module, MLP) and _divides(module.down_proj.in_features, module.down_proj.out_features):
-        return PackedMLP(module, bits)
-    if isinstance(module, Linear):
-        shape = (module.out_features, module.in_features)
-        return PackedLinear(shape, bits, module.bias) if _divides(module.in_features) else None
-    if isinstance(module, Experts):
-        return PackedExperts(module, bits) if _divides(*module.down_proj.shape[1:]) else None
-    return None
-
-
-def _divides(*depths: int) -> bool:
-    return all(depth % GROUP == 0 for depth in depths)
-
-
-def is_packed(model: Transformer) -> bool:
-    """Whether `model` computes on packed weights, and so cannot be trained."""
-    return any(isinstance(module, PackedLinear | PackedExperts) for module in model.modules())

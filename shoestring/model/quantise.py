@@ -12,11 +12,12 @@ from torch import nn
 
 from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, ConfigError
-from shoestring.kernels.packed import Bits
+from shoestring.kernels.packed import Bits, available
 from shoestring.model.config import ModelConfig
 from shoestring.model.folder import copy_tokenizer, load_model, without_missing_mtp
 from shoestring.model.hf_config import CONFIG_NAME, load_config, to_hf
-from shoestring.model.packed import PackedLinear, pack_structure
+from shoestring.model.packed import PackedLinear
+from shoestring.model.packed_block import pack_structure
 from shoestring.model.safetensors_file import TensorInfo
 from shoestring.model.shards import find_tensors, read_json
 from shoestring.model.transformer import Transformer
@@ -49,6 +50,7 @@ def load_for_inference(
     Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     folder = Path(folder)
+    available()  # compiles the kernels if they are new, so that the first token does not wait for it
     if quantisation is not None and quantisation not in BITS:
         raise ConfigError(f"quantisation {quantisation!r} is not one of {', '.join(BITS)}")
     stored = stored_quantisation(folder)

@@ -25,7 +25,7 @@ class Sink(Protocol):
 
 
 def sinks(model: nn.Module) -> dict[str, Sink]:
-    """Every matrix that a packed model makes of a plain checkpoint, by its name on disk; empty for a plain model."""
+    """Every matrix that a packed model makes of a plain checkpoint, by its name on disk."""
     found: dict[str, Sink] = {}
     for prefix, module in model.named_modules():
         if hasattr(module, "sinks"):

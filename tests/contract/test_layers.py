@@ -18,7 +18,14 @@ LEVEL = {
 }
 WITHOUT_TORCH = ("errors", "durable", "config", "tokenizer", "tasks", "plan")
 OPTIONAL = ("matplotlib", "pyarrow", "gguf")  # what an extra installs: one file each, and lazily
-LAZY = (*OPTIONAL, "huggingface_hub", "llguidance", "pydantic", "tokenizers", "tomli_w")  # slow to import: never at the top
+LAZY = (
+    *OPTIONAL,
+    "huggingface_hub",
+    "llguidance",
+    "pydantic",
+    "tokenizers",
+    "tomli_w",
+)  # slow to import: never at the top
 FORBIDDEN = ("transformers", "datasets", "requests", "httpx")
 
 

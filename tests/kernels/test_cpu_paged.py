@@ -1,4 +1,4 @@
-"""Attention over pages in C++: equal to the specification; no row depends on others; stale pages never leak."""
+"""Attention over pages in C++: equal to the reference; no row depends on others; stale pages never leak."""
 
 import math
 from dataclasses import dataclass

@@ -172,7 +172,7 @@ inline void place4(uint8_t* block, int output, const int8_t* q) {
 }
 
 inline void place8(uint8_t* block, int output, const int8_t* q) {
-  for (int c = 0; c < 8; c++) std::memcpy(block + output / 8 * 256 + 32 * c + output % 8 * 4, q + 4 * c, 4);
+  for (int c = 0; c < 16; c++) std::memcpy(block + 32 * c + 2 * output, q + 2 * c, 2);
 }
 
 // Packs w (F, K) into panels; the outputs that fill up the last one are zero. Returns whether all values were finite.

@@ -2,8 +2,8 @@
 //
 // A panel holds 16 outputs for all groups, one block after the other: the integers of 16 outputs x 32 depths, then 16
 // half-precision scales. 4-bit: for each half panel of 8 outputs, 4 chunks of 32 bytes; chunk c holds depths 8c to 8c+7, byte
-// o * 4 + j has depth 8c + j of output o in its low and 8c + 4 + j in its high half, stored plus 8. Int8: for each half
-// panel 8 chunks; chunk c holds depths 4c to 4c+3, byte o * 4 + j has depth 4c + j.
+// o * 4 + j has depth 8c + j of output o in its low and 8c + 4 + j in its high half, stored plus 8. Int8: 16 chunks; chunk c
+// holds depths 2c and 2c + 1 of all outputs, byte o * 2 + j has depth 2c + j.
 //
 // Sums over a group are exact integers and groups are added in order, so that a row's result never depends on which
 // rows are computed beside it: batching, chunking and speculation change no bit.
@@ -104,15 +104,10 @@ inline __m256i dot8(__m256i sum, __m256i w, __m256i x) {
 #endif
 }
 
-inline __m256i broadcast4(const int8_t* p) {
+inline __m256i broadcast_bytes(const void* p) {
   int32_t four;
   std::memcpy(&four, p, 4);
   return _mm256_set1_epi32(four);
-}
-inline __m256i broadcast4(const int16_t* p) {
-  int64_t four;
-  std::memcpy(&four, p, 8);
-  return _mm256_set1_epi64x(four);
 }
 inline __m256 halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 
@@ -139,7 +134,7 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const
         const __m256i u1 = _mm256_and_si256(high ? _mm256_srli_epi16(w1, 4) : w1, low);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
-          const __m256i x = broadcast4(a[r] + g * GROUP + 8 * c + 4 * high);
+          const __m256i x = broadcast_bytes(a[r] + g * GROUP + 8 * c + 4 * high);
           sum[r][0] = dot4(sum[r][0], u0, x);
           sum[r][1] = dot4(sum[r][1], u1, x);
           hold(sum[r][0]), hold(sum[r][1]);
@@ -168,32 +163,30 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed8>& acts, const
   for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * acts.depth;
   __m256 total[R][2];
   for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm256_setzero_ps();
-  for (int64_t g = 0; g < groups; g++, panel += Packed8::BLOCK)
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; h++) {
-      if (first) fetch_ahead(panel + h * Packed8::BLOCK / 2, Packed8::BLOCK / 2);
-      __m256i sum[R][2];
-      for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+  for (int64_t g = 0; g < groups; g++, panel += Packed8::BLOCK) {
+    if (first) fetch_ahead(panel, Packed8::BLOCK);
+    __m256i sum[R][2];
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+#pragma GCC unroll 16
+    for (int c = 0; c < 16; c++) {
+      const __m128i* from = (const __m128i*)(panel + 32 * c);
+      const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from)), w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from + 1));
 #pragma GCC unroll 8
-      for (int c = 0; c < 8; c++) {
-        const __m128i* from = (const __m128i*)(panel + 256 * h + 32 * c);
-        const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from)), w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from + 1));
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-          const __m256i x = broadcast4(a[r] + g * GROUP + 4 * c);
-          sum[r][0] = dot8(sum[r][0], w0, x);
-          sum[r][1] = dot8(sum[r][1], w1, x);
-          hold(sum[r][0]), hold(sum[r][1]);
-        }
-      }
-      const __m256 s = halves(panel + OUTS * GROUP + 16 * h);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; r++) {  // pairs of an output are neighbours: [0 1 4 5 | 2 3 6 7] after hadd
-        const __m256i d = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[r][0], sum[r][1]), 0xD8);
-        const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
-        total[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(d), _mm256_mul_ps(s, scale), total[r][h]);
+      for (int r = 0; r < R; r++) {
+        const __m256i x = broadcast_bytes(a[r] + g * GROUP + 2 * c);
+        sum[r][0] = dot8(sum[r][0], w0, x);
+        sum[r][1] = dot8(sum[r][1], w1, x);
+        hold(sum[r][0]), hold(sum[r][1]);
       }
     }
+    const __m256 s0 = halves(panel + OUTS * GROUP), s1 = halves(panel + OUTS * GROUP + 16);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
+      total[r][0] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][0]), _mm256_mul_ps(s0, scale), total[r][0]);
+      total[r][1] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][1]), _mm256_mul_ps(s1, scale), total[r][1]);
+    }
+  }
   for (int r = 0; r < R; r++)
     for (int h = 0; h < 2; h++) _mm256_storeu_ps(out + r * OUTS + 8 * h, total[r][h]);
 }

@@ -5,10 +5,12 @@
 
 #include "vec.h"
 
+constexpr int64_t WORTH_THREADS = 1 << 14;  // values: below, waking another thread takes longer than the work
+
 // y = x * rsqrt(mean(x^2) + eps) * weight over rows of D floats; inverse (N) keeps the rsqrt for the way back.
 extern "C" void rms_norm_forward(int64_t N, int64_t D, float eps, const float* x, const float* weight, float* y,
                                  float* inverse) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N * D > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
     const float* row = x + n * D;
     vec squares = {};
@@ -61,7 +63,7 @@ extern "C" void rms_norm_backward(int64_t N, int64_t D, const float* x, const fl
 
 // y (N, F) = silu(gate) * up; rows of gate and up are `stride` floats apart, so they may be halves of one matrix.
 extern "C" void swiglu_forward(int64_t N, int64_t F, int64_t stride, const float* gate, const float* up, float* y) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N * F > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
     const float *g = gate + n * stride, *u = up + n * stride;
     int i = 0;
@@ -98,7 +100,7 @@ extern "C" void swiglu_backward(int64_t N, int64_t F, int64_t stride, const floa
 extern "C" void rotate(int64_t N, int64_t H, int64_t D, int64_t R, int64_t interleave, float direction, const float* x,
                        const float* cos, const float* sin, float* y) {
   const int half = R / 2;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N * H * D > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++)
     for (int h = 0; h < H; h++) {
       const float* from = x + (n * H + h) * D;

@@ -1,0 +1,205 @@
+"""What a packed layer is made of, for the operations that take it whole: as tensors and as C structs."""
+
+import ctypes
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from shoestring.kernels.packed import Packed
+
+_POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+def _struct(name: str, **members: type) -> type[ctypes.Structure]:
+    return type(name, (ctypes.Structure,), {"_fields_": list(members.items())})
+
+
+_Norm = _struct("Norm", weight=_POINTER, eps=_FLOAT)
+_Matrix = _struct("Matrix", blocks=_POINTER, bias=_POINTER, bits=_INT, stack=_INT, outputs=_INT, depth=_INT)
+_Experts = _struct("Experts", gate_up=_POINTER, down=_POINTER, bits=_INT, count=_INT, width=_INT)
+_ROUTING = dict.fromkeys(("experts", "per_token", "groups", "top_groups", "softmax", "normalise"), _INT)
+_Router = _struct("Router", weight=_POINTER, bias=_POINTER, **_ROUTING, scaling=_FLOAT)
+_LATENT = {"norm": _Norm, "q_a": _Matrix, "q_norm": _Norm, "q_b": _Matrix, "kv_a": _Matrix, "kv_norm": _Norm}
+_UP = {"up_key": _Matrix, "up_value": _Matrix}
+_LatentAttention = _struct("LatentAttention", **_LATENT, **_UP, out=_Matrix, scale=_FLOAT)
+_QKV = {"q": _Matrix, "k": _Matrix, "v": _Matrix}
+_GroupedAttention = _struct("GroupedAttention", norm=_Norm, **_QKV, out=_Matrix, width=_INT, scale=_FLOAT)
+_CHOSEN = {"router": _Router, "routed": _Experts, "always": _Experts}
+_FeedForward = _struct("FeedForward", norm=_Norm, hidden=_INT, **_CHOSEN)
+
+
+class _Weights:
+    """Tensors are float32 and contiguous. `struct` points at them, and this object keeps them alive."""
+
+    layout: ClassVar[type[ctypes.Structure]]
+
+    @cached_property
+    def struct(self) -> ctypes.Structure:
+        """This object as kernels/cpu declares it: the same fields in the same order."""
+        members = zip(fields(self), self.layout._fields_, strict=True)  # type: ignore[arg-type]
+        return self.layout(*(_native(getattr(self, f.name), member[1]) for f, member in members))
+
+    @cached_property
+    def address(self) -> int:
+        return ctypes.addressof(self.struct)
+
+
+@dataclass(frozen=True, eq=False)
+class Norm(_Weights):
+    """RMSNorm."""
+
+    layout = _Norm
+
+    weight_D: Tensor
+    eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix(_Weights):
+    """A packed linear layer, or a stack of matrices without a bias."""
+
+    layout = _Matrix
+
+    weight: Packed
+    bias_F: Tensor | None = None
+
+    @cached_property
+    def struct(self) -> ctypes.Structure:
+        w = self.weight
+        return _Matrix(
+            w.blocks.data_ptr(), _native(self.bias_F, _POINTER), w.bits, len(w.blocks), w.outputs, w.depth
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class LatentAttention(_Weights):
+    """MLA with the norm before it; without q_a queries come straight from the hidden state."""
+
+    layout = _LatentAttention
+
+    norm: Norm
+    q_a: Matrix | None
+    q_norm: Norm | None
+    q_b: Matrix
+    kv_a: Matrix
+    kv_norm: Norm
+    up_key: Matrix
+    """(H, C, P)."""
+    up_value: Matrix
+    """(H, V, C)."""
+    out: Matrix
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedAttention(_Weights):
+    """GQA with the norm before it; heads are `width` wide."""
+
+    layout = _GroupedAttention
+
+    norm: Norm
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    out: Matrix
+    width: int
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class Router(_Weights):
+    """Which experts a token visits: see reference.route."""
+
+    layout = _Router
+
+    weight_ED: Tensor
+    bias_E: Tensor | None
+    """Moves the choice, never the gates."""
+    experts: int
+    per_token: int
+    groups: int
+    top_groups: int
+    """Groups of experts that a token may visit; all of `groups` for no limit."""
+    softmax: bool
+    """Affinities are a softmax, or else logistic."""
+    normalise: bool
+    scaling: float
+
+    def __post_init__(self) -> None:
+        assert self.experts % self.groups == 0
+        assert self.top_groups == self.groups or self.experts > self.groups  # the best two of a group count
+        assert self.per_token <= self.experts
+        assert self.top_groups <= self.groups
+
+
+@dataclass(frozen=True, eq=False)
+class Experts(_Weights):
+    """Packed gate_up (E, 2F, D) and down (E, D, F)."""
+
+    layout = _Experts
+
+    gate_up: Packed
+    down: Packed
+
+    @cached_property
+    def struct(self) -> ctypes.Structure:
+        up, down = self.gate_up, self.down
+        return _Experts(up.blocks.data_ptr(), down.blocks.data_ptr(), up.bits, len(up.blocks), down.depth)
+
+
+@dataclass(frozen=True, eq=False)
+class FeedForward(_Weights):
+    """Routed experts, experts that every token visits, or both; with the norm before them."""
+
+    layout = _FeedForward
+
+    norm: Norm
+    hidden: int
+    router: Router | None
+    routed: Experts | None
+    always: Experts | None
+    """One expert: the shared ones side by side, or a dense feed-forward."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Chosen experts and their gates (N, K), and every expert's affinity (N, E)."""
+
+    experts_NK: Tensor
+    weights_NK: Tensor
+    scores_NE: Tensor
+
+
+@dataclass(frozen=True)
+class FeedForwardResult:
+    """The hidden states after a layer, and who went where if it has a router."""
+
+    hidden_ND: Tensor
+    routed: Routed | None
+
+
+class PagedRows(Protocol):
+    """Where N rows stand in the pages: slots to write (int64), and what paged attention takes (int32)."""
+
+    @property
+    def slot_N(self) -> Tensor: ...
+    @property
+    def tables_BM(self) -> Tensor: ...
+    @property
+    def sequence_N(self) -> Tensor: ...
+    @property
+    def lengths_N(self) -> Tensor: ...
+
+
+def _native(value: Any, kind: Any) -> Any:
+    """A field as C has it: a struct, an address or a number; None is an empty struct or a null pointer."""
+    if value is None:
+        return kind() if issubclass(kind, ctypes.Structure) else None
+    if isinstance(value, Tensor):
+        assert value.dtype == torch.float32
+        assert value.is_contiguous()
+        return value.data_ptr()
+    return value.struct if isinstance(value, _Weights) else value

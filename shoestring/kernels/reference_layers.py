@@ -1,0 +1,129 @@
+"""Every operation on a whole layer of packed weights, composed from reference.py: the specification."""
+
+import torch
+from torch import Tensor
+
+from shoestring.kernels.layer_weights import (
+    Experts,
+    FeedForward,
+    FeedForwardResult,
+    GroupedAttention,
+    LatentAttention,
+    Matrix,
+    Norm,
+    PagedRows,
+    Routed,
+    Router,
+)
+from shoestring.kernels.reference import (
+    linear,
+    packed_experts,
+    packed_linear,
+    packed_linear_stack,
+    paged_attention,
+    paged_latent_attention,
+    rms_norm,
+    rotate,
+)
+
+
+def route(logits_NE: Tensor, router: Router) -> Routed:
+    """A token's K experts, the likeliest first, and their gates (V2 eq. 20-22, V3 eq. 12-16).
+
+    Exponentials and sums are float64, then rounded: neither their order nor whose exp it is can be seen. Of
+    equal affinities the lower index is meant, which PyTorch does not promise.
+    """
+    precise_NE = logits_NE.double()
+    scores_NE = (precise_NE.softmax(-1) if router.softmax else precise_NE.sigmoid()).float()
+    choice_NE = scores_NE if router.bias_E is None else scores_NE + router.bias_E
+    if router.top_groups < router.groups:
+        choice_NE = _limit_groups(choice_NE, router)
+    experts_NK = choice_NE.topk(router.per_token, dim=-1).indices
+    weights_NK = scores_NE.gather(1, experts_NK)
+    if router.normalise:
+        weights_NK = weights_NK / (weights_NK.double().sum(-1, keepdim=True).float() + 1e-20)
+    return Routed(experts_NK, weights_NK * router.scaling, scores_NE)
+
+
+def _limit_groups(choice_NE: Tensor, router: Router) -> Tensor:
+    """Only the best groups stay; a group is worth its best expert (V2), or with a bias its best two (V3)."""
+    grouped_NGX = choice_NE.unflatten(1, (router.groups, -1))
+    biased = router.bias_E is not None
+    worth_NG = grouped_NGX.topk(2, dim=-1).values.sum(-1) if biased else grouped_NGX.amax(-1)
+    barred_NG = torch.ones_like(worth_NG, dtype=torch.bool)
+    barred_NG.scatter_(1, worth_NG.topk(router.top_groups, dim=-1).indices, False)
+    return grouped_NGX.masked_fill(barred_NG[..., None], float("-inf") if biased else 0.0).flatten(1)
+
+
+def latent_attention_layer(
+    x_ND: Tensor,
+    weights: LatentAttention,
+    latent_PSC: Tensor,
+    k_rope_PSR: Tensor,
+    rows: PagedRows,
+    cos_NR: Tensor,
+    sin_NR: Tensor,
+    interleave: bool,
+) -> Tensor:
+    """x + MLA(norm(x)) over pages, absorbed; writes each row's latent and rotary key into its slot."""
+    w, rank = weights, weights.up_key.weight.outputs
+    normed_ND = _norm(x_ND, w.norm)
+    small = normed_ND if w.q_a is None or w.q_norm is None else _norm(_matrix(normed_ND, w.q_a), w.q_norm)
+    q_NHD = _matrix(small, w.q_b).unflatten(-1, (len(w.up_key.weight.blocks), -1))
+    q_NHD = rotate(q_NHD, cos_NR, sin_NR, interleave)
+    latent_NC, k_rope_NR = _matrix(normed_ND, w.kv_a).tensor_split([rank], -1)
+    latent_PSC.flatten(0, 1).index_copy_(0, rows.slot_N, _norm(latent_NC, w.kv_norm))
+    k_rope_NR = rotate(k_rope_NR[:, None], cos_NR, sin_NR, interleave)[:, 0]
+    k_rope_PSR.flatten(0, 1).index_copy_(0, rows.slot_N, k_rope_NR)
+    q_nope_NHP, q_rope_NHR = q_NHD.tensor_split([w.up_key.weight.depth], -1)
+    q_latent_NHC = packed_linear_stack(q_nope_NHP, w.up_key.weight)
+    where = (rows.tables_BM, rows.sequence_N, rows.lengths_N, w.scale)
+    mixed_NHC = paged_latent_attention(q_latent_NHC, q_rope_NHR, latent_PSC, k_rope_PSR, *where)
+    return x_ND + _matrix(packed_linear_stack(mixed_NHC, w.up_value.weight).flatten(1), w.out)
+
+
+def grouped_attention_layer(
+    x_ND: Tensor,
+    weights: GroupedAttention,
+    key_PSGD: Tensor,
+    value_PSGD: Tensor,
+    rows: PagedRows,
+    cos_NR: Tensor,
+    sin_NR: Tensor,
+    interleave: bool,
+) -> Tensor:
+    """x + GQA(norm(x)) over pages; writes each row's keys and values into its slot."""
+    normed_ND = _norm(x_ND, weights.norm)
+    q_NHD, k_NGD, v_NGD = (
+        _matrix(normed_ND, m).unflatten(-1, (-1, weights.width)) for m in (weights.q, weights.k, weights.v)
+    )
+    key_PSGD.flatten(0, 1).index_copy_(0, rows.slot_N, rotate(k_NGD, cos_NR, sin_NR, interleave))
+    value_PSGD.flatten(0, 1).index_copy_(0, rows.slot_N, v_NGD)
+    where = (rows.tables_BM, rows.sequence_N, rows.lengths_N, weights.scale)
+    mixed_NHD = paged_attention(rotate(q_NHD, cos_NR, sin_NR, interleave), key_PSGD, value_PSGD, *where)
+    return x_ND + _matrix(mixed_NHD.flatten(1), weights.out)
+
+
+def feed_forward_layer(x_ND: Tensor, weights: FeedForward) -> FeedForwardResult:
+    """x + the feed-forward of norm(x): routed experts, experts for every token, or both."""
+    normed_ND, routed, outs = _norm(x_ND, weights.norm), None, []
+    if weights.router is not None and weights.routed is not None:
+        routed = route(linear(normed_ND, weights.router.weight_ED), weights.router)
+        outs.append(_experts(normed_ND, routed.experts_NK, routed.weights_NK, weights.routed))
+    if weights.always is not None:
+        first_N1 = torch.zeros(len(x_ND), 1, dtype=torch.int64, device=x_ND.device)
+        whole_N1 = torch.ones(len(x_ND), 1, device=x_ND.device)
+        outs.append(_experts(normed_ND, first_N1, whole_N1, weights.always))
+    return FeedForwardResult(x_ND + (outs[0] if len(outs) == 1 else outs[0] + outs[1]), routed)
+
+
+def _norm(x: Tensor, norm: Norm) -> Tensor:
+    return rms_norm(x, norm.weight_D, norm.eps)
+
+
+def _matrix(x: Tensor, matrix: Matrix) -> Tensor:
+    return packed_linear(x, matrix.weight, matrix.bias_F)
+
+
+def _experts(x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, experts: Experts) -> Tensor:
+    return packed_experts(x_ND, experts_NK, weights_NK, experts.gate_up, experts.down)
