@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ def rotation(rope: RopeConfig, width: int, positions_BT: Tensor) -> Rotation:
     return Rotation(angles_NR.cos() * factor, angles_NR.sin() * factor, rope.interleave)
 
 
+@cache
 def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
     """Radians per position of each of the width / 2 pairs, float32, on the CPU."""
     exponent = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width

@@ -21,8 +21,23 @@ inline float one(uint16_t x) {
   return value;
 }
 
-// A call, so that all tiles share one order of additions.
-__attribute__((noinline)) inline float ordered_sum(vec x) { return sum(x); }
+// The sums of four vectors, each in the same fixed order.
+inline void four_sums(const vec* x, float* sums) {
+#if defined(__AVX2__)
+  __m256 part[4];
+  for (int i = 0; i < 4; i++) {
+#if defined(__AVX512F__)
+    part[i] = _mm256_add_ps(_mm512_castps512_ps256((__m512)x[i]), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd((__m512)x[i]), 1)));
+#else
+    part[i] = (__m256)x[i];
+#endif
+  }
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(part[0], part[1]), _mm256_hadd_ps(part[2], part[3]));
+  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+#else
+  for (int i = 0; i < 4; i++) sums[i] = sum(x[i]);
+#endif
+}
 
 // R rows of x against C rows of w, `depth` long; what does not fill a vector is added to `rest`.
 template <int R, int C>
@@ -48,5 +63,13 @@ struct Dots {
       for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++) rest[r][c] = std::fma(x[r * x_row + k], one(w[c * w_row + k]), rest[r][c]);
   }
-  inline float value(int r, int c) const { return ordered_sum(total[r][c]) + rest[r][c]; }
+  // The C products of row r.
+  inline void values(int r, float* out) const {
+    vec padded[4] = {};
+    float sums[4];
+    static_assert(C <= 4);
+    for (int c = 0; c < C; c++) padded[c] = total[r][c];
+    four_sums(padded, sums);
+    for (int c = 0; c < C; c++) out[c] = sums[c] + rest[r][c];
+  }
 };

@@ -10,8 +10,11 @@ template <int R, int C, class T>
 inline void dots(int64_t depth, const float* x, int64_t x_row, const T* w, const float* bias, float* y, int64_t y_row) {
   Dots<R, C> tile;
   tile.add(depth, x, x_row, w, depth);
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) y[r * y_row + c] = tile.value(r, c) + (bias ? bias[c] : 0.0f);
+  for (int r = 0; r < R; r++) {
+    float products[C];
+    tile.values(r, products);
+    for (int c = 0; c < C; c++) y[r * y_row + c] = products[c] + (bias ? bias[c] : 0.0f);
+  }
 }
 
 template <int C, class T>

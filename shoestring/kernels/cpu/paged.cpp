@@ -26,8 +26,7 @@ inline void score_tile(const float* q, int64_t q_row, const Part& first, const f
   Dots<R, C> tile;
   tile.add(first.width, q, q_row, k, first.row);
   if (second.width) tile.add(second.width, q + first.width, q_row, k2, second.row);
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) scores[r * LONGEST_PAGE + c] = tile.value(r, c);
+  for (int r = 0; r < R; r++) tile.values(r, scores + r * LONGEST_PAGE);
 }
 
 // scores (count, LONGEST_PAGE) of `keys` keys of one page
