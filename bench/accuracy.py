@@ -1,5 +1,4 @@
-"""What quantisation costs, and who agrees with whom: ours beside llama.cpp and transformers on one trained
-model.
+"""What quantisation costs, and who agrees with whom: ours, llama.cpp and transformers on one trained model.
 
     python bench/accuracy.py [--model runs/demo/model] [--text docs/LOG.md README.md] [--json FILE]
 

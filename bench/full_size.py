@@ -1,5 +1,4 @@
-"""DeepSeek-V2-Lite at its full size, 15.7B parameters, at 4 bits within 12 GB: made, quantised, opened,
-decoded.
+"""DeepSeek-V2-Lite at its full size, 15.7B parameters, at 4 bits within 12 GB: made, packed, opened, run.
 
     python bench/full_size.py [--folder runs/full-size] [--json FILE] [--keep]
 

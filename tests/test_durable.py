@@ -1,6 +1,7 @@
 import contextlib
 import os
 import resource
+import subprocess
 
 import pytest
 
@@ -137,8 +138,9 @@ def test_the_first_to_finish_wins(tmp_path):
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
-    child = os.spawnlp(os.P_NOWAIT, "true", "true")
-    os.waitpid(child, 0)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    child = ended.pid
     with new_folder(tmp_path / "x", needed_bytes=1) as temporary:
         dead = tmp_path / temporary.name.replace(str(os.getpid()), str(child))
         living = tmp_path / temporary.name.replace(str(os.getpid()), "1")

@@ -76,7 +76,7 @@ def settings(texts: Path, shape: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Path:
-    """The folder of a finished run; its model gets the chat template that pretraining leaves out."""
+    """The folder of a finished run."""
     from shoestring.cli.main import exit_code
 
     root = tmp_path_factory.mktemp("trained")
@@ -87,10 +87,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Pa
         os.environ.pop("XDG_CACHE_HOME")
         if previous is not None:
             os.environ["XDG_CACHE_HOME"] = previous
-    model = root / "run" / "model"
-    assert not (model / "chat_template.jinja").exists()
-    shutil.copyfile(root / "run" / "tokenizer" / "chat_template.jinja", model / "chat_template.jinja")
+    assert not (root / "run" / "model" / "chat_template.jinja").exists()
     return root / "run"
+
+
+@pytest.fixture(scope="session")
+def talker(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model with the chat template that pretraining leaves out."""
+    folder = tmp_path_factory.mktemp("talker") / "model"
+    shutil.copytree(trained / "model", folder)
+    shutil.copyfile(trained / "tokenizer" / "chat_template.jinja", folder / "chat_template.jinja")
+    return folder
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ CONTROLLING = (
 
 
 @pytest.fixture(scope="module")
-def llm(trained):
+def llm(talker):
     from shoestring.engine.llm import LLM
 
-    return LLM(trained / "model", max_num_seqs=1, device="cpu")
+    return LLM(talker, max_num_seqs=1, device="cpu")
 
 
 @pytest.fixture
@@ -168,9 +168,9 @@ class Typist:
 
 
 @pytest.fixture
-def typist(trained, tmp_path):
+def typist(talker, tmp_path):
     model, made = tmp_path / "model", []
-    shutil.copytree(trained / "model", model)
+    shutil.copytree(talker, model)
     config = json.loads((model / "config.json").read_text())
     config["max_position_embeddings"] = 8192  # an answer that does not end before Ctrl-C
     (model / "config.json").write_text(json.dumps(config))

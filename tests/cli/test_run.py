@@ -10,12 +10,9 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def base(trained, tmp_path_factory):
-    """The trained model without its chat template."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    shutil.copytree(trained / "model", folder)
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
-    return str(folder)
+def base(trained):
+    """The trained model, which has no chat template."""
+    return str(trained / "model")
 
 
 def test_greedy_completion_is_what_the_full_forward_says(cli, base):
@@ -55,8 +52,8 @@ def test_a_pipe_is_a_prompt_and_only_text_is_on_stdout(cli, base, monkeypatch):
     assert "tokens/s" not in out
 
 
-def test_a_model_with_a_template_answers_without_repeating_the_question(cli, trained):
-    model = str(trained / "model")
+def test_a_model_with_a_template_answers_without_repeating_the_question(cli, talker):
+    model = str(talker)
     settings = ("--set", "seed=1", "--set", "thinking=false", "--max-tokens", "5")
     code, out, err = cli("run", model, "def question", *settings)
     assert code == 0
@@ -68,9 +65,9 @@ def test_a_model_with_a_template_answers_without_repeating_the_question(cli, tra
     assert completed.startswith("def question")
 
 
-def test_thinking_is_kept_apart(cli, trained):
+def test_thinking_is_kept_apart(cli, talker):
     settings = ("--set", "thinking=true", "--set", "seed=1", "--max-tokens", "4", "--json")
-    answer = json.loads(cli("run", str(trained / "model"), "why?", *settings)[1])
+    answer = json.loads(cli("run", str(talker), "why?", *settings)[1])
     assert answer["thinking"]
     assert answer["completion"] == ""
     assert answer["finish_reason"] == "length"

@@ -4,8 +4,8 @@ import json
 import shutil
 
 
-def test_our_own_template_passes(cli, trained):
-    code, out, _ = cli("template", "check", str(trained / "model"), "--json")
+def test_our_own_template_passes(cli, talker):
+    code, out, _ = cli("template", "check", str(talker), "--json")
     assert code == 0
     assert all(finding["ok"] for finding in json.loads(out))
 
