@@ -64,7 +64,8 @@ def main() -> int:
 
 
 def progress(text: str) -> None:
-    print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
 
 
 def measure(num_requests: int, num_aborts: int, seed: int, say: Callable[[str], None] = len) -> dict:
