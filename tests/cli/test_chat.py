@@ -21,8 +21,9 @@ from shoestring.cli.chat import Chat
 from shoestring.cli.terminal import Screen, printable
 from shoestring.engine.request import SamplingParams
 
-CONTROLLING = (
-    "import fcntl, os, sys, termios\n"
+CONTROLLING = (  # whatever started the tests may ignore Ctrl-C, as a shell's background jobs do
+    "import fcntl, os, signal, sys, termios\n"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
 )
