@@ -273,4 +273,5 @@ def test_loading_needs_little_more_memory_than_the_weights(tmp_path: Path) -> No
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     peaks = json.loads(result.stdout)
     assert len(peaks) == 2
-    assert all(0.95 < peak < 1.15 for peak in peaks), peaks
+    # 1.04 and 0.98 on a quiet machine; pages of PyTorch's own code that come in meanwhile count too
+    assert all(0.95 < peak < 1.3 for peak in peaks), peaks
