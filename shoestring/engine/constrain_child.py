@@ -1,31 +1,21 @@
 """Grammars tried in a child process that may be killed: the parent's side of constrain_native.py."""
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shoestring import child
 from shoestring.errors import ConfigError, MissingDependencyError
 
 BUSY = 8.0 if hasattr(signal, "setitimer") else 2.0
 """On a busy machine a grammar may take this many times its processor time, which the child counts."""
-START_LIMIT_S = 30.0
-"""For the interpreter and the library to load; no hostile grammar runs in that time."""
 MAX_REPLY_BYTES = 1 << 16
-PASSED_ENVIRONMENT = (
-    *("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "TZ", "LANG", "LC_ALL", "SYSTEMROOT"),
-    *(
-        "RUST_BACKTRACE",
-        "RUST_LIB_BACKTRACE",
-    ),  # they make compiling seven times slower: in both or in neither
-)
-"""What the child may know of our environment: no secret is among it."""
+ALSO_PASSED = ("RUST_BACKTRACE", "RUST_LIB_BACKTRACE")
+"""They make compiling seven times slower: in both processes or in neither."""
 
 
 class CompileChild:
@@ -72,59 +62,21 @@ class CompileChild:
         """Start the child and send it the setup; whether it is ready is asked later."""
         self.close()
         script = Path(__file__).with_name("constrain_native.py")
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", str(script)],  # -P: the script's folder must not shadow other modules
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
-            start_new_session=True,  # Ctrl-C in the terminal is for us
-        )
-        self._finalizer = weakref.finalize(self, _end, self._child)
+        self._child = child.start(script, ALSO_PASSED)
+        self._finalizer = weakref.finalize(self, child.end, self._child)
 
     def _wait_until_ready(self) -> None:
         if self._child is None or self._child.poll() is not None:
             self._start()
         if not self._is_ready:
-            if self._exchange(self._setup, START_LIMIT_S) is None:
+            if self._exchange(self._setup, child.START_LIMIT_S) is None:
                 self.close()
                 raise MissingDependencyError("the grammar process did not start; is llguidance installed?")
             self._is_ready = True
 
     def _exchange(self, message: dict[str, Any], limit_s: float) -> dict[str, Any] | None:
-        """Send a message and read one; None when the child died, was killed by the clock or sent nonsense."""
-        child = self._child
-        assert child is not None
-        assert child.stdin is not None
-        assert child.stdout is not None
-        data = json.dumps(message).encode()
-        clock = threading.Timer(limit_s, child.kill)
-        clock.daemon = True
-        clock.start()
-        try:
-            child.stdin.write(len(data).to_bytes(4, "big") + data)
-            child.stdin.flush()
-            head = child.stdout.read(4)
-            size = int.from_bytes(head, "big")
-            if len(head) < 4 or size > MAX_REPLY_BYTES:
-                return None
-            reply = json.loads(child.stdout.read(size))
-            return reply if isinstance(reply, dict) else None
-        except (OSError, ValueError):
-            return None
-        except BaseException:  # interrupted: a late reply must not answer the next request
-            self.close()
-            raise
-        finally:
-            clock.cancel()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            try:
-                pipe.close()
-            except OSError:  # unsent bytes for a child that is gone
-                continue
+        """See child.exchange."""
+        assert self._child is not None
+        return child.exchange(
+            self._child, child.frame(message), limit_s=limit_s, max_reply_bytes=MAX_REPLY_BYTES
+        )

@@ -168,8 +168,3 @@ def _packed_twin(module: nn.Module, bits: Bits) -> nn.Module | None:
 
 def _divides(*depths: int) -> bool:
     return all(depth % GROUP == 0 for depth in depths)
-
-
-def is_packed(model: Transformer) -> bool:
-    """Whether `model` computes on packed weights, and so cannot be trained."""
-    return any(isinstance(module, PackedLinear | PackedExperts) for module in model.modules())

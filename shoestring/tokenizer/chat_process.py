@@ -1,20 +1,13 @@
 """A stranger's Jinja template, rendered in a child process that may be killed: the parent's side."""
 
-import json
-import os
 import subprocess
-import sys
 import threading
 import weakref
 from pathlib import Path
 from typing import Any
 
+from shoestring import child
 from shoestring.errors import MissingDependencyError, TokenizerError
-
-START_LIMIT_S = 30.0
-"""For the interpreter and the library to load; no hostile code runs in that time."""
-PASSED_ENVIRONMENT = ("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "TZ", "LANG", "LC_ALL", "SYSTEMROOT")
-"""What the child may know of our environment: no secret is among it."""
 
 
 class TemplateWorker:
@@ -50,20 +43,9 @@ class TemplateWorker:
     def _start(self) -> None:
         self.close()
         script = Path(__file__).with_name("chat_worker.py")
-        self._child = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                str(script),
-            ],  # -P: the script's folder must not shadow the standard library
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ},
-            start_new_session=True,  # Ctrl-C in the terminal is for us
-        )
-        self._finalizer = weakref.finalize(self, _end, self._child)
-        if self._exchange(b"", START_LIMIT_S) is None:
+        self._child = child.start(script)
+        self._finalizer = weakref.finalize(self, child.end, self._child)
+        if self._exchange(b"", child.START_LIMIT_S) is None:
             self.close()
             raise MissingDependencyError("the chat template process did not start; is jinja2 installed?")
         try:
@@ -73,8 +55,7 @@ class TemplateWorker:
             raise
 
     def _ask(self, request: dict[str, Any], limit_s: float) -> str:
-        data = json.dumps(request).encode()
-        reply = self._exchange(len(data).to_bytes(4, "big") + data, limit_s)
+        reply = self._exchange(child.frame(request), limit_s)
         if reply is None:
             self.close()
             raise TokenizerError(
@@ -85,39 +66,8 @@ class TemplateWorker:
             raise TokenizerError(f"the chat template cannot render this conversation: {reply['error']}")
         return str(reply["text"])
 
-    def _exchange(self, frame: bytes, limit_s: float) -> dict[str, Any] | None:
-        """Send a frame and read one; None when the child died, was killed by the clock or sent nonsense."""
-        child = self._child
-        assert child is not None
-        assert child.stdin is not None
-        assert child.stdout is not None
-        clock = threading.Timer(limit_s, child.kill)
-        clock.daemon = True
-        clock.start()
-        try:
-            child.stdin.write(frame)
-            child.stdin.flush()
-            head = child.stdout.read(4)
-            size = int.from_bytes(head, "big")
-            if len(head) < 4 or size > 8 * self.max_chars + 4096:  # a character is at most six bytes of JSON
-                return None
-            reply = json.loads(child.stdout.read(size))
-            return reply if isinstance(reply, dict) else None
-        except (OSError, ValueError):
-            return None
-        except BaseException:  # interrupted: a late reply must not answer the next request
-            self.close()
-            raise
-        finally:
-            clock.cancel()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            try:
-                pipe.close()
-            except OSError:  # unsent bytes for a child that is gone
-                continue
+    def _exchange(self, sent: bytes, limit_s: float) -> dict[str, Any] | None:
+        """See child.exchange."""
+        assert self._child is not None
+        longest = 8 * self.max_chars + 4096  # a character is at most six bytes of JSON
+        return child.exchange(self._child, sent, limit_s=limit_s, max_reply_bytes=longest)

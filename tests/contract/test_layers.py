@@ -8,7 +8,7 @@ import pytest
 LEVEL = {
     **dict.fromkeys(("errors",), -1),
     **dict.fromkeys(("durable",), 0),
-    **dict.fromkeys(("config", "device", "figures"), 1),
+    **dict.fromkeys(("child", "config", "device", "figures"), 1),
     **dict.fromkeys(("kernels", "tokenizer", "tasks"), 2),
     **dict.fromkeys(("model", "data"), 3),
     **dict.fromkeys(("engine", "train", "plan"), 4),
@@ -16,7 +16,7 @@ LEVEL = {
     **dict.fromkeys(("cli",), 6),
     **dict.fromkeys(("__init__",), 7),  # the package's own door: hands out names when they are asked for
 }
-WITHOUT_TORCH = ("errors", "durable", "config", "tokenizer", "tasks", "plan")
+WITHOUT_TORCH = ("child", "errors", "durable", "config", "tokenizer", "tasks", "plan")
 OPTIONAL = ("matplotlib", "pyarrow", "gguf")  # what an extra installs: one file each, and lazily
 LAZY = (
     *OPTIONAL,

@@ -12,9 +12,10 @@ from shoestring.engine.pages import PAGE_SIZE
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.moe import Router
 from shoestring.model.packed import PackedRouter
-from shoestring.model.packed_block import PackedBlock, PackedMTPBlock, is_packed, pack_structure
+from shoestring.model.packed_block import PackedBlock, PackedMTPBlock, pack_structure
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Features, Transformer
+from shoestring.model.weight_names import sinks
 
 assert isinstance(DEMO.attention, MLAConfig)
 V3 = replace(
@@ -150,8 +151,8 @@ def test_a_block_is_packed_whole_or_stays() -> None:
     assert [type(block) for block in blocks] == [PackedBlock] * V3.num_hidden_layers + [PackedMTPBlock]
     with torch.device("meta"):
         plain, partly = Transformer(V3), pack_structure(Transformer(replace(V3, intermediate_size=100)), 4)
-    assert not is_packed(plain)
-    assert is_packed(partly)
+    assert not sinks(plain)
+    assert sinks(partly)
     dense = [layer for layer in range(V3.num_hidden_layers) if not V3.is_moe_layer(layer)]
     assert dense
     assert not any(isinstance(partly.model.layers[layer], PackedBlock) for layer in dense)
