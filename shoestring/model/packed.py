@@ -32,6 +32,11 @@ class PackedLinear(nn.Module):
         bias = None if self.bias is None else self.bias.detach().float().contiguous()
         return Matrix(Packed(self.bits, self.shape[0], self.blocks), bias)
 
+    @property
+    def weight(self) -> Tensor:
+        """The float32 matrix (F, K) that the integers stand for, made anew; for scoring whole texts."""
+        return unpack(self.matrix.weight)[0]
+
     def sinks(self) -> dict[str, Sink]:
         return {"weight": RowSink(self.shape, self.bits, self.blocks[0])}
 

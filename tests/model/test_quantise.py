@@ -100,6 +100,13 @@ def test_the_weights_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(other.mlp.gate.weight, layer.mlp.gate.weight.bfloat16().float())
 
 
+def test_the_head_can_be_asked_for_as_a_matrix(tmp_path: Path) -> None:
+    """As scoring a text does, which never holds all logits."""
+    plain = checkpoint(tmp_path / "plain", SMALL)
+    head = load_for_inference(tmp_path / "plain", "int4").head_weight_WD
+    assert torch.equal(head, unpack(pack(plain.lm_head.weight, 8))[0])
+
+
 def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
     checkpoint(tmp_path / "plain", SMALL)
     heard: list[tuple[int, int]] = []
