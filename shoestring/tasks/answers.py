@@ -1,0 +1,154 @@
+"""A reply's thinking, its answer and the numbers in it, read without ever running the text."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+THINK, THINK_END = "<think>", "</think>"
+ANSWER, ANSWER_END = "<answer>", "</answer>"
+MAX_EXPRESSION_CHARS = 1000
+MAX_DEPTH = 50
+"""Parentheses within each other."""
+MAX_DIGITS = 400
+
+TOKEN = re.compile(r"[ \t\n]*([0-9]++(?:\.[0-9]++)?|[-+*/()])")
+BRACES = re.compile(r"(?P<box>\\boxed\s*+\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+# Digits of other alphabets, exponents and letters beside a numeral make it something else: not read at all.
+DIGITS = r"(?:[0-9]{1,3}+(?:,[0-9]{3})++(?![0-9])|[0-9]++)(?:\.[0-9]++)?+(?![\d^⁰-⁹²³¹½¼¾])"
+NUMBER = re.compile(rf"(?:(?<![\w)\]}}])([-−]))?\$?(?<![\w^.])({DIGITS})(?:/({DIGITS}))?")
+LATEX = (  # written another way, then read as plain text
+    (re.compile(r"\{,\}|\\,|\\!"), lambda found: "," if found[0] == "{,}" else ""),
+    (re.compile(r"\\[dt]?frac\{([^{}\\]{0,99})\}\{([^{}\\]{0,99})\}"), r"\1/\2"),
+    (re.compile(r"\\(?:text|mathrm)\{[^{}]{0,99}\}"), " "),
+    (re.compile(r"\\([$%])"), r"\1"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The two parts of an assistant's turn."""
+
+    thinking: str | None
+    """Between the first `<think>` (or the start) and the last `</think>`; None without such tags."""
+    answer: str
+    """Empty when the reply ends inside its thinking: thoughts are never taken for an answer."""
+
+
+def split_reply(text: str) -> Reply:
+    """Part a reply: the answer follows the last `</think>`; its last `<answer>...</answer>` is all of it."""
+    before, end, after = text.rpartition(THINK_END)
+    if THINK in after:  # began to think (again) and never came to an end
+        thinking = text.partition(THINK)[2] or text
+        return Reply(thinking=thinking.strip(), answer="")
+    if not end:
+        return Reply(thinking=None, answer=_inner_answer(after))
+    _, start, rest = before.partition(THINK)
+    return Reply(thinking=(rest if start else before).strip(), answer=_inner_answer(after))
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last complete `\boxed{...}` holds, of nested ones the inner; linear in the text's length."""
+    opened: list[int] = []  # where each open brace's content starts; -1 when it is not a box's
+    last, content = -1, None
+    for found in BRACES.finditer(text):
+        if found["box"] or found["open"]:
+            opened.append(found.end() if found["box"] else -1)
+        elif found["close"] and opened and (start := opened.pop()) > last:
+            last, content = start, text[start : found.start()]
+    return content
+
+
+def final_number(answer: str) -> Fraction | None:
+    r"""The number an answer gives, exactly: in its last `\boxed{}`, after its last `####`, or its last one.
+
+    A box or a `####` line must hold one number and nothing else that counts: two are a hedge, and `2^{10}`
+    is not 10. `$`, `%`, thousands separators and simple LaTeX around it are looked past; 3/4 is one number.
+    """
+    marked = boxed(answer)
+    if marked is None and "####" in answer:
+        marked = answer.rpartition("####")[2].strip().partition("\n")[0]
+    plain = answer if marked is None else marked
+    for pattern, instead in LATEX:
+        plain = pattern.sub(instead, plain)
+    found = list(NUMBER.finditer(plain))
+    if not found or (marked is not None and (len(found) > 1 or "\\" in plain or "^" in plain)):
+        return None
+    minus, over, under = found[-1].groups()
+    if len(found[-1][0]) > MAX_DIGITS or (under and not under.strip("0.,")):
+        return None
+    value = Fraction(over.replace(",", "")) / Fraction((under or "1").replace(",", ""))
+    return -value if minus else value
+
+
+def evaluate(expression: str) -> Fraction | None:
+    """The exact value of numbers, `+ - * /`, signs and parentheses; None for anything else.
+
+    Only ASCII is arithmetic here: other alphabets' digits and operators, `**`, `//`, `2(3)` and `1_000` are
+    no expressions. None also for a division by zero, more than 1000 characters or 50 nested parentheses.
+    """
+    tokens = _tokens(expression)
+    if tokens is None:
+        return None
+    try:
+        value, end = _sum(tokens, 0, 0)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return value if end == len(tokens) - 1 else None
+
+
+def numbers_in(expression: str) -> list[Fraction]:
+    """The numbers in an expression, in order and without signs; none when it has a wrong character."""
+    return [Fraction(token) for token in _tokens(expression) or () if token[:1].isdigit()]
+
+
+def _inner_answer(text: str) -> str:
+    for piece in reversed(text.split(ANSWER)[1:]):
+        inner, end, _ = piece.partition(ANSWER_END)
+        if end:
+            return inner.strip()
+    return text.strip()
+
+
+def _tokens(expression: str) -> list[str] | None:
+    """Numbers, operators and parentheses, then "" for the end; None when something else is among them."""
+    if len(expression) > MAX_EXPRESSION_CHARS:
+        return None
+    tokens, position, text = [], 0, expression.rstrip(" \t\n")
+    while position < len(text):
+        found = TOKEN.match(text, position)
+        if found is None:
+            return None
+        tokens.append(found[1])
+        position = found.end()
+    return [*tokens, ""]
+
+
+def _sum(tokens: list[str], at: int, depth: int) -> tuple[Fraction, int]:
+    """The value of the sum that starts at token `at`, and where it ends; ValueError when there is none."""
+    value, at = _product(tokens, at, depth)
+    while tokens[at] in ("+", "-"):
+        term, end = _product(tokens, at + 1, depth)
+        value, at = (value + term if tokens[at] == "+" else value - term), end
+    return value, at
+
+
+def _product(tokens: list[str], at: int, depth: int) -> tuple[Fraction, int]:
+    value, at = _atom(tokens, at, depth)
+    while tokens[at] in ("*", "/"):
+        factor, end = _atom(tokens, at + 1, depth)
+        value, at = (value * factor if tokens[at] == "*" else value / factor), end
+    return value, at
+
+
+def _atom(tokens: list[str], at: int, depth: int) -> tuple[Fraction, int]:
+    sign = 1
+    while tokens[at] in ("+", "-"):
+        sign, at = (sign if tokens[at] == "+" else -sign), at + 1
+    if tokens[at] != "(":
+        return sign * Fraction(tokens[at]), at + 1  # Fraction("") and Fraction("*") raise ValueError
+    if depth == MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    value, at = _sum(tokens, at + 1, depth + 1)
+    if tokens[at] != ")":
+        raise ValueError("a parenthesis is not closed")
+    return sign * value, at + 1

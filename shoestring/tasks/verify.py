@@ -1,0 +1,249 @@
+"""Verdicts on replies: pure tasks at once, all others in child processes that are killed when they hang."""
+
+import contextlib
+import logging
+import math
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shoestring import child
+from shoestring.tasks.load import load_task, target_of
+from shoestring.tasks.task import Example
+from shoestring.tasks.verify_child import judge
+
+log = logging.getLogger(__name__)
+
+MAX_CHARS = 1 << 20
+"""Of a reply: more than any context holds, and what a verifier may be made to read."""
+MAX_REPLY_BYTES = 4096
+GIVE_UP_AFTER = 20
+"""Timeouts and deaths in a row, after which the rest of a batch is not tried."""
+SHARE_FROM = 100
+"""Verdicts before a share of faults means anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """What to load: see `load.load_task`."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The reward of one submitted reply; None for a fault of the verifier, which is never a zero."""
+
+    ticket: int
+    reward: float | None
+    fault: str | None = None
+    """timeout, died, exception, invalid (not a finite number), undecided (the task said None), or skipped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    ticket: int
+    task: str
+    message: bytes
+
+
+class Verifier:
+    """Judges replies in any order. Use as a context manager, from one thread.
+
+    A verifier that hangs, raises, dies or answers nonsense costs its own verdict and at most `timeout_s`; its
+    child is replaced and the others go on. After 20 timeouts in a row the rest of what is outstanding is
+    skipped, so that a broken verifier cannot hold up a run for longer than that.
+    """
+
+    def __init__(self, tasks: Mapping[str, TaskSpec], *, workers: int = 1, timeout_s: float = 10.0) -> None:
+        """Load the tasks by their labels; children start when they are needed.
+
+        Raises ConfigError or MissingDependencyError for a task that cannot be loaded.
+        """
+        self._tasks = {label: load_task(spec.name, spec.options) for label, spec in tasks.items()}
+        loads = {
+            label: child.frame(
+                {
+                    "load": label,
+                    "target": target_of(spec.name),
+                    "name": spec.name,
+                    "options": dict(spec.options),
+                }
+            )
+            for label, spec in tasks.items()
+        }
+        self.faults: Counter[tuple[str, str]] = Counter()
+        """Verdicts without a reward, by task and fault."""
+        self.verdicts = 0
+        self._outstanding = 0
+        self._closed = False
+        self._lost: Counter[str] = Counter()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[_Job, dict[str, Any]]] = queue.SimpleQueue()
+        self._workers = [
+            _Worker(loads, self._jobs, self._done, self._lost, timeout_s) for _ in range(workers)
+        ]
+
+    def __enter__(self) -> "Verifier":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, ticket: int, task_name: str, example: Example, text: str) -> None:
+        """Ask for a verdict on `text`; tasks that are pure functions give theirs now.
+
+        A reply of more than 2**20 characters is no answer: it gets 0.0 unread. It is not a fault, for a model
+        that loops must not stop a run, and not cut, for what is judged is what was written.
+        """
+        assert not self._closed
+        task = self._tasks[task_name]
+        self._outstanding += 1
+        if len(text) > MAX_CHARS:
+            self._done.put((_Job(ticket=ticket, task=task_name, message=b""), {"reward": 0.0}))
+        elif getattr(task, "is_pure", False):
+            self._done.put((_Job(ticket=ticket, task=task_name, message=b""), judge(task, example, text)))
+        else:
+            message = child.frame({"task": task_name, "example": asdict(example), "text": text})
+            self._jobs.put(_Job(ticket=ticket, task=task_name, message=message))
+            self._start_worker()
+
+    def results(self, wait: bool) -> list[Verdict]:
+        """Verdicts not handed out before: those that are there, or with `wait` all that are outstanding."""
+        verdicts = []
+        while self._outstanding:
+            try:
+                job, reply = self._done.get(block=wait)
+            except queue.Empty:
+                break
+            self._outstanding -= 1
+            verdicts.append(self._verdict(job, reply))
+        if not self._outstanding:
+            self._lost.clear()
+        return verdicts
+
+    def fault_share(self) -> float:
+        """Faults among all verdicts so far; 0.0 below 100 verdicts, which say too little."""
+        return self.faults.total() / self.verdicts if self.verdicts >= SHARE_FROM else 0.0
+
+    def close(self) -> None:
+        """End the children; what is outstanding gets no verdict, and nothing may be submitted again."""
+        self._closed = True
+        self._outstanding = 0
+        for worker in self._workers:
+            worker.stop()
+            self._jobs.put(None)
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.join()
+
+    def _start_worker(self) -> None:
+        """One more worker, as long as there are fewer than asked for and work for it."""
+        for worker in self._workers:
+            if worker.ident is None:
+                worker.start()
+                return
+
+    def _verdict(self, job: _Job, reply: dict[str, Any]) -> Verdict:
+        self.verdicts += 1
+        reward, fault = reply.get("reward"), reply.get("fault")
+        if fault is None and not (isinstance(reward, float) and math.isfinite(reward)):
+            fault = "invalid"
+        if fault is None:
+            return Verdict(ticket=job.ticket, reward=reward)
+        self.faults[job.task, fault] += 1
+        if self.faults[job.task, fault] == 1:
+            log.warning("no verdict of the task %s: %s %a", job.task, fault, reply.get("error", ""))
+        return Verdict(ticket=job.ticket, reward=None, fault=fault)
+
+
+class _Worker(threading.Thread):
+    """One child and the thread that waits for it."""
+
+    def __init__(
+        self,
+        loads: Mapping[str, bytes],
+        jobs: "queue.SimpleQueue[_Job | None]",
+        done: "queue.SimpleQueue[tuple[_Job, dict[str, Any]]]",
+        lost: Counter[str],
+        timeout_s: float,
+    ) -> None:
+        super().__init__(daemon=True, name="verifier")
+        self._loads, self._jobs, self._done, self._lost = loads, jobs, done, lost
+        self._timeout_s = timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._loaded: set[str] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._stopped:
+            self._done.put((job, self._judge(job)))
+        self._end()
+
+    def stop(self) -> None:
+        """Kill the child, whatever it does, and start no other."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                _kill(self._process)
+
+    def _judge(self, job: _Job) -> dict[str, Any]:
+        if self._lost[job.task] >= GIVE_UP_AFTER:
+            return {"fault": "skipped"}
+        try:
+            reply = self._loaded_reply(job.task) or self._ask(job.message, self._timeout_s)
+        except (OSError, RuntimeError) as error:  # no process, pipe or thread left to have
+            reply = {"fault": "died", "error": str(error)}
+        lost = reply.get("fault") in ("timeout", "died")
+        self._lost[job.task] = self._lost[job.task] + 1 if lost else 0
+        return reply
+
+    def _loaded_reply(self, label: str) -> dict[str, Any] | None:
+        """None when the child is there and has the task, else what went wrong."""
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            with self._lock:
+                if self._stopped:
+                    return {"fault": "died"}
+                self._process = child.start(Path(__file__).with_name("verify_child.py"))
+            if "fault" in (reply := self._ask(b"", child.START_LIMIT_S)):
+                return reply
+        if label not in self._loaded:
+            if "fault" in (reply := self._ask(self._loads[label], child.START_LIMIT_S)):
+                return reply
+            self._loaded.add(label)
+        return None
+
+    def _ask(self, message: bytes, limit_s: float) -> dict[str, Any]:
+        assert self._process is not None
+        start = time.monotonic()
+        reply = child.exchange(self._process, message, limit_s=limit_s, max_reply_bytes=MAX_REPLY_BYTES)
+        if reply is None:
+            self._end()
+            return {"fault": "timeout" if time.monotonic() - start >= limit_s else "died"}
+        return reply
+
+    def _end(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        self._loaded.clear()
+        if process is not None:
+            _kill(process)
+            child.end(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The child and everything it started: `child.start` made it the head of a process group."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,100 @@
+"""Rewards in a child process that may be killed: the child's side.
+
+Run as a script by `verify.Verifier`. Requests and replies are JSON, each after its length in four bytes:
+`{"load": label, "target", "name", "options"}`, then any number of `{"task": label, "example", "text"}`.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from shoestring.tasks.task import Example, Task
+
+MEMORY_BYTES = 4 << 30
+ORPHAN_LIMIT_S = 120
+"""For one request; the parent kills long before, unless it has died itself."""
+
+
+def judge(task: "Task", example: "Example", text: str) -> dict[str, Any]:
+    """`{"reward": number}` or `{"fault": word, "error": text}`, whatever the task does but never end."""
+    try:
+        value = task.reward(example, text)
+        if value is None:
+            return {"fault": "undecided"}
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return {"fault": "invalid", "error": f"the reward is {repr(value)[:100]}"}
+        return {"reward": float(value)}
+    except Exception as error:  # a verifier's fault is counted, never scored
+        return {"fault": "exception", "error": f"{type(error).__name__}: {error}"[:300]}
+
+
+def main() -> None:
+    """Answer requests until the pipe is closed."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # the parent's copy of the package
+    requests, replies = _own_pipes()
+    _limit_memory()
+    tasks: dict[str, Task] = {}
+    _send(replies, {"ready": True})
+    while (request := _receive(requests)) is not None:
+        if hasattr(signal, "alarm"):
+            signal.alarm(ORPHAN_LIMIT_S)
+        _send(replies, _answer(request, tasks))
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
+
+
+def _answer(request: dict[str, Any], tasks: "dict[str, Task]") -> dict[str, Any]:
+    from shoestring.tasks.load import build
+    from shoestring.tasks.task import Example
+
+    if "load" not in request:
+        return judge(tasks[request["task"]], Example(**request["example"]), request["text"])
+    try:
+        task = build(request["target"], request["name"], request["options"])
+        prepare = getattr(task, "prepare", None)
+        if prepare is not None:
+            prepare()
+        tasks[request["load"]] = task
+        return {"ready": True}
+    except Exception as error:  # the parent reports it and gives no verdict
+        return {"fault": "exception", "error": f"{type(error).__name__}: {error}"[:300]}
+
+
+def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Our ends of the pipes, out of reach of what a library prints and of processes that it starts."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    return requests, replies
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    except (ImportError, ValueError, OSError):  # Windows has none, macOS refuses some: the clock still holds
+        return
+
+
+def _send(pipe: BinaryIO, message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode()
+    pipe.write(len(data).to_bytes(4, "big") + data)
+    pipe.flush()
+
+
+def _receive(pipe: BinaryIO) -> Any:
+    """The next message, or None when the parent has closed the pipe."""
+    head = pipe.read(4)
+    return json.loads(pipe.read(int.from_bytes(head, "big"))) if len(head) == 4 else None
+
+
+if __name__ == "__main__":
+    main()
