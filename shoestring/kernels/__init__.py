@@ -23,6 +23,7 @@ from shoestring.kernels.ops import (
     route,
     swiglu,
     swiglu_packed,
+    token_logprobs,
 )
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
     "route",
     "swiglu",
     "swiglu_packed",
+    "token_logprobs",
 ]

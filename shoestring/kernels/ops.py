@@ -210,23 +210,24 @@ def linear_cross_entropy(
     return loss, nll_N
 
 
+def token_logprobs(
+    hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, *, rows_at_once: int = 512
+) -> Tensor:
+    """Log-probabilities (N,) of the targets under softmax(hidden @ weight^T), float32, with gradient.
+
+    For losses that are any function of them. All logits are never held; going backward makes them again.
+    A negative target has 0.
+    """
+    return _TokenLogprobs.apply(hidden_ND, weight_WD, targets_N, rows_at_once)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor, rows: int
     ) -> tuple[Tensor, Tensor]:
-        needs_grad = any(ctx.needs_input_grad[:2])
-        weight = weight_WD.to(hidden_ND.dtype)
-        nll_N = hidden_ND.new_empty(hidden_ND.shape[0], dtype=torch.float32)
-        d_hidden = torch.empty_like(hidden_ND) if needs_grad else None
-        d_weight = torch.zeros_like(weight_WD) if needs_grad else None
-        for part in range(0, hidden_ND.shape[0], rows):
-            span = slice(part, part + rows)
-            logits = hidden_ND[span] @ weight.T
-            nll_N[span] = cross_entropy_rows(logits, targets_N[span], weights_N[span] if needs_grad else None)
-            if d_hidden is not None and d_weight is not None:
-                torch.mm(logits, weight, out=d_hidden[span])
-                d_weight.addmm_(logits.T.to(d_weight.dtype), hidden_ND[span].to(d_weight.dtype))
+        wanted = weights_N if any(ctx.needs_input_grad[:2]) else None
+        nll_N, d_hidden, d_weight = _head_nll(hidden_ND, weight_WD, targets_N, wanted, rows)
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.mark_non_differentiable(nll_N)
         return (nll_N * weights_N).sum(), nll_N
@@ -236,3 +237,38 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * d_loss.to(d_hidden.dtype), d_weight * d_loss.to(d_weight.dtype), None, None, None
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, rows: int) -> Tensor:
+        ctx.save_for_backward(hidden_ND, weight_WD, targets_N)
+        ctx.rows = rows
+        return -_head_nll(hidden_ND, weight_WD, targets_N, None, rows)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_logp_N: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_ND, weight_WD, targets_N = ctx.saved_tensors
+        _, d_hidden, d_weight = _head_nll(hidden_ND, weight_WD, targets_N, -d_logp_N, ctx.rows)
+        return d_hidden, d_weight, None, None
+
+
+def _head_nll(
+    hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor | None, rows: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """nll (N,) and, if weights are given, the gradients of sum(weights * nll) by hidden and weight."""
+    weight = weight_WD.to(hidden_ND.dtype)
+    nll_N = hidden_ND.new_empty(hidden_ND.shape[0], dtype=torch.float32)
+    d_hidden = None if weights_N is None else torch.empty_like(hidden_ND)
+    d_weight = None if weights_N is None else torch.zeros_like(weight_WD)
+    for part in range(0, hidden_ND.shape[0], rows):
+        span = slice(part, part + rows)
+        logits = hidden_ND[span] @ weight.T
+        nll_N[span] = cross_entropy_rows(
+            logits, targets_N[span], None if weights_N is None else weights_N[span]
+        )
+        if d_hidden is not None and d_weight is not None:
+            torch.mm(logits, weight, out=d_hidden[span])
+            d_weight.addmm_(logits.T.to(d_weight.dtype), hidden_ND[span].to(d_weight.dtype))
+    return nll_N, d_hidden, d_weight

@@ -36,11 +36,12 @@ class Router(nn.Module):
             bias = torch.zeros(moe.n_routed_experts, dtype=torch.float32)
             self.register_buffer("e_score_correction_bias", bias)
 
-    def forward(self, x_ND: Tensor) -> Routing:
+    def forward(self, x_ND: Tensor, experts_NK: Tensor | None = None) -> Routing:
+        """Where each token goes; given `experts_NK`, there, with today's gates."""
         moe = self.moe
         logits_NE = kernels.linear(x_ND.float(), self.weight.float())
         scores_NE = logits_NE.softmax(-1) if moe.scoring_func == "softmax" else sigmoid(logits_NE)
-        experts_NK = self._choose(scores_NE.detach())
+        experts_NK = self._choose(scores_NE.detach()) if experts_NK is None else experts_NK
         weights_NK = scores_NE.gather(1, experts_NK)
         if moe.norm_topk_prob:
             weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
@@ -106,9 +107,9 @@ class MoE(nn.Module):
         if moe.n_shared_experts:
             self.shared_experts = MLP(hidden_size, moe.moe_intermediate_size * moe.n_shared_experts)
 
-    def forward(self, x_BTD: Tensor) -> tuple[Tensor, Routing]:
+    def forward(self, x_BTD: Tensor, experts_NK: Tensor | None = None) -> tuple[Tensor, Routing]:
         x_ND = x_BTD.flatten(0, 1)
-        routing = self.gate(x_ND)
+        routing = self.gate(x_ND) if experts_NK is None else self.gate(x_ND, experts_NK)
         out_ND = self.experts(x_ND, routing)
         if hasattr(self, "shared_experts"):
             out_ND = out_ND + self.shared_experts(x_ND)

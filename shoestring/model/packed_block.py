@@ -37,11 +37,16 @@ class PackedBlock(Block):
         self.register_load_state_dict_post_hook(lambda module, _: module.forget())
 
     def forward(
-        self, x_BTD: Tensor, turns: Rotation, cache: LayerCache | None = None
+        self,
+        x_BTD: Tensor,
+        turns: Rotation,
+        cache: LayerCache | None = None,
+        experts_NK: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
         pages = None if cache is None else cache.pages
-        if pages is None or not kernels.in_one_call("feed_forward_layer", x_BTD):
-            return super().forward(x_BTD, turns, cache)
+        in_one_call = experts_NK is None and kernels.in_one_call("feed_forward_layer", x_BTD)
+        if pages is None or not in_one_call:
+            return super().forward(x_BTD, turns, cache, experts_NK)
         if self._halves is None:
             self._halves = (_attention(self), _feed_forward(self))
         attention, feed_forward = self._halves

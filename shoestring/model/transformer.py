@@ -1,5 +1,6 @@
 """The model: blocks, the head, multi-token-prediction modules, initialisation. Names are Hugging Face's."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -35,12 +36,16 @@ class Block(nn.Module):
             self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
     def forward(
-        self, x_BTD: Tensor, turns: Rotation, cache: LayerCache | None = None
+        self,
+        x_BTD: Tensor,
+        turns: Rotation,
+        cache: LayerCache | None = None,
+        experts_NK: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), turns, cache)
         normed = self.post_attention_layernorm(x_BTD)
         if isinstance(self.mlp, MoE):
-            out_BTD, routing = self.mlp(normed)
+            out_BTD, routing = self.mlp(normed, experts_NK)
             return x_BTD + out_BTD, routing
         return x_BTD + self.mlp(normed), None
 
@@ -116,9 +121,18 @@ class Transformer(nn.Module):
         return kernels.linear(hidden_BTD, self.model.embed_tokens.weight).float()
 
     def features(
-        self, ids_BT: Tensor, cache: ModelCache | None = None, positions_BT: Tensor | None = None
+        self,
+        ids_BT: Tensor,
+        cache: ModelCache | None = None,
+        positions_BT: Tensor | None = None,
+        *,
+        experts: Mapping[int, Tensor] | None = None,
     ) -> Features:
-        """Run the main layers. Without positions, they count on from what a dense cache holds."""
+        """Run the main layers. Without positions, they count on from what a dense cache holds.
+
+        `experts` are the experts (B * T, K) that each MoE layer must send its tokens to, as an earlier pass
+        chose them ("keep routing", DeepSeek-V3.2, arXiv 2512.02556, section 3.1); gates are made anew.
+        """
         if positions_BT is None:
             assert cache is None or isinstance(cache, DenseCache), "a paged cache needs the rows' positions"
             positions_BT = self._positions(ids_BT.shape, 0 if cache is None else cache.length)
@@ -127,7 +141,8 @@ class Transformer(nn.Module):
         routings: dict[int, Routing] = {}
         for index in range(self.config.num_hidden_layers):
             layer_cache = cache.layers[index] if cache is not None else None
-            x_BTD, routing = self.model.layers[index](x_BTD, turns, layer_cache)
+            kept = None if experts is None else experts.get(index)
+            x_BTD, routing = self.model.layers[index](x_BTD, turns, layer_cache, kept)
             if routing is not None:
                 routings[index] = routing
         return Features(self.model.norm(x_BTD), routings)

@@ -8,7 +8,7 @@ import math
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,22 +29,27 @@ _MAX_WIDTH = 112
 class Display:
     """A context manager that shows what `update` is told; every key is optional and the last value stays.
 
+    `total` is what the run comes to, in tokens or steps.
     Keys: step, tokens, loss, bits_per_byte, heldout_bits_per_byte, tokens_per_s, peak_share (fraction of the
     machine's measured peak), expert_load (shares that sum to 1), max_violation (busiest expert's load over
     the mean, minus 1), lr, batch (sequences a step), grad_norm, phase, eta_s (else estimated from speed).
+    Of reinforcement learning: reward, accuracy (share of right answers), solved_by_any (of questions), kl,
+    answer_tokens, truncated, entropy, clip_share, gap (trainer's and engine's log-probabilities),
+    samples_per_s, eval_accuracy.
     """
 
     def __init__(
         self,
         title: str,
-        total_tokens: int,
+        total: int,
         *,
+        unit: Literal["tokens", "steps"] = "tokens",
         quiet: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._title = _clean(title)
-        self._total_tokens = max(int(total_tokens), 1)
+        self._total, self._unit = max(int(total), 1), unit
         self._quiet = quiet
         self._console = console or Console(stderr=True, highlight=False)
         self._clock = clock
@@ -89,12 +94,12 @@ class Display:
         self._shown_at, self._shown_values = self._clock(), dict(self._values)
 
     def _line(self) -> str:
-        cells = [f"{name} {value}" for name, value in _figures(self._values, self._total_tokens)]
+        cells = [f"{name} {value}" for name, value in _figures(self._values, self._total, self._unit)]
         return " | ".join(cells)
 
     def _panel(self) -> RenderableType:
         width = max(min(self._console.width, _MAX_WIDTH) - 4, 1)
-        figures = _figures(self._values, self._total_tokens)
+        figures = _figures(self._values, self._total, self._unit)
         columns = max(1, min(width // _CELL_WIDTH, 3))
         grid = Table.grid(padding=(0, 2), expand=True)
         for _ in range(columns):
@@ -108,9 +113,10 @@ class Display:
                 if row + column * rows < len(figures)
             ]
             grid.add_row(*(Text(text) for pair in cells for text in pair))
-        done = min(_number(self._values.get("tokens")) or 0, self._total_tokens)
+        key = "tokens" if self._unit == "tokens" else "step"
+        done = min(_number(self._values.get(key)) or 0, self._total)
         bar = Table.grid(expand=True)  # a bar on its own does not end its line
-        bar.add_row(ProgressBar(total=self._total_tokens, completed=done))
+        bar.add_row(ProgressBar(total=self._total, completed=done))
         parts: list[RenderableType] = [bar, grid]
         load = self._values.get("expert_load")
         if load is not None and len(load):
@@ -130,16 +136,28 @@ class Display:
         return "".join(bars[min(int(height * 4), 7)] for height in heights) + range_text
 
 
-def _figures(values: Mapping[str, Any], total_tokens: int) -> list[tuple[str, str]]:
+def _figures(values: Mapping[str, Any], total: int, unit: str) -> list[tuple[str, str]]:
     """The (label, text) pairs to show, for the values that are known."""
     tokens, speed = _number(values.get("tokens")), _number(values.get("tokens_per_s"))
-    eta_s = _number(values.get("eta_s"))
-    if eta_s is None and tokens is not None and speed:
-        eta_s = max(total_tokens - tokens, 0) / speed
-    share = tokens and min(tokens / total_tokens, 1.0)
+    step, eta_s = _number(values.get("step")), _number(values.get("eta_s"))
+    if eta_s is None and unit == "tokens" and tokens is not None and speed:
+        eta_s = max(total - tokens, 0) / speed
+    done = tokens if unit == "tokens" else step
+    share = "" if done is None else f"/{_count(total)} {min(done / total, 1.0):.0%}"
     shown = [
-        ("step", _format(values.get("step"), ",.0f")),
-        ("tokens", tokens is not None and f"{_count(tokens)}/{_count(total_tokens)} {share:.0%}"),
+        ("step", step is not None and f"{step:,.0f}{share if unit == 'steps' else ''}"),
+        ("tokens", tokens is not None and f"{_count(tokens)}{share if unit == 'tokens' else ''}"),
+        ("held-out pass@1", _format(values.get("eval_accuracy"), ".1%")),
+        ("right", _format(values.get("accuracy"), ".1%")),
+        ("solved by any", _format(values.get("solved_by_any"), ".1%")),
+        ("reward", _format(values.get("reward"), ".3f")),
+        ("tokens an answer", _format(values.get("answer_tokens"), ",.0f")),
+        ("cut at the limit", _format(values.get("truncated"), ".1%")),
+        ("entropy", _format(values.get("entropy"), ".3f")),
+        ("KL", _format(values.get("kl") or None, ".2e")),
+        ("clipped", _format(values.get("clip_share") or None, ".1%")),
+        ("trainer - engine", _format(values.get("gap"), ".1e")),
+        ("answers/s", _format(values.get("samples_per_s"), ",.1f")),
         ("loss", _format(values.get("loss"), ".4f")),
         ("bits/byte", _format(values.get("bits_per_byte"), ".4f")),
         ("held-out bits/byte", _format(values.get("heldout_bits_per_byte"), ".4f")),

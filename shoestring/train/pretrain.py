@@ -1,13 +1,12 @@
 """Pretraining, the story: corpus, tokenizer, shards, model, steps, checkpoints, receipt."""
 
-import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ import torch
 from shoestring.data.dataset import Dataset
 from shoestring.data.loader import Batch
 from shoestring.device import Runtime, measure_peak
-from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError, MissingDependencyError, NonFiniteError, Stopped
 from shoestring.model.cost import parameters, train_flops_per_token
 from shoestring.model.transformer import Transformer
-from shoestring.train import curves, receipt, schedule, state
+from shoestring.train import curves, receipt, schedule
 from shoestring.train.display import Display
 from shoestring.train.energy import EnergyMeter
+from shoestring.train.finish import Clock, keep_batch, mean_of, replace_folder, settle
 from shoestring.train.metrics import MetricsLog, read
 from shoestring.train.recipe import PretrainConfig
 from shoestring.train.run import Run, build, model_config, save, write_model
@@ -64,7 +63,7 @@ def pretrain(
         metrics = stack.enter_context(MetricsLog(out / "metrics.jsonl", run.step if resume else None))
         stop = stack.enter_context(StopRequest())
         meter = stack.enter_context(EnergyMeter(watts=config.watts))
-        clock = _Clock(run, meter)
+        clock = Clock(run.segments, meter)
         while run.tokens < config.total_tokens:
             start, progress = time.perf_counter(), run.progress
             rows = schedule.batch_rows(progress, config.batch_size, config.schedule)
@@ -91,43 +90,22 @@ def finish(
     run: Run, segments: list[receipt.Segment], *, peak: float, flops: float, runtime: Runtime
 ) -> dict[str, Any]:
     """The final model, the receipt, the curves and the report."""
-    _write_model(run)
-    machine = receipt.describe_machine(runtime.device.type, peak)
-    bill = receipt.write(
-        receipt.Receipt(
-            data=run.dataset.manifest,
-            recipe=asdict(run.config),
-            seed=run.config.seed,
-            tokens=run.tokens,
-            train_flops=flops,
-            machine=machine,
-            price=run.config.price,
-            segments=segments,
-        ),
-        run.out / "receipt.json",
-    )
+    replace_folder(run.out / "model", partial(write_model, run))
     try:
         curves.draw(run.out / "metrics.jsonl", run.out / "curves.png", title=run.name)
     except MissingDependencyError as error:
         log.warning("the run has no picture of its curves: %s", error)
-    report = summary(run) | {
-        "train_flops": flops,
-        "seconds": bill["seconds"],
-        "achieved_peak_share": flops / bill["seconds"] / peak if bill["seconds"] else None,
-        "energy": bill["energy"],
-        "money": bill["money"],
-    }
-    write_atomic(run.out / "report.json", json.dumps(report, indent=2) + "\n")
-    return report
-
-
-def _write_model(run: Run) -> None:
-    """The final model as `out/model`, replacing one that an earlier finish left."""
-    fresh, final = run.out / "model.tmp", run.out / "model"
-    shutil.rmtree(fresh, ignore_errors=True)
-    write_model(run, fresh)
-    shutil.rmtree(final, ignore_errors=True)
-    fresh.rename(final)
+    paid = receipt.Receipt(
+        data=run.dataset.manifest,
+        recipe=asdict(run.config),
+        seed=run.config.seed,
+        tokens=run.tokens,
+        train_flops=flops,
+        machine=receipt.describe_machine(runtime.device.type, peak),
+        price=run.config.price,
+        segments=segments,
+    )
+    return settle(run.out, paid, summary(run), peak=peak)
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -143,10 +121,10 @@ def summary(run: Run) -> dict[str, Any]:
         "parameters_mtp": count.mtp,
         "steps": run.step,
         "tokens": run.tokens,
-        "train_loss": _mean_of(last, "loss"),
+        "train_loss": mean_of(last, "loss"),
         "heldout_bits_per_byte": heldout[-1] if heldout else None,
-        "max_violation": _mean_of(last, "max_violation"),
-        "max_violation_at_start": _mean_of(rows[: len(last)], "max_violation"),
+        "max_violation": mean_of(last, "max_violation"),
+        "max_violation_at_start": mean_of(rows[: len(last)], "max_violation"),
     }
 
 
@@ -166,13 +144,7 @@ def _checked_step(run: Run, batch: Batch, progress: float, runtime: Runtime) -> 
     try:
         return train_step(run.model, run.optimizers, inputs, targets, settings)
     except NonFiniteError as error:
-        kept = {"inputs": inputs, "targets": targets}
-        state.save_state(run.out / "nonfinite-batch", kept, {"step": run.step, "error": str(error)})
-        raise NonFiniteError(
-            f"step {run.step + 1}: {error}; nothing was updated, the batch is in "
-            f"{run.out / 'nonfinite-batch.safetensors'}; "
-            f"lower optim.lr in {run.out / 'config.toml'} and --resume"
-        ) from None
+        raise keep_batch(run.out, run.step, {"inputs": inputs, "targets": targets}, error) from None
 
 
 def _row(run: Run, stats: StepStats, rows: int) -> dict[str, Any]:
@@ -192,25 +164,3 @@ def _row(run: Run, stats: StepStats, rows: int) -> dict[str, Any]:
         "batch": rows,
         "phase": schedule.phase(run.progress, run.config.schedule),
     }
-
-
-def _mean_of(rows: list[dict[str, Any]], key: str) -> float | None:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return sum(values) / len(values) if values else None
-
-
-class _Clock:
-    """The run's earlier segments and the one now running."""
-
-    def __init__(self, run: Run, meter: EnergyMeter) -> None:
-        self._earlier, self._meter = list(run.segments), meter
-        self._began, self._start = receipt.utc_now(), time.monotonic()
-
-    def segments(self) -> list[receipt.Segment]:
-        now = receipt.Segment(
-            start=self._began,
-            end=receipt.utc_now(),
-            seconds=time.monotonic() - self._start,
-            energy=self._meter.read(),
-        )
-        return [*self._earlier, now]

@@ -118,3 +118,15 @@ def test_without_compiled_kernels_the_others_are_picked(fresh: None, monkeypatch
     monkeypatch.setattr(cpu_build, "library", lambda: None)
     assert ops.pick("swiglu", "cpu", torch.float32) is reference.swiglu
     assert ops.pick("causal_attention", "cpu", torch.float32) is native.causal_attention
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 4, 512])
+def test_token_logprobs_and_the_gradient_of_any_function_of_them(rows_at_once: int) -> None:
+    hidden, weight, targets, weights = inputs(21, 8, 30)
+    logp = ops.token_logprobs(hidden, weight, targets, rows_at_once=rows_at_once)
+    _, nll = expected(hidden, weight, targets, weights)
+    torch.testing.assert_close(logp.double(), -nll, rtol=1e-5, atol=1e-5)
+    ours = torch.autograd.grad((logp.exp() * weights).sum(), (hidden, weight))
+    theirs = torch.autograd.grad(((-nll).exp() * weights).sum(), (hidden, weight))
+    for got, want in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,100 @@
+"""SFTConfig: everything that changes the result of fine-tuning on conversations, in one file to edit."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shoestring.errors import ConfigError
+from shoestring.model.lora import LoraConfig
+from shoestring.train.optim import OptimConfig
+from shoestring.train.receipt import Price
+from shoestring.train.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTOptim(OptimConfig):
+    """OptimConfig with gentler defaults: the weights are trained already."""
+
+    lr: float = 1e-4
+    """R1-Distill-Qwen-1.5B's (arXiv 2501.12948, Table 6); larger students take less, LoRA takes more."""
+    muon_lr: float = 1e-3
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTSchedule(ScheduleConfig):
+    """ScheduleConfig as one cosine to a tenth (R1's SFT, arXiv 2501.12948, section 2.3); the bias stays."""
+
+    warmup: float = 0.03
+    constant_until: float = 0.03
+    cosine_until: float = 1.0
+    tail_from: float = 1.0
+    tail: float = 0.1
+    batch_start: float = 1.0
+    batch_ramp_until: float = 0.0
+    bias_speed: float = 0.0
+    mtp_weight: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """Supervised fine-tuning of a model on conversations."""
+
+    start: str
+    """A model: a folder or a hub name (org/name). A preset's name starts from random weights."""
+    data: tuple[str, ...]
+    """jsonl files, a conversation a line: {"messages": [{"role", "content", "reasoning_content"?}, ...]}."""
+    learn: Literal["assistant", "all"] = "assistant"
+    """The assistant's turns with their end tokens, or every token but the first, as in pretraining."""
+    epochs: float = 2.0
+    """Passes over the conversations (DeepSeek-V3 and R1: 2)."""
+    total_tokens: int = 0
+    """A token budget instead; 0: `epochs` counts."""
+    seq_len: int = 4096
+    """The longest conversation, in tokens; longer ones are left out and counted, never cut."""
+    batch_tokens: int = 16_384
+    """Tokens in a step, about: whole conversations, padding not counted."""
+    micro_tokens: int = 16_384
+    """Tokens in one forward pass, padding included: bounds memory, not the result."""
+    tokenizer: str = ""
+    """A folder with tokenizer.json; empty: the start's own, which a preset has not."""
+    template: str = ""
+    """A chat template's folder or file; empty: the start's own, or DeepSeek's where it has none."""
+    heldout_fraction: float = 0.0
+    """Share of the conversations that is scored and not learned from."""
+    eval_every: int = 50
+    """Steps between evaluations; there is one at the end too."""
+    save_every: int = 200
+    """Steps between checkpoints; Ctrl-C saves one too."""
+    seed: int = 0
+    balance_alpha: float = 1e-4
+    """Weight of the sequence balance loss (DeepSeek-V3: 1e-4)."""
+    watts: float | None = None
+    """Power of the machine for the receipt, where nothing can measure it."""
+    optim: SFTOptim = field(default_factory=SFTOptim)
+    schedule: SFTSchedule = field(default_factory=SFTSchedule)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """With a rank over 0 only adapters are trained."""
+    price: Price = field(default_factory=Price)
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "batch_tokens", "micro_tokens", "eval_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        for name in ("seed", "total_tokens"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
+        if not self.data:
+            raise ConfigError("data is empty; name one jsonl file of conversations or more")
+        if self.learn not in ("assistant", "all"):
+            raise ConfigError(f"learn = {self.learn!r} is neither assistant nor all")
+        if not 0.0 < self.epochs < math.inf:
+            raise ConfigError(f"epochs = {self.epochs} is not a number over 0")
+        if not 0.0 <= self.heldout_fraction < 1.0:
+            raise ConfigError(f"heldout_fraction = {self.heldout_fraction} is not at least 0 and under 1")
+        if not 0.0 <= self.balance_alpha < math.inf:
+            raise ConfigError(f"balance_alpha = {self.balance_alpha} is not a number of at least 0")
+        if self.watts is not None and not 0.0 < self.watts < math.inf:
+            raise ConfigError(f"watts = {self.watts} is not a number over 0; leave it out if unknown")
+        if self.lora.rank and self.schedule.bias_speed:
+            raise ConfigError("schedule.bias_speed moves the base's balance bias; LoRA needs it at 0")

@@ -1,0 +1,281 @@
+"""A fine-tuning run: what a checkpoint restores and what it is made of."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shoestring import config as configs
+from shoestring.data.conversations import Conversations, Order, load_conversations
+from shoestring.data.folder import sha256_of
+from shoestring.device import Runtime
+from shoestring.durable import new_folder, write_atomic
+from shoestring.errors import CheckpointError, ConfigError
+from shoestring.model.config import ModelConfig
+from shoestring.model.folder import copy_tokenizer, load_model, save_model
+from shoestring.model.hf_config import load_config
+from shoestring.model.hub import commit, resolve
+from shoestring.model.lora import add_adapters, load_adapter, save_adapter
+from shoestring.model.presets import PRESETS
+from shoestring.model.quantise import stored_quantisation
+from shoestring.model.transformer import Transformer, initialise
+from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
+from shoestring.tokenizer.chat_deepseek import TEMPLATE_FILE, DeepSeekTemplate
+from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.definition import read_json
+from shoestring.tokenizer.special import ASSISTANT
+from shoestring.train import checkpoint, receipt, state
+from shoestring.train.optim import Optimizers, build_optimizers
+from shoestring.train.sft_recipe import SFTConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class SFTRun:
+    """Everything that a checkpoint restores, and what it is made of."""
+
+    config: SFTConfig
+    out: Path
+    data: Conversations
+    heldout: list[int]
+    manifest: dict[str, Any]
+    """The data files and the start, with hashes and counts."""
+    model: Transformer
+    optimizers: Optimizers
+    order: Order
+    step: int = 0
+    tokens: int = 0
+    """Inputs so far, padding not counted."""
+    segments: list[receipt.Segment] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """For titles: the start's name and the run's."""
+        return f"{Path(self.config.start).name}: {self.out.resolve().name}"
+
+    @property
+    def total_tokens(self) -> int:
+        return self.config.total_tokens or max(1, round(self.config.epochs * self.order.tokens_per_epoch))
+
+    @property
+    def progress(self) -> float:
+        return min(self.tokens / self.total_tokens, 1.0)
+
+
+def build(
+    config: SFTConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    resume: bool,
+    say: Callable[[str], None] = log.info,
+) -> SFTRun:
+    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
+    if not resume and (out / "checkpoints").exists():
+        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
+    saved = checkpoint.latest(out / "checkpoints") if resume else None
+    start = saved if saved and not config.lora.rank else _start(config)
+    shape = PRESETS[config.start] if start is None else load_config(start)
+    if config.seq_len > shape.max_position_embeddings:
+        raise ConfigError(
+            f"seq_len = {config.seq_len}, but {config.start} has max_position_embeddings = "
+            f"{shape.max_position_embeddings}; lower seq_len"
+        )
+    tokenizer = _tokenizer(config, start, out, own=saved is not None)
+    tokenizer.check_fits(shape.vocab_size)
+    say("reading the conversations")
+    files = [Path(name).expanduser() for name in config.data]
+    template = load_template(out / "tokenizer", tokenizer)
+    data = load_conversations(files, tokenizer, template, seq_len=config.seq_len, learn=config.learn)
+    train, heldout = data.split(config.heldout_fraction)
+    say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.start}")
+    model = _model(config, runtime, start, tokenizer, data)
+    run = SFTRun(
+        config=config,
+        out=out,
+        data=data,
+        heldout=heldout,
+        manifest={**data.manifest, "heldout": len(heldout), "start": _origin(config, out, start, saved)},
+        model=model,
+        optimizers=build_optimizers(model, config.optim),
+        order=Order(data, train, seed=config.seed),
+    )
+    if saved is not None:
+        _restore(run, saved)
+    elif resume:
+        log.warning("%s holds no checkpoint yet: the run starts from its beginning", out)
+    write_atomic(out / "config.toml", configs.dumps(config))
+    write_atomic(out / "data.json", json.dumps(run.manifest, indent=1))
+    return run
+
+
+def save(run: SFTRun, segments: list[receipt.Segment]) -> Path:
+    """A checkpoint: the model in Hugging Face layout, or the adapter alone, and the trainer's state."""
+
+    def write(folder: Path) -> None:
+        if run.config.lora.rank:
+            write_adapter(run, folder)
+        else:
+            write_model(run, folder)
+        tensors, optimizer = state.flatten(run.optimizers.state_dict())
+        values = {
+            "step": run.step,
+            "tokens": run.tokens,
+            "order": run.order.state(),
+            "optimizer": optimizer,
+            "segments": [asdict(segment) for segment in segments],
+        }
+        state.save_state(folder / "trainer", tensors, values)
+
+    return checkpoint.save(run.out / "checkpoints", run.step, write)
+
+
+def write_model(run: SFTRun, folder: Path) -> None:
+    """The model as it now is, with its tokenizer, chat template and card, into a new folder."""
+    tokenizer = run.out / "tokenizer"
+    save_model(run.model, folder, tokenizer_files=tokenizer, lineage=_lineage(run), name=run.name)
+
+
+def write_adapter(run: SFTRun, folder: Path) -> None:
+    """The adapter as it now is, with tokenizer and chat template, into a folder."""
+    start = Path(run.config.start).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(run.model, folder, base=str(start.resolve()) if start.exists() else run.config.start)
+    copy_tokenizer(run.out / "tokenizer", folder)
+
+
+def _restore(run: SFTRun, folder: Path) -> None:
+    """Continue from a checkpoint; a full run's weights were loaded from it already."""
+    if run.config.lora.rank:
+        load_adapter(run.model, folder)
+    tensors, values = state.load_state(folder / "trainer")
+    run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
+    run.order.load_state(values["order"])
+    run.step, run.tokens = values["step"], values["tokens"]
+    run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]
+
+
+def _start(config: SFTConfig) -> Path | None:
+    """The folder of the model to start from; None for a preset's random weights."""
+    if config.start in PRESETS:
+        if not config.tokenizer:
+            raise ConfigError(f"start = {config.start!r} is a preset; name a folder with tokenizer=")
+        if config.lora.rank:
+            raise ConfigError(f"start = {config.start!r} has random weights; LoRA needs a trained model")
+        return None
+    folder = resolve(config.start)
+    if stored_quantisation(folder) is not None:
+        raise ConfigError(f"{config.start} is packed by `quantize`; start from what it was made of")
+    return folder
+
+
+def _model(
+    config: SFTConfig, runtime: Runtime, start: Path | None, tokenizer: Tokenizer, data: Conversations
+) -> Transformer:
+    """The model to train; with LoRA its base is kept in the compute precision."""
+    generator = torch.Generator(runtime.device).manual_seed(config.seed)
+    if start is None:
+        special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        shape = replace(PRESETS[config.start], **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
+        model = initialise(Transformer(shape, runtime.compute_dtype).to(runtime.device), generator)
+    else:
+        kept = runtime.compute_dtype if config.lora.rank else torch.float32
+        model = load_model(start, dtype=kept, compute_dtype=runtime.compute_dtype, device=runtime.device)
+    model.config = _stopping_at(model.config, data.turn_ends)
+    if config.lora.rank:
+        add_adapters(model, config.lora, generator)
+    return model.train()
+
+
+def _stopping_at(shape: ModelConfig, turn_ends: tuple[int, ...]) -> ModelConfig:
+    """A base model's config does not name the token that ends a turn in its new template: add it."""
+    eos = shape.eos_token_id
+    known = eos if isinstance(eos, tuple) else () if eos is None else (eos,)
+    new = tuple(token for token in turn_ends if token not in known)
+    stops = (*known, *new)
+    return replace(shape, eos_token_id=stops if len(stops) > 1 else stops[0]) if new else shape
+
+
+def _tokenizer(config: SFTConfig, start: Path | None, out: Path, *, own: bool) -> Tokenizer:
+    """The run's own tokenizer and template when resuming, else a copy of the recipe's or the start's."""
+    folder = out / "tokenizer"
+    if own:
+        return Tokenizer.load(folder)
+    source = Path(config.tokenizer).expanduser() if config.tokenizer else start
+    assert source is not None  # _start asks for one
+    with new_folder(folder, needed_bytes=0) as fresh:
+        copy_tokenizer(source, fresh)
+        shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = Tokenizer.load(folder)
+    brings = (folder / TEMPLATE_FILE).is_file() or (
+        (folder / CONFIG_FILE).is_file() and read_json(folder / CONFIG_FILE, CONFIG_FILE).get("chat_template")
+    )
+    if config.template:
+        shutil.copyfile(_template_file(config.template), folder / TEMPLATE_FILE)
+    elif not brings:
+        if ASSISTANT not in tokenizer.specials:
+            raise ConfigError(
+                f"{config.start} has no chat template, and its tokenizer lacks DeepSeek's special tokens; "
+                "name a chat template's file with template="
+            )
+        DeepSeekTemplate().save(folder)
+    return tokenizer
+
+
+def _template_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path / TEMPLATE_FILE
+    if not path.is_file():
+        raise ConfigError(f"template = {name!r} is not a chat template's file")
+    return path
+
+
+def _origin(config: SFTConfig, out: Path, start: Path | None, saved: Path | None) -> dict[str, Any]:
+    """What the run started from: a hub commit, or the hashes of a folder's weights.
+
+    Raises CheckpointError when an adapter that is resumed would find another base.
+    """
+    if saved is not None:
+        try:
+            known = dict(json.loads((out / "data.json").read_text(encoding="utf-8"))["start"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{out / 'data.json'} cannot be read ({error}); restore it") from None
+        if start != saved and _origin(config, out, start, None) != known:
+            raise CheckpointError(f"{config.start} is not what this run's adapter began on; put it back")
+        return known
+    name = Path(config.start).name if Path(config.start).exists() else config.start
+    if start is None:
+        return {"name": name, "weights": "random", "seed": config.seed}
+    if (revision := commit(start)) is not None:
+        return {"name": name, "commit": revision}
+    return {"name": name, "sha256": {f.name: sha256_of(f) for f in sorted(start.glob("*.safetensors"))}}
+
+
+def _lineage(run: SFTRun) -> str:
+    """For the model card: start, settings and data, with hashes."""
+    start, config = run.manifest["start"], run.config
+    what = f"LoRA of rank {config.lora.rank}, merged" if config.lora.rank else "all weights"
+    marks = [start[key] for key in ("commit",) if key in start] + list(start.get("sha256", {}).values())
+    origin = f"`{start['name']}`" + (f" ({', '.join(marks)})" if marks else " (random weights)")
+    lines = [
+        f"Fine-tuned by `shoestring sft` from {origin}: {what}, {run.tokens:,} tokens in {run.step:,} steps, "
+        f"learning {'the assistant turns' if config.learn == 'assistant' else 'every token'}, "
+        f"template {run.manifest['template']}, seed {config.seed}.",
+        "",
+        "| conversations from | sha256 | used | too long | tokens | learned tokens |",
+        "|---|---|---|---|---|---|",
+    ]
+    for file in run.manifest["files"]:
+        cells = (file["path"], file["sha256"], *(f"{file[key]:,}" for key in _COUNTS))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_COUNTS = ("conversations", "too_long", "tokens", "learned_tokens")
