@@ -9,8 +9,26 @@ import torch
 
 from shoestring import kernels
 from shoestring.data.dataset import Dataset, EvaluationRows, evaluation_rows
-from shoestring.errors import DataError
+from shoestring.errors import ConfigError, DataError
 from shoestring.model.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEvalConfig:
+    """What bits per byte are taken on."""
+
+    sources: tuple[str, ...] = ("stdlib",)
+    """Folders, files, globs, dataset ids or stdlib; what pretraining holds out of them is scored."""
+    seq_len: int = 512
+    """Tokens of context at most."""
+    max_tokens: int = 65_536
+    """Tokens to score at most."""
+    below: float | None = None
+    """A threshold for whoever runs this: the bits per byte should be below it. It changes no figure."""
+
+    def __post_init__(self) -> None:
+        if self.seq_len < 1 or self.max_tokens < 1:
+            raise ConfigError("seq_len and max_tokens must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

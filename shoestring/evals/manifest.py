@@ -1,0 +1,158 @@
+"""What repeats a score: model, task, settings and versions in one file, and what differs the second time."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shoestring.data.folder import sha256_of
+from shoestring.durable import write_atomic
+from shoestring.errors import CheckpointError, DataError
+from shoestring.model.folder import TOKENIZER_FILES
+from shoestring.tasks.task import Example
+from shoestring.train.receipt import code_version
+
+FORMAT = 1
+MAX_BYTES = 64 << 20
+LIBRARIES = ("torch", "numpy", "tokenizers", "lm_eval", "math-verify", "reasoning-gym")
+"""What a figure may depend on beside our own code; absent ones are left out."""
+FIELDS: Mapping[str, type] = {
+    "name": str,
+    "model": dict,
+    "config": dict,
+    "runtime": dict,
+    "versions": dict,
+    "result": dict,
+}
+
+
+class Difference(NamedTuple):
+    """A figure that came out differently; None where it is missing."""
+
+    name: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.was} and is {self.now}"
+
+
+def describe(
+    name: str, *, model: Mapping[str, Any], config: Any, runtime: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A score's manifest, all but its `result`.
+
+    Args:
+        name: text, a task's name as `load_task` takes it, or lm_eval: and the names of its tasks.
+        model: as `identify` gives it.
+        config: the dataclass whose fields decide the result.
+        runtime: device and precision.
+    """
+    assert is_dataclass(config)
+    assert not isinstance(config, type)
+    data = {
+        "format": FORMAT,
+        "name": name,
+        "model": dict(model),
+        "config": asdict(config),
+        "runtime": dict(runtime),
+        "versions": versions(),
+    }
+    described: dict[str, Any] = _as_json(data)
+    return described
+
+
+def identify(name: str, folder: Path) -> dict[str, Any]:
+    """A model by the SHA-256 of its weights, config, tokenizer and template; reads all of the files."""
+    wanted = [folder / file for file in ("config.json", *TOKENIZER_FILES)]
+    files = [file for file in wanted if file.is_file()] + sorted(folder.glob("*.safetensors"))
+    try:
+        return {"name": name, "sha256": {file.name: sha256_of(file) for file in files}}
+    except OSError as error:
+        raise CheckpointError(f"cannot read {error.filename}: {error.strerror}") from None
+
+
+def problems_sha256(examples: Sequence[Example]) -> str:
+    """A digest of the problems themselves: data may change where options and seed do not."""
+    text = json.dumps([asdict(example) for example in examples], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def versions() -> dict[str, Any]:
+    """Our own code, Python, and the installed libraries that a figure may depend on."""
+    found = {"shoestring": code_version(), "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_score(path: Path, score: Mapping[str, Any]) -> None:
+    """Write a manifest with its `result`. Raises StorageError."""
+    write_atomic(path, json.dumps(score, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_score(path: Path) -> dict[str, Any]:
+    """Read what `write_score` wrote, as a stranger's file. Raises DataError naming what is wrong with it."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB, so it is no score")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read the score {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path} is not JSON; give a file that `shoestring eval --out` wrote") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise DataError(
+            f"{path} is no score of format {FORMAT}; give a file that `shoestring eval --out` wrote"
+        )
+    for name, kind in FIELDS.items():
+        if not isinstance(data.get(name), kind):
+            raise DataError(f"{path}: {name} is missing or is no {kind.__name__}")
+    if not isinstance(data["model"].get("name"), str) or not isinstance(data["model"].get("sha256"), dict):
+        raise DataError(f"{path}: model has no name or no sha256 of its files")
+    return data
+
+
+def check_model(score: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Raise CheckpointError naming the files in which a model is not the one that was scored."""
+    was, now = score["model"]["sha256"], model["sha256"]
+    wrong = sorted(file for file in was.keys() | now.keys() if was.get(file) != now.get(file))
+    if wrong:
+        raise CheckpointError(
+            f"{model['name']} is not the model that was scored: {', '.join(wrong)} differ; "
+            "give the folder of that model before --reproduce"
+        )
+
+
+def differences(was: Any, now: Any) -> list[Difference]:
+    """The figures in which a result read from a file and a new one differ, to the last bit."""
+    before, after = dict(_leaves(was)), dict(_leaves(_as_json(now)))
+    return [
+        Difference(key, before.get(key), after.get(key))
+        for key in dict.fromkeys((*before, *after))
+        if key not in before or key not in after or before[key] != after[key]
+    ]
+
+
+def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    """Values with dotted names, in order; any depth, since a file may hold any."""
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict | list) and value:
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += reversed([(f"{name}.{key}".lstrip("."), item) for key, item in items])
+        else:
+            yield name, value
+
+
+def _as_json(data: Any) -> Any:
+    """As it will be read back: tuples are lists, and keys text."""
+    return json.loads(json.dumps(data))

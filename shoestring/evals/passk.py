@@ -1,0 +1,198 @@
+"""Score a model on a task: sample answers, verify them, and say pass@k, maj@k, greedy and lengths."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from shoestring.durable import write_atomic
+from shoestring.engine.questions import PromptStyle, QuestionPrompt, prompt_ids, thinking_tokens
+from shoestring.engine.request import MAX_CHOICES, CompletionOutput, RequestOutput, SamplingParams
+from shoestring.errors import ConfigError, DataError
+from shoestring.evals.score import Answer, TaskScore, summarise
+from shoestring.tasks.answers import split_reply
+from shoestring.tasks.task import Example, Split, Task
+from shoestring.tasks.verify import Verifier
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat import Template
+
+log = logging.getLogger(__name__)
+
+DRAWS_PER_PROBLEM = 20
+"""Generated splits may repeat problems without end; after so many draws there are fewer than asked for."""
+Vote = Callable[[Example, str], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEvalConfig:
+    """Everything that decides a task's score, beside the model and the task's name."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """The task's own fields, such as {"numbers": 4} for countdown."""
+    split: Split = "test"
+    problems: int = 300
+    """At most: a finite split may have fewer."""
+    seed: int = 0
+    """Of the choice of problems, of every sample and of the intervals."""
+    samples: int = 8
+    """Answers drawn for each problem, at most 128."""
+    k: tuple[int, ...] = (1, 8)
+    """pass@k and, from 2 on, maj@k are reported for these; each at most `samples`."""
+    greedy: bool = False
+    """Also one answer at temperature 0."""
+    temperature: float = 0.6
+    """This and top_p as DeepSeek-R1 was evaluated (arXiv 2501.12948, section 3)."""
+    top_p: float = 0.95
+    max_tokens: int = 2048
+    """An answer is cut here, or where the context ends, and counted as capped."""
+    prompt: PromptStyle = field(default_factory=PromptStyle)
+    above: float | None = None
+    """A threshold for whoever runs this: pass@1 should reach it. It changes no figure."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples <= MAX_CHOICES:
+            raise ConfigError(f"samples = {self.samples} must be from 1 to {MAX_CHOICES}")
+        if self.problems < 1:
+            raise ConfigError(f"problems = {self.problems} must be at least 1")
+        wrong = [k for k in self.k if not 1 <= k <= self.samples]
+        if wrong:
+            raise ConfigError(f"k holds {wrong[0]}; it must be from 1 to samples = {self.samples}")
+        self.params("")  # raises for temperature, top_p and max_tokens
+
+    def params(self, key: str) -> SamplingParams:
+        """How one problem is sampled; completion i of n draws with the seed + i, far from other problems'."""
+        digest = hashlib.blake2b(f"{self.seed}:{key}".encode(), digest_size=7).digest()
+        return SamplingParams(
+            n=self.samples,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_tokens,
+            seed=int.from_bytes(digest, "little"),
+        )
+
+
+class Sampler(Protocol):
+    """What answers prompts: an LLM, also one around a model that is being trained."""
+
+    def get_tokenizer(self) -> Tokenizer: ...
+
+    def generate(
+        self, prompts: Sequence[Mapping[str, Any]], sampling_params: Sequence[SamplingParams], use_tqdm: bool
+    ) -> list[RequestOutput]: ...
+
+
+def choose_problems(task: Task, config: TaskEvalConfig) -> list[Example]:
+    """The problems of a score, each once; DataError when the split holds none."""
+    chosen: dict[str, Example] = {}
+    for example in islice(task.examples(config.split, config.seed), DRAWS_PER_PROBLEM * config.problems):
+        chosen.setdefault(example.key, example)
+        if len(chosen) == config.problems:
+            break
+    if not chosen:
+        raise DataError(f"the {config.split} split of {task.name} holds no problem")
+    return list(chosen.values())
+
+
+def evaluate_task(
+    llm: Sampler,
+    task: Task,
+    examples: Sequence[Example],
+    config: TaskEvalConfig,
+    *,
+    verifier: Verifier,
+    template: Template | None = None,
+    transcripts: Path | None = None,
+    show: bool = False,
+) -> TaskScore:
+    """Sample, verify and score; one request of n answers per problem, so its prompt is computed once.
+
+    The seed of a problem's draws is made of `config.seed` and its key alone: neither other problems nor the
+    batch change its answers (on a CPU in float32 to the last bit). A majority is among `task.vote(example,
+    text)` if the task has such a method, else among the answers as text; it never sees a reward.
+
+    Args:
+        examples: at least one, of different keys; see `choose_problems`.
+        verifier: knows the task by `task.name` and has nothing else outstanding.
+        template: the model's; None when config.prompt has a format.
+        transcripts: a .jsonl file for every answer with its reward, one problem a line.
+        show: progress on a terminal.
+
+    Raises ConfigError for prompts that do not fit, DataError when more than 1% of the answers get no verdict.
+    """
+    if not examples:
+        raise DataError(f"there is no problem of {task.name} to score")
+    tokenizer = llm.get_tokenizer()
+    prompts = [prompt_ids(example.question, tokenizer, template, config.prompt) for example in examples]
+    inputs = [{"prompt_token_ids": prompt.ids} for prompt in prompts]
+    grader = _Grader(task, verifier, tokenizer)
+    params = [config.params(example.key) for example in examples]
+    sampled = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
+    greedy = None
+    if config.greedy:
+        params = [SamplingParams(temperature=0, max_tokens=config.max_tokens)] * len(examples)
+        rows = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
+        greedy = [row[0] for row in rows]
+    if transcripts is not None:
+        _write_transcripts(transcripts, examples, sampled, greedy)
+    return summarise(task.name, sampled, greedy, k=config.k, seed=config.seed)
+
+
+def default_vote(example: Example, text: str) -> str | None:
+    """A reply's answer as text; an empty one does not vote."""
+    return " ".join(split_reply(text).answer.split()) or None
+
+
+class _Grader:
+    """Turns the engine's outputs into answers with votes and rewards."""
+
+    def __init__(self, task: Task, verifier: Verifier, tokenizer: Tokenizer) -> None:
+        self._task, self._verifier, self._tokenizer = task.name, verifier, tokenizer
+        self._vote: Vote = getattr(task, "vote", default_vote)
+
+    def grade(
+        self, examples: Sequence[Example], prompts: Sequence[QuestionPrompt], outputs: Sequence[RequestOutput]
+    ) -> list[list[Answer]]:
+        """One row of answers per problem, in the order they were drawn."""
+        parts = zip(examples, prompts, outputs, strict=True)
+        rows = [[self._read(e, p, completion) for completion in o.outputs] for e, p, o in parts]
+        for number, row in enumerate(rows):
+            for place, answer in enumerate(row):
+                if answer.finish_reason in ("stop", "length"):
+                    ticket = number * MAX_CHOICES + place
+                    self._verifier.submit(ticket, self._task, examples[number], answer.text)
+                else:
+                    log.warning("no answer to %s: %s", examples[number].key, answer.finish_reason)
+        for verdict in self._verifier.results(wait=True):
+            number, place = divmod(verdict.ticket, MAX_CHOICES)
+            rows[number][place] = replace(rows[number][place], reward=verdict.reward)
+        return rows
+
+    def _read(self, example: Example, prompt: QuestionPrompt, completion: CompletionOutput) -> Answer:
+        text = prompt.opening + completion.text
+        return Answer(
+            text=text,
+            tokens=len(completion.token_ids),
+            thinking_tokens=thinking_tokens(prompt.opening, completion.token_ids, self._tokenizer),
+            finish_reason=completion.finish_reason,
+            vote=self._vote(example, text),
+            reward=None,
+        )
+
+
+def _write_transcripts(
+    path: Path,
+    examples: Sequence[Example],
+    sampled: Sequence[Sequence[Answer]],
+    greedy: Sequence[Answer] | None,
+) -> None:
+    lines = []
+    for number, (example, row) in enumerate(zip(examples, sampled, strict=True)):
+        line = {**asdict(example), "answers": [asdict(answer) for answer in row]}
+        if greedy is not None:
+            line["greedy"] = asdict(greedy[number])
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_atomic(path, "".join(lines))

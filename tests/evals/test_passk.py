@@ -1,0 +1,175 @@
+"""Scores on tasks: sampled by the engine, verified, the same again, and independent of the batch."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from shoestring.engine.engine import Engine
+from shoestring.engine.llm import LLM
+from shoestring.engine.questions import PromptStyle
+from shoestring.engine.request import CompletionOutput, RequestOutput
+from shoestring.errors import ConfigError, DataError
+from shoestring.evals.passk import TaskEvalConfig, choose_problems, default_vote, evaluate_task
+from shoestring.tasks.arithmetic import Arithmetic
+from shoestring.tasks.task import Example
+from shoestring.tasks.verify import TaskSpec, Verifier
+
+TASK = Arithmetic(steps=1, largest=9, limit=90)
+OPTIONS = {"steps": 1, "largest": 9, "limit": 90}
+CONFIG = TaskEvalConfig(
+    problems=6, samples=4, k=(1, 4), temperature=1.0, top_p=1.0, max_tokens=12, greedy=True
+)
+
+
+@pytest.fixture
+def verifier():
+    with Verifier({"arithmetic": TaskSpec(name="arithmetic", options=OPTIONS)}) as verifier:
+        yield verifier
+
+
+@dataclass
+class Parrot:
+    """Answers problem i with these texts; notes what it was asked."""
+
+    tokenizer: object
+    replies: list[list[str]]
+    failing: bool = False
+
+    def get_tokenizer(self):
+        return self.tokenizer
+
+    def generate(self, prompts, sampling_params, use_tqdm):
+        self.asked = list(zip(prompts, sampling_params, strict=True))
+        reason = "error" if self.failing else "stop"
+        return [
+            RequestOutput(
+                request_id=str(number),
+                prompt=None,
+                prompt_token_ids=prompt["prompt_token_ids"],
+                outputs=tuple(
+                    CompletionOutput(
+                        index=i, text=text, token_ids=tuple(self.tokenizer.encode(text)), finish_reason=reason
+                    )
+                    for i, text in enumerate(self.replies[number])
+                ),
+                finished=True,
+            )
+            for number, prompt in enumerate(prompts)
+        ]
+
+
+def test_known_replies_get_the_score_they_deserve(tokenizer, llm, verifier, tmp_path):
+    examples = choose_problems(TASK, CONFIG)[:2]
+    right, wrong = ([str(e.answer) for e in examples], [str(e.answer + 1) for e in examples])
+    parrot = Parrot(
+        tokenizer,
+        [
+            [f"so</think>{right[0]}", f"hm</think>it is {right[0]}.", f"</think>{wrong[0]}", "so so"],
+            [f"so</think>{wrong[1]}", f"</think>{wrong[1]}", f"</think>{right[1]}", "</think>"],
+        ],
+    )
+    config = TaskEvalConfig(samples=4, k=(2, 4))
+    file = tmp_path / "answers.jsonl"
+    score = evaluate_task(
+        parrot, TASK, examples, config, verifier=verifier, template=llm.template, transcripts=file
+    )
+    assert score.pass_at_1 == (2 / 4 + 1 / 4) / 2
+    assert score.maj_at_k[4] == 1 / 2  # the first problem's votes agree although their words do not
+    assert score.format_share == (3 / 4 + 3 / 4) / 2  # the forced tag is part of the turn
+    assert score.mean_thinking_tokens > 0
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["key"] for line in lines] == [example.key for example in examples]
+    assert [a["reward"] for a in lines[0]["answers"]] == [1.0, 1.0, 0.0, 0.0]
+    assert lines[0]["answers"][3] | {"text": "<think>so so", "vote": None} == lines[0]["answers"][3]
+    assert all(params.n == 4 for _, params in parrot.asked)
+    assert len({params.seed for _, params in parrot.asked}) == 2
+
+
+def test_a_failing_engine_is_no_score(tokenizer, llm, verifier):
+    parrot = Parrot(tokenizer, [["4"] * 2], failing=True)
+    example = choose_problems(TASK, CONFIG)[:1]
+    with pytest.raises(DataError, match="2 of 2 answers to arithmetic got no verdict"):
+        evaluate_task(parrot, TASK, example, TaskEvalConfig(k=()), verifier=verifier, template=llm.template)
+
+
+def test_a_score_repeats_and_no_problem_changes_another(llm, model, tokenizer, folder, verifier, tmp_path):
+    examples = choose_problems(TASK, CONFIG)
+    assert len(examples) == 6
+
+    def run(name, chosen, engine=llm):
+        file = tmp_path / name
+        score = evaluate_task(
+            engine, TASK, chosen, CONFIG, verifier=verifier, template=llm.template, transcripts=file
+        )
+        return score, [json.loads(line) for line in file.read_text().splitlines()]
+
+    score, answers = run("one", examples)
+    fresh = LLM.of(Engine(model, tokenizer), folder)
+    again, _ = run("two", examples, fresh)
+    assert again.to_json() == score.to_json()
+    _, reversed_answers = run("three", examples[:1:-1])
+    assert reversed_answers == answers[:1:-1]
+    texts = [answer["text"] for answer in answers[0]["answers"]]
+    assert len(set(texts)) == 4
+    assert all(text.startswith("<think>") for text in texts)
+    assert score.capped_share > 0
+    assert answers[0]["greedy"]["tokens"] <= 12
+
+
+def test_the_live_model_is_scored(llm, model, verifier):
+    """After an update of shared weights, the same engine answers as the new model would."""
+    examples = choose_problems(TASK, CONFIG)
+    ask = {"verifier": verifier, "template": llm.template}
+    before = evaluate_task(llm, TASK, examples, CONFIG, **ask)
+    with torch.no_grad():
+        model.head_weight_WD.neg_()
+    try:
+        llm.engine.weights_changed()
+        assert evaluate_task(llm, TASK, examples, CONFIG, **ask).to_json() != before.to_json()
+    finally:
+        with torch.no_grad():
+            model.head_weight_WD.neg_()
+        llm.engine.weights_changed()
+    assert evaluate_task(llm, TASK, examples, CONFIG, **ask).to_json() == before.to_json()
+
+
+def test_a_model_without_template_is_asked_by_a_format(llm, verifier):
+    config = TaskEvalConfig(samples=1, k=(1,), max_tokens=4, prompt=PromptStyle(format="Q: {question}\n"))
+    score = evaluate_task(llm, TASK, choose_problems(TASK, CONFIG)[:1], config, verifier=verifier)
+    assert score.mean_thinking_tokens == 0
+    with pytest.raises(ConfigError, match="no chat template"):
+        evaluate_task(llm, TASK, choose_problems(TASK, CONFIG)[:1], CONFIG, verifier=verifier)
+    with pytest.raises(DataError, match="no problem"):
+        evaluate_task(llm, TASK, [], CONFIG, verifier=verifier)
+
+
+def test_problems_are_chosen_by_the_seed_and_each_is_there_once():
+    first = choose_problems(TASK, CONFIG)
+    assert choose_problems(TASK, CONFIG) == first
+    assert choose_problems(TASK, TaskEvalConfig(problems=6, seed=1)) != first
+    many = choose_problems(TASK, TaskEvalConfig(problems=500, split="train"))
+    assert len({example.key for example in many}) == len(many) < 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"samples": 0}, "samples = 0"),
+        ({"samples": 129}, "samples = 129"),
+        ({"problems": 0}, "problems = 0"),
+        ({"samples": 4, "k": (1, 8)}, "k holds 8"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        TaskEvalConfig(**changes)
+
+
+def test_without_a_vote_of_its_own_a_task_counts_answers_as_text():
+    example = Example(key="k", question="q", answer=None)
+    assert default_vote(example, "<think>a b</think> is \n 4 ") == "is 4"
+    assert default_vote(example, "<think>only thoughts") is None
