@@ -16,12 +16,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from shoestring.cli.demo import demo_recipe
+from shoestring.cli.demo import recipe_file
+from shoestring.config import load
 from shoestring.device import choose
 from shoestring.evals.perplexity import heldout_bits_per_byte
 from shoestring.model.presets import PRESETS
 from shoestring.train.metrics import read
 from shoestring.train.pretrain import pretrain
+from shoestring.train.recipe import PretrainConfig
 
 VARIANTS = {  # name: (bias speed, weight of the sequence balance loss, weight of the MTP loss, MTP modules)
     "bias (auxiliary-loss-free)": (0.01, 0.0, 0.3, 1),
@@ -33,7 +35,7 @@ VARIANTS = {  # name: (bias speed, weight of the sequence balance loss, weight o
 
 def recipe(variant, tokens, seed):
     speed, alpha, mtp, modules = VARIANTS[variant]
-    base = demo_recipe(seed)
+    base = load(PretrainConfig, recipe_file("python.toml"), [f"seed={seed}"])
     schedule = replace(base.schedule, bias_speed=speed, mtp_weight=mtp, mtp_weight_late=mtp / 3)
     PRESETS[f"ablation-{modules}"] = replace(PRESETS[base.model], num_nextn_predict_layers=modules)
     return replace(

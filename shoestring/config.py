@@ -90,16 +90,23 @@ def _refuse_unknown(cls: type, data: dict[str, Any], where: str, prefix: str) ->
             raise ConfigError(f"{where}: no {prefix + name!r}; {cls.__name__} has {', '.join(known)}")
         if isinstance(value, dict) and (inner := _dataclass_in(hints[name], value)) is not None:
             _refuse_unknown(inner, value, where, prefix=f"{prefix}{name}.")
+        for place, item in enumerate(value) if isinstance(value, list) else ():
+            of_item = next((_dataclass_in(hint, item) for hint in typing.get_args(hints[name])), None)
+            if isinstance(item, dict) and of_item is not None:
+                _refuse_unknown(of_item, item, where, prefix=f"{prefix}{name}[{place}].")
 
 
-def _dataclass_in(hint: Any, value: dict[str, Any]) -> type | None:
+def _dataclass_in(hint: Any, value: Any) -> type | None:
     """The dataclass in `X`, `X | None` or `X | Y` that knows most of the names in `value`, else None."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     classes = [option for option in options if isinstance(option, type) and is_dataclass(option)]
-    return max(classes, key=lambda cls: len(value.keys() & {f.name for f in fields(cls)}), default=None)
+    names = set(value) if isinstance(value, dict) else set()
+    return max(classes, key=lambda cls: len(names & {f.name for f in fields(cls)}), default=None)
 
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(item) for item in value]
     return value

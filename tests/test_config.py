@@ -1,5 +1,6 @@
 import math
 import os
+import tomllib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from shoestring import config as configs
 from shoestring.errors import ConfigError
+from shoestring.rl.stages import RecipeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,3 +154,12 @@ def test_a_closed_file_is_refused(tmp_path):
     path.chmod(0)
     with pytest.raises(ConfigError, match="cannot read the recipe"):
         configs.load(Outer, path)
+
+
+def test_names_inside_a_list_of_tables_are_checked_and_saved() -> None:
+    data = {"stages": [{"name": "base", "sft": {"start": "tiny"}}]}
+    recipe = configs.build(RecipeConfig, data)
+    assert configs.build(RecipeConfig, tomllib.loads(configs.dumps(recipe))) == recipe
+    data["stages"][0]["titel"] = "misspelt"
+    with pytest.raises(ConfigError, match=r"no 'stages\[0\]\.titel'; Stage has name"):
+        configs.build(RecipeConfig, data)

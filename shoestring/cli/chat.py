@@ -28,9 +28,11 @@ class Chat:
         *,
         complete: bool = False,
         thinking: bool | None = None,
+        remembers: bool = True,
     ) -> None:
+        """Without `remembers` each message is a conversation of its own, for models that know no other."""
         self.llm, self.params, self.screen = llm, params, screen
-        self.complete, self.thinking = complete, thinking
+        self.complete, self.thinking, self.remembers = complete, thinking, remembers
         self.messages: list[dict[str, str]] = []
         self.thought = ""
         self.commands: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -78,7 +80,7 @@ class Chat:
             raise ShoestringError(f"the request failed: {reply.error}")
         if reply.finish_reason == "length":
             self.screen.note(f"cut at {reply.tokens} tokens; /set max_tokens=... or /clear make room")
-        if not self.complete and reply.tokens:
+        if not self.complete and self.remembers and reply.tokens:
             said = {"role": "assistant", "content": reply.texts["answer"]}
             self.messages += [asked, said | ({"reasoning_content": self.thought} if self.thought else {})]
 

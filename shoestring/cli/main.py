@@ -10,13 +10,16 @@ from typer.exceptions import TyperException
 from shoestring.cli import (
     bench,
     demo,
+    distill,
     doctor,
     evaluate,
     export,
     models,
     pretrain,
     quantize,
+    rl,
     run,
+    sft,
     template,
     tokenizer,
 )
@@ -32,6 +35,9 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("pretrain")(pretrain.pretrain)
+app.command("sft")(sft.sft)
+app.command("rl")(rl.rl)
+app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)
 app.command("run")(run.run)
 app.command("show")(models.show)

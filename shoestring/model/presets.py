@@ -158,6 +158,30 @@ TINY = replace(
     max_position_embeddings=256,
 )
 
+R1_MINI = replace(
+    DEMO,
+    vocab_size=544,
+    num_hidden_layers=3,
+    attention=MLAConfig(
+        q_lora_rank=None, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=32
+    ),
+    max_position_embeddings=512,
+)
+
+R1_MINI_SMALL = replace(
+    R1_MINI,
+    hidden_size=64,
+    intermediate_size=192,
+    moe=MoEConfig(
+        n_routed_experts=8,
+        n_shared_experts=1,
+        num_experts_per_tok=2,
+        moe_intermediate_size=64,
+        first_k_dense_replace=1,
+        routed_scaling_factor=1.4,
+    ),
+)
+
 
 def _distilled_qwen(
     vocab_size: int, hidden_size: int, intermediate_size: int, layers: int, heads: tuple[int, int]
@@ -206,6 +230,8 @@ PRESETS: dict[str, ModelConfig] = {
     "tiny": TINY,
     "demo": DEMO,
     "v3-12m": V3_12M,
+    "r1-mini": R1_MINI,
+    "r1-mini-small": R1_MINI_SMALL,
     "deepseek-v2-lite": DEEPSEEK_V2_LITE,
     "deepseek-v2": DEEPSEEK_V2,
     "deepseek-v3": DEEPSEEK_V3,

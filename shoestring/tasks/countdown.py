@@ -26,12 +26,12 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Countdown:
-    """`make 103 from 5,12,9`; right is an expression such as (12*9)-5. Every problem has a solution."""
+    """`make 51 from 5,12,9`; right is an expression such as (12*5)-9. Every problem has a solution."""
 
     numbers: int = 3
     largest: int = 20
     """Numbers are 1 to this."""
-    limit: int = 200
+    limit: int = 100
     """Targets are 1 to this."""
 
     is_pure = True

@@ -7,13 +7,17 @@ import pytest
 FILE_LINES = 400
 FUNCTION_LINES = 60
 STORY_LINES = 120
-STORIES = {("shoestring/train/pretrain.py", "pretrain"), ("shoestring/train/sft.py", "sft")}
+STORIES = {
+    ("shoestring/train/pretrain.py", "pretrain"),
+    ("shoestring/train/sft.py", "sft"),
+    ("shoestring/rl/grpo.py", "grpo"),
+}
 CLASS_LINES = 250
 PARAMETERS = 8
 CONFIG_FIELDS = 25
 INIT_LINES = 20
-PACKAGE_LINES = 24_000  # ten rooms; the first six, with their docstrings, take ten thousand
-TEST_LINES = 24_000  # as long as the package at most: beyond that, tests repeat each other
+PACKAGE_LINES = 32_000  # twelve rooms; tokenizer to reasoning, with their docstrings, take 28 thousand
+TEST_LINES = 28_000  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

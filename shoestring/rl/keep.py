@@ -1,0 +1,120 @@
+"""Which answers of a teacher are kept: right, well formed, in one language, no loops, few per problem."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from shoestring.errors import ConfigError
+from shoestring.tasks.rewards import SCRIPTS, format_reward, language_reward
+
+COMPLETE = ("stop", "end_turn", "eos", "")
+"""Finish reasons of an answer that came to its end, as servers spell them; some give none."""
+LONGEST_PERIOD = 256
+"""Characters after which a loop repeats, at most."""
+REPEATS = 4
+FILTERS = (
+    "truncated",
+    "unverified",
+    "wrong",
+    "format",
+    "language",
+    "long",
+    "looping",
+    "duplicate",
+    "surplus",
+)
+"""Why an answer is dropped, in the order of asking: only the first reason counts."""
+_SHINGLE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepConfig:
+    """The filters of R1's rejection sampling (arXiv 2501.12948, section 2.3.3)."""
+
+    reward: float = 1.0
+    """The least reward that is right."""
+    thinking: bool = True
+    """One think block in front and an answer after it; False keeps answers of every form."""
+    language: str = ""
+    """en or zh; empty: any."""
+    language_share: float = 0.9
+    """Least share of the thinking's words that are of that language."""
+    max_characters: int = 0
+    """Of thinking and answer together; 0: any."""
+    loop_characters: int = 200
+    """The same few characters over and over for so long is a loop; 0: loops are kept."""
+    per_problem: int = 4
+    """Answers kept of one problem, at most."""
+    order: Literal["shortest", "diverse"] = "shortest"
+    """Which of them: the shortest, or the shortest and then each time the one most unlike those chosen."""
+
+    def __post_init__(self) -> None:
+        if self.language and self.language not in SCRIPTS:
+            raise ConfigError(f"keep.language = {self.language!r} is not one of {', '.join(SCRIPTS)}")
+        if not 0.0 <= self.language_share <= 1.0:
+            raise ConfigError(f"keep.language_share = {self.language_share} is not between 0 and 1")
+        if not math.isfinite(self.reward):
+            raise ConfigError(f"keep.reward = {self.reward} is not a finite number")
+        for name, least in (("max_characters", 0), ("loop_characters", 0), ("per_problem", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"keep.{name} = {getattr(self, name)} must be at least {least}")
+        if self.order not in ("shortest", "diverse"):
+            raise ConfigError(f"keep.order = {self.order!r} is neither shortest nor diverse")
+
+
+def rejection(text: str, finish_reason: str, reward: float | None, config: KeepConfig) -> str | None:
+    """The first filter that drops an answer, looked at alone; None when it may be kept."""
+    if finish_reason not in COMPLETE:
+        return "truncated"
+    if reward is None:
+        return "unverified"
+    if reward < config.reward:
+        return "wrong"
+    if config.thinking and format_reward(text) < 1.0:
+        return "format"
+    if config.language and language_reward(text, config.language) < config.language_share:
+        return "language"
+    if config.max_characters and len(text) > config.max_characters:
+        return "long"
+    if config.loop_characters and is_looping(text, config.loop_characters):
+        return "looping"
+    return None
+
+
+def is_looping(text: str, characters: int) -> bool:
+    """Whether a stretch of at least `characters` repeats some period, REPEATS times or more."""
+    codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
+    for period in range(1, min(LONGEST_PERIOD, len(codes) // REPEATS) + 1):
+        wanted = max(characters, REPEATS * period) - period  # equalities in a row
+        breaks = np.flatnonzero(codes[period:] != codes[:-period])
+        edges = np.concatenate(([-1], breaks, [len(codes) - period]))
+        if int(np.diff(edges).max()) - 1 >= wanted:
+            return True
+    return False
+
+
+def chosen(texts: Sequence[str], config: KeepConfig) -> list[int]:
+    """Which of one problem's good answers, all different, are kept: their places, best first."""
+    by_length = sorted(range(len(texts)), key=lambda place: (len(texts[place]), texts[place]))
+    if config.order == "shortest":
+        return by_length[: config.per_problem]
+    shingles = {place: _shingles(texts[place]) for place in by_length}
+    kept, left = by_length[:1], by_length[1:]
+    while left and len(kept) < config.per_problem:
+        nearest = {place: max(_likeness(shingles[place], shingles[k]) for k in kept) for place in left}
+        best = min(left, key=lambda place: nearest[place])  # the shorter of equals, which comes first
+        kept.append(best)
+        left.remove(best)
+    return kept
+
+
+def _shingles(text: str) -> set[str]:
+    return {text[start : start + _SHINGLE] for start in range(max(len(text) - _SHINGLE + 1, 1))}
+
+
+def _likeness(one: set[str], other: set[str]) -> float:
+    """Jaccard: shared shingles over all of both."""
+    return len(one & other) / len(one | other)

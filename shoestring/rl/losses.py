@@ -1,0 +1,228 @@
+"""Policy losses as pure functions: GRPO, Dr.GRPO, DAPO, GSPO; clipping, KL, off-policy masking."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from shoestring.errors import ConfigError, NonFiniteError
+
+LOG_RATIO_LIMIT = 20.0
+"""A ratio of 5e8: far outside any clip range, and its exponential is still a float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyLossConfig:
+    """Which objective; by default Dr.GRPO with clip-higher and without a KL term."""
+
+    kind: Literal["grpo", "dr_grpo", "dapo", "gspo"] = "dr_grpo"
+    """How tokens are weighed and what is clipped; see the functions of these names."""
+    clip_low: float = 0.2
+    """Ratios under 1 - clip_low gain nothing more (PPO's and DAPO's 0.2; GSPO's section 5.1: 3e-4)."""
+    clip_high: float = 0.28
+    """Ratios over 1 + clip_high gain nothing more (clip-higher, DAPO section 3.1; GSPO 4e-4; R1 both 10)."""
+    kl_weight: float = 0.0
+    """Beta, the weight of the KL to the reference (R1-Zero: 0.001; DAPO section 2.3 and Dr.GRPO: 0)."""
+    kl_unbiased: bool = True
+    """Weigh the KL estimate by the ratio, so its gradient is the KL's (V3.2 section 3.1); else GRPO's k3."""
+    off_policy_delta: float | None = None
+    """Leave out bad answers whose mean log(old/new) is over this (V3.2 section 3.1, without a value)."""
+    mask_truncated: bool = False
+    """Leave answers cut at the length limit out of the loss (overlong filtering, DAPO section 3.4)."""
+    negative_scale: float = 1.0
+    """Factor on negative advantages. Not from a paper: our own experiment used 0.3, on one seed."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in OBJECTIVES:
+            raise ConfigError(f"loss.kind = {self.kind!r} is none of {', '.join(OBJECTIVES)}")
+        for name in ("clip_low", "clip_high"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"loss.{name} = {getattr(self, name)} is not a number over 0")
+        for name in ("kl_weight", "negative_scale"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"loss.{name} = {getattr(self, name)} is not a number of at least 0")
+        if self.off_policy_delta is not None and not 0.0 <= self.off_policy_delta < math.inf:
+            raise ConfigError(
+                f"loss.off_policy_delta = {self.off_policy_delta} is not a number of at least 0"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denominators:
+    """What a whole step's sums are divided by; integers, so ranks may add theirs up."""
+
+    sequences: int
+    """Answers with at least one token in the loss; 0 means there is nothing to learn: skip the update."""
+    tokens: int
+    """Tokens in the loss."""
+    max_tokens: int
+    """The longest that an answer may become."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyLoss:
+    """One part's share of a step's figures: the parts of a step add up to them, however it was cut."""
+
+    loss: Tensor
+    """To differentiate; a scalar, like the rest, which have no gradient."""
+    clip_share: Tensor
+    """Share of tokens without a gradient because their ratio (GSPO: their answer's) was clipped."""
+    kl: Tensor
+    """Mean over tokens of the KL estimate to the reference, as the loss takes it; 0 without a reference."""
+    drift: Tensor
+    """Mean over tokens of k3 of the KL from the policy that sampled to this one."""
+    off_policy_share: Tensor
+    """Share of answers that `off_policy_delta` left out."""
+
+
+class Terms(NamedTuple):
+    """What makes an objective itself: the ratio that is clipped, and each token's weight in the mean."""
+
+    log_ratio_NT: Tensor
+    weight_NT: Tensor
+
+
+def loss_mask(mask_NT: Tensor, *, valid_N: Tensor, truncated_N: Tensor, config: PolicyLossConfig) -> Tensor:
+    """The tokens (N, T) in the loss: not those of answers without a reward nor, if so set, of truncated ones.
+
+    Apply it to a whole step before `denominators`: what is left out is in no denominator either.
+    """
+    kept_N = valid_N & ~truncated_N if config.mask_truncated else valid_N
+    return mask_NT & kept_N[:, None]
+
+
+def denominators(masks: Iterable[Tensor], max_tokens: int) -> Denominators:
+    """Counts of a whole step, from the (N, T) masks of all its parts; T may differ."""
+    lengths = [mask_NT.sum(1) for mask_NT in masks]
+    return Denominators(
+        sequences=sum(int((length_N > 0).sum()) for length_N in lengths),
+        tokens=sum(int(length_N.sum()) for length_N in lengths),
+        max_tokens=max_tokens,
+    )
+
+
+def policy_loss(
+    logp_NT: Tensor,
+    old_logp_NT: Tensor,
+    ref_logp_NT: Tensor | None,
+    advantages_N: Tensor,
+    mask_NT: Tensor,
+    config: PolicyLossConfig,
+    *,
+    denominators: Denominators,
+) -> PolicyLoss:
+    """The clipped objective of N answers, negated, plus beta times the KL to the reference.
+
+    `logp_NT` are log-probabilities of the chosen tokens under the policy being trained, `old_logp_NT` under
+    the one that sampled them, `ref_logp_NT` under the reference; `mask_NT` (bool, from `loss_mask`) says
+    which count: what the others hold changes nothing. `denominators` are those of the whole step. Raises
+    NonFiniteError if anything that counts is NaN or infinite, ConfigError for a KL without a reference.
+    """
+    assert logp_NT.shape == old_logp_NT.shape == mask_NT.shape
+    assert mask_NT.dtype == torch.bool
+    if config.kl_weight and ref_logp_NT is None:
+        raise ConfigError(f"loss.kl_weight = {config.kl_weight} needs log-probabilities of a reference")
+    tokens, sequences = max(denominators.tokens, 1), max(denominators.sequences, 1)
+    logp_NT = _checked("the policy's log-probabilities", logp_NT, mask_NT)
+    gap_NT = logp_NT - _checked("the sampling policy's log-probabilities", old_logp_NT.detach(), mask_NT)
+    advantages_N1 = _checked("the advantages", advantages_N, mask_NT.any(1))[:, None]
+    terms = OBJECTIVES[config.kind](gap_NT, mask_NT, denominators)
+
+    kept_N1 = _on_policy(gap_NT, advantages_N1, mask_NT, config.off_policy_delta)
+    scale_N1 = kept_N1 * torch.where(advantages_N1 < 0, config.negative_scale, 1.0)
+    ratio_NT = _exp(terms.log_ratio_NT)
+    bounded_NT = ratio_NT.clamp(1 - config.clip_low, 1 + config.clip_high)
+    free_NT, held_NT = (r * advantages_N1 * scale_N1 for r in (ratio_NT, bounded_NT))
+    loss = -(torch.minimum(free_NT, held_NT) * terms.weight_NT).sum()
+
+    kl = torch.zeros((), device=logp_NT.device)
+    if ref_logp_NT is not None:
+        ref_NT = _checked("the reference's log-probabilities", ref_logp_NT.detach(), mask_NT)
+        kl_NT = unbiased_kl(logp_NT, gap_NT, ref_NT) if config.kl_unbiased else k3(logp_NT, ref_NT)
+        if config.kl_weight:
+            loss = loss + config.kl_weight * (kl_NT * terms.weight_NT).sum()
+        kl = (kl_NT.detach() * mask_NT).sum() / tokens
+    return PolicyLoss(
+        loss=loss,
+        clip_share=((held_NT < free_NT) & mask_NT).sum() / tokens,
+        kl=kl,
+        drift=(k3(torch.zeros_like(gap_NT), gap_NT.detach()) * mask_NT).sum() / tokens,
+        off_policy_share=(~kept_N1[:, 0] & mask_NT.any(1)).sum() / sequences,
+    )
+
+
+def grpo(gap_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+    """Mean over answers of the mean over their tokens (GRPO, arXiv 2402.03300 eq. 3; R1, 2501.12948 eq. 1).
+
+    A token of a long answer weighs less: long wrong answers are punished little, "length bias".
+    """
+    return Terms(gap_NT, mask_NT.to(gap_NT.dtype) / _length(mask_NT) / max(whole.sequences, 1))
+
+
+def dr_grpo(gap_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+    """Mean over answers of the sum over tokens, by a constant (Dr.GRPO, arXiv 2503.20783 section 3.2).
+
+    The constant is the longest length allowed, so every token of every step weighs the same.
+    """
+    return Terms(gap_NT, mask_NT.to(gap_NT.dtype) / (whole.max_tokens * max(whole.sequences, 1)))
+
+
+def dapo(gap_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+    """Mean over all tokens of the whole step (token-level loss, DAPO, arXiv 2503.14476 section 3.3)."""
+    return Terms(gap_NT, mask_NT.to(gap_NT.dtype) / max(whole.tokens, 1))
+
+
+def gspo(gap_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+    """One ratio per answer, the geometric mean of its tokens' (GSPO, arXiv 2507.18071 section 4.1, eq. 5-7).
+
+    The clip ranges belong to this mean: a thousand times narrower than for tokens.
+    """
+    mean_gap_N1 = (gap_NT * mask_NT).sum(1, keepdim=True) / _length(mask_NT)
+    return grpo(mean_gap_N1.expand_as(gap_NT), mask_NT, whole)
+
+
+def k3(logp_NT: Tensor, ref_logp_NT: Tensor) -> Tensor:
+    """Estimate of KL(policy || reference), never negative: r - log r - 1, r = reference/policy (GRPO eq. 4).
+
+    Its mean over the policy's own samples is that KL; its gradient's mean is of KL(reference || policy).
+    """
+    log_r_NT = (ref_logp_NT - logp_NT).clamp(max=LOG_RATIO_LIMIT)
+    return log_r_NT.exp() - log_r_NT - 1
+
+
+def unbiased_kl(logp_NT: Tensor, gap_NT: Tensor, ref_logp_NT: Tensor) -> Tensor:
+    """k3 times the ratio to the sampling policy (DeepSeek-V3.2, arXiv 2512.02556 section 3.1).
+
+    Its mean over the sampling policy's tokens is KL(policy || reference), and so is its gradient's.
+    """
+    return _exp(gap_NT) * k3(logp_NT, ref_logp_NT)
+
+
+OBJECTIVES = {"grpo": grpo, "dr_grpo": dr_grpo, "dapo": dapo, "gspo": gspo}
+
+
+def _on_policy(gap_NT: Tensor, advantages_N1: Tensor, mask_NT: Tensor, delta: float | None) -> Tensor:
+    """Off-policy sequence masking (V3.2 section 3.1): not for a bad answer that the policy has moved from."""
+    if delta is None:
+        return torch.ones_like(advantages_N1, dtype=torch.bool)
+    moved_N1 = -(gap_NT.detach() * mask_NT).sum(1, keepdim=True) / _length(mask_NT)
+    return (advantages_N1 >= 0) | (moved_N1 <= delta)
+
+
+def _length(mask_NT: Tensor) -> Tensor:
+    return mask_NT.sum(1, keepdim=True).clamp(min=1)
+
+
+def _exp(log_ratio_NT: Tensor) -> Tensor:
+    return log_ratio_NT.clamp(max=LOG_RATIO_LIMIT).exp()
+
+
+def _checked(name: str, values: Tensor, mask: Tensor) -> Tensor:
+    """The values with zeros where the mask is False, so that not even a NaN gets out of there."""
+    kept = torch.where(mask, values, 0)
+    if not torch.isfinite(kept).all():
+        raise NonFiniteError(f"{name} hold a NaN or an infinity where an answer is; the update was not made")
+    return kept

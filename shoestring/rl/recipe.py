@@ -1,0 +1,118 @@
+"""GRPOConfig: everything that changes the result of reinforcement learning, in one file to edit."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from shoestring.engine.questions import PromptStyle
+from shoestring.errors import ConfigError
+from shoestring.rl.advantage import AdvantageKind
+from shoestring.rl.losses import PolicyLossConfig
+from shoestring.train.optim import OptimConfig
+from shoestring.train.receipt import Price
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskShare:
+    """A task among those that prompts are drawn from."""
+
+    name: str
+    """As `tasks/load.py` knows it: countdown, gsm8k, reasoning_gym:<generator>..."""
+    share: float = 1.0
+    """How often, relative to the others."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The task's own fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """What is added to a task's own reward."""
+
+    format: float = 0.0
+    """Weight of the thinking format (R1-Zero: as much as accuracy, arXiv 2501.12948 section 2.2.2)."""
+    language: str = ""
+    """Thinking should be in this language, en or zh; empty: in any."""
+    language_weight: float = 0.1
+    """Weight of the share of its words (R1 section 2.3.2 adds the two)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyOptim(OptimConfig):
+    """OptimConfig with the defaults of a policy."""
+
+    lr: float = 3e-6
+    """R1-Zero's (arXiv 2501.12948, section 2.1); tiny models take a hundred times more."""
+    muon_lr: float = 1e-4
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOConfig:
+    """Group relative policy optimisation of a model on tasks with verifiable rewards."""
+
+    start: str
+    """A model: a folder or a hub name (org/name)."""
+    tasks: tuple[TaskShare, ...]
+    steps: int = 1000
+    prompts: int = 32
+    """Questions in a step (R1-Zero: 32)."""
+    group: int = 16
+    """Answers to each (R1-Zero: 16)."""
+    max_tokens: int = 1024
+    """An answer is cut here."""
+    temperature: float = 1.0
+    refill: int = 0
+    """Further rounds of questions to fill a step whose groups agree (dynamic sampling, DAPO section 3.2)."""
+    updates: int = 1
+    """Optimiser steps on what one round sampled (R1-Zero: 16); over 1 the later ones are off-policy."""
+    keep_routing: bool = False
+    """Replay each token's experts as they were when it was sampled (DeepSeek-V3.2, section 3.1)."""
+    advantage: AdvantageKind = "dr_grpo"
+    refresh_reference: int = 400
+    """Steps after which the policy becomes the reference of the KL (R1-Zero: 400)."""
+    warmup: int = 5
+    """Steps over which the learning rate rises; it then falls by a cosine."""
+    floor: float = 0.1
+    """Learning rate at the end, as a share of its peak."""
+    micro_tokens: int = 16_384
+    """Tokens in one forward pass, padding included: bounds memory, not the result."""
+    eval_every: int = 50
+    save_every: int = 25
+    seed: int = 0
+    prompt: PromptStyle = field(default_factory=PromptStyle)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
+    optim: PolicyOptim = field(default_factory=PolicyOptim)
+    price: Price = field(default_factory=Price)
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ConfigError("tasks is empty; name one task or more, such as [[tasks]] name = 'countdown'")
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"tasks names one twice: {', '.join(names)}; give each once, with its share")
+        if any(not 0.0 < task.share < math.inf for task in self.tasks):
+            raise ConfigError("a task's share is a number over 0; leave out a task that should not be drawn")
+        for name in ("steps", "prompts", "max_tokens", "updates", "refresh_reference", "micro_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        for name in ("eval_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if not 2 <= self.group <= 128:
+            raise ConfigError(f"group = {self.group} must be from 2 to 128: answers are compared")
+        if self.refill < 0 or self.warmup < 0 or self.seed < 0:
+            raise ConfigError("refill, warmup and seed must be at least 0")
+        if not 0.01 <= self.temperature <= 10.0:
+            raise ConfigError(f"temperature = {self.temperature} is not between 0.01 and 10")
+        if not 0.0 <= self.floor <= 1.0:
+            raise ConfigError(f"floor = {self.floor} is not between 0 and 1")
+
+
+def learning_rate_share(step: int, config: GRPOConfig) -> float:
+    """Learning rate of step `step` (from 0), as a share of its peak: a linear rise, then a cosine."""
+    if step < config.warmup:
+        return (step + 1) / (config.warmup + 1)
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

@@ -1,0 +1,148 @@
+"""Questions of tasks -> groups of answers with their rewards, sampled by the trainer's own weights."""
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from shoestring.engine.engine import Engine
+from shoestring.engine.questions import QuestionPrompt, prompt_ids
+from shoestring.engine.request import CompletionOutput, Request, SamplingParams
+from shoestring.rl.recipe import GRPOConfig, RewardConfig
+from shoestring.tasks.load import load_task
+from shoestring.tasks.rewards import format_reward, language_reward
+from shoestring.tasks.task import Example
+from shoestring.tasks.verify import Verifier
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat import Template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One problem of one task as the policy is asked it."""
+
+    task: str
+    example: Example
+    prompt: QuestionPrompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One sampled answer."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """The engine's, of each token, at temperature 1."""
+    text: str
+    """The whole turn, with what the prompt forced."""
+    is_truncated: bool
+    parts: Mapping[str, float]
+    """The reward by component; empty without a verdict."""
+
+    @property
+    def reward(self) -> float | None:
+        """The sum of the components; None where the verifier failed."""
+        return sum(self.parts.values()) if self.parts else None
+
+
+class Questions:
+    """An endless stream of questions that can be continued anywhere: its state is how many were drawn."""
+
+    def __init__(self, config: GRPOConfig, tokenizer: Tokenizer, template: Template | None) -> None:
+        self._config, self._tokenizer, self.template = config, tokenizer, template
+        tasks = {share.name: load_task(share.name, share.options) for share in config.tasks}
+        self._streams: dict[str, Iterator[Example]] = {
+            name: task.examples("train", config.seed) for name, task in tasks.items()
+        }
+        self._choice = random.Random(f"tasks:{config.seed}")
+        self.drawn = 0
+
+    def draw(self, count: int) -> list[Question]:
+        """The next questions."""
+        names = list(self._streams)
+        shares = [share.share for share in self._config.tasks]
+        questions = []
+        for name in self._choice.choices(names, shares, k=count):
+            example = next(self._streams[name])
+            prompt = prompt_ids(example.question, self._tokenizer, self.template, self._config.prompt)
+            questions.append(Question(task=name, example=example, prompt=prompt))
+        self.drawn += count
+        return questions
+
+    def skip(self, count: int) -> None:
+        """Go on as if `count` had been drawn."""
+        names, shares = list(self._streams), [share.share for share in self._config.tasks]
+        for name in self._choice.choices(names, shares, k=count):
+            next(self._streams[name])
+        self.drawn += count
+
+
+def roll_out(
+    engine: Engine, questions: Sequence[Question], config: GRPOConfig, verifier: Verifier, *, first: int
+) -> list[list[Answer]]:
+    """A group of answers to each question. Answers are judged while others are still being sampled.
+
+    `first` is the number of the first question in the run: an answer's tokens depend on the seed, this number
+    and the answer's place in its group, and on nothing else of the batch. Raises ConfigError for a prompt
+    that does not fit.
+    """
+    for number, question in enumerate(questions):
+        engine.add_request(_request(number, question, config, first + number))
+    groups: list[list[Answer]] = [[] for _ in questions]
+    try:
+        while engine.has_unfinished():
+            for output in engine.step():
+                number = int(output.request_id)
+                groups[number] = [_read(questions[number], c) for c in output.outputs]
+                for place, completion in enumerate(output.outputs):
+                    if completion.finish_reason in ("stop", "length"):
+                        text, ticket = groups[number][place].text, number * config.group + place
+                        verifier.submit(ticket, questions[number].task, questions[number].example, text)
+    except BaseException:
+        for number in range(len(questions)):
+            engine.abort(str(number))
+        raise
+    for verdict in verifier.results(wait=True):
+        if verdict.reward is not None:
+            number, place = divmod(verdict.ticket, config.group)
+            answer = groups[number][place]
+            parts = reward_parts(verdict.reward, answer.text, config.reward)
+            groups[number][place] = replace(answer, parts=parts)
+    return groups
+
+
+def reward_parts(accuracy: float, text: str, config: RewardConfig) -> dict[str, float]:
+    """The task's own reward and those that are added to it, by name."""
+    parts = {"accuracy": accuracy}
+    if config.format:
+        parts["format"] = config.format * format_reward(text)
+    if config.language:
+        parts["language"] = config.language_weight * language_reward(text, config.language)
+    return parts
+
+
+def _request(number: int, question: Question, config: GRPOConfig, number_in_run: int) -> Request:
+    digest = hashlib.blake2b(f"{config.seed}:{number_in_run}".encode(), digest_size=7)
+    params = SamplingParams(
+        n=config.group,
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
+        logprobs=0,
+        seed=int.from_bytes(digest.digest(), "little"),
+        output_kind="final_only",
+    )
+    return Request(request_id=str(number), prompt_token_ids=question.prompt.ids, sampling_params=params)
+
+
+def _read(question: Question, completion: CompletionOutput) -> Answer:
+    ids = tuple(completion.token_ids)
+    logprobs = completion.logprobs or ()
+    return Answer(
+        prompt_ids=question.prompt.ids,
+        token_ids=ids,
+        logprobs=tuple(entry[i].logprob for i, entry in zip(ids, logprobs, strict=True)),
+        text=question.prompt.opening + completion.text,
+        is_truncated=completion.finish_reason == "length",
+        parts={},
+    )

@@ -1,0 +1,166 @@
+"""A run of reinforcement learning: what a checkpoint restores and what it is made of."""
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from shoestring import config as configs
+from shoestring.device import Runtime
+from shoestring.durable import write_atomic
+from shoestring.engine.engine import Engine
+from shoestring.engine.settings import EngineSettings
+from shoestring.errors import CheckpointError, ConfigError, TokenizerError
+from shoestring.model.folder import copy_tokenizer, load_model, save_model
+from shoestring.model.hub import resolve
+from shoestring.model.quantise import stored_quantisation
+from shoestring.model.transformer import Transformer
+from shoestring.rl.recipe import GRPOConfig
+from shoestring.rl.rollout import Questions
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat import Template
+from shoestring.tokenizer.chat_load import load_template
+from shoestring.train import checkpoint, receipt, state
+from shoestring.train.optim import Optimizers, build_optimizers
+
+log = logging.getLogger(__name__)
+
+MAX_SEQUENCES = 512
+"""Answers sampled at the same time; the rest of a round waits."""
+
+
+@dataclass
+class Run:
+    """Everything that a checkpoint restores, and what it is made of."""
+
+    config: GRPOConfig
+    out: Path
+    tokenizer: Tokenizer
+    model: Transformer
+    reference: Transformer | None
+    """Frozen weights that the policy is held to; None without a KL term."""
+    engine: Engine
+    optimizers: Optimizers
+    questions: Questions
+    step: int = 0
+    answers: int = 0
+    tokens: int = 0
+    """Sampled so far."""
+    flops: float = 0.0
+    segments: list[receipt.Segment] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """For titles: the start's name and the run's."""
+        return f"{Path(self.config.start).name}: {self.out.resolve().name}"
+
+
+def build(
+    config: GRPOConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    resume: bool,
+    say: Callable[[str], None] = log.info,
+) -> Run:
+    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
+    if not resume and (out / "checkpoints").exists():
+        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
+    saved = checkpoint.latest(out / "checkpoints") if resume else None
+    start = resolve(config.start)
+    if stored_quantisation(start) is not None:
+        raise ConfigError(f"{config.start} is quantised, which cannot be trained; give the full weights")
+    say(f"loading {config.start}")
+    folder = start if saved is None else saved
+    device, dtype = runtime.device, runtime.compute_dtype
+    model = load_model(folder, compute_dtype=dtype, device=device).train()
+    own = out / "tokenizer"
+    if not (own / "tokenizer.json").is_file():
+        own.mkdir(parents=True, exist_ok=True)
+        copy_tokenizer(start, own)
+    tokenizer = Tokenizer.load(own)
+    template = _template(own, tokenizer, config)
+    run = Run(
+        config=config,
+        out=out,
+        tokenizer=tokenizer,
+        model=model,
+        reference=_reference(model, config),
+        engine=Engine(model, tokenizer, _engine_settings(config, model)),
+        optimizers=build_optimizers(model, config.optim),
+        questions=Questions(config, tokenizer, template),
+    )
+    if saved is not None:
+        _restore(run, saved)
+    elif resume:
+        log.warning("%s holds no checkpoint yet: the run starts from its beginning", out)
+    write_atomic(out / "config.toml", configs.dumps(config))
+    return run
+
+
+def save(run: Run, segments: list[receipt.Segment]) -> Path:
+    """A checkpoint: the model in Hugging Face layout, and the trainer's state with the reference."""
+
+    def write(folder: Path) -> None:
+        write_model(run, folder)
+        reference = None if run.reference is None else dict(run.reference.state_dict())
+        tree = {"optimizer": run.optimizers.state_dict(), "reference": reference}
+        tensors, values = state.flatten(tree)
+        counters = {name: getattr(run, name) for name in ("step", "answers", "tokens", "flops")}
+        counters |= {"questions": run.questions.drawn, "segments": [asdict(s) for s in segments]}
+        state.save_state(folder / "trainer", tensors, {"state": values, "counters": counters})
+
+    return checkpoint.save(run.out / "checkpoints", run.step, write)
+
+
+def write_model(run: Run, folder: Path) -> None:
+    """The policy as it now is, with its tokenizer, chat template and card, into a new folder."""
+    config = run.config
+    names = ", ".join(task.name for task in config.tasks)
+    lineage = (
+        f"`{Path(config.start).name}`, reinforced by `shoestring rl` for {run.step:,} steps of "
+        f"{config.prompts} questions x {config.group} answers (GRPO, {config.loss.kind}) on {names}, "
+        f"whose rewards are computed by a program (seed {config.seed})."
+    )
+    save_model(run.model, folder, tokenizer_files=run.out / "tokenizer", lineage=lineage, name=run.name)
+
+
+def _restore(run: Run, folder: Path) -> None:
+    """Everything but the weights, which were loaded from the checkpoint already."""
+    tensors, values = state.load_state(folder / "trainer")
+    tree, counters = state.unflatten(tensors, values["state"]), values["counters"]
+    run.optimizers.load_state_dict(tree["optimizer"])
+    if (tree["reference"] is None) != (run.reference is None):
+        raise CheckpointError(f"{folder} and the recipe disagree on loss.kl_weight; use the run's own recipe")
+    if run.reference is not None:
+        run.reference.load_state_dict(tree["reference"])
+    for name in ("step", "answers", "tokens", "flops"):
+        setattr(run, name, counters[name])
+    run.questions.skip(counters["questions"])
+    run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
+
+
+def _template(folder: Path, tokenizer: Tokenizer, config: GRPOConfig) -> Template | None:
+    """The chat template; none is needed where prompts are plain text."""
+    if config.prompt.format:
+        return None
+    try:
+        return load_template(folder, tokenizer)
+    except TokenizerError as error:
+        raise ConfigError(f"{error}; or set prompt.format to a text with {{question}}") from None
+
+
+def _reference(model: Transformer, config: GRPOConfig) -> Transformer | None:
+    if not config.loss.kl_weight:
+        return None
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+def _engine_settings(config: GRPOConfig, model: Transformer) -> EngineSettings:
+    sequences = min(config.prompts * config.group, MAX_SEQUENCES)
+    return EngineSettings(
+        max_sequences=sequences,
+        max_batch_tokens=sequences + 128,
+        speculation="off",  # with so many sequences a draft costs more than it saves
+    )

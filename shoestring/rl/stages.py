@@ -1,0 +1,130 @@
+"""A recipe of several stages, each made from what earlier ones left: R1's pipeline as one file to edit."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shoestring.errors import ConfigError
+from shoestring.rl.collect import CollectConfig
+
+KINDS = ("corpus", "sft", "grpo", "collect", "distill")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage: a name, and exactly one table of settings, which says what kind it is.
+
+    A text that begins with @ is a path in the run's folder: "@base/model" is what stage `base` made.
+    """
+
+    name: str
+    """Also the folder that it works in."""
+    title: str = ""
+    """For people: what the stage is in the paper."""
+    corpus: dict[str, Any] | None = None
+    """CorpusStage: conversations to pretrain on, and a tokenizer."""
+    sft: dict[str, Any] | None = None
+    """SFTConfig: supervised fine-tuning; from a preset's name, pretraining."""
+    grpo: dict[str, Any] | None = None
+    """GRPOConfig: reinforcement learning."""
+    collect: dict[str, Any] | None = None
+    """CollectStage: rejection sampling."""
+    distill: dict[str, Any] | None = None
+    """DistillConfig: a student of an earlier stage."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"a stage is named {self.name!r}; take small letters, digits, '-', '_' and '.'")
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                f"stage {self.name} has {' and '.join(given) or 'no settings'}; "
+                f"give exactly one of the tables {', '.join(KINDS)}"
+            )
+
+    @property
+    def kind(self) -> str:
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        found: dict[str, Any] = getattr(self, self.kind)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """How the model of each stage is scored: fields of TaskEvalConfig by task, the main one first."""
+
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    limit_greedy: float = 0.05
+    """Share of greedy answers that may reach the length limit before the report calls it looping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """Stages in their order, and how each one's model is scored."""
+
+    title: str = ""
+    seed: int = 0
+    """Of every stage whose settings name none."""
+    stages: tuple[Stage, ...]
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names:
+            raise ConfigError("the recipe has no stages; give at least one [[stages]]")
+        if len(set(names)) < len(names):
+            raise ConfigError(f"two stages have the same name: {', '.join(names)}")
+        for place, stage in enumerate(self.stages):
+            for path in _references(stage.settings):
+                if path[1:].split("/")[0] not in names[:place]:
+                    raise ConfigError(f"stage {stage.name} takes {path}, which no earlier stage makes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusStage:
+    """Scratchwork to read, written by a program, and the tokenizer for it."""
+
+    conversations: int
+    seed: int = 0
+    vocab_size: int = 0
+    """Of a tokenizer trained on them; 0: none is made."""
+    mix: dict[str, Any] = field(default_factory=dict)
+    """Fields of Scratchwork."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectStage:
+    """Verified answers of an earlier stage's model, mixed with general conversations."""
+
+    teacher: str
+    tasks: dict[str, dict[str, Any]]
+    """Where the problems come from: task name -> its options."""
+    problems: int = 1000
+    """Problems of each task."""
+    general: tuple[str, ...] = ()
+    """jsonl files of other conversations."""
+    general_ratio: float = 3.0
+    """Verified conversations for each general one (R1: 600k to 200k)."""
+    collect: CollectConfig = field(default_factory=CollectConfig)
+
+
+def located(value: Any, folder: str) -> Any:
+    """Settings with every "@path" made a path in `folder`."""
+    if isinstance(value, str):
+        return f"{folder}/{value[1:]}" if value.startswith("@") else value
+    if isinstance(value, Mapping):
+        return {name: located(item, folder) for name, item in value.items()}
+    return [located(item, folder) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _references(value: Any) -> list[str]:
+    """Every "@path" in settings."""
+    if isinstance(value, str):
+        return [value] if value.startswith("@") else []
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [path for item in items for path in _references(item)]

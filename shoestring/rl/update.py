@@ -1,0 +1,223 @@
+"""One round of answers -> optimiser steps: micro-batches, log-probabilities, the policy loss, clip, step."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from shoestring import kernels
+from shoestring.errors import NonFiniteError
+from shoestring.model.transformer import Transformer
+from shoestring.rl.losses import Denominators, PolicyLossConfig, loss_mask, policy_loss
+from shoestring.rl.recipe import GRPOConfig
+from shoestring.rl.rollout import Answer
+from shoestring.train.optim import Optimizers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An answer and how much better it was than its group."""
+
+    answer: Answer
+    advantage: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Micro:
+    """Answers that go through the model together, padded on the right: N rows, T tokens."""
+
+    inputs_NT: Tensor
+    targets_NT: Tensor
+    """What follows each input if it is of the answer, else -1."""
+    mask_NT: Tensor
+    """The answers' tokens that are in the loss."""
+    advantages_N: Tensor
+    engine_logp_NT: Tensor
+    tokens: int
+    """Without padding."""
+    old_logp_NT: Tensor | None = None
+    """Of the policy that sampled, by the trainer; None: the policy as it is."""
+    ref_logp_NT: Tensor | None = None
+    experts: Mapping[int, Tensor] | None = None
+    """Where the MoE layers sent the tokens when the answers were sampled."""
+
+
+@dataclass(slots=True, kw_only=True)
+class UpdateStats:
+    """Means over the tokens of a round, and over its optimiser steps where it had several."""
+
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    clip_share: float = 0.0
+    kl: float = 0.0
+    drift: float = 0.0
+    off_policy_share: float = 0.0
+    gap: float = 0.0
+    """Largest difference between the trainer's and the engine's log-probability of a sampled token."""
+    tokens: int = 0
+    """Tokens that went through the model for a gradient, prompts included and padding not."""
+    skipped: int = 0
+    """Optimiser steps left out because a number was not finite."""
+    losses: list[float] = field(default_factory=list)
+
+
+def update(
+    model: Transformer,
+    reference: Transformer | None,
+    optimizers: Optimizers,
+    judged: Sequence[Judged],
+    config: GRPOConfig,
+    *,
+    lr_share: float,
+) -> UpdateStats:
+    """Learn from a round of answers in `config.updates` optimiser steps.
+
+    `judged` holds every answer with a reward; those whose gradient is zero are counted in the denominators
+    and not computed. Micro-batches change nothing but memory. A step whose loss or gradient is not finite
+    is left out, with weights and moments untouched.
+    """
+    stats = UpdateStats()
+    parts = _parts(judged, config.updates)
+    rounds = [list(_micro_batches(part, config, model.device)) for part in parts]
+    if config.updates > 1 or reference is not None:
+        for micro in (micro for micros in rounds for micro in micros):
+            _look_back(model, reference, micro, config)
+    for part, micros in zip(parts, rounds, strict=True):
+        whole = whole_step(part, config)
+        _step(model, optimizers, micros, whole, config, lr_share, stats)
+    share = 1 / len(parts)
+    stats.loss = sum(stats.losses)
+    for name in ("loss", "grad_norm", "clip_share", "kl", "drift", "off_policy_share"):
+        setattr(stats, name, getattr(stats, name) * share)
+    return stats
+
+
+def whole_step(judged: Sequence[Judged], config: GRPOConfig) -> Denominators:
+    """What the sums of an optimiser step are divided by: all its answers, computed or not."""
+    kept = [item.answer for item in judged if not (config.loss.mask_truncated and item.answer.is_truncated)]
+    tokens = sum(len(answer.token_ids) for answer in kept)
+    return Denominators(sequences=len(kept), tokens=tokens, max_tokens=config.max_tokens)
+
+
+def _parts(judged: Sequence[Judged], count: int) -> list[Sequence[Judged]]:
+    """The answers dealt to `count` optimiser steps, each with its share of every group."""
+    return [judged[start::count] for start in range(min(count, max(len(judged), 1)))]
+
+
+def _micro_batches(judged: Sequence[Judged], config: GRPOConfig, device: torch.device) -> Iterator[Micro]:
+    """Answers of similar length together; those without any gradient left out."""
+    loss = config.loss
+    kept = [
+        item
+        for item in judged
+        if (item.advantage or loss.kl_weight) and not (loss.mask_truncated and item.answer.is_truncated)
+    ]
+    kept.sort(key=lambda item: _length(item.answer))
+    rows: list[Judged] = []
+    for item in kept:
+        if rows and (len(rows) + 1) * _length(item.answer) > config.micro_tokens:
+            yield _pad(rows, loss, device)
+            rows = []
+        rows.append(item)
+    if rows:
+        yield _pad(rows, loss, device)
+
+
+def _length(answer: Answer) -> int:
+    return len(answer.prompt_ids) + len(answer.token_ids) - 1
+
+
+def _pad(rows: Sequence[Judged], loss: PolicyLossConfig, device: torch.device) -> Micro:
+    width = max(_length(item.answer) for item in rows)
+    inputs, targets = torch.zeros(len(rows), width, dtype=torch.int64), torch.full((len(rows), width), -1)
+    engine_logp = torch.zeros(len(rows), width)
+    for n, item in enumerate(rows):
+        answer, first = item.answer, len(item.answer.prompt_ids) - 1
+        ids = torch.tensor((*answer.prompt_ids, *answer.token_ids))
+        inputs[n, : len(ids) - 1] = ids[:-1]
+        targets[n, first : len(ids) - 1] = ids[first + 1 :]
+        engine_logp[n, first : len(ids) - 1] = torch.tensor(answer.logprobs)
+    truncated_N = torch.tensor([item.answer.is_truncated for item in rows])
+    mask = loss_mask(targets >= 0, valid_N=torch.ones_like(truncated_N), truncated_N=truncated_N, config=loss)
+    advantages_N = torch.tensor([item.advantage for item in rows])
+    return Micro(
+        inputs_NT=inputs.to(device),
+        targets_NT=targets.to(device),
+        mask_NT=mask.to(device),
+        advantages_N=advantages_N.to(device),
+        engine_logp_NT=engine_logp.to(device),
+        tokens=sum(_length(item.answer) for item in rows),
+    )
+
+
+def answer_logprobs(model: Transformer, micro: Micro, temperature: float) -> tuple[Tensor, dict[int, Tensor]]:
+    """Log-probabilities (N, T) of the answers' tokens at this temperature, 0 elsewhere; and the experts."""
+    features = model.features(micro.inputs_NT, experts=micro.experts)
+    hidden_MD = features.hidden_BTD.flatten(0, 1)
+    at_M = (micro.targets_NT >= 0).flatten().nonzero()[:, 0]
+    hidden_MD = hidden_MD[at_M] if temperature == 1.0 else hidden_MD[at_M] / temperature
+    logp_M = kernels.token_logprobs(hidden_MD, model.head_weight_WD, micro.targets_NT.flatten()[at_M])
+    logp = torch.zeros(micro.targets_NT.numel(), device=logp_M.device).index_copy(0, at_M, logp_M)
+    experts = {layer: routing.experts_NK for layer, routing in features.routings.items()}
+    return logp.view_as(micro.targets_NT), experts
+
+
+@torch.no_grad()
+def _look_back(model: Transformer, reference: Transformer | None, micro: Micro, config: GRPOConfig) -> None:
+    """Note what the policy that sampled, and the reference, say of the answers before anything is learned."""
+    if config.updates > 1:
+        micro.old_logp_NT, experts = answer_logprobs(model, micro, config.temperature)
+        micro.experts = experts if config.keep_routing else None
+    if reference is not None:
+        own, micro.experts = micro.experts, None  # the reference's experts are its own
+        micro.ref_logp_NT, _ = answer_logprobs(reference, micro, config.temperature)
+        micro.experts = own
+
+
+def _step(
+    model: Transformer,
+    optimizers: Optimizers,
+    micros: Sequence[Micro],
+    whole: Denominators,
+    config: GRPOConfig,
+    lr_share: float,
+    stats: UpdateStats,
+) -> None:
+    """One optimiser step over all micro-batches; none if there is nothing to learn, moments included."""
+    if not micros:
+        return
+    optimizers.zero_grad()
+    loss_sum = 0.0
+    try:
+        for micro in micros:
+            loss_sum += _backward(model, micro, whole, config, stats)
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip))
+        if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
+            raise NonFiniteError(f"the loss is {loss_sum:.4g} and the gradient's norm {grad_norm:.4g}")
+    except NonFiniteError:
+        optimizers.zero_grad()
+        stats.skipped += 1
+        return
+    stats.losses.append(loss_sum)
+    stats.grad_norm += grad_norm
+    optimizers.step(lr_share)
+
+
+def _backward(
+    model: Transformer, micro: Micro, whole: Denominators, config: GRPOConfig, stats: UpdateStats
+) -> float:
+    """Add this part's gradient and figures; its share of the step's loss."""
+    logp_NT, _ = answer_logprobs(model, micro, config.temperature)
+    old_NT = logp_NT.detach() if micro.old_logp_NT is None else micro.old_logp_NT
+    arguments = (logp_NT, old_NT, micro.ref_logp_NT, micro.advantages_N, micro.mask_NT, config.loss)
+    result = policy_loss(*arguments, denominators=whole)
+    result.loss.backward()
+    for name in ("clip_share", "kl", "drift", "off_policy_share"):
+        setattr(stats, name, getattr(stats, name) + float(getattr(result, name)))
+    stats.tokens += micro.tokens
+    if config.temperature == 1.0 and not stats.losses:  # nothing was learned since they were sampled
+        gap_NT = (logp_NT.detach() - micro.engine_logp_NT).abs() * (micro.targets_NT >= 0)
+        stats.gap = max(stats.gap, float(gap_NT.max()))
+    return float(result.loss.detach())

@@ -1,0 +1,228 @@
+"""The loop: it learns what is rewarded, resumes bit for bit, and survives verifiers and numbers that fail."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shoestring.errors import ConfigError, DataError, NonFiniteError, Stopped
+from shoestring.rl import grpo as story
+from shoestring.rl import update as updates
+from shoestring.rl.losses import PolicyLossConfig
+from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShare
+from shoestring.tasks import load
+from shoestring.train import checkpoint
+
+COIN = """
+from dataclasses import dataclass
+from shoestring.tasks.task import Example
+
+@dataclass(frozen=True)
+class Coin:
+    name = "coin"
+    is_pure = PURE
+
+    def examples(self, split, seed):
+        n = seed
+        while True:
+            n += 1
+            yield Example(key=str(n), question=f"{n % 7}+{n % 5}=?", answer=n)
+
+    def reward(self, example, text):
+        return REWARD
+"""
+
+
+@pytest.fixture
+def coin(tmp_path, monkeypatch):
+    """Makes the task `coin` with this reward: an expression of `text` and `example`."""
+
+    def make(reward="float('1' in text or '4' in text)", pure=True):
+        source = COIN.replace("REWARD", reward).replace("PURE", str(pure))
+        (tmp_path / "coin_task.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(load.TASKS, "coin", "coin_task:Coin")
+
+    yield make
+    import sys
+
+    sys.modules.pop("coin_task", None)
+
+
+@pytest.fixture
+def recipe(student_folder):
+    def make(**changes) -> GRPOConfig:
+        settings = {
+            "start": str(student_folder),
+            "tasks": (TaskShare(name="coin"),),
+            "steps": 4,
+            "prompts": 3,
+            "group": 4,
+            "max_tokens": 8,
+            "save_every": 2,
+            "eval_every": 2,
+            "micro_tokens": 64,
+            "optim": PolicyOptim(lr=3e-3),
+        }
+        return GRPOConfig(**settings | changes)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _no_peak(monkeypatch):
+    monkeypatch.setattr(story, "measure_peak", lambda _: 1e9)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def rows(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(out: Path) -> list[dict]:
+    timed = ("seconds", "sample_s", "update_s", "samples_per_s", "tokens_per_s", "fault_share")
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows(out)]
+
+
+def test_what_is_rewarded_becomes_more_frequent(coin, recipe, runtime, tmp_path) -> None:
+    coin()
+    report = story.grpo(recipe(steps=40, prompts=6, group=8), runtime, tmp_path / "run", quiet=True)
+    logged = rows(tmp_path / "run")
+    early = sum(row["accuracy"] for row in logged[:5]) / 5
+    late = sum(row["accuracy"] for row in logged[-5:]) / 5
+    assert early < 0.6
+    assert late > early + 0.25
+    assert report["accuracy"] > report["accuracy_at_start"]
+    assert max(row["gap"] for row in logged) < 1e-4
+    assert {"model", "samples.jsonl", "receipt.json", "report.json"} <= {
+        p.name for p in (tmp_path / "run").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"updates": 2, "keep_routing": True, "loss": PolicyLossConfig(kind="gspo", clip_low=0.2)},
+        {"loss": PolicyLossConfig(kl_weight=0.01, off_policy_delta=0.1), "refresh_reference": 3},
+        {"refill": 1, "reward": RewardConfig(format=0.5, language="en")},
+    ],
+    ids=["plain", "off-policy", "reference", "refill"],
+)
+def test_a_run_that_is_stopped_resumes_to_the_same_bits(
+    coin, recipe, runtime, tmp_path, monkeypatch, changes
+) -> None:
+    coin()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    story.grpo(recipe(**changes), runtime, whole, quiet=True)
+    original = story.update
+
+    def dies(*args, **kwargs):
+        if dies.left == 0:
+            raise RuntimeError("killed")
+        dies.left -= 1
+        return original(*args, **kwargs)
+
+    dies.left = 3  # step 4 dies; the newest checkpoint is of step 2
+    monkeypatch.setattr(story, "update", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        story.grpo(recipe(**changes), runtime, parts, quiet=True)
+    monkeypatch.setattr(story, "update", original)
+    assert checkpoint.step_of(checkpoint.latest(parts / "checkpoints")) == 2
+    story.grpo(recipe(**changes), runtime, parts, resume=True, quiet=True)
+    assert curve(parts) == curve(whole)
+    ours, theirs = weights(parts), weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert (parts / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
+
+
+def test_micro_batches_and_skipped_rows_change_nothing_but_memory(coin, recipe, runtime, tmp_path) -> None:
+    coin()
+    for name, size in (("small", 16), ("large", 10_000)):
+        story.grpo(recipe(micro_tokens=size), runtime, tmp_path / name, quiet=True)
+    ours, theirs = weights(tmp_path / "small"), weights(tmp_path / "large")
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-5)
+
+
+def test_equal_rewards_leave_the_weights_alone(coin, recipe, runtime, tmp_path, student_folder) -> None:
+    coin("1.0")
+    story.grpo(recipe(), runtime, tmp_path / "run", quiet=True)
+    start = load_file(student_folder / "model.safetensors")
+    assert all(torch.equal(start[name], tensor) for name, tensor in weights(tmp_path / "run").items())
+    assert all(row["groups_with_signal"] == 0 and row["skipped"] == 0 for row in rows(tmp_path / "run"))
+
+
+def test_truncated_answers_can_be_left_out(coin, recipe, runtime, tmp_path, student_folder) -> None:
+    coin()
+    masked = recipe(max_tokens=1, loss=PolicyLossConfig(mask_truncated=True))
+    story.grpo(masked, runtime, tmp_path / "run", quiet=True)
+    assert rows(tmp_path / "run")[0]["truncated"] > 0.9
+    start = load_file(student_folder / "model.safetensors")
+    assert all(torch.equal(start[name], tensor) for name, tensor in weights(tmp_path / "run").items())
+
+
+def test_a_verifier_that_fails_is_not_a_zero_and_stops_the_run(coin, recipe, runtime, tmp_path) -> None:
+    coin("float('1' in text) if example.answer % 2 else 1 / 0")
+    with pytest.raises(DataError, match=r"of the verdicts failed \(coin: exception"):
+        story.grpo(recipe(steps=50), runtime, tmp_path / "run", quiet=True)
+    first = rows(tmp_path / "run")[0]
+    assert 0.2 < first["faults"] < 0.8
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints") is not None
+
+
+def test_numbers_that_are_not_finite_change_nothing(
+    coin, recipe, runtime, tmp_path, monkeypatch, student_folder
+) -> None:
+    coin()
+    original = updates.answer_logprobs
+
+    def broken(*args):
+        logp, experts = original(*args)
+        return logp * torch.nan, experts
+
+    monkeypatch.setattr(updates, "answer_logprobs", broken)
+    with pytest.raises(NonFiniteError, match="3 rounds in a row"):
+        story.grpo(recipe(steps=12, prompts=6, group=8), runtime, tmp_path / "run", quiet=True)
+    saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    start = load_file(student_folder / "model.safetensors")
+    assert all(
+        torch.equal(start[name], tensor) for name, tensor in load_file(saved / "model.safetensors").items()
+    )
+
+
+def test_ctrl_c_saves(coin, recipe, runtime, tmp_path, monkeypatch) -> None:
+    coin()
+    monkeypatch.setattr(
+        story.StopRequest, "wanted", property(lambda self: True, lambda self, _: None), raising=False
+    )
+    with pytest.raises(Stopped, match="--resume"):
+        story.grpo(recipe(), runtime, tmp_path / "run", quiet=True)
+    assert checkpoint.step_of(checkpoint.latest(tmp_path / "run" / "checkpoints")) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tasks": ()}, "tasks is empty"),
+        ({"group": 1}, "group = 1"),
+        ({"steps": 0}, "steps = 0"),
+        ({"tasks": (TaskShare(name="coin"), TaskShare(name="coin"))}, "names one twice"),
+        ({"tasks": (TaskShare(name="coin", share=0.0),)}, "share"),
+        ({"temperature": 0.0}, "temperature = 0.0"),
+    ],
+)
+def test_wrong_settings_are_named(recipe, changes, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        recipe(**changes)
+
+
+def test_several_processes_are_refused(recipe, runtime, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="WORLD_SIZE = 2"):
+        story.grpo(recipe(), replace(runtime, world_size=2), tmp_path / "run", quiet=True)

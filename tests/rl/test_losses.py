@@ -1,0 +1,158 @@
+"""Policy losses against a plain loop over tokens, and what they refuse."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from shoestring.errors import ConfigError, NonFiniteError
+from shoestring.rl.losses import Denominators, PolicyLossConfig, denominators, k3, loss_mask, policy_loss
+
+LENGTHS = (4, 1, 3, 0, 6)
+MAX_TOKENS = 8
+
+
+@pytest.fixture
+def case():
+    """logp, old, ref (N, T), advantages and mask, with NaN where no token is."""
+    generator = torch.Generator().manual_seed(4)
+    mask_NT = torch.arange(6)[None] < torch.tensor(LENGTHS)[:, None]
+    logps = torch.randn(3, len(LENGTHS), 6, generator=generator, dtype=torch.float64) * 0.4 - 1.0
+    logps[:, ~mask_NT] = math.nan
+    advantages_N = torch.tensor([1.0, -0.5, -1.5, 2.0, 0.7]).double()
+    return (*logps, advantages_N, mask_NT)
+
+
+def by_hand(case, config: PolicyLossConfig) -> dict[str, float]:
+    """The papers' formulas, one token at a time."""
+    rows = []
+    for new, old, ref, advantage, mask in zip(*case, strict=True):
+        length = int(mask.sum())
+        if length:
+            rows.append(([t[:length].tolist() for t in (new, old, ref)], float(advantage)))
+    tokens, loss, clipped, kl, drift, left_out = sum(LENGTHS), 0.0, 0, 0.0, 0.0, 0
+    for (new, old, ref), advantage in rows:
+        length = len(new)
+        weight = {
+            "grpo": 1 / length / len(rows),
+            "gspo": 1 / length / len(rows),
+            "dr_grpo": 1 / MAX_TOKENS / len(rows),
+            "dapo": 1 / tokens,
+        }[config.kind]
+        mean_gap = sum(n - o for n, o in zip(new, old, strict=True)) / length
+        drop = config.off_policy_delta is not None and advantage < 0 and -mean_gap > config.off_policy_delta
+        left_out += drop
+        scaled = 0.0 if drop else advantage * (config.negative_scale if advantage < 0 else 1.0)
+        for n, o, r in zip(new, old, ref, strict=True):
+            ratio = math.exp(mean_gap if config.kind == "gspo" else n - o)
+            bounded = min(max(ratio, 1 - config.clip_low), 1 + config.clip_high)
+            gain = min(ratio * scaled, bounded * scaled)
+            clipped += gain < ratio * scaled
+            estimate = math.exp(r - n) - (r - n) - 1
+            estimate *= math.exp(n - o) if config.kl_unbiased else 1.0
+            loss += weight * (config.kl_weight * estimate - gain)
+            kl += estimate / tokens
+            drift += (math.exp(n - o) - (n - o) - 1) / tokens
+    return {
+        "loss": loss,
+        "clip_share": clipped / tokens,
+        "kl": kl,
+        "drift": drift,
+        "off_policy_share": left_out / len(rows),
+    }
+
+
+@pytest.mark.parametrize("kind", ["grpo", "dr_grpo", "dapo", "gspo"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kl_weight": 0.1},
+        {"kl_weight": 0.1, "kl_unbiased": False},
+        {"off_policy_delta": 0.05, "negative_scale": 0.3, "kl_weight": 0.01},
+        {"clip_low": 0.01, "clip_high": 0.05},
+        {"clip_low": 10.0, "clip_high": 10.0},  # R1's second stage
+    ],
+)
+def test_as_by_hand(case, kind, changes):
+    config = PolicyLossConfig(kind=kind, **changes)
+    result = policy_loss(*case, config, denominators=denominators([case[-1]], MAX_TOKENS))
+    assert {name: float(getattr(result, name)) for name in by_hand(case, config)} == pytest.approx(
+        by_hand(case, config), rel=1e-6
+    )
+
+
+def test_options_do_something(case):
+    """Otherwise the comparison above would compare nothing."""
+    plain = PolicyLossConfig()
+    changed = [{"clip_high": 0.05}, {"kl_weight": 0.1}, {"off_policy_delta": 0.05}, {"negative_scale": 0.3}]
+    losses = [by_hand(case, replace(plain, **c))["loss"] for c in ({}, *changed)]
+    assert len({round(loss, 9) for loss in losses}) == len(losses)
+
+
+def test_denominators_of_parts_of_different_width():
+    masks = [torch.tensor([[True, False], [False, False]]), torch.ones(1, 5, dtype=torch.bool)]
+    assert denominators(masks, 9) == Denominators(sequences=2, tokens=6, max_tokens=9)
+    assert denominators([], 9).sequences == 0
+
+
+@pytest.mark.parametrize("mask_truncated", [False, True])
+def test_loss_mask(mask_truncated):
+    mask_NT = torch.tensor([[True, True], [True, False], [True, True]])
+    mask = loss_mask(
+        mask_NT,
+        valid_N=torch.tensor([True, False, True]),
+        truncated_N=torch.tensor([False, False, True]),
+        config=PolicyLossConfig(mask_truncated=mask_truncated),
+    )
+    assert mask.tolist() == [[True, True], [False, False], [not mask_truncated] * 2]
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_nan_that_counts_is_refused(case, position):
+    case[position][0, 0] = math.nan
+    with pytest.raises(NonFiniteError, match="where an answer is"):
+        policy_loss(*case, PolicyLossConfig(), denominators=denominators([case[-1]], MAX_TOKENS))
+
+
+def test_kl_without_a_reference_is_refused(case):
+    logp, old, _, advantages_N, mask_NT = case
+    config = PolicyLossConfig(kl_weight=0.1)
+    with pytest.raises(ConfigError, match="reference"):
+        policy_loss(
+            logp, old, None, advantages_N, mask_NT, config, denominators=denominators([mask_NT], MAX_TOKENS)
+        )
+
+
+def test_a_huge_ratio_has_a_finite_gradient():
+    logp_NT = torch.tensor([[-1.0], [-1.0]], requires_grad=True)
+    old_NT, mask_NT = torch.tensor([[-400.0], [-400.0]]), torch.ones(2, 1, dtype=torch.bool)
+    result = policy_loss(
+        logp_NT,
+        old_NT,
+        old_NT,
+        torch.tensor([1.0, -1.0]),
+        mask_NT,
+        PolicyLossConfig(kl_weight=0.1),
+        denominators=denominators([mask_NT], 1),
+    )
+    result.loss.backward()
+    assert torch.isfinite(logp_NT.grad).all()
+    assert float(k3(torch.tensor(-400.0), torch.tensor(-1.0))) < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "ppo"}, "'ppo' is none of grpo, dr_grpo, dapo, gspo"),
+        ({"clip_low": 0.0}, "clip_low = 0.0"),
+        ({"clip_high": math.nan}, "clip_high = nan"),
+        ({"kl_weight": -1.0}, "kl_weight = -1.0"),
+        ({"negative_scale": math.inf}, "negative_scale = inf"),
+        ({"off_policy_delta": -0.5}, "off_policy_delta = -0.5"),
+    ],
+)
+def test_wrong_settings(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        PolicyLossConfig(**changes)
