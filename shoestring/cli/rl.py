@@ -111,7 +111,7 @@ def run_stages(
         until=until,
         quiet=quiet,
         watch=Watch(
-            score=lambda folder: score_model(folder, config.score, runtime),
+            score=lambda folder, stage: score_model(folder, stage.prompt, config.score, runtime),
             on_eval=None if not config.score.tasks else lambda run: score_live(run, config.score),
             say=(lambda text: None) if quiet else (lambda text: print(printable(text), file=sys.stderr)),
         ),
@@ -120,8 +120,13 @@ def run_stages(
     return report
 
 
-def score_model(folder: Path, config: "ScoreConfig", runtime: "Runtime") -> dict[str, Any]:
-    """A model folder's scores: the main task's as they are, the others' by name; with its size."""
+def score_model(
+    folder: Path, prompt: dict[str, Any], config: "ScoreConfig", runtime: "Runtime"
+) -> dict[str, Any]:
+    """A model folder's scores: the main task's as they are, the others' by name; with its size.
+
+    `prompt`, if it says anything, takes the place of the tasks' own.
+    """
     from shoestring.engine.llm import LLM
     from shoestring.engine.load import load_engine
     from shoestring.engine.settings import EngineSettings
@@ -129,7 +134,8 @@ def score_model(folder: Path, config: "ScoreConfig", runtime: "Runtime") -> dict
 
     settings = EngineSettings(max_sequences=256, speculation="off")
     llm = LLM.of(load_engine(folder, runtime, settings=settings), folder)
-    scores = {name: _score(llm, name, data, folder, llm.template) for name, data in config.tasks.items()}
+    tasks = {name: {**data, "prompt": prompt} if prompt else data for name, data in config.tasks.items()}
+    scores = {name: _score(llm, name, data, folder) for name, data in tasks.items()}
     main = next(iter(scores.values()), {})
     others = {name: score["pass_at_1"] for name, score in list(scores.items())[1:]}
     return {"parameters": parameters(llm.engine.model.config).total, **main, "other_tasks": others}
@@ -146,7 +152,9 @@ def score_live(run: "Run", config: "ScoreConfig", problems: int = 64) -> dict[st
     return {"eval_accuracy": score["pass_at_1"], "eval_thinking_tokens": score["mean_thinking_tokens"]}
 
 
-def _score(llm: Any, name: str, data: dict[str, Any], folder: Path | None, template: Any) -> dict[str, Any]:
+def _score(
+    llm: Any, name: str, data: dict[str, Any], folder: Path | None, template: Any = None
+) -> dict[str, Any]:
     """One task's score; with a folder, its answers go beside it."""
     from shoestring import config as configs
     from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
@@ -155,6 +163,8 @@ def _score(llm: Any, name: str, data: dict[str, Any], folder: Path | None, templ
 
     config = configs.build(TaskEvalConfig, data, where=f"score.tasks.{name}")
     task = load_task(name, config.options)
+    if template is None and not config.prompt.format:
+        template = llm.template
     with Verifier({task.name: TaskSpec(name=name, options=config.options)}) as verifier:
         score = evaluate_task(
             llm,

@@ -2,7 +2,7 @@
 
 DeepSeek-V3 packs conversations into rows and masks attention between them (arXiv 2412.19437, section 5.1).
 Causal attention with padding on the right computes the same without a mask, so here a batch is sorted by
-length and cut into blocks of similar lengths, of which at most a tenth is padding.
+length and cut into blocks of similar lengths, of which at most a tenth is padding unless they are small.
 """
 
 import hashlib
@@ -23,6 +23,10 @@ from shoestring.tokenizer.chat import Piece, Template, encode_pieces
 LINE_BYTES = 16 << 20
 MAX_PADDING = 0.1
 """Largest share of a block that is padding."""
+SPARE_TOKENS = 256
+"""So much padding costs less than another pass through the model."""
+WINDOW, RUN = 4096, 64
+"""Conversations that are sorted by length together, and that then stay side by side."""
 
 Learn = Literal["assistant", "all"]
 
@@ -86,7 +90,7 @@ class Conversations:
         for number in order:
             width, length = int(self.lengths[rows[0]]) if rows else 0, int(self.lengths[number])
             area = (len(rows) + 1) * width
-            if rows and (area > tokens or area - filled - length > MAX_PADDING * area):
+            if rows and (area > tokens or area - filled - length > max(MAX_PADDING * area, SPARE_TOKENS)):
                 yield self._block(rows)
                 rows, filled = [], 0
             rows.append(number)
@@ -153,7 +157,16 @@ class Order:
         self._shuffled = self._shuffle()
 
     def _shuffle(self) -> NDArray[np.int64]:
-        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.numbers))
+        """At random, but where there are many in runs of similar length: one block a step, little padding."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.numbers))
+        if len(order) < WINDOW:
+            return order
+        runs: list[NDArray[np.int64]] = []
+        for window in np.array_split(order, len(order) // WINDOW):
+            by_length = window[np.argsort(self.lengths[window], kind="stable")]
+            runs += np.array_split(by_length, len(by_length) // RUN)
+        return np.concatenate([runs[i] for i in rng.permutation(len(runs))])
 
 
 def load_conversations(

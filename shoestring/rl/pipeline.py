@@ -31,8 +31,8 @@ from shoestring.train.sft_recipe import SFTConfig
 
 log = logging.getLogger(__name__)
 
-Score = Callable[[Path], dict[str, Any]]
-"""The figures of a model folder; given by whoever calls, since `evals` stands beside `rl`."""
+Score = Callable[[Path, Stage], dict[str, Any]]
+"""The figures of the model that a stage made; given by whoever calls, since `evals` stands beside `rl`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ def _collect(
     name = f"{teacher.parent.name} (sha256 {folder_sha256(teacher)[:16]})"
     llm = LLM.of(load_engine(teacher, runtime), teacher)
     with Verifier(specs) as verifier:
-        asked = LocalTeacher(llm, name, params=config.collect.params(), thinking=True)
+        asked = LocalTeacher(llm, name, params=config.collect.params(), thinking=True, form=config.form)
         problems = problems_of(tasks, config.problems, config.collect.seed)
         begun = folder.exists()
         result = collect(asked, problems, verifier, config.collect, folder, resume=begun, say=say)
@@ -205,4 +205,4 @@ def _scored(stage: Stage, out: Path, watch: Watch) -> dict[str, Any]:
         return {}
     watch.say(f"scoring {stage.name}")
     start = time.monotonic()
-    return {**watch.score(folder), "score_s": time.monotonic() - start}
+    return {**watch.score(folder, stage), "score_s": time.monotonic() - start}

@@ -23,6 +23,8 @@ class Stage:
     """Also the folder that it works in."""
     title: str = ""
     """For people: what the stage is in the paper."""
+    prompt: dict[str, Any] = field(default_factory=dict)
+    """How its model is asked when it is scored (PromptStyle), if not as the score's tasks say."""
     corpus: dict[str, Any] | None = None
     """CorpusStage: conversations to pretrain on, and a tokenizer."""
     sft: dict[str, Any] | None = None
@@ -106,6 +108,8 @@ class CollectStage:
     """Where the problems come from: task name -> its options."""
     problems: int = 1000
     """Problems of each task."""
+    form: str = ""
+    """Plain text with {question} in it instead of the teacher's chat template, as its stage was asked."""
     general: tuple[str, ...] = ()
     """jsonl files of other conversations."""
     general_ratio: float = 3.0

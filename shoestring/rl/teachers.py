@@ -7,6 +7,7 @@ from typing import Protocol
 
 from shoestring.engine.llm import LLM
 from shoestring.engine.prompts import ChatOptions, ends_in_thinking, read_chat
+from shoestring.engine.questions import PromptStyle, prompt_ids
 from shoestring.engine.remote import Answer, Ask
 from shoestring.engine.request import Request, RequestOutput, SamplingParams
 from shoestring.errors import ConfigError
@@ -32,8 +33,14 @@ class Teacher(Protocol):
 class LocalTeacher:
     """A model that this process runs; the same seed gives the same answers, however often interrupted."""
 
-    def __init__(self, llm: LLM, name: str, *, params: SamplingParams, thinking: bool | None = None) -> None:
-        """`params` says how to sample (its seed is the collection's); `thinking` is for the chat template."""
+    def __init__(
+        self, llm: LLM, name: str, *, params: SamplingParams, thinking: bool | None = None, form: str = ""
+    ) -> None:
+        """`params` says how to sample (its seed is the collection's); `thinking` is for the chat template.
+
+        A `form` with {question} in it takes the template's place: see PromptStyle.format.
+        """
+        self._form = form
         self.llm, self.name, self.spent = llm, name, 0.0
         self._params, self._options = (
             params,
@@ -68,13 +75,18 @@ class LocalTeacher:
                 engine.abort(request_id)
 
     def _request(self, ask: Ask) -> Request:
-        prompt = read_chat(ask.messages, self.llm.get_tokenizer(), self.llm.template, self._options)
+        ids = self._prompt(ask)
         digest = hashlib.blake2b(f"{self._params.seed}:{ask.id}".encode(), digest_size=7).digest()
         seed = int.from_bytes(digest, "little") + ask.start  # answer k of an ask draws with seed + k
         params = replace(self._params, n=ask.n, seed=seed, output_kind="final_only")
-        return Request(
-            request_id=f"collect:{ask.id}", prompt_token_ids=prompt.token_ids, sampling_params=params
-        )
+        return Request(request_id=f"collect:{ask.id}", prompt_token_ids=ids, sampling_params=params)
+
+    def _prompt(self, ask: Ask) -> tuple[int, ...]:
+        tokenizer = self.llm.get_tokenizer()
+        if self._form:
+            question = str(ask.messages[-1]["content"])
+            return prompt_ids(question, tokenizer, None, PromptStyle(format=self._form)).ids
+        return read_chat(ask.messages, tokenizer, self.llm.template, self._options).token_ids
 
 
 def _answers(ask: Ask, output: RequestOutput, prefix: str) -> Iterable[Answer]:

@@ -2,7 +2,7 @@
 
 Most are Countdown problems. The working tries one pair of numbers a line and what the third makes of it,
 with a verdict on each attempt, and stops after a few lines whether the target was hit or not: about every
-third ends in the right answer, the others in a guess. Half of it is methodical; the other half takes pairs
+fourth ends in the right answer, the others in a guess. Half of it is methodical; the other half takes pairs
 in any order and again, leaves attempts out and slips. Verdicts are in English, in Chinese, or in both. The
 rest are sums and small talk. So the base knows how to try, to check and to slip; that it pays to try for
 longer, nothing tells it.
@@ -29,17 +29,19 @@ HIGHEST = 120
 class Scratchwork:
     """How the working is done; shares are of 1."""
 
-    countdown: float = 0.84
-    arithmetic: float = 0.1
+    countdown: float = 0.6
+    drill: float = 0.25
+    """One number, and what others make of it, over and over."""
+    arithmetic: float = 0.08
     """The rest is small talk."""
     methodical: float = 0.5
     long: float = 0.05
     """Share of workings with 4 to 9 lines; the others have 0 to 2."""
-    lines: tuple[float, ...] = (0.3, 0.6, 0.1)
+    lines: tuple[float, ...] = (0.5, 0.45, 0.05)
     """How often 0, 1, 2... lines, relative to each other."""
-    slip: float = 0.003
+    slip: float = 0.001
     """Share of results with a wrong digit in methodical work."""
-    sloppy_slip: float = 0.03
+    sloppy_slip: float = 0.01
     english: float = 0.7
     chinese: float = 0.15
     """The rest is in both languages."""
@@ -48,22 +50,29 @@ class Scratchwork:
 def conversations(config: Scratchwork, seed: int) -> Iterator[dict[str, Any]]:
     """Conversations in the OpenAI form, without end: a question, and an answer with its working."""
     rng = random.Random(f"scratchwork:{seed}")
-    countdown, sums = Countdown().examples("train", seed), Arithmetic(steps=2, largest=12, limit=100).examples("train", seed)
+    countdown, sums = (
+        Countdown().examples("train", seed),
+        Arithmetic(steps=2, largest=12, limit=100).examples("train", seed),
+    )
     talk = Greeting().examples("train", seed)
     while True:
-        kind = rng.random()
+        kind, thinking = rng.random(), ""
         if kind < config.countdown:
             example = next(countdown)
+            question = example.question
             thinking, answer = work_countdown(example, config, rng)
-        elif kind < config.countdown + config.arithmetic:
+        elif kind < config.countdown + config.drill:
+            question, answer = drill(rng)
+        elif kind < config.countdown + config.drill + config.arithmetic:
             example = next(sums)
+            question = example.question
             thinking, answer = work_sum(example, config, rng)
         else:
             example = next(talk)
-            thinking, answer = "", example.answer
+            question, answer = example.question, example.answer
         yield {
             "messages": [
-                {"role": "user", "content": example.question},
+                {"role": "user", "content": question},
                 {"role": "assistant", "reasoning_content": thinking, "content": answer},
             ]
         }
@@ -128,6 +137,15 @@ def work_sum(example: Example, config: Scratchwork, rng: random.Random) -> tuple
     return "\n".join(terms), str(numbers[0])
 
 
+def drill(rng: random.Random, length: int = 10) -> tuple[str, str]:
+    """A number to practise with, and some of its sums, differences and products."""
+    value, shown = rng.randint(1, HIGHEST), []
+    for other in rng.sample(range(1, 21), length):
+        step = rng.choice(second_steps(value, other))
+        shown.append(f"{_operation(step, value, other)}={step.value}")
+    return f"practise with {value}", " ".join([str(value), *shown])
+
+
 def first_steps(numbers: list[int]) -> list[tuple[Step, int]]:
     """What two of three numbers make, with the third: in the order in which a methodical person tries."""
     a, b, c = numbers
@@ -165,11 +183,15 @@ def _line(
         result = _slipped(again.value, rng) if rng.random() < slip else again.value
         words = VERDICTS[language or rng.choice(("en", "zh"))]
         verdict = words[(result > target) + 2 * (result == target)]
-        shown = f"{again.op}{last}" if again.left == value else f"{again.left}-{value}"
-        line += f" {shown}={result}{verdict}"
+        line += f" {_operation(again, value, last)}={result}{verdict}"
         if result == target:
             return line, expression(step, second, last)
     return line, None
+
+
+def _operation(step: Step, value: int, other: int) -> str:
+    """`+7`, `*7` or `-7`, done to `value`; `7-5` where it is taken from the other."""
+    return f"{step.op}{other}" if step.op != "-" or step.left == value else f"{step.left}-{value}"
 
 
 def _slipped(value: int, rng: random.Random) -> int:

@@ -17,7 +17,8 @@ LEVEL = {
     **dict.fromkeys(("__init__",), 7),  # the package's own door: hands out names when they are asked for
 }
 WITHOUT_TORCH = ("child", "errors", "durable", "config", "tokenizer", "tasks", "plan")
-OPTIONAL = ("matplotlib", "pyarrow", "gguf", "lm_eval", "math_verify", "reasoning_gym")  # what an extra installs: one file each, and lazily
+# What an extra installs: one file each, and lazily.
+OPTIONAL = ("matplotlib", "pyarrow", "gguf", "lm_eval", "math_verify", "reasoning_gym")
 LAZY = (
     *OPTIONAL,
     "httpx2",

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.data.conversations import MAX_PADDING, Conversations, Order, load_conversations
+from shoestring.data.conversations import (
+    MAX_PADDING,
+    SPARE_TOKENS,
+    Conversations,
+    Order,
+    load_conversations,
+)
 from shoestring.errors import DataError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat import encode_chat
@@ -149,7 +155,7 @@ def test_blocks_hold_everything_once_with_little_padding(lengths, tokens):
         rows, width = block.inputs.shape
         assert rows == 1 or rows * width <= tokens
         real = block.targets >= 0
-        assert (~real).sum() <= MAX_PADDING * real.size
+        assert (~real).sum() <= max(MAX_PADDING * real.size, SPARE_TOKENS)
         assert (block.targets[real] == block.inputs[real] + 1).all()
         assert (np.diff(real.astype(int), axis=1) <= 0).all()  # padding on the right only
         assert not block.learned[~real].any()
@@ -182,6 +188,23 @@ def test_batches_come_out_as_large_as_asked_on_average():
     sizes = [int(data.lengths[order.take(500)].sum()) for _ in range(100)]
     assert abs(np.mean(sizes) - 500) < 5
     assert max(abs(np.array(sizes) - 500)) <= 30
+
+
+def test_many_conversations_come_in_runs_of_similar_length():
+    lengths = np.random.default_rng(0).integers(1, 400, 10_000)
+    data = made(lengths)
+    order = Order(data, range(len(lengths)), seed=1)
+    taken, padded, used = [], 0, 0
+    while order.epoch == 0:
+        step = order.take(4000)
+        blocks = list(data.blocks(step, 100_000))
+        padded += sum(block.inputs.size for block in blocks)
+        used += sum(int((block.targets >= 0).sum()) for block in blocks)
+        taken += step
+    assert sorted(taken[: len(lengths)]) == list(range(len(lengths)))
+    assert padded / used < 1.1
+    first, second = lengths[taken[:5000]], lengths[taken[5000:10_000]]
+    assert abs(first.mean() - second.mean()) < 40  # long and short ones all through the epoch
 
 
 def test_a_state_of_other_data_is_refused():
