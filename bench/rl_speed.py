@@ -1,0 +1,215 @@
+"""Samples/s and updates/s of our GRPO beside TRL's GRPOTrainer: same model, task, group size and lengths.
+
+    python bench/rl_speed.py --trl-python PATH [--json FILE] [--model FOLDER] [--steps 3] [--only ours|trl]
+
+One step is 24 countdown questions x 16 answers of at most 128 tokens and one update, in float32 on a CPU with
+2 threads. Each half trains in a process of its own, a warm-up step not counted; its figure is its best step.
+TRL (rl_speed_trl.py) runs in several ways and its best counts. The model is the demo's shape with random
+weights, or a FOLDER that a run left behind. A small reward for digits gives every group a signal, so that
+neither half has answers it may skip.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TARGET = 5.0
+JOB = {
+    "prompts": 24,
+    "group": 16,
+    "max_tokens": 128,
+    "threads": 2,
+    "seed": 0,
+    "lr": 1e-4,
+    "digit_bonus": 0.1,
+    "micro_rows": 384,
+    "experts": None,
+}
+TRL_WAYS = {
+    "as it comes": {},
+    "loop over experts": {"experts": "eager"},
+    "... in micro-batches of 64": {"experts": "eager", "micro_rows": 64},
+}
+
+
+def make_model(folder):
+    """The demo's shape with random weights and a tokenizer of bytes."""
+    from dataclasses import replace
+
+    import torch
+
+    from shoestring.model.folder import save_model
+    from shoestring.model.presets import PRESETS
+    from shoestring.model.transformer import Transformer, initialise
+    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+
+    tokenizer = Tokenizer.train(["0123456789+-*()=,make from "], 300)
+    tokenizer.save(folder)
+    DeepSeekTemplate().save(folder)
+    config = replace(
+        PRESETS["demo"],
+        vocab_size=tokenizer.vocab_size,
+        num_nextn_predict_layers=0,  # transformers has no MTP
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+    )
+    model = initialise(Transformer(config), torch.Generator().manual_seed(0))
+    save_model(model, folder, dtype=torch.float32)
+
+
+def make_rows(folder, job, count):
+    """Questions with their prompts, as text and as ids: those that `ours` draws itself."""
+    from dataclasses import asdict
+
+    from shoestring.rl.rollout import Questions
+    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.tokenizer.chat_load import load_template
+
+    tokenizer = Tokenizer.load(folder)
+    questions = Questions(recipe(folder, job), tokenizer, load_template(folder, tokenizer))
+    return [
+        {
+            "prompt": tokenizer.decode(question.prompt.ids),
+            "prompt_ids": list(question.prompt.ids),
+            "opening": question.prompt.opening,
+            "example": asdict(question.example),
+        }
+        for question in questions.draw(count)
+    ]
+
+
+def recipe(model, job):
+    """What TRL's half is told too."""
+    from shoestring.rl.recipe import GRPOConfig, PolicyOptim, TaskShare
+
+    return GRPOConfig(
+        start=str(model),
+        tasks=(TaskShare(name="countdown"),),
+        steps=job["steps"],
+        prompts=job["prompts"],
+        group=job["group"],
+        max_tokens=job["max_tokens"],
+        save_every=10**9,
+        eval_every=10**9,
+        seed=job["seed"],
+        optim=PolicyOptim(lr=job["lr"]),
+    )
+
+
+def digits(text):
+    """Share of digits: something to learn where a random model never solves a problem."""
+    return sum(c.isdigit() for c in text) / max(len(text), 1)
+
+
+def ours(job):
+    """Train and return the steps' figures, from the run's own metrics; rewards are within `generate`."""
+    from shoestring.device import choose
+    from shoestring.rl import grpo, rollout
+    from shoestring.train.metrics import read
+
+    reward_parts = rollout.reward_parts
+    rollout.reward_parts = lambda accuracy, text, config: (
+        reward_parts(accuracy, text, config) | {"digits": job["digit_bonus"] * digits(text)}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        runtime = choose("cpu", threads=job["threads"])
+        grpo.grpo(recipe(job["model"], job), runtime, Path(folder) / "run", quiet=True)
+        rows = read(Path(folder) / "run" / "metrics.jsonl")
+    return [
+        {
+            "seconds": row["sample_s"] + row["update_s"],
+            "generate": row["sample_s"],
+            "reward": 0.0,
+            "update": row["update_s"],
+            "tokens": row["answer_tokens"] * job["prompts"] * job["group"],
+        }
+        for row in rows
+    ]
+
+
+def run_child(command, job, folder):
+    """One half in a process of its own; its steps without the first."""
+    path = Path(folder) / "job.json"
+    path.write_text(json.dumps(job))
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "OMP_NUM_THREADS": str(job["threads"]),
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        [*command, str(path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{command[1]} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])["steps"][1:]
+
+
+def figures(name, steps, samples):
+    best = min(steps, key=lambda step: step["seconds"])
+    return {
+        "name": name,
+        "samples_per_s": samples / best["seconds"],
+        "updates_per_s": 1 / best["seconds"],
+        "mean_length": best["tokens"] / samples,
+        **{phase: best[phase] for phase in ("generate", "reward", "update")},
+    }
+
+
+def show(row):
+    parts = ", ".join(f"{phase} {row[phase]:.2f} s" for phase in ("generate", "reward", "update"))
+    speed = f"{row['samples_per_s']:7.1f} samples/s {row['updates_per_s']:7.3f} updates/s"
+    print(f"  {row['name']:<28} {speed}   ({parts}; {row['mean_length']:.0f} tokens an answer)", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trl-python", default=sys.executable, help="an interpreter that has trl")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=JOB["max_tokens"])
+    parser.add_argument("--only", choices=["ours", "trl"])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", type=Path)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps({"steps": ours(json.loads(arguments.child.read_text()))}))
+        return 0
+    theirs = str(Path(__file__).with_name("rl_speed_trl.py"))
+    samples = JOB["prompts"] * JOB["group"]
+    print(f"{JOB['prompts']} prompts x {JOB['group']} answers of at most {arguments.max_tokens} tokens")
+    with tempfile.TemporaryDirectory() as folder:
+        model = arguments.model or Path(folder) / "model"
+        if not arguments.model:
+            model.mkdir()
+            make_model(model)
+        job = JOB | {"model": str(model.resolve()), "steps": arguments.steps + 1}
+        job |= {"max_tokens": arguments.max_tokens}
+        job["rows"] = make_rows(model, job, JOB["prompts"] * job["steps"])
+        found = []
+        if arguments.only != "trl":
+            steps = run_child([sys.executable, __file__, "--child"], job, folder)
+            found.append(figures("shoestring", steps, samples))
+            show(found[-1])
+        for way, changes in TRL_WAYS.items() if arguments.only != "ours" else ():
+            steps = run_child([arguments.trl_python, theirs], job | changes, folder)
+            found.append(figures(f"TRL, {way}", steps, samples))
+            show(found[-1])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    if arguments.only:
+        return 0
+    ratio = found[0]["samples_per_s"] / max(row["samples_per_s"] for row in found[1:])
+    print(f"  ours / best of theirs: {ratio:.1f} (target {TARGET})")
+    return 3 if ratio < TARGET else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

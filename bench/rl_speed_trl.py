@@ -1,0 +1,125 @@
+"""The half of rl_speed.py that TRL runs: its GRPOTrainer on the job in a file; prints one line of JSON.
+
+    PYTHONPATH=. python bench/rl_speed_trl.py JOB.json      in an interpreter that has trl
+
+Everything that costs time and that the comparison does not need is off: checkpoints, gradient checkpointing,
+reports, KL, dropout, mixed precision. Of a step, `generate` is transformers' generate and its bookkeeping,
+`reward` the reward function, `update` the rest: log-probabilities, backward and the optimiser.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def settings(job):
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_steps=job["steps"],
+        per_device_train_batch_size=job["micro_rows"],
+        gradient_accumulation_steps=job["prompts"] * job["group"] // job["micro_rows"],
+        num_generations=job["group"],
+        max_completion_length=job["max_tokens"],
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        beta=0.0,
+        loss_type="dr_grpo",
+        scale_rewards="none",
+        learning_rate=job["lr"],
+        lr_scheduler_type="constant",
+        optim="adamw_torch_fused",
+        shuffle_dataset=False,
+        save_strategy="no",
+        report_to="none",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+
+
+def make_reward(job, tokenizer, clock):
+    """TRL's reward function for the job's rows; it adds its seconds and the answers' tokens to `clock`."""
+    from rl_speed import digits
+
+    from shoestring.tasks.countdown import Countdown
+    from shoestring.tasks.task import Example
+
+    task = Countdown()
+    examples = [Example(**row["example"]) for row in job["rows"]]
+
+    def reward(prompts, completions, completion_ids, row, **_):
+        start = time.perf_counter()
+        scores = []
+        for ids, number in zip(completion_ids, row, strict=True):
+            ids = ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
+            text = job["rows"][number]["opening"] + tokenizer.decode(ids)
+            scores.append(task.reward(examples[number], text) + job["digit_bonus"] * digits(text))
+        clock["reward"] += time.perf_counter() - start
+        clock["tokens"] += sum(map(len, completion_ids))
+        return scores
+
+    return reward
+
+
+def build(job, clock):
+    """A trainer whose phases add their seconds to `clock`, and a callback that marks the ends of steps."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import GRPOTrainer
+
+    class Timed(GRPOTrainer):
+        def _generate(self, prompts):
+            start = time.perf_counter()
+            try:
+                return super()._generate(prompts)
+            finally:
+                clock["generate"] += time.perf_counter() - start
+
+    class Ends(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            clock["ends"].append((time.perf_counter(), clock["generate"], clock["reward"], clock["tokens"]))
+
+    torch.set_num_threads(job["threads"])
+    torch.manual_seed(job["seed"])
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    for row in job["rows"]:  # both halves must read a prompt alike
+        assert tokenizer(text=row["prompt"])["input_ids"] == row["prompt_ids"], row
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    if job["experts"]:
+        model.set_experts_implementation(job["experts"])
+    data = Dataset.from_list([{"prompt": r["prompt"], "row": n} for n, r in enumerate(job["rows"])])
+    return Timed(
+        model=model,
+        processing_class=tokenizer,
+        reward_funcs=make_reward(job, tokenizer, clock),
+        args=settings(job),
+        train_dataset=data,
+        callbacks=[Ends()],
+    )
+
+
+def main():
+    job = json.loads(Path(sys.argv[1]).read_text())
+    clock = {"generate": 0.0, "reward": 0.0, "tokens": 0, "ends": []}
+    trainer = build(job, clock)
+    clock["ends"].append((time.perf_counter(), 0.0, 0.0, 0))
+    trainer.train()
+    steps = []
+    for before, after in zip(clock["ends"], clock["ends"][1:], strict=False):
+        seconds, generate, reward, tokens = (b - a for a, b in zip(before, after, strict=True))
+        names = ("seconds", "generate", "reward", "update", "tokens")
+        values = (seconds, generate, reward, seconds - generate - reward, tokens)
+        steps.append(dict(zip(names, values, strict=True)))
+    print(json.dumps({"steps": steps}))
+
+
+if __name__ == "__main__":
+    main()
