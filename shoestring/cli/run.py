@@ -25,7 +25,7 @@ COMPLETE = {"temperature": 0.0, "max_tokens": 128}
 
 
 def run(
-    model: Model,
+    model: Model = "mini",
     prompt: Annotated[str | None, typer.Argument(help="A message; `-` or a pipe reads stdin.")] = None,
     *,
     weights: Weights = None,
@@ -39,9 +39,12 @@ def run(
 ) -> None:
     """Talk to a model. With a prompt or a pipe it answers once, without one it asks for messages.
 
+    `mini`, the default, comes with the package: a tiny model that makes numbers out of others.
+
     A model without chat template completes text. Ctrl-C stops an answer, /help lists what else one can type.
     """
     from shoestring.errors import ConfigError
+    from shoestring.model.hub import EMBEDDED
 
     choices = read_choices(settings)
     if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
@@ -54,7 +57,10 @@ def run(
     params = sampling(llm, {**choices.sampling, **given}, complete=complete)
     if prompt is None:
         enable_editing()
-        Chat(llm, params, Screen(), complete=complete, thinking=choices.thinking).loop()
+        remembers = model != EMBEDDED  # it knows single questions
+        Chat(
+            llm, params, Screen(), complete=complete, thinking=choices.thinking, remembers=remembers
+        ).loop()
         return
     asked: Any = prompt if complete else [{"role": "user", "content": prompt}]
     view = None if as_json else Plain(prompt if complete else "")

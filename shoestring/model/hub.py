@@ -11,6 +11,8 @@ from shoestring.model.shards import refuse_pickle
 
 log = logging.getLogger(__name__)
 
+EMBEDDED = "mini"
+"""The name of the model that comes with the package: r1-mini after its whole recipe."""
 ALLOWED = ["*.safetensors", "*.json", "*.jinja", "*.txt"]
 """What is downloaded: weights, configuration, tokenizer. Never code, never pickles."""
 
@@ -23,6 +25,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def resolve(name: str) -> Path:
     """The local folder of `name`: a folder, a file in one, `org/name`, `org/name@revision` or `hf://org/name`.
 
+    `mini` is the model in this package, unless there is a folder of that name.
+
     Raises CheckpointError when there is nothing or it cannot be fetched, ConfigError for a preset's name,
     UnsafeFileError for a pickle, MissingDependencyError without huggingface_hub.
     """
@@ -32,6 +36,8 @@ def resolve(name: str) -> Path:
             return path
         refuse_pickle(path)
         return path.parent
+    if name == EMBEDDED:
+        return Path(__file__).parent.parent / "embedded" / EMBEDDED
     if name in PRESETS:
         raise ConfigError(
             f"{name} is a preset, a shape without weights; give a folder or a hub name such as org/name"

@@ -2,10 +2,10 @@
 
 Most are Countdown problems. The working tries one pair of numbers a line and what the third makes of it,
 with a verdict on each attempt, and stops after a few lines whether the target was hit or not: about every
-fourth ends in the right answer, the others in a guess. Half of it is methodical; the other half takes pairs
-in any order and again, leaves attempts out and slips. Verdicts are in English, in Chinese, or in both. The
-rest are sums and small talk. So the base knows how to try, to check and to slip; that it pays to try for
-longer, nothing tells it.
+fourth ends in the right answer, the others in one that missed. Half of it is methodical, a little of that
+for longer; the other half takes pairs in any order and again, leaves attempts out and slips. Verdicts are in
+English, in Chinese, or in both. The rest are sums and small talk. So the base knows how to try, to check and
+to slip; that it pays to be methodical and to go on, nothing tells it.
 """
 
 import json
@@ -29,15 +29,13 @@ HIGHEST = 120
 class Scratchwork:
     """How the working is done; shares are of 1."""
 
-    countdown: float = 0.6
-    drill: float = 0.25
-    """One number, and what others make of it, over and over."""
-    arithmetic: float = 0.08
+    countdown: float = 0.9
+    arithmetic: float = 0.05
     """The rest is small talk."""
     methodical: float = 0.5
-    long: float = 0.05
-    """Share of workings with 4 to 9 lines; the others have 0 to 2."""
-    lines: tuple[float, ...] = (0.5, 0.45, 0.05)
+    long: float = 0.12
+    """Share of methodical workings that have 3 to 9 lines; all others have 0 to 2."""
+    lines: tuple[float, ...] = (0.3, 0.6, 0.1)
     """How often 0, 1, 2... lines, relative to each other."""
     slip: float = 0.001
     """Share of results with a wrong digit in methodical work."""
@@ -61,9 +59,7 @@ def conversations(config: Scratchwork, seed: int) -> Iterator[dict[str, Any]]:
             example = next(countdown)
             question = example.question
             thinking, answer = work_countdown(example, config, rng)
-        elif kind < config.countdown + config.drill:
-            question, answer = drill(rng)
-        elif kind < config.countdown + config.drill + config.arithmetic:
+        elif kind < config.countdown + config.arithmetic:
             example = next(sums)
             question = example.question
             thinking, answer = work_sum(example, config, rng)
@@ -86,16 +82,16 @@ def write(config: Scratchwork, seed: int, count: int) -> str:
 
 
 def work_countdown(example: Example, config: Scratchwork, rng: random.Random) -> tuple[str, str]:
-    """The working and the answer: of the line that hit the target, else a guess."""
+    """The working and the answer: of the line that hit the target, else one of the attempts that missed."""
     numbers, target = example.answer["numbers"], example.answer["target"]
     everything = first_steps(numbers)
     is_methodical, plan = rng.random() < config.methodical, []
-    is_long = rng.random() < config.long
-    count = rng.randint(4, 9) if is_long else rng.choices(range(len(config.lines)), config.lines)[0]
+    is_long = is_methodical and rng.random() < config.long
+    count = rng.randint(3, 9) if is_long else rng.choices(range(len(config.lines)), config.lines)[0]
     if is_methodical:
         plan = [(step, last, second_steps(step.value, last)) for step, last in everything[:count]]
     else:
-        for step, last in rng.choices(everything, k=count + rng.randint(0, 6) * is_long):
+        for step, last in rng.choices(everything, k=count):
             tries = second_steps(step.value, last)
             plan.append((step, last, rng.sample(tries, rng.randint(1, len(tries)))))
     language = rng.choices(
@@ -108,8 +104,10 @@ def work_countdown(example: Example, config: Scratchwork, rng: random.Random) ->
         lines.append(line)
         if hit is not None:
             return "\n".join(lines), hit
-    step, last = rng.choice(everything)
-    return "\n".join(lines), expression(step, rng.choice(second_steps(step.value, last)), last)
+    step, last, tries = rng.choice(
+        plan or [(*first, second_steps(first[0].value, first[1])) for first in everything]
+    )
+    return "\n".join(lines), expression(step, rng.choice(tries), last)
 
 
 def work_sum(example: Example, config: Scratchwork, rng: random.Random) -> tuple[str, str]:
@@ -135,15 +133,6 @@ def work_sum(example: Example, config: Scratchwork, rng: random.Random) -> tuple
         terms.append(f"{a}{op}{b}={value}")
         numbers[at : at + 2], ops[at : at + 1] = [value], []
     return "\n".join(terms), str(numbers[0])
-
-
-def drill(rng: random.Random, length: int = 10) -> tuple[str, str]:
-    """A number to practise with, and some of its sums, differences and products."""
-    value, shown = rng.randint(1, HIGHEST), []
-    for other in rng.sample(range(1, 21), length):
-        step = rng.choice(second_steps(value, other))
-        shown.append(f"{_operation(step, value, other)}={step.value}")
-    return f"practise with {value}", " ".join([str(value), *shown])
 
 
 def first_steps(numbers: list[int]) -> list[tuple[Step, int]]:

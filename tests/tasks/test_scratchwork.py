@@ -14,7 +14,6 @@ from shoestring.tasks.scratchwork import (
     HIGHEST,
     Scratchwork,
     conversations,
-    drill,
     expression,
     first_steps,
     second_steps,
@@ -58,7 +57,7 @@ def test_the_base_gives_up_early_and_is_right_sometimes() -> None:
 def test_every_kind_of_conversation_is_there_and_well_formed() -> None:
     talks = list(islice(conversations(Scratchwork(), 0), 500))
     questions = [talk["messages"][0]["content"] for talk in talks]
-    starts = {"make": 0, "practise": 0, "=?": 0, "other": 0}
+    starts = {"make": 0, "=?": 0, "other": 0}
     for question in questions:
         kind = next((k for k in starts if question.startswith(k) or question.endswith(k)), "other")
         starts[kind] += 1
@@ -87,17 +86,6 @@ def test_sums_are_worked_out_to_the_right_result() -> None:
         thinking, answer = work_sum(example, Scratchwork(methodical=1.0), rng)
         assert task.reward(example, f"<think>{thinking}</think>{answer}") == 1.0
         assert len(thinking.split("\n")) == 3
-
-
-def test_drills_are_true() -> None:
-    rng = random.Random(0)
-    for _ in range(50):
-        question, answer = drill(rng)
-        value, *done = answer.split(" ")
-        assert question == f"practise with {value}"
-        for item in done:
-            left, _, result = item.partition("=")
-            assert evaluate(left if left[0].isdigit() else value + left) == int(result)
 
 
 def test_small_talk_is_answered_honestly() -> None:

@@ -1,0 +1,115 @@
+"""Distillation against reinforcement alone, for two small students at equal compute, over seeds.
+
+    python bench/distillation.py --run runs/demo [--seeds 3] [--rl-steps 40] [--out FOLDER] [--json FILE]
+
+The teacher and what the students read come from a finished demo. Each student is pretrained as
+recipes/r1-mini.toml says, then either reinforced for --rl-steps steps, or fine-tuned on the teacher's
+verified answers for as many FLOPs, the teacher's sampling included. Held-out Countdown problems,
+temperature 1. DeepSeek-R1 (arXiv 2501.12948, section 4.1) found that distillation wins; exit code 3 if it
+does not here. Each finished part is kept in --out, so a run can be repeated after it was stopped.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from shoestring import config as configs
+from shoestring.cli.demo import RECIPE, recipe_file
+from shoestring.cli.rl import score_model
+from shoestring.device import choose
+from shoestring.model.cost import decode_flops_per_token, train_flops_per_token
+from shoestring.model.presets import PRESETS, R1_MINI_SMALL
+from shoestring.rl.distill import distill
+from shoestring.rl.grpo import grpo
+from shoestring.rl.pipeline import settings_of
+from shoestring.rl.stages import RecipeConfig
+from shoestring.train.sft import sft
+
+SIZES = {
+    "r1-mini-small": R1_MINI_SMALL,
+    "r1-mini-smaller": replace(R1_MINI_SMALL, hidden_size=48, intermediate_size=128),
+}
+
+
+def kept(path, make):
+    """A JSON result, made once."""
+    if not path.is_file():
+        result = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result))
+    return json.loads(path.read_text())
+
+
+def measure(size, seed, arguments, runtime):
+    """pass@1 of the student's base, after reinforcement, and after distillation; and their FLOPs."""
+    recipe = configs.load(RecipeConfig, recipe_file(RECIPE))
+    stages = {stage.name: stage for stage in recipe.stages}
+    out, run = arguments.out / f"{size}-{seed}", arguments.run
+    PRESETS[size] = SIZES[size]
+
+    def settings(name):
+        return settings_of(stages[name], run, seed)
+
+    def score(folder):
+        return score_model(
+            folder, {}, replace(recipe.score, tasks={"countdown": recipe.score.tasks["countdown"]}), runtime
+        )
+
+    base = replace(settings("small-base"), start=size)
+    kept(out / "base.json", lambda: sft(base, runtime, out / "base", quiet=True))
+    start = str(out / "base" / "model")
+    policy = replace(settings("zero"), start=start, steps=arguments.rl_steps, eval_every=10**9)
+    reinforced = kept(out / "rl.json", lambda: grpo(policy, runtime, out / "rl", quiet=True))
+    budget = reinforced["train_flops"]
+    config = settings("student")
+    shape = PRESETS[size]
+    per_token = train_flops_per_token(shape, 128)
+    asked = config.problems * config.collect.samples * arguments.teacher_tokens
+    sampling = asked * decode_flops_per_token(PRESETS["r1-mini"], 128)
+    tokens = max(int((budget - sampling) / per_token), 10_000)
+    config = replace(config, student=start, sft={**config.sft, "total_tokens": tokens})
+    distilled = kept(out / "distill.json", lambda: distill(config, runtime, out / "distill", quiet=True))
+    folders = {"base": out / "base", "reinforced": out / "rl", "distilled": out / "distill" / "student"}
+    scores = {
+        name: kept(out / f"score-{name}.json", lambda folder=folder: score(folder / "model"))
+        for name, folder in folders.items()
+    }
+    return {
+        "size": size,
+        "seed": seed,
+        "parameters": scores["base"]["parameters"],
+        "rl_flops": budget,
+        "distill_flops": sampling + distilled["training"]["train_flops"],
+        **{name: score["pass_at_1"] for name, score in scores.items()},
+        **{f"{name}_greedy": score["greedy"] for name, score in scores.items()},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished demo")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rl-steps", type=int, default=40)
+    parser.add_argument("--teacher-tokens", type=int, default=80, help="the teacher's mean answer, in tokens")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-distillation"))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    runtime = choose("cpu")
+    rows = []
+    for size in SIZES:
+        for seed in range(arguments.seeds):
+            rows.append(row := measure(size, seed, arguments, runtime))
+            shares = "  ".join(f"{name} {row[name]:.1%}" for name in ("base", "reinforced", "distilled"))
+            flops = f"{row['rl_flops']:.2e} and {row['distill_flops']:.2e} FLOPs"
+            print(f"{size} ({row['parameters']:,}), seed {seed}: {shares}  ({flops})", flush=True)
+    wins = sum(row["distilled"] > row["reinforced"] for row in rows)
+    print(f"distillation is ahead in {wins} of {len(rows)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2))
+    return 0 if wins == len(rows) else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
