@@ -47,6 +47,8 @@ def rl(
         from shoestring.rl.grpo import grpo
 
         report = grpo(config, runtime, out, resume=resume, quiet=quiet)
+        if runtime.rank:  # the first process speaks for all
+            return
     if as_json:
         print_json(report)
     elif isinstance(config, RecipeConfig):

@@ -58,9 +58,7 @@ def run(
     if prompt is None:
         enable_editing()
         remembers = model != EMBEDDED  # it knows single questions
-        Chat(
-            llm, params, Screen(), complete=complete, thinking=choices.thinking, remembers=remembers
-        ).loop()
+        Chat(llm, params, Screen(), complete=complete, thinking=choices.thinking, remembers=remembers).loop()
         return
     asked: Any = prompt if complete else [{"role": "user", "content": prompt}]
     view = None if as_json else Plain(prompt if complete else "")

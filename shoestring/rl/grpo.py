@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,20 @@ from typing import Any
 import torch
 
 from shoestring.device import Runtime, measure_peak
-from shoestring.errors import ConfigError, DataError, NonFiniteError, Stopped
+from shoestring.errors import DataError, NonFiniteError, Stopped
 from shoestring.model.cost import decode_flops_per_token, train_flops_per_token
 from shoestring.rl.advantage import advantages
 from shoestring.rl.recipe import GRPOConfig, learning_rate_share
-from shoestring.rl.rollout import Answer, Question, roll_out
+from shoestring.rl.rollout import Answer, Question, reward_parts, roll_out
 from shoestring.rl.run import Run, build, save, write_model
 from shoestring.rl.update import Judged, UpdateStats, update
-from shoestring.tasks.verify import TaskSpec, Verifier
+from shoestring.tasks.verify import SHARE_FROM, TaskSpec, Verifier
 from shoestring.train import receipt
 from shoestring.train.display import Display
 from shoestring.train.energy import EnergyMeter
 from shoestring.train.finish import Clock, mean_of, replace_folder, settle
 from shoestring.train.metrics import MetricsLog, read
+from shoestring.train.parallel import Ranks
 from shoestring.train.stop import StopRequest
 
 log = logging.getLogger(__name__)
@@ -52,45 +53,59 @@ def grpo(
     CPU the final weights are those of an unbroken run, bit for bit. Raises Stopped (saved; resume later),
     DataError when more than 1% of the verdicts fail, NonFiniteError when updates do, and every error of the
     rooms below.
+
+    Under torchrun each process asks and learns from its part of every step's questions, and the run is that
+    of one process but for rounding, whatever their number, before a resume and after. The first one writes,
+    shows and evaluates; the others return an empty report.
     """
-    if runtime.world_size > 1:  # each process would train alone and overwrite what the others save
-        raise ConfigError(f"WORLD_SIZE = {runtime.world_size}: `rl` runs in one process; start just one")
     title = f"{', '.join(task.name for task in config.tasks)}: {config.start} -> {out.name}"
     specs = {task.name: TaskSpec(name=task.name, options=task.options) for task in config.tasks}
     with ExitStack() as stack:
-        display = stack.enter_context(Display(title, config.steps, unit="steps", quiet=quiet))
+        ranks = stack.enter_context(Ranks(runtime))
+        is_quiet = quiet or not ranks.is_first
+        display = stack.enter_context(Display(title, config.steps, unit="steps", quiet=is_quiet))
         verifier = stack.enter_context(Verifier(specs))
-        run = build(config, runtime, out, resume=resume, say=display.say)
-        peak = measure_peak(runtime)
+        run = build(config, runtime, out, ranks, resume=resume, say=display.say)
+        peak = ranks.sum([measure_peak(runtime)])[0]
         since = run.step if resume else None
-        metrics = stack.enter_context(MetricsLog(out / "metrics.jsonl", since))
-        kept = stack.enter_context(MetricsLog(out / "samples.jsonl", since))
+        names = ("metrics.jsonl", "samples.jsonl") if ranks.is_first else ()
+        logs = [stack.enter_context(MetricsLog(out / name, since)) for name in names]
         stop = stack.enter_context(StopRequest())
         clock = Clock(run.segments, stack.enter_context(EnergyMeter()))
         skipped = 0
         while run.step < config.steps:
             row, samples = _step(run, verifier)
             skipped = skipped + 1 if row["skipped"] else 0
-            if run.step % config.eval_every == 0 or run.step == config.steps:
-                _keep_samples(kept, run, samples)
-                row |= on_eval(run) if on_eval else {}
-            metrics.log(run.step, row)
-            display.update(row)
-            broken = _broken(verifier, skipped, out)
-            if stop.wanted or broken or run.step % config.save_every == 0:
-                metrics.sync()
-                save(run, clock.segments())
+            if logs:
+                metrics, kept = logs
+                if run.step % config.eval_every == 0 or run.step == config.steps:
+                    _keep_samples(kept, run, samples)
+                    row |= on_eval(run) if on_eval else {}
+                metrics.log(run.step, row)
+                display.update(row)
+            broken = _broken(row["fault_share"], verifier, skipped, out)
+            is_stopped = ranks.any(stop.wanted)
+            if is_stopped or broken or run.step % config.save_every == 0:
+                _sync_and_save(run, logs, clock)
             if broken:
                 raise broken
-            if stop.wanted and run.step < config.steps:
+            if is_stopped and run.step < config.steps:
                 raise Stopped(f"stopped at step {run.step:,} and saved; --resume --out {out} goes on")
-        metrics.sync()
-        save(run, clock.segments())
-    return finish(run, clock.segments(), peak=peak, runtime=runtime)
+        _sync_and_save(run, logs, clock)
+    return finish(run, clock.segments(), peak=peak, runtime=runtime) if ranks.is_first else {}
+
+
+def _sync_and_save(run: Run, logs: Sequence[MetricsLog], clock: Clock) -> None:
+    for file in logs[:1]:
+        file.sync()
+    save(run, clock.segments())
 
 
 def finish(run: Run, segments: list[receipt.Segment], *, peak: float, runtime: Runtime) -> dict[str, Any]:
-    """The final model, the receipt and the report."""
+    """The final model, the receipt and the report; `peak` is of all processes together."""
+    machine = receipt.describe_machine(runtime.device.type, peak)
+    if runtime.world_size > 1:
+        machine |= {"processes": runtime.world_size}
     replace_folder(run.out / "model", partial(write_model, run))
     paid = receipt.Receipt(
         data={"tasks": [asdict(task) for task in run.config.tasks], "questions": run.questions.drawn},
@@ -98,7 +113,7 @@ def finish(run: Run, segments: list[receipt.Segment], *, peak: float, runtime: R
         seed=run.config.seed,
         tokens=run.tokens,
         train_flops=run.flops,
-        machine=receipt.describe_machine(runtime.device.type, peak),
+        machine=machine,
         price=run.config.price,
         segments=segments,
     )
@@ -123,22 +138,26 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def _step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[tuple[Question, list[Answer]]]]:
-    """One round of answers and what is learned from it: its line for metrics.jsonl, and the answers."""
-    config, start = run.config, time.perf_counter()
+    """What is sampled and learned in a step: its line for metrics.jsonl, and this process's answers."""
+    config, ranks, start = run.config, run.ranks, time.perf_counter()
     run.engine.weights_changed()
     samples: list[tuple[Question, list[Answer]]] = []
     judged: list[Judged] = []
-    with_signal = 0
+    with_signal = number = 0
     for _ in range(1 + config.refill):
         missing = config.prompts - with_signal
-        first = run.questions.drawn
-        questions = run.questions.draw(missing)
-        groups = roll_out(run.engine, questions, config, verifier, first=first)
+        part, first = ranks.part(missing), run.questions.drawn
+        questions = run.questions.draw(missing)[part.start : part.stop]
+        groups = roll_out(run.engine, questions, config, verifier, first=first + part.start)
         samples += zip(questions, groups, strict=True)
         values, has_signal = judge(groups, config)
-        with_signal += sum(has_signal)
+        with_signal += int(ranks.sum([sum(has_signal)])[0])
         wanted = [not config.refill or signal for signal in has_signal]
-        judged += [item for items, kept in zip(values, wanted, strict=True) if kept for item in items]
+        kept = [item for items, is_kept in zip(values, wanted, strict=True) if is_kept for item in items]
+        counts = [int(count) for count in ranks.each(len(kept))]
+        before = number + sum(counts[: ranks.rank])
+        judged += [replace(item, number=before + place) for place, item in enumerate(kept)]
+        number += sum(counts)
         if with_signal >= config.prompts:
             break
     sampled_s = time.perf_counter() - start
@@ -146,19 +165,18 @@ def _step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[tuple[Ques
         assert run.reference is not None
         run.reference.load_state_dict(run.model.state_dict())
     share = learning_rate_share(run.step, config)
-    stats = update(run.model, run.reference, run.optimizers, judged, config, lr_share=share)
-    answers = [answer for _, group in samples for answer in group]
-    run.step, run.answers = run.step + 1, run.answers + len(answers)
-    new = sum(len(answer.token_ids) for answer in answers)
-    run.tokens += new
-    run.flops += _flops(run, answers, stats)
+    stats = update(run.model, run.reference, run.optimizers, judged, config, lr_share=share, ranks=ranks)
+    sums = _sums(run, samples, verifier)
+    answers, new = int(sums["answers"]), int(sums["tokens"])
+    run.step, run.answers, run.tokens = run.step + 1, run.answers + answers, run.tokens + new
+    run.flops += _flops(run, sums, stats)
     seconds = time.perf_counter() - start
-    row = _row(run, samples, stats, verifier) | {
-        "groups_with_signal": with_signal / max(len(samples), 1),
+    row = _row(run, sums, stats) | {
+        "groups_with_signal": with_signal / max(sums["groups"], 1),
         "lr": config.optim.lr * share,
         "sample_s": sampled_s,
         "update_s": seconds - sampled_s,
-        "samples_per_s": len(answers) / seconds,
+        "samples_per_s": answers / seconds,
         "tokens_per_s": new / seconds,
     }
     return row, samples
@@ -166,6 +184,8 @@ def _step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[tuple[Ques
 
 def judge(groups: Sequence[Sequence[Answer]], config: GRPOConfig) -> tuple[list[list[Judged]], list[bool]]:
     """Each group's answers that have a reward, with their advantages; and which groups have a signal."""
+    if not groups:
+        return [], []
     rewards = torch.tensor([[answer.reward or 0.0 for answer in group] for group in groups])
     valid = torch.tensor([[answer.reward is not None for answer in group] for group in groups])
     result = advantages(rewards, valid, config.advantage)
@@ -180,55 +200,74 @@ def judge(groups: Sequence[Sequence[Answer]], config: GRPOConfig) -> tuple[list[
     return judged, result.has_signal_G.tolist()
 
 
-def _row(
-    run: Run, samples: Sequence[tuple[Question, Sequence[Answer]]], stats: UpdateStats, verifier: Verifier
-) -> dict[str, Any]:
-    """A line of metrics.jsonl, about the step that has just been taken."""
+def _sums(
+    run: Run, samples: Sequence[tuple[Question, Sequence[Answer]]], verifier: Verifier
+) -> dict[str, float]:
+    """What a step's figures are made of, summed over the answers of all processes."""
     answers = [answer for _, group in samples for answer in group]
     scored = [answer for answer in answers if answer.parts]
-    tokens = sum(len(answer.token_ids) for answer in answers)
-    logprobs = sum(sum(answer.logprobs) for answer in answers)
-    names = list(scored[0].parts) if scored else []
-    parts = {name: sum(a.parts[name] for a in scored) / len(scored) for name in names}
-    by_task: dict[str, list[float]] = {}
-    for question, group in samples:
-        by_task.setdefault(question.task, []).extend(a.parts["accuracy"] for a in group if a.parts)
-    solved = [any(a.parts.get("accuracy", 0) >= 1 for a in group) for _, group in samples]
+    sums: dict[str, float] = {
+        "groups": len(samples),
+        "answers": len(answers),
+        "scored": len(scored),
+        "tokens": sum(len(answer.token_ids) for answer in answers),
+        "logprobs": sum(sum(answer.logprobs) for answer in answers),
+        "truncated": sum(answer.is_truncated for answer in answers),
+        "solved": sum(any(a.parts.get("accuracy", 0) >= 1 for a in group) for _, group in samples),
+        "lengths": sum(len(answer.prompt_ids) + len(answer.token_ids) for answer in answers),
+        "prompts": sum(len(group[0].prompt_ids) for _, group in samples),
+        "verdicts": verifier.verdicts,
+        "faults": verifier.faults.total(),
+    }
+    for name in _part_names(run):
+        sums[f"part {name}"] = sum(answer.parts[name] for answer in scored)
+    for task in run.config.tasks:
+        mine = [a.parts["accuracy"] for q, group in samples if q.task == task.name for a in group if a.parts]
+        sums |= {f"task {task.name}": sum(mine), f"count {task.name}": len(mine)}
+    return dict(zip(sums, run.ranks.sum(sums.values()), strict=True))
+
+
+def _part_names(run: Run) -> list[str]:
+    return list(reward_parts(0.0, "", run.config.reward))
+
+
+def _row(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> dict[str, Any]:
+    """A line of metrics.jsonl, about the step that has just been taken."""
+    scored, answers = sums["scored"], max(sums["answers"], 1)
+    parts = {name: sums[f"part {name}"] / scored for name in _part_names(run) if scored}
+    tasks = [task.name for task in run.config.tasks if sums[f"count {task.name}"]]
     figures = {name: value for name, value in asdict(stats).items() if name not in ("losses", "tokens")}
     return {
         "step": run.step,
         "tokens": run.tokens,
         "reward": sum(parts.values()) if parts else None,
         **parts,
-        "accuracy_by_task": {name: sum(v) / len(v) for name, v in by_task.items() if v},
-        "solved_by_any": sum(solved) / max(len(solved), 1),
-        "answer_tokens": tokens / max(len(answers), 1),
-        "truncated": sum(answer.is_truncated for answer in answers) / max(len(answers), 1),
-        "faults": 1 - len(scored) / max(len(answers), 1),
-        "fault_share": verifier.fault_share(),
-        "entropy": -logprobs / max(tokens, 1),
+        "accuracy_by_task": {name: sums[f"task {name}"] / sums[f"count {name}"] for name in tasks},
+        "solved_by_any": sums["solved"] / max(sums["groups"], 1),
+        "answer_tokens": sums["tokens"] / answers,
+        "truncated": sums["truncated"] / answers,
+        "faults": 1 - scored / answers,
+        "fault_share": sums["faults"] / sums["verdicts"] if sums["verdicts"] >= SHARE_FROM else 0.0,
+        "entropy": -sums["logprobs"] / max(sums["tokens"], 1),
         **figures,
     }
 
 
-def _flops(run: Run, answers: Sequence[Answer], stats: UpdateStats) -> float:
+def _flops(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> float:
     """Of sampling, prompts once a group, and of the updates; from the cost model."""
-    model, groups = run.model.config, max(len(answers) // run.config.group, 1)
-    lengths = [len(answer.prompt_ids) + len(answer.token_ids) for answer in answers]
-    mean = sum(lengths) // max(len(lengths), 1)
-    sampled = sum(len(answer.token_ids) for answer in answers)
-    prompts = sum(len(answer.prompt_ids) for answer in answers[:: run.config.group][:groups])
-    sampling = decode_flops_per_token(model, mean) * (sampled + prompts)
+    model = run.model.config
+    mean = int(sums["lengths"]) // max(int(sums["answers"]), 1)
+    sampling = decode_flops_per_token(model, mean) * int(sums["tokens"] + sums["prompts"])
     return sampling + train_flops_per_token(model, mean, mtp=False) * stats.tokens
 
 
-def _broken(verifier: Verifier, skipped: int, out: Path) -> Exception | None:
-    """Why the run must not go on, if so."""
-    if verifier.fault_share() > MAX_FAULT_SHARE:
+def _broken(fault_share: float, verifier: Verifier, skipped: int, out: Path) -> Exception | None:
+    """Why the run must not go on, if so; all processes come to the same."""
+    if fault_share > MAX_FAULT_SHARE:
         words = ", ".join(f"{task}: {fault} x {n}" for (task, fault), n in verifier.faults.most_common(3))
         return DataError(
-            f"{verifier.fault_share():.1%} of the verdicts failed ({words}), over {MAX_FAULT_SHARE:.0%}; "
-            f"mend the task's verifier and --resume --out {out}"
+            f"{fault_share:.1%} of the verdicts failed ({words or 'in other processes'}), "
+            f"over {MAX_FAULT_SHARE:.0%}; mend the task's verifier and --resume --out {out}"
         )
     if skipped >= MAX_SKIPPED:
         return NonFiniteError(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Watch:
     say: Callable[[str], None] = log.info
 
 
+TAGS = re.compile("</?think>")
 DONE = "stage.json"
 """In a stage's folder once it is finished: its row of the report."""
 
@@ -66,6 +68,11 @@ def run_recipe(
     computed, and whatever a stage raises.
     """
     watch = watch or Watch()
+    if runtime.world_size > 1:
+        raise ConfigError(
+            f"WORLD_SIZE = {runtime.world_size}: a recipe of stages runs in one process; start just one, or "
+            "give torchrun the recipe of one reinforcement run"
+        )
     names = [stage.name for stage in config.stages]
     if until and until not in names:
         raise ConfigError(f"no stage {until!r}; the recipe has {', '.join(names)}")
@@ -165,11 +172,7 @@ def write_corpus(config: CorpusStage, folder: Path) -> dict[str, Any]:
     figures = {"conversations": config.conversations, "bytes": len(text.encode())}
     if config.vocab_size:
         lines = (json.loads(line)["messages"] for line in text.splitlines())
-        texts = (
-            part
-            for question, answer in lines
-            for part in (question["content"], answer["reasoning_content"], answer["content"])
-        )
+        texts = (part for talk in lines for message in talk for part in TAGS.split(message["content"]))
         tokenizer = Tokenizer.train(texts, config.vocab_size)
         tokenizer.save(folder / "tokenizer")
         DeepSeekTemplate().save(folder / "tokenizer")

@@ -23,6 +23,7 @@ from shoestring.tokenizer.chat import Template
 from shoestring.tokenizer.chat_load import load_template
 from shoestring.train import checkpoint, receipt, state
 from shoestring.train.optim import Optimizers, build_optimizers
+from shoestring.train.parallel import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Run:
     engine: Engine
     optimizers: Optimizers
     questions: Questions
+    ranks: Ranks
+    """The processes that share its steps; each holds all of this."""
     step: int = 0
     answers: int = 0
     tokens: int = 0
@@ -60,11 +63,15 @@ def build(
     config: GRPOConfig,
     runtime: Runtime,
     out: Path,
+    ranks: Ranks,
     *,
     resume: bool,
     say: Callable[[str], None] = log.info,
 ) -> Run:
-    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
+    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long.
+
+    Raises ConfigError if several processes do not start with the same recipe and the same weights.
+    """
     if not resume and (out / "checkpoints").exists():
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
     saved = checkpoint.latest(out / "checkpoints") if resume else None
@@ -76,9 +83,11 @@ def build(
     device, dtype = runtime.device, runtime.compute_dtype
     model = load_model(folder, compute_dtype=dtype, device=device).train()
     own = out / "tokenizer"
-    if not (own / "tokenizer.json").is_file():
+    if ranks.is_first and not (own / "tokenizer.json").is_file():
         own.mkdir(parents=True, exist_ok=True)
         copy_tokenizer(start, own)
+    ranks.agree("the recipe or the step they go on from", f"{'' if saved is None else saved.name} {config}")
+    ranks.agree_on_weights(model)
     tokenizer = Tokenizer.load(own)
     template = _template(own, tokenizer, config)
     run = Run(
@@ -90,17 +99,22 @@ def build(
         engine=Engine(model, tokenizer, _engine_settings(config, model)),
         optimizers=build_optimizers(model, config.optim),
         questions=Questions(config, tokenizer, template),
+        ranks=ranks,
     )
     if saved is not None:
         _restore(run, saved)
     elif resume:
         log.warning("%s holds no checkpoint yet: the run starts from its beginning", out)
-    write_atomic(out / "config.toml", configs.dumps(config))
+    if ranks.is_first:
+        write_atomic(out / "config.toml", configs.dumps(config))
     return run
 
 
-def save(run: Run, segments: list[receipt.Segment]) -> Path:
-    """A checkpoint: the model in Hugging Face layout, and the trainer's state with the reference."""
+def save(run: Run, segments: list[receipt.Segment]) -> None:
+    """A checkpoint: the model in Hugging Face layout, and the trainer's state with the reference.
+
+    The first process writes it while the others wait: none ends before it is whole.
+    """
 
     def write(folder: Path) -> None:
         write_model(run, folder)
@@ -111,7 +125,10 @@ def save(run: Run, segments: list[receipt.Segment]) -> Path:
         counters |= {"questions": run.questions.drawn, "segments": [asdict(s) for s in segments]}
         state.save_state(folder / "trainer", tensors, {"state": values, "counters": counters})
 
-    return checkpoint.save(run.out / "checkpoints", run.step, write)
+    run.ranks.agree_on_weights(run.model)
+    if run.ranks.is_first:
+        checkpoint.save(run.out / "checkpoints", run.step, write)
+    run.ranks.barrier()
 
 
 def write_model(run: Run, folder: Path) -> None:

@@ -14,6 +14,7 @@ from shoestring.rl.losses import Denominators, PolicyLossConfig, loss_mask, poli
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Answer
 from shoestring.train.optim import Optimizers
+from shoestring.train.parallel import Ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,8 @@ class Judged:
 
     answer: Answer
     advantage: float
+    number: int = 0
+    """Its place among all that the step learns from, whichever process holds them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,39 +74,51 @@ def update(
     config: GRPOConfig,
     *,
     lr_share: float,
+    ranks: Ranks,
 ) -> UpdateStats:
     """Learn from a round of answers in `config.updates` optimiser steps.
 
     `judged` holds every answer with a reward; those whose gradient is zero are counted in the denominators
     and not computed. Micro-batches change nothing but memory. A step whose loss or gradient is not finite
-    is left out, with weights and moments untouched.
+    is left out, with weights and moments untouched. Each process brings its own answers to the same steps:
+    weights and figures become those of one process with all of them, but for rounding.
     """
     stats = UpdateStats()
-    parts = _parts(judged, config.updates)
+    parts = _parts(judged, min(config.updates, max(int(ranks.sum([len(judged)])[0]), 1)))
     rounds = [list(_micro_batches(part, config, model.device)) for part in parts]
     if config.updates > 1 or reference is not None:
         for micro in (micro for micros in rounds for micro in micros):
             _look_back(model, reference, micro, config)
     for part, micros in zip(parts, rounds, strict=True):
-        whole = whole_step(part, config)
-        _step(model, optimizers, micros, whole, config, lr_share, stats)
+        whole = whole_step(part, config, ranks)
+        _step(model, optimizers, micros, whole, config, lr_share, stats, ranks)
     share = 1 / len(parts)
     stats.loss = sum(stats.losses)
     for name in ("loss", "grad_norm", "clip_share", "kl", "drift", "off_policy_share"):
         setattr(stats, name, getattr(stats, name) * share)
+    _add_up(stats, ranks)
     return stats
 
 
-def whole_step(judged: Sequence[Judged], config: GRPOConfig) -> Denominators:
-    """What the sums of an optimiser step are divided by: all its answers, computed or not."""
+def _add_up(stats: UpdateStats, ranks: Ranks) -> None:
+    """The figures that each process has of its own answers become those of all."""
+    names = ("clip_share", "kl", "drift", "off_policy_share")
+    for name, value in zip(names, ranks.sum(getattr(stats, name) for name in names), strict=True):
+        setattr(stats, name, value)
+    stats.tokens = int(ranks.sum([stats.tokens])[0])
+    stats.gap = max(ranks.each(stats.gap))
+
+
+def whole_step(judged: Sequence[Judged], config: GRPOConfig, ranks: Ranks) -> Denominators:
+    """What the sums of an optimiser step are divided by: the answers of all processes, computed or not."""
     kept = [item.answer for item in judged if not (config.loss.mask_truncated and item.answer.is_truncated)]
-    tokens = sum(len(answer.token_ids) for answer in kept)
-    return Denominators(sequences=len(kept), tokens=tokens, max_tokens=config.max_tokens)
+    sequences, tokens = ranks.sum([len(kept), sum(len(answer.token_ids) for answer in kept)])
+    return Denominators(sequences=int(sequences), tokens=int(tokens), max_tokens=config.max_tokens)
 
 
 def _parts(judged: Sequence[Judged], count: int) -> list[Sequence[Judged]]:
     """The answers dealt to `count` optimiser steps, each with its share of every group."""
-    return [judged[start::count] for start in range(min(count, max(len(judged), 1)))]
+    return [[item for item in judged if item.number % count == start] for start in range(count)]
 
 
 def _micro_batches(judged: Sequence[Judged], config: GRPOConfig, device: torch.device) -> Iterator[Micro]:
@@ -184,19 +199,24 @@ def _step(
     config: GRPOConfig,
     lr_share: float,
     stats: UpdateStats,
+    ranks: Ranks,
 ) -> None:
     """One optimiser step over all micro-batches; none if there is nothing to learn, moments included."""
-    if not micros:
+    if not ranks.any(bool(micros)):
         return
     optimizers.zero_grad()
     loss_sum = 0.0
     try:
         for micro in micros:
             loss_sum += _backward(model, micro, whole, config, stats)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip))
-        if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
-            raise NonFiniteError(f"the loss is {loss_sum:.4g} and the gradient's norm {grad_norm:.4g}")
     except NonFiniteError:
+        loss_sum = math.nan
+    loss_sum = ranks.sum([loss_sum])[0]  # not finite on one process: not finite on all
+    grad_norm = math.nan
+    if math.isfinite(loss_sum):
+        ranks.sum_gradients(model)
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip))
+    if not math.isfinite(grad_norm):
         optimizers.zero_grad()
         stats.skipped += 1
         return

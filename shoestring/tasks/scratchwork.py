@@ -35,7 +35,7 @@ class Scratchwork:
     methodical: float = 0.5
     long: float = 0.12
     """Share of methodical workings that have 3 to 9 lines; all others have 0 to 2."""
-    lines: tuple[float, ...] = (0.3, 0.6, 0.1)
+    lines: tuple[float, ...] = (0.15, 0.7, 0.15)
     """How often 0, 1, 2... lines, relative to each other."""
     slip: float = 0.001
     """Share of results with a wrong digit in methodical work."""
@@ -66,12 +66,8 @@ def conversations(config: Scratchwork, seed: int) -> Iterator[dict[str, Any]]:
         else:
             example = next(talk)
             question, answer = example.question, example.answer
-        yield {
-            "messages": [
-                {"role": "user", "content": question},
-                {"role": "assistant", "reasoning_content": thinking, "content": answer},
-            ]
-        }
+        text = f"<think>{thinking}</think>{answer}"  # also where nothing is thought
+        yield {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": text}]}
 
 
 def write(config: Scratchwork, seed: int, count: int) -> str:
@@ -88,8 +84,10 @@ def work_countdown(example: Example, config: Scratchwork, rng: random.Random) ->
     is_methodical, plan = rng.random() < config.methodical, []
     is_long = is_methodical and rng.random() < config.long
     count = rng.randint(3, 9) if is_long else rng.choices(range(len(config.lines)), config.lines)[0]
-    if is_methodical:
-        plan = [(step, last, second_steps(step.value, last)) for step, last in everything[:count]]
+    if is_methodical:  # it begins anywhere, and then knows what comes next
+        begin = rng.randrange(len(everything))
+        ordered = (everything[begin:] + everything[:begin])[:count]
+        plan = [(step, last, second_steps(step.value, last)) for step, last in ordered]
     else:
         for step, last in rng.choices(everything, k=count):
             tries = second_steps(step.value, last)

@@ -223,6 +223,6 @@ def test_wrong_settings_are_named(recipe, changes, words) -> None:
         recipe(**changes)
 
 
-def test_several_processes_are_refused(recipe, runtime, tmp_path) -> None:
+def test_several_processes_need_torchrun(recipe, runtime, tmp_path) -> None:
     with pytest.raises(ConfigError, match="WORLD_SIZE = 2"):
         story.grpo(recipe(), replace(runtime, world_size=2), tmp_path / "run", quiet=True)

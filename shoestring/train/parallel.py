@@ -1,0 +1,182 @@
+"""Data-parallel processes under torchrun: figures and gradients are summed, decisions are everyone's.
+
+Every process holds all the weights and learns from its own part of a step. The only collective is a sum, so
+nothing that another process sends is ever unpickled.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from shoestring.device import Runtime
+from shoestring.errors import ConfigError, ShoestringError
+
+TIMEOUT = timedelta(hours=1)
+"""The longest that the others wait for one process, as for the first while it saves and evaluates."""
+BUCKET_NUMBERS = 1 << 26
+"""Gradients summed in one message: 256 MiB of float32."""
+_ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Ranks:
+    """The processes of a run and this one's place among them, from 0. Use as a context manager.
+
+    All of them must call the same methods in the same order. One process alone needs no network, and gets
+    back what it gave. When one ends early the calls of the others raise ShoestringError (on GPUs torchrun
+    ends them), so that none waits for it.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.rank, self.world_size = runtime.rank, runtime.world_size
+        self._device = runtime.device
+        self._is_owner = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files and speaks to the person."""
+        return self.rank == 0
+
+    def __enter__(self) -> Self:
+        """Meet the others; ConfigError where the environment is not torchrun's or they cannot be reached."""
+        if self.world_size > 1:
+            _check_environment(self.rank, self.world_size)
+            self._connect()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
+        # After an error NCCL would wait for what never comes: the end of the process closes its connections.
+        if self._is_owner and (kind is None or self._device.type == "cpu"):
+            torch.distributed.destroy_process_group()
+        self._is_owner = False
+
+    def part(self, count: int) -> range:
+        """Which of `count` things in a row are this process's: the parts follow each other in rank order."""
+        return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
+
+    def sum(self, values: Iterable[float]) -> list[float]:
+        """Each value summed over the processes, in float64: the same on all of them."""
+        own = [float(value) for value in values]
+        if self.world_size == 1:
+            return own
+        total = torch.tensor(own, dtype=torch.float64, device=self._device)
+        self._reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def each(self, value: float) -> list[float]:
+        """What every process gave, in rank order."""
+        return self.sum(value if rank == self.rank else 0.0 for rank in range(self.world_size))
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return self.sum([flag])[0] > 0
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.sum([0.0])
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """Replace every gradient by its sum over the processes; one that is None counts as zeros.
+
+        A parameter without a gradient on every process stays without, so that no optimiser moves it.
+        """
+        if self.world_size == 1:
+            return
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        holders = self.sum(parameter.grad is not None for parameter in trained)
+        present = [parameter for parameter, count in zip(trained, holders, strict=True) if count]
+        for bucket in _buckets(present):
+            flat = torch.cat([_gradient(parameter).flatten() for parameter in bucket])
+            self._reduce(flat)
+            sums = flat.split([parameter.numel() for parameter in bucket])
+            for parameter, gradient in zip(bucket, sums, strict=True):
+                parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
+
+    def agree(self, what: str, text: str) -> None:
+        """ConfigError on every process if `text` is not the same on all of them."""
+        digest = hashlib.blake2b(text.encode(), digest_size=6).digest()  # 48 bits: exact as a float64
+        if len(set(self.each(int.from_bytes(digest, "big")))) > 1:
+            raise ConfigError(
+                f"the {self.world_size} processes of this run differ in {what}; give all of them the same "
+                "recipe, and a start and --out that are the same folder on every machine"
+            )
+
+    def agree_on_weights(self, model: nn.Module) -> None:
+        """ConfigError on every process if the model's tensors are not the same bits on all of them."""
+        if self.world_size > 1:
+            self.agree("the model's weights", fingerprint(model))
+
+    def _connect(self) -> None:
+        is_gpu = self._device.type == "cuda"
+        if is_gpu:
+            if (self._device.index or 0) >= torch.cuda.device_count():
+                raise ConfigError(
+                    f"process {self.rank} should use GPU {self._device.index} and this machine has "
+                    f"{torch.cuda.device_count()}; start one process a GPU with --nproc-per-node"
+                )
+            torch.cuda.set_device(self._device)
+        if torch.distributed.is_initialized():  # by whoever called; it is theirs to close
+            return
+        try:
+            torch.distributed.init_process_group(
+                "nccl" if is_gpu else "gloo",
+                rank=self.rank,
+                world_size=self.world_size,
+                timeout=TIMEOUT,
+                device_id=self._device if is_gpu else None,
+            )
+        except (RuntimeError, ValueError) as error:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise ConfigError(f"process {self.rank} cannot meet the others at {where}: {error}") from error
+        self._is_owner = True
+
+    def _reduce(self, tensor: Tensor) -> None:
+        try:
+            torch.distributed.all_reduce(tensor)
+        except RuntimeError as error:
+            raise ShoestringError(
+                f"process {self.rank} of {self.world_size} lost the others: one of them ended, and its own "
+                "message says why; --resume goes on from the last checkpoint"
+            ) from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Every tensor's name, shape and the sum of its bytes, in integers: no order of summation changes it."""
+    sums = {
+        name: (tuple(tensor.shape), tensor.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64))
+        for name, tensor in model.state_dict().items()
+    }
+    return str([(name, shape, int(total)) for name, (shape, total) in sums.items()])
+
+
+def _check_environment(rank: int, world_size: int) -> None:
+    """ConfigError for what torchrun would have set and nobody has."""
+    missing = [name for name in _ENVIRONMENT if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE = {world_size}, and the environment lacks {', '.join(missing)}; start with "
+            "torchrun --nproc-per-node N -m shoestring.cli.main ..., or unset WORLD_SIZE for one process"
+        )
+    if rank >= world_size:
+        raise ConfigError(f"RANK = {rank} is not under WORLD_SIZE = {world_size}; start with torchrun")
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The parameters in their order, in parts of about BUCKET_NUMBERS."""
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        if bucket and sum(p.numel() for p in bucket) + parameter.numel() > BUCKET_NUMBERS:
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
