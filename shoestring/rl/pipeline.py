@@ -151,11 +151,12 @@ def _run_stage(
     else:
         figures = distill(config, runtime, folder, resume=begun, quiet=quiet, say=watch.say)
     training = figures.get("training", figures)
+    is_training = isinstance(config, SFTConfig | GRPOConfig)  # these count what was before a resume, too
     return {
         "name": stage.name,
         "title": stage.title,
         "kind": stage.kind,
-        "seconds": training.get("seconds", time.monotonic() - start),
+        "seconds": figures["seconds"] if is_training else time.monotonic() - start,
         "train_flops": training.get("train_flops", 0.0),
         "tokens": training.get("tokens", 0),
         "money": training.get("money"),

@@ -36,7 +36,7 @@ class Gym:
     def __post_init__(self) -> None:
         if importlib.util.find_spec("reasoning_gym") is None:
             raise MissingDependencyError(
-                f"the task {self.name} needs reasoning-gym: pip install reasoning-gym (extra 'rl')"
+                f"the task {self.name} needs reasoning-gym: pip install reasoning-gym (extra 'gym')"
             )
         if wrong := {"seed", "size"} & set(self.options):
             raise ConfigError(f"{self.name} takes no {wrong.pop()!r}: the run's seed decides the problems")

@@ -103,9 +103,10 @@ def test_only_the_bootstrap_knows_where_torch_lives(kept, root):
     assert {str(path.relative_to(root)) for path in users} <= {"tools/torch_choice.py"}
 
 
-def test_no_generated_or_binary_file_is_kept(kept):
+def test_no_generated_or_binary_file_is_kept(kept, root):
     unwanted = {".pyc", ".so", ".o", ".pt", ".bin", ".safetensors", ".whl"}
-    assert not [path.name for path in kept if path.suffix in unwanted]
+    shipped = root / "shoestring" / "embedded" / "mini" / "model.safetensors"  # what `shoestring run` talks to
+    assert [path for path in kept if path.suffix in unwanted] in ([], [shipped])
 
 
 def test_every_dependency_is_pinned(root):
