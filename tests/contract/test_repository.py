@@ -105,7 +105,7 @@ def test_only_the_bootstrap_knows_where_torch_lives(kept, root):
 
 def test_no_generated_or_binary_file_is_kept(kept, root):
     unwanted = {".pyc", ".so", ".o", ".pt", ".bin", ".safetensors", ".whl"}
-    shipped = root / "shoestring" / "embedded" / "mini" / "model.safetensors"  # what `shoestring run` talks to
+    shipped = root / "shoestring" / "embedded" / "mini" / "model.safetensors"  # for `shoestring run`
     assert [path for path in kept if path.suffix in unwanted] in ([], [shipped])
 
 
