@@ -45,7 +45,8 @@ def test_random_rows_become_the_librarys_bytes(kind):
         (2, 32),
         elements=st.one_of(
             st.integers(-256, 256).map(lambda n: n / 2),  # halves, ties and zeros
-            st.floats(-1e4, 1e4, width=32, allow_subnormal=False),
+            # Not so small that the library's 1 / scale overflows.
+            st.floats(-1e4, 1e4, width=32, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-30),
         ),
     )
 )
