@@ -10,6 +10,7 @@ import typer
 
 from shoestring.cli.options import Json, Out, Quiet, Settings
 from shoestring.cli.output import print_fields, print_json
+from shoestring.cli.recipes import own_recipe
 from shoestring.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -57,18 +58,16 @@ def load_recipe(
     from shoestring.errors import ConfigError
     from shoestring.rl.distill import DistillConfig
 
-    own = out / "config.toml"
     if resume and (recipe is not None or teacher or student):
         raise ConfigError(
-            f"--resume takes the recipe from {own}; leave out the recipe, --teacher and --student"
+            f"--resume takes the recipe from {out / 'config.toml'}; "
+            "leave out the recipe, --teacher and --student"
         )
-    if resume and not own.is_file():
-        raise ConfigError(f"{out} holds no run to resume; leave out --resume")
     named = {"teacher": teacher, "student": student}
     given = [
         f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in named.items() if text
     ] + settings
-    source = own if resume else recipe
+    source = own_recipe(out) if resume else recipe
     if source is None:
         return configs.build(DistillConfig, configs.override({}, given), where="--set")
     return configs.load(DistillConfig, source, given)

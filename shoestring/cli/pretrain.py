@@ -8,6 +8,7 @@ import typer
 
 from shoestring.cli.options import Device, Json, Out, Quiet, Settings
 from shoestring.cli.output import print_fields, print_json
+from shoestring.cli.recipes import load_recipe
 
 if TYPE_CHECKING:
     from shoestring.train.recipe import PretrainConfig
@@ -25,33 +26,15 @@ def pretrain(
 ) -> None:
     """Train a model from random weights. Ctrl-C saves and exits with 75; --resume goes on."""
     from shoestring.device import choose
+    from shoestring.train.recipe import PretrainConfig
 
-    report = train(
-        load_recipe(recipe, out, resume, settings), choose(device), out, resume=resume, quiet=quiet
-    )
+    config = load_recipe(PretrainConfig, recipe, out, resume, settings)
+    report = train(config, choose(device), out, resume=resume, quiet=quiet)
     if as_json:
         print_json(report)
     else:
         print_fields({name: value for name, value in report.items() if not isinstance(value, dict)})
         print(f"the model is in {out / 'model'}; try: shoestring run {out / 'model'} 'def main('")
-
-
-def load_recipe(recipe: Path | None, out: Path, resume: bool, settings: list[str]) -> "PretrainConfig":
-    """The recipe: on --resume the run's own, which nothing may change; else the file's, or the default."""
-    from shoestring import config as configs
-    from shoestring.errors import ConfigError
-    from shoestring.train.recipe import PretrainConfig
-
-    if resume:
-        own = out / "config.toml"
-        if recipe is not None or settings:
-            raise ConfigError(f"--resume takes the recipe from {own}; leave out the recipe and --set")
-        if not own.is_file():
-            raise ConfigError(f"{out} holds no run to resume; leave out --resume")
-        return configs.load(PretrainConfig, own)
-    if recipe is None:
-        return configs.build(PretrainConfig, configs.override({}, settings), where="--set")
-    return configs.load(PretrainConfig, recipe, settings)
 
 
 def train(config: "PretrainConfig", runtime: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:

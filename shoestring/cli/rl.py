@@ -9,6 +9,7 @@ import typer
 
 from shoestring.cli.options import Device, Json, Out, Quiet, Settings
 from shoestring.cli.output import print_fields, print_json, print_table
+from shoestring.cli.recipes import own_recipe
 
 if TYPE_CHECKING:
     from shoestring.device import Runtime
@@ -71,9 +72,7 @@ def load_recipe(recipe: Path | None, out: Path, resume: bool, settings: list[str
             raise ConfigError(
                 f"--resume takes the recipe from {out / 'config.toml'}; leave out the recipe and --set"
             )
-        recipe = out / "config.toml"
-        if not recipe.is_file():
-            raise ConfigError(f"{out} holds no run to resume; leave out --resume")
+        recipe = own_recipe(out)
     if recipe is None:
         return configs.build(GRPOConfig, configs.override({}, settings), where="--set")
     return configs.load(RecipeConfig if has_stages(recipe) else GRPOConfig, recipe, settings)
@@ -149,7 +148,6 @@ def score_live(run: "Run", config: "ScoreConfig", problems: int = 64) -> dict[st
 
     name, data = next(iter(config.tasks.items()))
     few = {**data, "problems": problems, "samples": 2, "k": [1], "greedy": False}
-    run.engine.weights_changed()
     score = _score(LLM.of(run.engine), name, few, None, run.questions.template)
     return {"eval_accuracy": score["pass_at_1"], "eval_thinking_tokens": score["mean_thinking_tokens"]}
 

@@ -140,7 +140,6 @@ def summary(run: Run) -> dict[str, Any]:
 def _step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[tuple[Question, list[Answer]]]]:
     """What is sampled and learned in a step: its line for metrics.jsonl, and this process's answers."""
     config, ranks, start = run.config, run.ranks, time.perf_counter()
-    run.engine.weights_changed()
     samples: list[tuple[Question, list[Answer]]] = []
     judged: list[Judged] = []
     with_signal = number = 0
@@ -166,6 +165,7 @@ def _step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[tuple[Ques
         run.reference.load_state_dict(run.model.state_dict())
     share = learning_rate_share(run.step, config)
     stats = update(run.model, run.reference, run.optimizers, judged, config, lr_share=share, ranks=ranks)
+    run.engine.weights_changed()
     sums = _sums(run, samples, verifier)
     answers, new = int(sums["answers"]), int(sums["tokens"])
     run.step, run.answers, run.tokens = run.step + 1, run.answers + answers, run.tokens + new

@@ -101,8 +101,8 @@ def on_policy(
         )
     if not problems:
         raise ConfigError("there are no problems to answer; name a task that has some")
-    if not resume and (out / "checkpoints").exists():
-        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
+    if not resume:
+        checkpoint.refuse_to_overwrite(out)
     loop = _Loop(config, runtime, out, student=student, teacher=teacher, problems=problems)
     if resume:
         loop.restore()
@@ -145,6 +145,7 @@ class _Loop:
         settings = EngineSettings(max_sequences=sequences, max_batch_tokens=max(512, sequences))
         self.llm = LLM.of(Engine(self.student, self.tokenizer, settings), student)
         self.step = 0
+        self._epoch, self._order = -1, list[int]()
 
     def run_step(self) -> dict[str, Any]:
         """Sample, update; the step's line of metrics."""
@@ -211,10 +212,11 @@ class _Loop:
     def _problem(self, place: int) -> Problem:
         """The problems over and over, each time in another order."""
         epoch, index = divmod(place, len(self.problems))
-        order = random.Random(f"{self.config.seed}:epoch {epoch}").sample(
-            range(len(self.problems)), k=len(self.problems)
-        )
-        return self.problems[order[index]]
+        if epoch != self._epoch:
+            shuffled = random.Random(f"{self.config.seed}:epoch {epoch}")
+            self._epoch = epoch
+            self._order = shuffled.sample(range(len(self.problems)), k=len(self.problems))
+        return self.problems[self._order[index]]
 
     def save(self) -> None:
         def write(folder: Path) -> None:

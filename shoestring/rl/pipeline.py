@@ -23,7 +23,7 @@ from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.stages import CollectStage, CorpusStage, RecipeConfig, Stage, located
 from shoestring.rl.teachers import LocalTeacher
 from shoestring.tasks.load import load_task
-from shoestring.tasks.scratchwork import Scratchwork, write
+from shoestring.tasks.scratchwork import write
 from shoestring.tasks.verify import TaskSpec, Verifier
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
@@ -78,8 +78,7 @@ def run_recipe(
         raise ConfigError(f"no stage {until!r}; the recipe has {', '.join(names)}")
     if not resume and (out / "config.toml").exists():
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
-    for stage in config.stages:
-        settings_of(stage, out, config.seed)
+    settings = [settings_of(stage, out, config.seed) for stage in config.stages]
     write_atomic(out / "config.toml", configs.dumps(config))
     wanted = config.stages[: names.index(until) + 1] if until else config.stages
     rows = []
@@ -87,8 +86,7 @@ def run_recipe(
         done = out / stage.name / DONE
         if not done.is_file():
             watch.say(f"stage {number} of {len(wanted)}: {stage.name} ({stage.title or stage.kind})")
-            settings = settings_of(stage, out, config.seed)
-            row = _run_stage(stage, settings, runtime, out / stage.name, quiet=quiet, watch=watch)
+            row = _run_stage(stage, settings[number - 1], runtime, out / stage.name, quiet=quiet, watch=watch)
             row |= _scored(stage, out, watch)
             write_atomic(done, json.dumps(row, indent=2) + "\n")
         rows.append(json.loads(done.read_text(encoding="utf-8")))
@@ -115,8 +113,6 @@ def settings_of(stage: Stage, out: Path, seed: int) -> Settings:
     else:
         data = {"seed": seed, **data}
     built: Any = configs.build(classes[stage.kind], data, where=f"stage {stage.name}")
-    if isinstance(built, CorpusStage):
-        configs.build(Scratchwork, built.mix, where=f"stage {stage.name}: mix")
     return built
 
 
@@ -166,8 +162,7 @@ def _run_stage(
 
 def write_corpus(config: CorpusStage, folder: Path) -> dict[str, Any]:
     """Conversations and, if wanted, a tokenizer trained on their words and our chat template."""
-    mixture = configs.build(Scratchwork, config.mix)
-    text = write(mixture, config.seed, config.conversations)
+    text = write(config.mix, config.seed, config.conversations)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / CONVERSATIONS, text)
     figures = {"conversations": config.conversations, "bytes": len(text.encode())}

@@ -60,22 +60,21 @@ class Questions:
 
     def draw(self, count: int) -> list[Question]:
         """The next questions."""
-        names = list(self._streams)
-        shares = [share.share for share in self._config.tasks]
         questions = []
-        for name in self._choice.choices(names, shares, k=count):
-            example = next(self._streams[name])
+        for name, example in self._next(count):
             prompt = prompt_ids(example.question, self._tokenizer, self.template, self._config.prompt)
             questions.append(Question(task=name, example=example, prompt=prompt))
-        self.drawn += count
         return questions
 
     def skip(self, count: int) -> None:
         """Go on as if `count` had been drawn."""
-        names, shares = list(self._streams), [share.share for share in self._config.tasks]
-        for name in self._choice.choices(names, shares, k=count):
-            next(self._streams[name])
+        self._next(count)
+
+    def _next(self, count: int) -> list[tuple[str, Example]]:
+        shares = [share.share for share in self._config.tasks]
+        names = self._choice.choices(list(self._streams), shares, k=count)
         self.drawn += count
+        return [(name, next(self._streams[name])) for name in names]
 
 
 def roll_out(

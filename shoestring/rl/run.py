@@ -72,8 +72,8 @@ def build(
 
     Raises ConfigError if several processes do not start with the same recipe and the same weights.
     """
-    if not resume and (out / "checkpoints").exists():
-        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
+    if not resume:
+        checkpoint.refuse_to_overwrite(out)
     saved = checkpoint.latest(out / "checkpoints") if resume else None
     start = resolve(config.start)
     if stored_quantisation(start) is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from shoestring.errors import ConfigError
 from shoestring.rl.collect import CollectConfig
+from shoestring.tasks.scratchwork import Scratchwork
 
 KINDS = ("corpus", "sft", "grpo", "collect", "distill")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -61,8 +62,6 @@ class ScoreConfig:
     """How the model of each stage is scored: fields of TaskEvalConfig by task, the main one first."""
 
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    limit_greedy: float = 0.05
-    """Share of greedy answers that may reach the length limit before the report calls it looping."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +94,7 @@ class CorpusStage:
     seed: int = 0
     vocab_size: int = 0
     """Of a tokenizer trained on them; 0: none is made."""
-    mix: dict[str, Any] = field(default_factory=dict)
-    """Fields of Scratchwork."""
+    mix: Scratchwork = field(default_factory=Scratchwork)
 
 
 @dataclass(frozen=True, kw_only=True)

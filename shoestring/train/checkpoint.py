@@ -82,6 +82,12 @@ def verify(path: Path) -> None:
             raise _damaged(path / name, "its content changed after it was saved (sha256 differs)")
 
 
+def refuse_to_overwrite(run: Path) -> None:
+    """Raise ConfigError where a run has left checkpoints: it is continued, or another folder taken."""
+    if (run / "checkpoints").exists():
+        raise ConfigError(f"{run} already holds a run; --resume continues it, another --out starts anew")
+
+
 def step_of(path: Path) -> int:
     """The step of a checkpoint folder, from its name; raises CheckpointError for any other name."""
     match = _STEP.fullmatch(path.name)

@@ -72,8 +72,8 @@ def build(
             f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
             f"{shape.max_position_embeddings}; lower seq_len"
         )
-    if not resume and (out / "checkpoints").exists():
-        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
+    if not resume:
+        checkpoint.refuse_to_overwrite(out)
     if not resume:
         write_atomic(out / "config.toml", configs.dumps(config))
     say("reading the corpus, dropping duplicates, holding some out")

@@ -77,8 +77,8 @@ def build(
     say: Callable[[str], None] = log.info,
 ) -> SFTRun:
     """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
-    if not resume and (out / "checkpoints").exists():
-        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
+    if not resume:
+        checkpoint.refuse_to_overwrite(out)
     saved = checkpoint.latest(out / "checkpoints") if resume else None
     start = saved if saved and not config.lora.rank else _start(config)
     shape = PRESETS[config.start] if start is None else load_config(start)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from shoestring import kernels
 from shoestring.data.conversations import Block
-from shoestring.errors import NonFiniteError
 from shoestring.model.moe import Routing
 from shoestring.model.transformer import Transformer
 from shoestring.train.losses import Losses, max_violation, move_balance_bias, shift_left
 from shoestring.train.optim import Optimizers
+from shoestring.train.step import take_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +122,7 @@ def sft_step(model: Transformer, optimizers: Optimizers, blocks: Sequence[Block]
         sums += torch.stack((losses.nll, losses.mtp_nll, losses.balance)).cpu()
         for layer, load_E in losses.loads.items():
             loads[layer] = loads[layer] + load_E if layer in loads else load_E
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), step.clip))
-    if not (torch.isfinite(sums).all() and grad_norm < float("inf")):
-        optimizers.zero_grad()
-        raise NonFiniteError(f"the loss is {sums[0]:.4g} and the gradient's norm {grad_norm:.4g}")
-    optimizers.step(step.lr_share)
+    grad_norm = take_step(model, optimizers, sums, clip=step.clip, lr_share=step.lr_share)
     move_balance_bias(model, loads, step.bias_speed)
     violations = [max_violation(load_E) for load_E in loads.values()]
     nll, mtp_nll, balance = sums.tolist()

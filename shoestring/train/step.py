@@ -67,13 +67,25 @@ def train_step(
         sums += torch.stack((losses.nll, losses.mtp_nll, losses.balance)).cpu()
         for layer, load_E in losses.loads.items():
             loads[layer] = loads[layer] + load_E if layer in loads else load_E
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
+    grad_norm = take_step(model, optimizers, sums, clip=settings.clip, lr_share=settings.lr_share)
+    move_balance_bias(model, loads, settings.bias_speed)
+    return _stats(sums, grad_norm, loads)
+
+
+def take_step(
+    model: Transformer, optimizers: Optimizers, sums: Tensor, *, clip: float, lr_share: float
+) -> float:
+    """Clip the gradient and update; returns its norm before clipping.
+
+    Raises NonFiniteError, with weights and moments untouched, if it or one of `sums`, the loss first, is not
+    finite.
+    """
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
     if not (torch.isfinite(sums).all() and grad_norm < float("inf")):
         optimizers.zero_grad()
         raise NonFiniteError(f"the loss is {sums[0]:.4g} and the gradient's norm {grad_norm:.4g}")
-    optimizers.step(settings.lr_share)
-    move_balance_bias(model, loads, settings.bias_speed)
-    return _stats(sums, grad_norm, loads)
+    optimizers.step(lr_share)
+    return grad_norm
 
 
 def _stats(sums: Tensor, grad_norm: float, loads: dict[int, Tensor]) -> StepStats:
