@@ -52,7 +52,7 @@ def make_model(folder):
     tokenizer.save(folder)
     DeepSeekTemplate().save(folder)
     config = replace(
-        PRESETS["demo"],
+        PRESETS["r1-mini"],
         vocab_size=tokenizer.vocab_size,
         num_nextn_predict_layers=0,  # transformers has no MTP
         bos_token_id=tokenizer.bos_id,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
+from shoestring.engine.kept_routing import KeptRouting
 from shoestring.engine.output import Completion, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs
 from shoestring.engine.pages import PagePool, pages_for
@@ -60,8 +61,11 @@ class Engine:
             max_batch_tokens=self.settings.max_batch_tokens,
             prefix_sharing=self.settings.prefix_sharing,
         )
+        routing = None
+        if self.settings.keep_routing and model.config.moe_layers:
+            routing = KeptRouting(model.config, num_pages=plan.num_pages, device=device)
         max_pages = pages_for(plan.max_model_len)
-        self.runner = Runner(model, cache, max_sequences=sequences, max_pages=max_pages)
+        self.runner = Runner(model, cache, max_sequences=sequences, max_pages=max_pages, routing=routing)
         self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
         self.speculation = self._speculation(plan.speculation)
         self._requests: dict[str, RequestState] = {}
@@ -144,7 +148,7 @@ class Engine:
 
     def _accept(self, batch: Batch, sampled: dict[Sequence, Sampled]) -> dict[Sequence, list[int]]:
         """Hand each sequence's tokens to its completion, which may end there; what it took."""
-        accepted = {}
+        accepted, now = {}, time.monotonic()
         for item in batch.scheduled:
             got = sampled.get(item.sequence)
             if got is None:
@@ -154,12 +158,12 @@ class Engine:
             if got.error is not None:
                 completion.finish("error", got.error)
                 log.warning("request %s failed: %s", state.request.request_id, got.error)
-            accepted[item.sequence] = taken = completion.accept(got.ids, got.logprobs)
+            accepted[item.sequence] = taken = completion.accept(got)
             matcher = self.sampler.matchers.get(item.sequence)
             if matcher is not None and completion.finish_reason is None and matcher.is_stopped:
                 completion.finish("stop")
             if taken:
-                state.saw_tokens()
+                state.saw_tokens(now)
             self._count(state, len(item.drafts), len(taken))
             self._news[state.request.request_id] = state
         return accepted
@@ -174,7 +178,10 @@ class Engine:
     def _retire(self, batch: Batch) -> None:
         """Free what finished sequences held."""
         for item in batch.scheduled:
-            if self._completions[item.sequence].finish_reason is not None:
+            completion = self._completions[item.sequence]
+            if completion.finish_reason is not None:
+                if self.runner.routing is not None:
+                    completion.experts = self.runner.routing.of(item.sequence)
                 self._remove(item.sequence)
 
     def _remove(self, sequence: Sequence) -> None:

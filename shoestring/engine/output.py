@@ -1,8 +1,8 @@
 """Ids -> text with stop strings, and what each request has to report: outputs and finish reasons."""
 
 import codecs
-import time
-from collections.abc import Sequence as Listing
+
+from torch import Tensor
 
 from shoestring.engine.request import (
     CompletionOutput,
@@ -13,6 +13,7 @@ from shoestring.engine.request import (
     RequestOutput,
     SamplingParams,
 )
+from shoestring.engine.sampler import Sampled
 from shoestring.engine.sequence import Sequence
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.special import THINK_TAGS
@@ -96,25 +97,25 @@ class Completion:
         self.stop_reason: int | str | None = None
         self.token_ids: list[int] = []
         self.text = TextOutput(tokenizer, params)
+        self.token_logprobs: list[float] = []
         self.logprobs: list[dict[int, Logprob]] = []
-        self.cumulative_logprob = 0.0
+        self.experts: Tensor | None = None
         self._eos_ids = frozenset() if params.ignore_eos else eos_ids
         self._stop_ids = frozenset(params.stop_token_ids)
         self._reported = (0, 0)  # tokens and characters of earlier deltas
 
-    def accept(self, ids: Listing[int], logprobs: Listing[dict[int, Logprob]]) -> list[int]:
+    def accept(self, got: Sampled) -> list[int]:
         """Take tokens until one of them finishes the completion; returns those taken."""
-        taken = []
-        for place, token_id in enumerate(ids):
+        count = 0
+        for token_id in got.ids:
+            count += 1
             self.token_ids.append(token_id)
-            taken.append(token_id)
-            if logprobs:
-                self.logprobs.append(logprobs[place])
-                self.cumulative_logprob += logprobs[place][token_id].logprob
             self._check(token_id)
             if self.finish_reason is not None:
                 break
-        return taken
+        self.token_logprobs += got.token_logprobs[:count]
+        self.logprobs += got.logprobs[:count]
+        return got.ids[:count]
 
     def finish(self, reason: FinishReason, stop_reason: int | str | None = None) -> None:
         self.finish_reason, self.stop_reason = reason, stop_reason
@@ -138,15 +139,17 @@ class Completion:
         if params.output_kind == "delta":
             tokens, characters = self._reported
             self._reported = (len(self.token_ids), self.text.released)
-        wants_logprobs = params.logprobs is not None
+        wanted = params.logprobs
         return CompletionOutput(
             index=self.sequence.index,
             text=self.text.text[characters : self.text.released],
             token_ids=tuple(self.token_ids[tokens:]),
-            cumulative_logprob=self.cumulative_logprob if wants_logprobs else None,
-            logprobs=tuple(self.logprobs[tokens:]) if wants_logprobs else None,
+            cumulative_logprob=None if wanted is None else sum(self.token_logprobs),
+            token_logprobs=None if wanted is None else tuple(self.token_logprobs[tokens:]),
+            logprobs=tuple(self.logprobs[tokens:]) if wanted else None,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
+            experts=self.experts,
         )
 
 
@@ -163,9 +166,9 @@ class RequestState:
     def finished(self) -> bool:
         return all(completion.finish_reason is not None for completion in self.completions)
 
-    def saw_tokens(self) -> None:
-        """Note the time: a token was accepted just now."""
-        self.last_token_s = time.monotonic()
+    def saw_tokens(self, now: float) -> None:
+        """Note the time: a token was accepted `now`."""
+        self.last_token_s = now
         self.first_token_s = self.first_token_s or self.last_token_s
 
     def output(self) -> RequestOutput:

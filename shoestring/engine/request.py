@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from shoestring.errors import ConfigError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -85,7 +87,7 @@ class SamplingParams:
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
-    """Report this many likeliest tokens' logprobs beside the chosen one's, of the unprocessed logits."""
+    """Report the chosen token's logprob and this many likeliest tokens', all of the unprocessed logits."""
     detokenize: bool = True
     skip_special_tokens: bool = True
     """Leave special tokens out of the text, all but the thinking tags."""
@@ -199,16 +201,22 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionOutput:
-    """One of a request's n completions; `text`, `token_ids` and `logprobs` follow `output_kind`."""
+    """One of a request's n completions; text, tokens and logprobs follow `output_kind`."""
 
     index: int
     text: str
     token_ids: tuple[int, ...]
     cumulative_logprob: float | None = None
+    token_logprobs: tuple[float, ...] | None = None
+    """Of the chosen tokens, if logprobs were asked for."""
     logprobs: tuple[dict[int, Logprob], ...] | None = None
+    """Of the chosen and the likeliest tokens, if any of these were asked for."""
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     """The stop string or stop token id; None for the end-of-sentence token. The message of an "error"."""
+    experts: Tensor | None = field(default=None, compare=False)
+    """(T - 1, MoE layers, K) int16 of all T tokens but the last, prompt and output, where the engine keeps
+    routing; with the last output."""
 
     @property
     def finished(self) -> bool:

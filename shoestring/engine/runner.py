@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shoestring.engine.kept_routing import KeptRouting
 from shoestring.engine.paged_cache import PagedCache, RowIndex
 from shoestring.engine.pages import PAGE_SIZE
 from shoestring.engine.scheduler import Batch
@@ -14,7 +15,7 @@ from shoestring.engine.sequence import Sequence
 from shoestring.model.transformer import Transformer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each token
 class Span:
     """`count` rows of a running sequence from position `start`."""
 
@@ -34,8 +35,16 @@ class StepResult:
 class Runner:
     """Keeps the page table of the running sequences and runs batches through the model."""
 
-    def __init__(self, model: Transformer, cache: PagedCache, *, max_sequences: int, max_pages: int) -> None:
-        self.model, self.cache = model, cache
+    def __init__(
+        self,
+        model: Transformer,
+        cache: PagedCache,
+        *,
+        max_sequences: int,
+        max_pages: int,
+        routing: KeptRouting | None = None,
+    ) -> None:
+        self.model, self.cache, self.routing = model, cache, routing
         self._table_BM = np.zeros((max_sequences, max_pages), dtype=np.int32)
         self._owners: list[tuple[Sequence | None, int]] = [(None, 0)] * max_sequences
         self._filled = [0] * max_sequences  # pages of the owner already in its row
@@ -52,7 +61,10 @@ class Runner:
             chosen += range(end - item.num_sampled, end)
         index = self.index(spans)
         ids_BT = torch.tensor([ids], device=self.model.device)
-        hidden_ND = self.model.features(ids_BT, self.cache.at(index), index.positions_BT).hidden_BTD[0]
+        features = self.model.features(ids_BT, self.cache.at(index), index.positions_BT)
+        if self.routing is not None:
+            self.routing.keep(features.routings, index.slot_N)
+        hidden_ND = features.hidden_BTD[0]
         wanted_ND = hidden_ND if len(chosen) == end else hidden_ND[chosen]
         return StepResult(hidden_ND, self.model.logits(wanted_ND[None])[0])
 

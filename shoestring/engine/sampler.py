@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,31 +22,29 @@ NOTHING = -1
 """In place of a token id where none can be chosen."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sampled:
     """What one sequence got: its next tokens, and why it cannot go on, if so."""
 
     ids: list[int]
+    token_logprobs: list[float] = field(default_factory=list)
+    """One per id if the request asked for logprobs."""
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
-    """One per id if the request asked for them."""
+    """Likewise if it asked for the likeliest tokens'."""
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of logits: the token after the known ones and the first `ahead` drafts of `item`."""
 
     item: ScheduledSequence
+    sequence: Sequence
     ahead: int
-
-    @property
-    def sequence(self) -> Sequence:
-        return self.item.sequence
 
     @property
     def output_index(self) -> int:
         """Which generated token this row chooses, from 0."""
-        return self.item.sequence.num_output + self.ahead
+        return self.sequence.num_output + self.ahead
 
 
 @dataclass(slots=True)
@@ -79,7 +77,9 @@ class Sampler:
 
         `logits_NW` are of the batch's sampled rows in order; they are overwritten.
         """
-        rows = [Row(item, ahead) for item in batch.scheduled for ahead in range(item.num_sampled)]
+        rows = [
+            Row(item, item.sequence, ahead) for item in batch.scheduled for ahead in range(item.num_sampled)
+        ]
         if not rows:
             return {}
         raw_NW = self._raw_logprobs(logits_NW, rows)
@@ -108,18 +108,13 @@ class Sampler:
         """Each sequence's tokens up to the first that differs from its draft."""
         sampled: dict[Sequence, Sampled] = {}
         kept_rows: list[int] = []
-        for n, row in enumerate(rows):
-            sequence = row.sequence
-            if sequence in errors:
-                sampled[sequence] = Sampled([], error=errors[sequence])
-                continue
-            so_far = sampled.setdefault(sequence, Sampled([])).ids
-            if (
-                chosen[n] != NOTHING
-                and len(so_far) == row.ahead
-                and so_far == list(row.item.drafts[: row.ahead])
-            ):
-                so_far.append(chosen[n])
+        for n, (item, sequence, ahead) in enumerate(rows):
+            if ahead == 0:
+                sampled[sequence] = Sampled([], error=errors.get(sequence))
+            got = sampled[sequence]
+            # so far every draft before this row was the token drawn in its place
+            if got.error is None and chosen[n] != NOTHING and got.ids == list(item.drafts[:ahead]):
+                got.ids.append(chosen[n])
                 kept_rows.append(n)
         self._consume(sampled)
         if raw is not None:
@@ -211,7 +206,9 @@ class Sampler:
     def _raw_logprobs(self, logits_NW: Tensor, rows: list[Row]) -> tuple[list[int], Tensor] | None:
         """The rows whose logprobs are asked for, and all their logprobs before anything is changed."""
         asked = [n for n, row in enumerate(rows) if row.sequence.params.logprobs is not None]
-        return (asked, logits_NW[asked].log_softmax(-1)) if asked else None
+        if not asked:
+            return None
+        return asked, (logits_NW if len(asked) == len(rows) else logits_NW[asked]).log_softmax(-1)
 
     def _report(
         self,
@@ -228,21 +225,32 @@ class Sampler:
         if not places:
             return
         rows_kept = [asked[place] for place in places]
-        logp_MW = logp_MW[places]
+        logp_MW = logp_MW if len(places) == len(logp_MW) else logp_MW[places]
         chosen_M1 = torch.tensor([chosen[n] for n in rows_kept], device=logp_MW.device)[:, None]
         chosen_logp_M1 = logp_MW.gather(1, chosen_M1)
-        ranks = (1 + (logp_MW > chosen_logp_M1).sum(-1)).tolist()
-        most = max(rows[n].sequence.params.logprobs or 0 for n in rows_kept)
-        top = logp_MW.topk(min(most, logp_MW.shape[1]), dim=-1)
-        values, ids, own = top.values.tolist(), top.indices.tolist(), chosen_logp_M1[:, 0].tolist()
-        for m, n in enumerate(rows_kept):
+        wanted = []
+        for m, (n, logprob) in enumerate(zip(rows_kept, chosen_logp_M1[:, 0].tolist(), strict=True)):
             sequence = rows[n].sequence
-            if sampled[sequence].error is not None:
-                continue
-            entry = {chosen[n]: self._logprob(chosen[n], own[m], ranks[m])}
-            for rank in range(min(sequence.params.logprobs or 0, len(ids[m]))):
+            sampled[sequence].token_logprobs.append(logprob)
+            if sequence.params.logprobs:
+                wanted.append((m, chosen[n], sequence.params.logprobs, sampled[sequence]))
+        if wanted:
+            self._report_likeliest(logp_MW, chosen_logp_M1, wanted)
+
+    def _report_likeliest(
+        self, logp_MW: Tensor, chosen_logp_M1: Tensor, wanted: list[tuple[int, int, int, Sampled]]
+    ) -> None:
+        """Add one entry for each `wanted` (row, chosen token, how many likeliest, where to)."""
+        places = [m for m, *_ in wanted]
+        logp_MW, own_M1 = logp_MW[places], chosen_logp_M1[places]
+        ranks = (1 + (logp_MW > own_M1).sum(-1)).tolist()
+        top = logp_MW.topk(min(max(count for _, _, count, _ in wanted), logp_MW.shape[1]), dim=-1)
+        values, ids, own = top.values.tolist(), top.indices.tolist(), own_M1[:, 0].tolist()
+        for m, (_, token_id, count, got) in enumerate(wanted):
+            entry = {token_id: self._logprob(token_id, own[m], ranks[m])}
+            for rank in range(min(count, len(ids[m]))):
                 entry.setdefault(ids[m][rank], self._logprob(ids[m][rank], values[m][rank], rank + 1))
-            sampled[sequence].logprobs.append(entry)
+            got.logprobs.append(entry)
 
     def allowed_drafts(self, sequence: Sequence, drafts: list[int]) -> list[int]:
         """The drafts up to the first that the sequence's grammar refuses."""
@@ -263,18 +271,21 @@ class Sampler:
 def _draw(logits_NW: Tensor, rows: list[Row]) -> Tensor:
     """One token for each row by its own number; only the rows that ask for it are sorted."""
 
-    def column(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
-        values = [getattr(row.sequence.params, name) for row in rows]
+    params = [row.sequence.params for row in rows]
+
+    def column(values: list[float] | list[int], dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=logits_NW.device)
 
-    logits_NW = logits_NW / column("temperature")[:, None]
-    cut = [n for n, row in enumerate(rows) if row.sequence.params.top_k > 0]
+    logits_NW = logits_NW / column([p.temperature for p in params])[:, None]
+    cut = [n for n, p in enumerate(params) if p.top_k > 0]
     if cut:
-        logits_NW[cut] = draw.keep_top_k(logits_NW[cut], column("top_k", torch.int64)[cut])
+        logits_NW[cut] = draw.keep_top_k(logits_NW[cut], column([params[n].top_k for n in cut], torch.int64))
     probability_NW = logits_NW.softmax(-1)
-    for name, keep, all_kept in (("top_p", draw.keep_top_p, 1.0), ("min_p", draw.keep_min_p, 0.0)):
-        cut = [n for n, row in enumerate(rows) if getattr(row.sequence.params, name) != all_kept]
-        if cut:
-            probability_NW[cut] = keep(probability_NW[cut], column(name)[cut])
+    cut = [n for n, p in enumerate(params) if p.top_p < 1]
+    if cut:
+        probability_NW[cut] = draw.keep_top_p(probability_NW[cut], column([params[n].top_p for n in cut]))
+    cut = [n for n, p in enumerate(params) if p.min_p > 0]
+    if cut:
+        probability_NW[cut] = draw.keep_min_p(probability_NW[cut], column([params[n].min_p for n in cut]))
     numbers = [draw.uniform(row.sequence.seed, row.output_index) for row in rows]
     return draw.pick(probability_NW, torch.tensor(numbers, dtype=torch.float64, device=logits_NW.device))

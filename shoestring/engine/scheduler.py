@@ -8,7 +8,7 @@ from shoestring.engine.pages import PAGE_SIZE, PagePool, pages_for
 from shoestring.engine.sequence import Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: one is made for each token
 class ScheduledSequence:
     """Rows of one sequence in a batch: `count` tokens from position `start`, the last ones being drafts."""
 
@@ -98,7 +98,7 @@ class Scheduler:
             known = len(sequence.token_ids)
             sequence.computed = known - 1 if ids else min(item.start + item.count, known)
             self.counters.computed_tokens += item.count
-            if self.prefix_sharing:
+            if self.prefix_sharing and sequence.computed >= (len(sequence.links) + 1) * PAGE_SIZE:
                 self._register(sequence)
 
     def finish(self, sequence: Sequence) -> None:
@@ -130,8 +130,10 @@ class Scheduler:
             if not sequence.running:  # preempted for an older one
                 spare += 1
                 continue
-            room = min(spare, sequence.max_length - len(sequence.token_ids) - 1)
-            drafts, sequence.drafts = tuple(sequence.drafts[:room]), []
+            drafts: tuple[int, ...] = ()
+            if sequence.drafts:
+                room = min(spare, sequence.max_length - len(sequence.token_ids) - 1)
+                drafts, sequence.drafts = tuple(sequence.drafts[:room]), []
             if not self._make_room(sequence):
                 spare += 1
                 continue
@@ -209,7 +211,10 @@ class Scheduler:
 
     def _extend(self, sequence: Sequence, length: int) -> bool:
         """Pages for positions below `length`; False when there are not enough."""
-        pages = self.pool.allocate(max(pages_for(length) - len(sequence.pages), 0))
+        need = pages_for(length) - len(sequence.pages)
+        if need <= 0:
+            return True
+        pages = self.pool.allocate(need)
         sequence.pages += pages or ()
         return pages is not None
 

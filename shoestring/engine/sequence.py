@@ -12,6 +12,9 @@ class Sequence:
     """Completion `index` of a request: three counts (tokens, prompt, computed) say what there is to do."""
 
     request: Request
+    params: SamplingParams
+    """The request's."""
+    prompt_length: int
     index: int
     seed: int
     max_length: int
@@ -40,20 +43,17 @@ class Sequence:
         cls, request: Request, index: int, max_length: int, leader: "Sequence | None" = None
     ) -> "Sequence":
         """Completion k draws with seed + k; without a seed, with a random one."""
-        seed = request.sampling_params.seed
-        seed = secrets.randbits(64) if seed is None else seed + index
-        tokens = list(request.prompt_token_ids)
+        params, tokens = request.sampling_params, list(request.prompt_token_ids)
         return cls(
-            request=request, index=index, seed=seed, max_length=max_length, token_ids=tokens, leader=leader
+            request=request,
+            params=params,
+            prompt_length=len(tokens),
+            index=index,
+            seed=secrets.randbits(64) if params.seed is None else params.seed + index,
+            max_length=max_length,
+            token_ids=tokens,
+            leader=leader,
         )
-
-    @property
-    def params(self) -> SamplingParams:
-        return self.request.sampling_params
-
-    @property
-    def prompt_length(self) -> int:
-        return len(self.request.prompt_token_ids)
 
     @property
     def num_output(self) -> int:

@@ -36,6 +36,8 @@ class EngineSettings:
     """Tokens drafted ahead for each sequence and step."""
     adaptive_speculation: bool = True
     """Measure whether drafting pays, and leave it while it does not."""
+    keep_routing: bool = False
+    """Report which experts each token went to, if the model has experts."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Packed weights: int8 or 4-bit integers, groups of 32 with a float16 scale each; pack and unpack."""
+"""Packed weights: float32, or int8 or 4-bit in groups of 32 with a float16 scale each; pack and unpack."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,15 +18,15 @@ SCALE_BYTES = 2 * OUTPUTS
 STEPS = torch.arange(-9, 10) / 10
 """What the search for a 4-bit scale adds to 8, the divisor of the largest value."""
 
-Bits = Literal[4, 8]
+Bits = Literal[4, 8, 32]
 
 
 @dataclass(frozen=True)
 class Packed:
-    """One matrix (F, K), or a stack of them (B, F, K), as integers.
+    """One matrix (F, K), or a stack of them (B, F, K), as integers or, of 32 bits, only in another order.
 
-    `blocks` is uint8 (B, panels, K / 32, block bytes): 16 outputs x 32 depths, then their 16 float16 scales;
-    the order inside a block is written down in kernels/cpu/packed.h.
+    `blocks` is uint8 (B, panels, K / 32, block bytes): 16 outputs x 32 depths, then 16 float16 scales if they
+    are integers; the order inside a block is written down in kernels/cpu/packed.h.
     """
 
     bits: Bits
@@ -39,8 +39,8 @@ class Packed:
 
 
 def block_bytes(bits: Bits) -> int:
-    """Bytes of one block: 288 (4.5 bits a weight) or 544 (8.5)."""
-    return OUTPUTS * GROUP * bits // 8 + SCALE_BYTES
+    """Bytes of one block: 288 (4.5 bits a weight), 544 (8.5) or 2048."""
+    return OUTPUTS * GROUP * bits // 8 + (SCALE_BYTES if bits < 32 else 0)
 
 
 def packed_shape(shape: tuple[int, ...], bits: Bits) -> tuple[int, int, int, int]:
@@ -51,7 +51,7 @@ def packed_shape(shape: tuple[int, ...], bits: Bits) -> tuple[int, int, int, int
 
 
 def pack(weight_BFK: Tensor, bits: Bits) -> Packed:
-    """Quantise a weight (F, K) or (B, F, K), K a multiple of 32.
+    """Pack a weight (F, K) or (B, F, K), K a multiple of 32.
 
     Int8 scales map the largest of a group to 127; a 4-bit scale is the best of 19 by squared error. Raises
     CheckpointError for values that are not finite or beyond what a float16 scale can reach.
@@ -64,10 +64,15 @@ def pack(weight_BFK: Tensor, bits: Bits) -> Packed:
 
 
 def pack_into(weight_FK: Tensor, bits: Bits, blocks: Tensor) -> None:
-    """Quantise one matrix into its `blocks` (panels, K / 32, block bytes), on the CPU."""
+    """Pack one matrix into its `blocks` (panels, K / 32, block bytes), on the CPU."""
     weight = weight_FK.float().contiguous()
     if available():
         finite = bool(call("pack_weights", bits, *weight.shape, weight, blocks) & 1)
+    elif bits == 32:
+        finite = True
+        blocks.copy_(
+            _panels(weight.unflatten(-1, (-1, GROUP))).transpose(-2, -1).flatten(2).view(torch.uint8)
+        )
     else:
         finite = bool(weight.isfinite().all()) and float(weight.abs().max()) < 4e5
         if finite:
@@ -102,7 +107,10 @@ def quantised(weight_FK: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
 
 
 def unpack(packed: Packed) -> Tensor:
-    """The float32 weights (B, F, K) that the integers stand for."""
+    """The float32 weights (B, F, K) that were packed, or that the integers stand for."""
+    if packed.bits == 32:
+        w_BPGKO = packed.blocks.view(torch.float32).unflatten(-1, (GROUP, OUTPUTS))
+        return w_BPGKO.permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
     body, scales = packed.blocks.split([packed.blocks.shape[-1] - SCALE_BYTES, SCALE_BYTES], dim=-1)
     scales_BPGO = scales.contiguous().view(torch.float16).float()
     if packed.bits == 8:  # chunk, output, depth
@@ -116,10 +124,8 @@ def unpack(packed: Packed) -> Tensor:
 
 def _arranged(integers_FGK: Tensor, scales_FG: Tensor, bits: Bits) -> Tensor:
     """Blocks (panels, groups, bytes) of one matrix."""
-    missing = -len(integers_FGK) % OUTPUTS
-    q = torch.nn.functional.pad(integers_FGK, (0, 0, 0, 0, 0, missing)).to(torch.int8)
-    scales = torch.nn.functional.pad(scales_FG, (0, 0, 0, missing)).half()
-    q = q.unflatten(0, (-1, OUTPUTS)).transpose(1, 2)  # panel, group, output, depth
+    q = _panels(integers_FGK).to(torch.int8)
+    scales = torch.nn.functional.pad(scales_FG, (0, 0, 0, -len(scales_FG) % OUTPUTS)).half()
     if bits == 8:
         body = q.unflatten(-1, (16, 2)).transpose(-3, -2).flatten(2).contiguous().view(torch.uint8)
     else:  # half panel, chunk, output, low or high half byte, depth
@@ -127,3 +133,9 @@ def _arranged(integers_FGK: Tensor, scales_FG: Tensor, bits: Bits) -> Tensor:
         body = (chunks[..., 0, :] | chunks[..., 1, :] << 4).flatten(2)
     packed_scales = scales.unflatten(0, (-1, OUTPUTS)).transpose(1, 2).contiguous().view(torch.uint8)
     return torch.cat((body, packed_scales), dim=-1)
+
+
+def _panels(values_FGK: Tensor) -> Tensor:
+    """(panel, group, output, depth), the last panel filled up with zeros."""
+    padded = torch.nn.functional.pad(values_FGK, (0, 0, 0, 0, 0, -len(values_FGK) % OUTPUTS))
+    return padded.unflatten(0, (-1, OUTPUTS)).transpose(1, 2)

@@ -99,3 +99,8 @@ class ModelConfig:
         """Whether layer `index` routes to experts; MTP modules (index >= num_hidden_layers) always do."""
         moe = self.moe
         return moe is not None and index >= moe.first_k_dense_replace and index % moe.moe_layer_freq == 0
+
+    @property
+    def moe_layers(self) -> list[int]:
+        """The main layers that route to experts."""
+        return [index for index in range(self.num_hidden_layers) if self.is_moe_layer(index)]

@@ -135,13 +135,13 @@ def _matrix(linear: nn.Module) -> Matrix:
 def pack_structure(model: Transformer, bits: Bits) -> Transformer:
     """Replace, in a model on the meta device, every matrix that groups of 32 divide by a packed, empty one.
 
-    The embedding, the router's weights, norms and biases stay as they are. The head is int8 always: its
+    The embedding, the router's weights, norms and biases stay as they are. The head is int8 at least: its
     errors land on the logits themselves, and llama.cpp keeps it wide too. A tied head becomes a packed one
     of its own.
     """
     if model.config.hidden_size % GROUP == 0:
         head = (model.config.vocab_size, model.config.hidden_size)
-        model.add_module("lm_head", PackedLinear(head, HEAD_BITS, None))
+        model.add_module("lm_head", PackedLinear(head, max(bits, HEAD_BITS), None))
     for module in list(model.modules()):
         for name, child in module.named_children():
             packed = _packed_twin(child, bits)

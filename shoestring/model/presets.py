@@ -163,7 +163,7 @@ R1_MINI = replace(
     vocab_size=544,
     num_hidden_layers=3,
     attention=MLAConfig(
-        q_lora_rank=None, kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=32
+        q_lora_rank=None, kv_lora_rank=32, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32
     ),
     max_position_embeddings=512,
 )

@@ -14,7 +14,6 @@ import torch
 from shoestring import config as configs
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
-from shoestring.engine.engine import Engine
 from shoestring.engine.llm import LLM
 from shoestring.engine.prompts import ChatOptions, read_chat
 from shoestring.engine.request import SamplingParams
@@ -23,6 +22,7 @@ from shoestring.errors import ConfigError, NonFiniteError, Stopped
 from shoestring.model.folder import load_model, save_model
 from shoestring.model.weights import load_weights
 from shoestring.rl.collect import Problem
+from shoestring.rl.policy_engine import PolicyEngine
 from shoestring.rl.reverse_kl import Sample, UpdateSettings, update
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.train import checkpoint, state
@@ -143,7 +143,7 @@ class _Loop:
         self.optimizers = build_optimizers(self.student, config.optim)
         sequences = min(config.prompts * config.samples, 256)
         settings = EngineSettings(max_sequences=sequences, max_batch_tokens=max(512, sequences))
-        self.llm = LLM.of(Engine(self.student, self.tokenizer, settings), student)
+        self.llm = LLM.of(PolicyEngine(self.student, self.tokenizer, settings), student)
         self.step = 0
         self._epoch, self._order = -1, list[int]()
 

@@ -66,8 +66,8 @@ class GRPOConfig:
     """Further rounds of questions to fill a step whose groups agree (dynamic sampling, DAPO section 3.2)."""
     updates: int = 1
     """Optimiser steps on what one round sampled (R1-Zero: 16); over 1 the later ones are off-policy."""
-    keep_routing: bool = False
-    """Replay each token's experts as they were when it was sampled (DeepSeek-V3.2, section 3.1)."""
+    keep_routing: bool = True
+    """Train each token with the experts that the engine sent it to (DeepSeek-V3.2, section 3.1)."""
     advantage: AdvantageKind = "dr_grpo"
     refresh_reference: int = 400
     """Steps after which the policy becomes the reference of the KL (R1-Zero: 400)."""

@@ -3,7 +3,9 @@
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
 
 from shoestring.engine.engine import Engine
 from shoestring.engine.questions import QuestionPrompt, prompt_ids
@@ -39,6 +41,8 @@ class Answer:
     is_truncated: bool
     parts: Mapping[str, float]
     """The reward by component; empty without a verdict."""
+    experts: Tensor | None = field(default=None, compare=False)
+    """Where the engine sent all its tokens but the last, prompt included: (T - 1, MoE layers, K)."""
 
     @property
     def reward(self) -> float | None:
@@ -135,13 +139,12 @@ def _request(number: int, question: Question, config: GRPOConfig, number_in_run:
 
 
 def _read(question: Question, completion: CompletionOutput) -> Answer:
-    ids = tuple(completion.token_ids)
-    logprobs = completion.logprobs or ()
     return Answer(
         prompt_ids=question.prompt.ids,
-        token_ids=ids,
-        logprobs=tuple(entry[i].logprob for i, entry in zip(ids, logprobs, strict=True)),
+        token_ids=completion.token_ids,
+        logprobs=completion.token_logprobs or (),
         text=question.prompt.opening + completion.text,
         is_truncated=completion.finish_reason == "length",
         parts={},
+        experts=completion.experts,
     )

@@ -16,6 +16,7 @@ from shoestring.model.folder import copy_tokenizer, load_model, save_model
 from shoestring.model.hub import resolve
 from shoestring.model.quantise import stored_quantisation
 from shoestring.model.transformer import Transformer
+from shoestring.rl.policy_engine import PolicyEngine
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Questions
 from shoestring.tokenizer.bpe import Tokenizer
@@ -96,7 +97,7 @@ def build(
         tokenizer=tokenizer,
         model=model,
         reference=_reference(model, config),
-        engine=Engine(model, tokenizer, _engine_settings(config, model)),
+        engine=PolicyEngine(model, tokenizer, _engine_settings(config, model)),
         optimizers=build_optimizers(model, config.optim),
         questions=Questions(config, tokenizer, template),
         ranks=ranks,
@@ -180,4 +181,5 @@ def _engine_settings(config: GRPOConfig, model: Transformer) -> EngineSettings:
         max_sequences=sequences,
         max_batch_tokens=sequences + 128,
         speculation="off",  # with so many sequences a draft costs more than it saves
+        keep_routing=config.keep_routing,
     )

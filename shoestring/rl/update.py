@@ -85,7 +85,7 @@ def update(
     """
     stats = UpdateStats()
     parts = _parts(judged, min(config.updates, max(int(ranks.sum([len(judged)])[0]), 1)))
-    rounds = [list(_micro_batches(part, config, model.device)) for part in parts]
+    rounds = [list(_micro_batches(part, config, model)) for part in parts]
     if config.updates > 1 or reference is not None:
         for micro in (micro for micros in rounds for micro in micros):
             _look_back(model, reference, micro, config)
@@ -121,7 +121,7 @@ def _parts(judged: Sequence[Judged], count: int) -> list[Sequence[Judged]]:
     return [[item for item in judged if item.number % count == start] for start in range(count)]
 
 
-def _micro_batches(judged: Sequence[Judged], config: GRPOConfig, device: torch.device) -> Iterator[Micro]:
+def _micro_batches(judged: Sequence[Judged], config: GRPOConfig, model: Transformer) -> Iterator[Micro]:
     """Answers of similar length together; those without any gradient left out."""
     loss = config.loss
     kept = [
@@ -133,18 +133,19 @@ def _micro_batches(judged: Sequence[Judged], config: GRPOConfig, device: torch.d
     rows: list[Judged] = []
     for item in kept:
         if rows and (len(rows) + 1) * _length(item.answer) > config.micro_tokens:
-            yield _pad(rows, loss, device)
+            yield _pad(rows, loss, model)
             rows = []
         rows.append(item)
     if rows:
-        yield _pad(rows, loss, device)
+        yield _pad(rows, loss, model)
 
 
 def _length(answer: Answer) -> int:
     return len(answer.prompt_ids) + len(answer.token_ids) - 1
 
 
-def _pad(rows: Sequence[Judged], loss: PolicyLossConfig, device: torch.device) -> Micro:
+def _pad(rows: Sequence[Judged], loss: PolicyLossConfig, model: Transformer) -> Micro:
+    device = model.device
     width = max(_length(item.answer) for item in rows)
     inputs, targets = torch.zeros(len(rows), width, dtype=torch.int64), torch.full((len(rows), width), -1)
     engine_logp = torch.zeros(len(rows), width)
@@ -164,30 +165,43 @@ def _pad(rows: Sequence[Judged], loss: PolicyLossConfig, device: torch.device) -
         advantages_N=advantages_N.to(device),
         engine_logp_NT=engine_logp.to(device),
         tokens=sum(_length(item.answer) for item in rows),
+        experts=_experts([item.answer for item in rows], width, model),
     )
 
 
-def answer_logprobs(model: Transformer, micro: Micro, temperature: float) -> tuple[Tensor, dict[int, Tensor]]:
-    """Log-probabilities (N, T) of the answers' tokens at this temperature, 0 elsewhere; and the experts."""
-    features = model.features(micro.inputs_NT, experts=micro.experts)
-    hidden_MD = features.hidden_BTD.flatten(0, 1)
+def _experts(answers: Sequence[Answer], width: int, model: Transformer) -> dict[int, Tensor] | None:
+    """By MoE layer the experts (N * T, K) that the engine chose; None if it did not keep them."""
+    kept = [answer.experts for answer in answers if answer.experts is not None]
+    if len(kept) < len(answers):
+        return None
+    layers, per_token = model.config.moe_layers, kept[0].shape[-1]
+    experts_NTLK = torch.arange(per_token).repeat(
+        len(answers), width, len(layers), 1
+    )  # padding goes anywhere
+    for n, experts in enumerate(kept):
+        experts_NTLK[n, : len(experts)] = experts
+    flat = experts_NTLK.flatten(0, 1).to(model.device)
+    return {layer: flat[:, place].contiguous() for place, layer in enumerate(layers)}
+
+
+def answer_logprobs(model: Transformer, micro: Micro, temperature: float) -> Tensor:
+    """Log-probabilities (N, T) of the answers' tokens at this temperature, 0 elsewhere."""
+    hidden_MD = model.features(micro.inputs_NT, experts=micro.experts).hidden_BTD.flatten(0, 1)
     at_M = (micro.targets_NT >= 0).flatten().nonzero()[:, 0]
     hidden_MD = hidden_MD[at_M] if temperature == 1.0 else hidden_MD[at_M] / temperature
     logp_M = kernels.token_logprobs(hidden_MD, model.head_weight_WD, micro.targets_NT.flatten()[at_M])
     logp = torch.zeros(micro.targets_NT.numel(), device=logp_M.device).index_copy(0, at_M, logp_M)
-    experts = {layer: routing.experts_NK for layer, routing in features.routings.items()}
-    return logp.view_as(micro.targets_NT), experts
+    return logp.view_as(micro.targets_NT)
 
 
 @torch.no_grad()
 def _look_back(model: Transformer, reference: Transformer | None, micro: Micro, config: GRPOConfig) -> None:
     """Note what the policy that sampled, and the reference, say of the answers before anything is learned."""
     if config.updates > 1:
-        micro.old_logp_NT, experts = answer_logprobs(model, micro, config.temperature)
-        micro.experts = experts if config.keep_routing else None
+        micro.old_logp_NT = answer_logprobs(model, micro, config.temperature)
     if reference is not None:
         own, micro.experts = micro.experts, None  # the reference's experts are its own
-        micro.ref_logp_NT, _ = answer_logprobs(reference, micro, config.temperature)
+        micro.ref_logp_NT = answer_logprobs(reference, micro, config.temperature)
         micro.experts = own
 
 
@@ -229,7 +243,7 @@ def _backward(
     model: Transformer, micro: Micro, whole: Denominators, config: GRPOConfig, stats: UpdateStats
 ) -> float:
     """Add this part's gradient and figures; its share of the step's loss."""
-    logp_NT, _ = answer_logprobs(model, micro, config.temperature)
+    logp_NT = answer_logprobs(model, micro, config.temperature)
     old_NT = logp_NT.detach() if micro.old_logp_NT is None else micro.old_logp_NT
     arguments = (logp_NT, old_NT, micro.ref_logp_NT, micro.advantages_N, micro.mask_NT, config.loss)
     result = policy_loss(*arguments, denominators=whole)

@@ -1,6 +1,7 @@
 """Text: equal to decode, never half a character, never a part of a stop string; and why completions end."""
 
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from shoestring.engine.output import Completion, RequestState, StopString, TextOutput
 from shoestring.engine.request import Logprob, Request, SamplingParams
+from shoestring.engine.sampler import Sampled
 from shoestring.engine.sequence import Sequence
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.special import EOS, THINK, THINK_END, THINK_TAGS
@@ -74,7 +76,7 @@ def test_stop_strings_never_show(tokenizer, text, stops):
 def test_the_thinking_tags_stay_in_the_text(tokenizer):
     one = completion(tokenizer)
     think, end = tokenizer.special_id(THINK), tokenizer.special_id(THINK_END)
-    one.accept([think, *tokenizer.encode("ab"), end, tokenizer.bos_id, *tokenizer.encode("c")], [])
+    one.accept(Sampled([think, *tokenizer.encode("ab"), end, tokenizer.bos_id, *tokenizer.encode("c")]))
     assert one.output().text == "<think>ab</think>c"
 
 
@@ -82,7 +84,7 @@ def test_the_end_token_ends_and_is_kept_among_the_ids(tokenizer):
     eos = tokenizer.eos_id
     one = completion(tokenizer, eos=frozenset([eos]))
     ids = tokenizer.encode("ab")
-    assert one.accept([*ids, eos, 5, 6], []) == [*ids, eos]
+    assert one.accept(Sampled([*ids, eos, 5, 6])) == [*ids, eos]
     output = one.output()
     assert (output.finish_reason, output.stop_reason, output.text) == ("stop", None, "ab")
     assert output.finished
@@ -90,7 +92,7 @@ def test_the_end_token_ends_and_is_kept_among_the_ids(tokenizer):
 
 def test_ignore_eos(tokenizer):
     one = completion(tokenizer, eos=frozenset([tokenizer.eos_id]), ignore_eos=True)
-    assert one.accept([tokenizer.eos_id, 50], []) == [tokenizer.eos_id, 50]
+    assert one.accept(Sampled([tokenizer.eos_id, 50])) == [tokenizer.eos_id, 50]
     assert one.finish_reason is None
 
 
@@ -98,7 +100,7 @@ def test_ignore_eos(tokenizer):
 def test_a_stop_token(tokenizer, include, text):
     (a,), (b,) = tokenizer.encode("a"), tokenizer.encode("b")
     one = completion(tokenizer, stop_token_ids=[b], include_stop_str_in_output=include)
-    assert one.accept([a, b, a], []) == [a, b]
+    assert one.accept(Sampled([a, b, a])) == [a, b]
     assert (one.output().text, one.stop_reason, one.finish_reason) == (text, b, "stop")
 
 
@@ -106,7 +108,7 @@ def test_a_stop_token(tokenizer, include, text):
 def test_a_stop_string(tokenizer, include, text):
     one = completion(tokenizer, stop=["END"], include_stop_str_in_output=include)
     ids = tokenizer.encode("xENDy")
-    taken = one.accept(ids, [])
+    taken = one.accept(Sampled(ids))
     assert taken == ids[: len(taken)]
     assert len(taken) < len(ids)
     assert (one.output().text, one.stop_reason) == (text, "END")
@@ -114,42 +116,44 @@ def test_a_stop_string(tokenizer, include, text):
 
 def test_a_stop_string_before_min_tokens_is_text(tokenizer):
     one = completion(tokenizer, stop=["a"], min_tokens=3)
-    one.accept(tokenizer.encode("a!!a!"), [])
+    one.accept(Sampled(tokenizer.encode("a!!a!")))
     assert one.output().text == "a!!"
 
 
 def test_length(tokenizer):
     one = completion(tokenizer, max_tokens=2)
-    assert one.accept([50, 51, 52], []) == [50, 51]
+    assert one.accept(Sampled([50, 51, 52])) == [50, 51]
     assert one.output().finish_reason == "length"
 
 
 def test_what_was_held_back_is_released_at_the_end(tokenizer):
     one = completion(tokenizer, stop=["END"], max_tokens=3)
-    one.accept(tokenizer.encode("xE"), [])
+    one.accept(Sampled(tokenizer.encode("xE")))
     assert one.output().text == "x"
-    one.accept(tokenizer.encode("N"), [])
+    one.accept(Sampled(tokenizer.encode("N")))
     assert one.output().text == "xEN"
 
 
 def test_deltas_put_together_are_the_whole(tokenizer):
     ids = [*tokenizer.encode("stop the é end"), 7]
-    whole, parts = completion(tokenizer, logprobs=0), completion(tokenizer, logprobs=0, output_kind="delta")
-    text, tokens, logprobs = "", (), ()
+    whole, parts = completion(tokenizer, logprobs=1), completion(tokenizer, logprobs=1, output_kind="delta")
+    text, tokens, logprobs, values = "", (), (), ()
     for token_id in ids:
-        entry = [{token_id: Logprob(logprob=-0.5, rank=1)}]
-        whole.accept([token_id], entry)
-        parts.accept([token_id], entry)
+        got = Sampled([token_id], [-0.5], [{token_id: Logprob(logprob=-0.5, rank=1)}])
+        whole.accept(got)
+        parts.accept(got)
         delta = parts.output()
         text, tokens, logprobs = text + delta.text, tokens + delta.token_ids, logprobs + delta.logprobs
+        values += delta.token_logprobs
     output = whole.output()
     assert (text, tokens, logprobs) == (output.text, output.token_ids, output.logprobs)
+    assert values == output.token_logprobs == (-0.5,) * len(ids)
     assert output.cumulative_logprob == parts.output().cumulative_logprob == -0.5 * len(ids)
 
 
 def test_without_a_tokenizer_there_are_only_ids():
     one = completion(None)
-    one.accept([1, 2], [])
+    one.accept(Sampled([1, 2]))
     assert (one.output().text, one.output().token_ids) == ("", (1, 2))
 
 
@@ -157,11 +161,18 @@ def test_a_request_is_finished_when_all_its_completions_are(tokenizer):
     one, two = completion(tokenizer, max_tokens=1), completion(tokenizer, max_tokens=2)
     state = RequestState(one.sequence.request, [one, two])
     for each in (one, two):
-        each.accept([50], [])
-    state.saw_tokens()
+        each.accept(Sampled([50]))
+    state.saw_tokens(time.monotonic())
     assert not state.output().finished
-    two.accept([51], [])
+    two.accept(Sampled([51]))
     output = state.output()
     assert output.finished
     assert output.metrics.first_token_s >= output.metrics.arrival_s
     assert EOS not in output.outputs[0].text
+
+
+def test_what_lies_behind_the_end_is_not_counted(tokenizer):
+    one = completion(tokenizer, max_tokens=2, logprobs=0)
+    assert one.accept(Sampled([50, 51, 52], [-1.0, -2.0, -4.0])) == [50, 51]
+    output = one.output()
+    assert (output.token_logprobs, output.cumulative_logprob, output.logprobs) == ((-1.0, -2.0), -3.0, None)

@@ -47,6 +47,20 @@ def test_pytorch_alone_packs_to_the_same_bytes(bits: packed.Bits, plain: None) -
     assert (slow != fast).float().mean() < 0.001  # where sums of squares differ in their last bit
 
 
+@pytest.mark.parametrize("shape", [(16, 32), (40, 96), (3, 5, 64)])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_float32_is_only_put_in_another_order(
+    shape: tuple[int, ...], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "available", lambda: compiled)
+    w = weight(*shape)
+    w.view(-1)[7] = float("inf")  # training may bring it about, and sampling must show it
+    got = pack(w, 32)
+    assert torch.equal(unpack(got), w if w.dim() == 3 else w[None])
+    monkeypatch.setattr(packed, "available", lambda: not compiled)
+    assert torch.equal(pack(w, 32).blocks, got.blocks)
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_zero_rows_and_zero_groups_stay_zero(bits: packed.Bits) -> None:
     w = weight(17, 64)

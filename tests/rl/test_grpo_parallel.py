@@ -71,8 +71,7 @@ def nan_once():
     honest = updates.answer_logprobs
     def broken(*args):
         updates.answer_logprobs = honest
-        logp, experts = honest(*args)
-        return logp * torch.nan, experts
+        return honest(*args) * torch.nan
     updates.answer_logprobs = broken
 
 def stop_now():

@@ -201,10 +201,18 @@ bool pack(int64_t F, int64_t K, const float* w, uint8_t* packed) {
   return finite;
 }
 
+void pack_floats(int64_t F, int64_t K, const float* w, uint8_t* packed) {
+  float* to = reinterpret_cast<float*>(packed);
+  for (int64_t first = 0; first < F; first += OUTS)
+    for (int64_t k = 0; k < K; k++)
+      for (int64_t o = 0; o < OUTS; o++) *to++ = first + o < F ? w[(first + o) * K + k] : 0;
+}
+
 }  // namespace
 
-// Returns 1, or 0 if a value is infinite, NaN or too large for a half-precision scale.
+// Returns 1, or 0 if a value is infinite, NaN or too large for a half-precision scale; float32 has none and takes any.
 extern "C" int64_t pack_weights(int64_t bits, int64_t F, int64_t K, const float* w, uint8_t* packed) {
+  if (bits == 32) return pack_floats(F, K, w, packed), 1;
   return bits == 4 ? pack<Packed4>(F, K, w, packed) : pack<Packed8>(F, K, w, packed);
 }
 
@@ -214,6 +222,7 @@ extern "C" void packed_linear(int64_t bits, int64_t B, int64_t N, int64_t K, int
   const Layout at{x, y, x_batch, x_row, y_batch, y_row};
   if (bits == 4) linear<Packed4>(B, N, K, F, at, weights, bias);
   if (bits == 8) linear<Packed8>(B, N, K, F, at, weights, bias);
+  if (bits == 32) linear<Packed32>(B, N, K, F, at, weights, bias);
 }
 
 extern "C" void packed_experts(int64_t bits, int64_t N, int64_t K, int64_t D, int64_t F, int64_t E, const float* x,
@@ -222,5 +231,6 @@ extern "C" void packed_experts(int64_t bits, int64_t N, int64_t K, int64_t D, in
   const Pairs pairs(N, K, E, experts, weights);
   if (bits == 4) experts_of<Packed4>(N, D, F, E, pairs, x, gate_up, down, y);
   if (bits == 8) experts_of<Packed8>(N, D, F, E, pairs, x, gate_up, down, y);
+  if (bits == 32) experts_of<Packed32>(N, D, F, E, pairs, x, gate_up, down, y);
 }
 #endif

@@ -1,4 +1,4 @@
-// Products with packed weights: int8 or 4-bit, groups of 32 along the depth, panels of 16 outputs.
+// Products with packed weights: float32, int8 or 4-bit, groups of 32 along the depth, panels of 16 outputs.
 //
 // A panel holds 16 outputs for all groups, one block after the other: the integers of 16 outputs x 32 depths, then 16
 // half-precision scales. 4-bit: for each half panel of 8 outputs, 4 chunks of 32 bytes; chunk c holds depths 8c to 8c+7, byte
@@ -25,8 +25,13 @@ struct Packed8 {
   static constexpr float LIMIT = 32767;
   static constexpr int BLOCK = OUTS * GROUP + OUTS * 2;
 };
+struct Packed32 {
+  typedef float Act;
+  static constexpr int BLOCK = OUTS * GROUP * 4;
+};
 
-// Rows of activations as integers: values (N, K), a scale per group (N, K / 32), and -8 times the sum of each group.
+// Rows of activations as integers: values (N, K), a scale per group (N, K / 32), and -8 times the sum of each group. For float32
+// weights the values are what they were.
 template <class Format>
 struct Acts {
   typename Format::Act* values;
@@ -60,6 +65,10 @@ inline void quantise_group(const float* x, const Acts<Format>& to, int64_t row, 
   }
   to.scales[row * to.groups() + group] = most / Format::LIMIT;
   to.offsets[row * to.groups() + group] = -8 * sum;
+}
+
+inline void quantise_group(const float* x, const Acts<Packed32>& to, int64_t row, int64_t group) {
+  std::memcpy(to.values + row * to.depth + group * GROUP, x, GROUP * sizeof(float));
 }
 
 template <class Format>
@@ -189,6 +198,30 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed8>& acts, const
   }
   for (int r = 0; r < R; r++)
     for (int h = 0; h < 2; h++) _mm256_storeu_ps(out + r * OUTS + 8 * h, total[r][h]);
+}
+
+template <int R>
+inline void panel_product(const uint8_t* panel, const Acts<Packed32>& acts, const int32_t* rows, bool first, float* out) {
+  const int64_t depth = acts.depth;
+  const float* a[R];
+  __m256 total[R][2];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * depth, total[r][0] = total[r][1] = _mm256_setzero_ps();
+  for (int64_t k = 0; k < depth; k++, panel += OUTS * 4) {
+    if (first) fetch_ahead(panel, OUTS * 4);
+    const __m256 w0 = _mm256_loadu_ps((const float*)panel), w1 = _mm256_loadu_ps((const float*)panel + 8);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const __m256 x = _mm256_broadcast_ss(a[r] + k);
+      total[r][0] = _mm256_fmadd_ps(x, w0, total[r][0]);
+      total[r][1] = _mm256_fmadd_ps(x, w1, total[r][1]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+    _mm256_storeu_ps(out + r * OUTS, total[r][0]);
+    _mm256_storeu_ps(out + r * OUTS + 8, total[r][1]);
+  }
 }
 
 // out (count, 16) for any number of rows: whole tiles, then what is left in one smaller tile.
