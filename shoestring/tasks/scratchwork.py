@@ -33,9 +33,9 @@ class Scratchwork:
     arithmetic: float = 0.05
     """The rest is small talk."""
     methodical: float = 0.5
-    long: float = 0.12
+    long: float = 0.2
     """Share of methodical workings that have 3 to 9 lines; all others have 0 to 2."""
-    lines: tuple[float, ...] = (0.15, 0.7, 0.15)
+    lines: tuple[float, ...] = (0.3, 0.6, 0.1)
     """How often 0, 1, 2... lines, relative to each other."""
     slip: float = 0.001
     """Share of results with a wrong digit in methodical work."""

@@ -21,6 +21,9 @@ class OptimConfig:
     """Peak learning rate of everything AdamW trains."""
     muon_lr: float = 1e-2
     """Peak learning rate of Muon's matrices, for updates of root mean square 0.2 (arXiv 2502.16982)."""
+    final_norm_lr: float = 0.0
+    """Peak learning rate of the last norm's weight, 0 for `lr`: its size is one over the temperature at which
+    the model speaks, and reinforcement of a tiny model has little time to find that."""
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -40,8 +43,9 @@ class OptimConfig:
         for name in ("beta1", "beta2", "momentum"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"optim.{name} = {getattr(self, name)} is not at least 0 and under 1")
-        if not 0.0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"optim.weight_decay = {self.weight_decay} is not a number of at least 0")
+        for name in ("weight_decay", "final_norm_lr"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"optim.{name} = {getattr(self, name)} is not a number of at least 0")
 
 
 class Optimizers:
@@ -92,10 +96,14 @@ def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
         else:
             (pairs if name.endswith("experts.gate_up_proj") else matrices).append(parameter)
     decayed = [p for p in other if p.dim() > 1]
-    groups = [
+    last = [model.model.norm.weight] if config.final_norm_lr else []
+    rest = [p for p in other if p.dim() <= 1 and not any(p is q for q in last)]
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": [p for p in other if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": rest, "weight_decay": 0.0},
     ]
+    if last:
+        groups.append({"params": last, "weight_decay": 0.0, "lr": config.final_norm_lr})
     betas = (config.beta1, config.beta2)
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)

@@ -127,6 +127,21 @@ def test_every_parameter_is_trained_once_and_by_the_right_optimiser(tiny_model):
     assert not [n for n in single if "gate." in n or "embed" in n or "head.weight" in n]
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_last_norm_may_learn_at_its_own_rate(tiny_model, name):
+    model = tiny_model()
+    optimizers = build_optimizers(model, OptimConfig(name=name, final_norm_lr=0.5, lr=0.1, beta1=0.0))
+    groups = optimizers.parts[0].param_groups
+    assert [group["lr"] for group in groups] == [0.1, 0.1, 0.5]
+    assert [p is model.model.norm.weight for p in groups[2]["params"]] == [True]
+    held = [id(p) for part in optimizers.parts for group in part.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    give_gradients(model.parameters(), seed=0)
+    optimizers.step(0.5)
+    moved = (model.model.norm.weight - 1).abs()
+    assert torch.allclose(moved, torch.full_like(moved, 0.25), atol=1e-4)  # Adam's first step is its rate
+
+
 def test_adamw_alone_holds_every_parameter_once(tiny_model):
     model = tiny_model()
     (adamw,) = build_optimizers(model, OptimConfig()).parts
