@@ -1,8 +1,9 @@
 """Kill a training run with SIGKILL at random moments, resume it each time, compare it with an unbroken one.
 
-    python bench/kills.py [--kills 20] [--seed 0] [--json FILE]
+    python bench/kills.py [--verb pretrain|rl] [--kills 20] [--seed 0] [--json FILE]
 
-The runs are `shoestring pretrain` itself, in processes of their own. Some kills fall while it starts, some at
+The runs are `shoestring pretrain` or `rl` itself, in processes of their own; `rl` goes on from the model that
+comes with the package. Some kills fall while it starts, some at
 any moment while it trains, some while it writes a checkpoint. The final weights, the optimiser's moments and
 the log must be equal bit for bit; exit code 3 says that they are not.
 """
@@ -24,27 +25,33 @@ from shoestring.data.corpus import DataConfig
 from shoestring.kernels.cpu_build import library
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.hf_config import save_config
+from shoestring.rl.losses import PolicyLossConfig
+from shoestring.rl.recipe import GRPOConfig, PolicyOptim, TaskShare
 from shoestring.train.optim import OptimConfig
 from shoestring.train.recipe import PretrainConfig
 from shoestring.train.schedule import ScheduleConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+EMBEDDED = ROOT / "shoestring" / "embedded" / "mini"
 RUN = "import sys; from shoestring.cli.main import main; sys.exit(main())"
 MOMENTS = ("saving", "training", "training", "starting")
 SAVE_EVERY = 3
 TIMEOUT_S = 120.0
-TIMINGS = ("tokens_per_s", "peak_share")
+TIMINGS = {"tokens_per_s", "peak_share", "samples_per_s", "sample_s", "update_s"}
+STEPS = {"pretrain": 360, "rl": 120}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--verb", choices=STEPS, default="pretrain")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=360)
+    parser.add_argument("--steps", type=int, help=f"without: {STEPS}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = compare(Path(folder), arguments.kills, arguments.steps, arguments.seed)
+        steps = arguments.steps or STEPS[arguments.verb]
+        result = compare(arguments.verb, Path(folder), arguments.kills, steps, arguments.seed)
     for name, value in result.items():
         print(f"{name:<24} {value}")
     if arguments.json:
@@ -52,13 +59,13 @@ def main() -> int:
     return 0 if result["verdict"] == "PASS" else 3
 
 
-def compare(folder: Path, kills: int, steps: int, seed: int) -> dict:
+def compare(verb: str, folder: Path, kills: int, steps: int, seed: int) -> dict:
     """Run once unbroken and once with kills; what both ended with."""
-    recipe = write_recipe(folder, steps, seed)
+    recipe = {"pretrain": pretrain_recipe, "rl": rl_recipe}[verb](folder, steps, seed)
     share_kernels(folder / "cache")
     alone, broken = folder / "alone", folder / "broken"
     start = time.monotonic()
-    finish(start_run(recipe, alone, resume=False))
+    finish(start_run(verb, recipe, alone, resume=False))
     whole_s = time.monotonic() - start
     chance = random.Random(seed)
     moments = [MOMENTS[number % len(MOMENTS)] for number in range(kills)]
@@ -66,7 +73,7 @@ def compare(folder: Path, kills: int, steps: int, seed: int) -> dict:
     # Each life may take its share of the steps, less those until the next checkpoint and some more.
     most_steps = max(steps // kills - SAVE_EVERY - 3, 1)
     done: list[str] = []
-    process = start_run(recipe, broken, resume=False)
+    process = start_run(verb, recipe, broken, resume=False)
     for moment in moments:
         if moment == "starting":
             sleep(process, chance.uniform(0.0, whole_s / 4))
@@ -79,10 +86,11 @@ def compare(folder: Path, kills: int, steps: int, seed: int) -> dict:
             process.kill()
             process.wait()
             done.append("saving" if is_saving(process, broken) else "")
-            process = start_run(recipe, broken, resume=(broken / "config.toml").is_file())
+            process = start_run(verb, recipe, broken, resume=(broken / "config.toml").is_file())
     finish(process)
     one, other = fingerprint(alone), fingerprint(broken)
     return {
+        "verb": verb,
         "kills": len(done),
         "of_these_while_saving": done.count("saving"),
         "lives_with_a_checkpoint": lives(broken),
@@ -97,7 +105,7 @@ def compare(folder: Path, kills: int, steps: int, seed: int) -> dict:
     }
 
 
-def write_recipe(folder: Path, steps: int, seed: int) -> Path:
+def pretrain_recipe(folder: Path, steps: int, seed: int) -> Path:
     """A small model with all of DeepSeek-V3's parts, trained by Muon on random words."""
     chance = random.Random(seed)
     words = ["def", "return", "class", "yield", "(x):", "[y]", "= 1", "'text'", "while", "# note", "\n"]
@@ -144,6 +152,27 @@ def write_recipe(folder: Path, steps: int, seed: int) -> Path:
     return folder / "recipe.toml"
 
 
+def rl_recipe(folder: Path, steps: int, seed: int) -> Path:
+    """Small rounds of a model that thinks, in two optimiser steps each, held to a reference."""
+    recipe = GRPOConfig(
+        start=str(EMBEDDED),
+        tasks=(TaskShare(name="countdown"),),
+        steps=steps,
+        prompts=2,
+        group=6,
+        max_tokens=60,
+        updates=2,
+        refresh_reference=7,
+        save_every=SAVE_EVERY,
+        eval_every=50,
+        seed=seed,
+        loss=PolicyLossConfig(kl_weight=0.01),
+        optim=PolicyOptim(name="muon", lr=3e-4, muon_lr=3e-4),
+    )
+    configs.save(recipe, folder / "recipe.toml")
+    return folder / "recipe.toml"
+
+
 def share_kernels(cache: Path) -> None:
     """Give the runs a cache of their own, but for the compiled kernels: compiling is not what is killed."""
     library()
@@ -153,7 +182,7 @@ def share_kernels(cache: Path) -> None:
     (cache / "shoestring" / "kernels").symlink_to(kernels)
 
 
-def start_run(recipe: Path, out: Path, *, resume: bool) -> subprocess.Popen:
+def start_run(verb: str, recipe: Path, out: Path, *, resume: bool) -> subprocess.Popen:
     what = ["--resume"] if resume else [str(recipe)]
     environment = {
         **os.environ,
@@ -161,7 +190,7 @@ def start_run(recipe: Path, out: Path, *, resume: bool) -> subprocess.Popen:
         "XDG_CACHE_HOME": str(recipe.parent / "cache"),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
-    command = [sys.executable, "-c", RUN, "pretrain", *what, "--out", str(out), "--device", "cpu", "--quiet"]
+    command = [sys.executable, "-c", RUN, verb, *what, "--out", str(out), "--device", "cpu", "--quiet"]
     log = open(out.with_suffix(".log"), "a")  # noqa: SIM115 (the process keeps it)
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 
 from shoestring.errors import DataError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import Piece, Template, encode_pieces
+from shoestring.tokenizer.chat import ChatIds, Piece, Template, encode_many
+from shoestring.tokenizer.definition import check_text
 
 LINE_BYTES = 16 << 20
+AT_ONCE = 256
+"""Lines that are encoded together."""
 MAX_PADDING = 0.1
 """Largest share of a block that is padding."""
 SPARE_TOKENS = 256
@@ -227,29 +231,48 @@ def _read_file(
     """Add a file's conversations to `store`; its line in the manifest."""
     entry = dict.fromkeys(("conversations", "too_long", "tokens", "learned_tokens"), 0)
     digest, size = hashlib.sha256(), 0
-    for number, line in enumerate(_lines(path), start=1):
-        digest.update(line)
-        size += len(line)
-        if not line.strip():
-            continue
-        try:
-            messages, tools = _conversation(line)
-            pieces = template.render(messages, tools=tools)
-            coded = encode_pieces(pieces, tokenizer)
+    specials = frozenset(tokenizer.specials.values())
+    lines = enumerate(_lines(path), start=1)
+    while part := list(islice(lines, AT_ONCE)):
+        for _, line in part:
+            digest.update(line)
+            size += len(line)
+        for pieces, coded, mask in _encoded(path, part, tokenizer, template, learn):
+            if len(coded.ids) > seq_len:
+                entry["too_long"] += 1
+                continue
+            store.turn_ends |= _turn_ends(coded.ids, coded.loss_mask, specials)
+            store.add(coded.ids, mask, _text_bytes(pieces, learn))
+            entry["conversations"] += 1
+            entry["tokens"] += len(coded.ids) - 1
+            entry["learned_tokens"] += sum(mask[1:])
+    return {"path": path.name, "bytes": size, "sha256": digest.hexdigest(), **entry}
+
+
+def _encoded(
+    path: Path,
+    lines: Sequence[tuple[int, bytes]],
+    tokenizer: Tokenizer,
+    template: Template,
+    learn: Learn,
+) -> Iterator[tuple[list[Piece], ChatIds, list[bool]]]:
+    """The conversation in each numbered line that is not empty, as pieces, as ids, and what is learned."""
+    number = 0
+    rendered: list[tuple[int, list[Piece]]] = []
+    try:
+        for number, line in lines:
+            if line.strip():
+                messages, tools = _conversation(line)
+                rendered.append((number, template.render(messages, tools=tools)))
+                check_text("".join(piece.text for piece in rendered[-1][1]))
+        encoded = encode_many([pieces for _, pieces in rendered], tokenizer)
+        for (number, pieces), coded in zip(rendered, encoded, strict=True):  # noqa: B007 (named in errors)
             mask = [learn == "all" or is_learned for is_learned in coded.loss_mask]
             if not any(mask[1:]):
                 raise ValueError("it has no turn of the assistant to learn from")
-        except (TokenizerError, ValueError) as error:
-            raise DataError(f"{path} line {number}: {error}") from None
-        if len(coded.ids) > seq_len:
-            entry["too_long"] += 1
-            continue
-        store.turn_ends |= _turn_ends(coded.ids, coded.loss_mask, frozenset(tokenizer.specials.values()))
-        store.add(coded.ids, mask, _text_bytes(pieces, learn))
-        entry["conversations"] += 1
-        entry["tokens"] += len(coded.ids) - 1
-        entry["learned_tokens"] += sum(mask[1:])
-    return {"path": path.name, "bytes": size, "sha256": digest.hexdigest(), **entry}
+            yield pieces, coded, mask
+    except (TokenizerError, ValueError) as error:
+        raise DataError(f"{path} line {number}: {error}") from None
 
 
 def _lines(path: Path) -> Iterator[bytes]:
