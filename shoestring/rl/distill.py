@@ -21,7 +21,7 @@ from shoestring.model.presets import PRESETS
 from shoestring.rl.collect import CONVERSATIONS, CollectConfig, Collected, Problem, collect, problems_of
 from shoestring.rl.mix import mix
 from shoestring.rl.on_policy import OnPolicyConfig, on_policy
-from shoestring.rl.teachers import LocalTeacher, Teacher
+from shoestring.rl.teachers import SETTINGS, LocalTeacher, Teacher
 from shoestring.tasks.load import load_task
 from shoestring.tasks.verify import TaskSpec, Verifier
 from shoestring.train.sft import sft
@@ -214,7 +214,7 @@ def _teacher(config: DistillConfig, runtime: Runtime, folder: Path | None, name:
             temperature=asked.temperature,
             top_p=asked.top_p,
         )
-    llm = LLM.of(load_engine(folder, runtime), folder)
+    llm = LLM.of(load_engine(folder, runtime, settings=SETTINGS), folder)
     return LocalTeacher(llm, name, params=asked.params(), thinking=config.thinking)
 
 

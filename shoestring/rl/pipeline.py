@@ -21,7 +21,7 @@ from shoestring.rl.grpo import Evaluate, grpo
 from shoestring.rl.mix import mix
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.stages import CollectStage, CorpusStage, RecipeConfig, Stage, located
-from shoestring.rl.teachers import LocalTeacher
+from shoestring.rl.teachers import SETTINGS, LocalTeacher
 from shoestring.tasks.load import load_task
 from shoestring.tasks.scratchwork import write
 from shoestring.tasks.verify import TaskSpec, Verifier
@@ -184,7 +184,7 @@ def _collect(
     specs = {name: TaskSpec(name=name, options=options) for name, options in config.tasks.items()}
     teacher = Path(config.teacher)
     name = f"{teacher.parent.name} (sha256 {folder_sha256(teacher)[:16]})"
-    llm = LLM.of(load_engine(teacher, runtime), teacher)
+    llm = LLM.of(load_engine(teacher, runtime, settings=SETTINGS), teacher)
     with Verifier(specs) as verifier:
         asked = LocalTeacher(llm, name, params=config.collect.params(), thinking=True, form=config.form)
         problems = problems_of(tasks, config.problems, config.collect.seed)

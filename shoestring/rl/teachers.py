@@ -10,9 +10,12 @@ from shoestring.engine.prompts import ChatOptions, ends_in_thinking, read_chat
 from shoestring.engine.questions import PromptStyle, prompt_ids
 from shoestring.engine.remote import Answer, Ask
 from shoestring.engine.request import Request, RequestOutput, SamplingParams
+from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.special import THINK
 
+SETTINGS = EngineSettings(max_sequences=256, speculation="off")
+"""Of an engine that only answers many questions: with so many at once a draft costs more than it saves."""
 AHEAD = 2
 """Answers asked for at a time, as a multiple of the sequences that the engine runs at once."""
 
