@@ -11,6 +11,7 @@ does not here. Each finished part is kept in --out, so a run can be repeated aft
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +39,9 @@ PROBLEMS = 2000
 
 
 def kept(path, make):
-    """A JSON result, made once."""
+    """A JSON result, made once; a part that was stopped on the way begins anew."""
     if not path.is_file():
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
         result = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result))

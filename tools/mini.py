@@ -16,8 +16,8 @@ from shoestring.model.folder import load_model, save_model
 
 MINI = Path(__file__).resolve().parents[1] / "shoestring" / "embedded" / "mini"
 MOST_BYTES = 10_000_000
-CARD = """The model that comes with shoestring: {millions:.1f} million parameters, trained from random weights on
-two CPU cores in about {minutes:.0f} minutes. It was made by `shoestring demo --seed {seed}`
+CARD = """The model that comes with shoestring: {millions:.1f} million parameters, trained from random weights
+on two CPU cores in about {minutes:.0f} minutes. It was made by `shoestring demo --seed {seed}`
 (recipes/r1-mini.toml, stage `zero`) and `tools/mini.py`: a base that read scratch work written by a program,
 then reinforced on Countdown alone, whose rewards a program computes.
 
