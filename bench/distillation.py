@@ -1,6 +1,6 @@
 """Distillation against reinforcement alone, for two small students at equal compute, over seeds.
 
-    python bench/distillation.py --run runs/demo [--seeds 3] [--rl-steps 80] [--out FOLDER] [--json FILE]
+    python bench/distillation.py --run runs/demo [--seeds 3] [--rl-steps 130] [--size NAME] [--json FILE]
 
 The teacher and what the students read come from a finished demo. Each student is pretrained as
 recipes/r1-mini.toml says, then either reinforced for --rl-steps steps, or fine-tuned on the teacher's
@@ -34,10 +34,6 @@ SIZES = {
 }
 
 
-PROBLEMS = 2000
-"""That the teacher answers once each: what it samples counts as the student's compute."""
-
-
 def kept(path, make):
     """A JSON result, made once; a part that was stopped on the way begins anew."""
     if not path.is_file():
@@ -69,7 +65,7 @@ def measure(size, seed, arguments, runtime):
     policy = replace(settings("zero"), start=start, steps=arguments.rl_steps, eval_every=10**9)
     reinforced = kept(out / "rl.json", lambda: grpo(policy, runtime, out / "rl", quiet=True))
     budget = reinforced["train_flops"]
-    config = replace(settings("student"), problems=PROBLEMS)
+    config = settings("student")
     shape = PRESETS[size]
     per_token = train_flops_per_token(shape, 128)
     asked = config.problems * config.collect.samples * arguments.teacher_tokens
@@ -97,14 +93,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished demo")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rl-steps", type=int, default=80)
+    parser.add_argument("--size", choices=SIZES, action="append", help="without: both")
+    parser.add_argument("--rl-steps", type=int, default=130)
     parser.add_argument("--teacher-tokens", type=int, default=65, help="the teacher's mean answer, in tokens")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-distillation"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     runtime = choose("cpu")
     rows = []
-    for size in SIZES:
+    for size in arguments.size or SIZES:
         for seed in range(arguments.seeds):
             rows.append(row := measure(size, seed, arguments, runtime))
             shares = "  ".join(f"{name} {row[name]:.1%}" for name in ("base", "reinforced", "distilled"))
