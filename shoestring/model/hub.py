@@ -12,7 +12,7 @@ from shoestring.model.shards import refuse_pickle
 log = logging.getLogger(__name__)
 
 EMBEDDED = "mini"
-"""The name of the model that comes with the package: r1-mini after its whole recipe."""
+"""The name of the model that comes with the package: the demo's R1-Zero (tools/mini.py)."""
 ALLOWED = ["*.safetensors", "*.json", "*.jinja", "*.txt"]
 """What is downloaded: weights, configuration, tokenizer. Never code, never pickles."""
 

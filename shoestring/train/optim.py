@@ -96,14 +96,14 @@ def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
         else:
             (pairs if name.endswith("experts.gate_up_proj") else matrices).append(parameter)
     decayed = [p for p in other if p.dim() > 1]
-    last = [model.model.norm.weight] if config.final_norm_lr else []
-    rest = [p for p in other if p.dim() <= 1 and not any(p is q for q in last)]
+    last = model.model.norm.weight if config.final_norm_lr else None
+    rest = [p for p in other if p.dim() <= 1 and p is not last]
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
-    if last:
-        groups.append({"params": last, "weight_decay": 0.0, "lr": config.final_norm_lr})
+    if last is not None:
+        groups.append({"params": [last], "weight_decay": 0.0, "lr": config.final_norm_lr})
     betas = (config.beta1, config.beta2)
     parts: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)

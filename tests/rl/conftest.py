@@ -16,6 +16,35 @@ from shoestring.tasks.verify import Verdict
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
 
+COIN = """
+from dataclasses import dataclass
+from shoestring.tasks.task import Example
+
+@dataclass(frozen=True)
+class Coin:
+    name = "coin"
+    is_pure = PURE
+
+    def examples(self, split, seed):
+        n = seed
+        while True:
+            n += 1
+            yield Example(key=str(n), question=f"{n % 7}+{n % 5}=?", answer=n)
+
+    def reward(self, example, text):
+        return REWARD
+"""
+
+
+@pytest.fixture(scope="session")
+def coin_source():
+    """Text of the task module `coin_task`, whose reward is an expression of `text` and `example`."""
+
+    def make(reward: str, pure: bool = True) -> str:
+        return COIN.replace("REWARD", reward).replace("PURE", str(pure))
+
+    return make
+
 
 @pytest.fixture(scope="session")
 def runtime() -> Runtime:

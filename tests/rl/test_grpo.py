@@ -16,33 +16,13 @@ from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShar
 from shoestring.tasks import load
 from shoestring.train import checkpoint
 
-COIN = """
-from dataclasses import dataclass
-from shoestring.tasks.task import Example
-
-@dataclass(frozen=True)
-class Coin:
-    name = "coin"
-    is_pure = PURE
-
-    def examples(self, split, seed):
-        n = seed
-        while True:
-            n += 1
-            yield Example(key=str(n), question=f"{n % 7}+{n % 5}=?", answer=n)
-
-    def reward(self, example, text):
-        return REWARD
-"""
-
 
 @pytest.fixture
-def coin(tmp_path, monkeypatch):
+def coin(coin_source, tmp_path, monkeypatch):
     """Makes the task `coin` with this reward: an expression of `text` and `example`."""
 
     def make(reward="float('1' in text or '4' in text)", pure=True):
-        source = COIN.replace("REWARD", reward).replace("PURE", str(pure))
-        (tmp_path / "coin_task.py").write_text(source)
+        (tmp_path / "coin_task.py").write_text(coin_source(reward, pure))
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setitem(load.TASKS, "coin", "coin_task:Coin")
 

@@ -16,25 +16,6 @@ from shoestring.rl.losses import PolicyLossConfig
 from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShare
 from shoestring.tasks import load
 
-COIN = """
-from dataclasses import dataclass
-from shoestring.tasks.task import Example
-
-@dataclass(frozen=True)
-class Coin:
-    name = "coin"
-    is_pure = True
-
-    def examples(self, split, seed):
-        n = seed
-        while True:
-            n += 1
-            yield Example(key=str(n), question=f"{n % 7}+{n % 5}=?", answer=n)
-
-    def reward(self, example, text):
-        return float(sum(text.encode()) % 2)  # nearly every group disagrees
-"""
-
 # One launch for all that ends well: starting Python three times costs more than the runs.
 PROCESS = """
 import os, sys
@@ -126,9 +107,10 @@ def launch(root: Path, what: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def root(tmp_path, student_folder, monkeypatch) -> Path:
+def root(tmp_path, student_folder, coin_source, monkeypatch) -> Path:
     """A folder with the recipes, the task and the program of a process; the task is known here too."""
-    (tmp_path / "coin_task.py").write_text(COIN)
+    nearly_every_group_disagrees = coin_source("float(sum(text.encode()) % 2)")
+    (tmp_path / "coin_task.py").write_text(nearly_every_group_disagrees)
     (tmp_path / "process.py").write_text(PROCESS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(load.TASKS, "coin", "coin_task:Coin")
