@@ -16,14 +16,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from shoestring.cli.demo import recipe_file
+from shoestring.cli.verbs.demo import recipe_file
 from shoestring.config import load
 from shoestring.device import choose
 from shoestring.evals.perplexity import heldout_bits_per_byte
 from shoestring.model.presets import PRESETS
-from shoestring.train.metrics import read
 from shoestring.train.pretrain import pretrain
-from shoestring.train.recipe import PretrainConfig
+from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.report.metrics import read
 
 VARIANTS = {  # name: (bias speed, weight of the sequence balance loss, weight of the MTP loss, MTP modules)
     "bias (auxiliary-loss-free)": (0.01, 0.0, 0.3, 1),

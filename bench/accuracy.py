@@ -1,8 +1,8 @@
-"""What quantisation costs, and who agrees with whom: ours, llama.cpp and transformers on one trained model.
+"""What quantization costs, and who agrees with whom: ours, llama.cpp and transformers on one trained model.
 
     python bench/accuracy.py [--model runs/demo/model] [--text docs/LOG.md README.md] [--json FILE]
 
-Mean KL divergence (nats a token) of the float32 model's next-token distribution from each quantised one's,
+Mean KL divergence (nats a token) of the float32 model's next-token distribution from each quantized one's,
 over windows of the given texts: ours int8 and int4, llama.cpp's Q8_0 and Q4_0 of the same weights. Then 100
 prompts, continued greedily by our engine in float32, by llama.cpp on the F32 GGUF and by transformers:
 where a token differs, the gap between the two best logits is printed, since ties are no disagreement. Needs
@@ -91,10 +91,10 @@ def divergence(reference, other):
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
-def quantised_rows(folder, rows, scratch):
+def quantized_rows(folder, rows, scratch):
     """[{engine, weights, kl_nats}], and the bits a weight takes."""
-    from shoestring.model.gguf_export import export_gguf
-    from shoestring.model.quantise import load_for_inference
+    from shoestring.model.gguf.exporter import export_gguf
+    from shoestring.model.packed.quantize import load_for_inference
 
     plain = load_for_inference(folder)
     reference = [cached_logits(plain, ids) for ids in rows]
@@ -117,11 +117,11 @@ def greedy_rows(folder, rows, scratch):
 
     from shoestring.engine.engine import Engine, EngineSettings
     from shoestring.engine.request import Request, SamplingParams
-    from shoestring.model.quantise import load_for_inference
+    from shoestring.model.packed.quantize import load_for_inference
 
     prompts = [rows[i % len(rows)][: 8 + i % 40] for i in range(PROMPTS)]
     model = load_for_inference(folder)
-    engine = Engine(model, None, EngineSettings(max_sequences=16, max_model_len=512))
+    engine = Engine(model, None, EngineSettings(max_num_seqs=16, max_model_len=512))
     params = SamplingParams(temperature=0, max_tokens=CONTINUED, ignore_eos=True)
     for i, ids in enumerate(prompts):
         engine.add_request(Request(request_id=str(i), prompt_token_ids=ids, sampling_params=params))
@@ -163,7 +163,7 @@ def main():
     rows = windows(arguments.model, arguments.text)
     print(f"{len(rows)} windows of {WINDOW} tokens")
     with tempfile.TemporaryDirectory() as scratch:
-        divergences = quantised_rows(arguments.model, rows, Path(scratch))
+        divergences = quantized_rows(arguments.model, rows, Path(scratch))
         for row in divergences:
             print(f"{row['engine']:12}{row['weights']:6} KL {row['kl_nats']:.3e} nats a token")
         agreement = greedy_rows(arguments.model, rows, Path(scratch))

@@ -17,12 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from shoestring import config as configs
-from shoestring.cli.demo import RECIPE, recipe_file
-from shoestring.cli.rl import score_model
+from shoestring.cli.verbs.demo import RECIPE, recipe_file
+from shoestring.cli.verbs.rl import score_model
 from shoestring.device import choose
+from shoestring.distill.distill import distill
 from shoestring.model.cost import decode_flops_per_token, train_flops_per_token
 from shoestring.model.presets import PRESETS, R1_MINI_SMALL
-from shoestring.rl.distill import distill
 from shoestring.rl.grpo import grpo
 from shoestring.rl.pipeline import settings_of
 from shoestring.rl.stages import RecipeConfig

@@ -44,9 +44,9 @@ def prepare(folder):
     """The checkpoint and its GGUF and packed forms, each made if it is not there."""
     import torch
 
-    from shoestring.model.folder import save_model
-    from shoestring.model.gguf_export import export_gguf
-    from shoestring.model.quantise import quantise_folder
+    from shoestring.model.gguf.exporter import export_gguf
+    from shoestring.model.hf.folder import save_model
+    from shoestring.model.packed.quantize import quantize_folder
     from shoestring.model.transformer import Transformer
 
     source = folder / "hf"
@@ -71,7 +71,7 @@ def prepare(folder):
     for kind in ENGINES["ours"]:
         if not (folder / kind / "config.json").exists():
             print("packing", kind, flush=True)
-            quantise_folder(source, folder / kind, kind)
+            quantize_folder(source, folder / kind, kind)
 
 
 def prompts(count, length):
@@ -83,13 +83,13 @@ def prompts(count, length):
 class Ours:
     def __init__(self, folder, kind):
         from shoestring.engine.engine import Engine, EngineSettings
-        from shoestring.model.quantise import load_for_inference
+        from shoestring.model.packed.quantize import load_for_inference
 
         settings = EngineSettings(
-            max_sequences=STREAMS,
-            max_batch_tokens=PROMPT,
+            max_num_seqs=STREAMS,
+            max_num_batched_tokens=PROMPT,
             max_model_len=1024,
-            prefix_sharing=False,
+            enable_prefix_caching=False,
             speculation="off",
         )
         self.engine = Engine(load_for_inference(folder / kind), None, settings)

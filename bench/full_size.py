@@ -3,7 +3,7 @@
     python bench/full_size.py [--folder runs/full-size] [--json FILE] [--keep]
 
 Writes a checkpoint of the published shape with random weights in bfloat16 (31 GB, shard by shard), runs
-`quantise_folder` on it, and opens the result twice, each in a process of its own, whose peak memory is
+`quantize_folder` on it, and opens the result twice, each in a process of its own, whose peak memory is
 read: cold or warm as the disk's cache happens to be, then warm. Time to the first token counts from the
 start of the process, Python's own start included. Needs 41 GB of disk. Exit code 3 when 12 GB or 20 s are
 exceeded.
@@ -27,12 +27,12 @@ def make(folder):
     """The bfloat16 checkpoint. Every matrix is a window of one random buffer: only sizes matter here."""
     import torch
 
-    from shoestring.model.hf_config import save_config
+    from shoestring.model.hf.config import save_config
+    from shoestring.model.hf.names import stored_views
+    from shoestring.model.hf.safetensors_file import Entry, write_file
+    from shoestring.model.hf.shards import INDEX_NAME
     from shoestring.model.presets import PRESETS
-    from shoestring.model.safetensors_file import Entry, write_file
-    from shoestring.model.shards import INDEX_NAME
     from shoestring.model.transformer import Transformer
-    from shoestring.model.weight_names import stored_views
 
     config = PRESETS[SHAPE]
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,23 +68,23 @@ def peak_bytes():
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def quantise(folder):
-    from shoestring.model.quantise import quantise_folder
+def quantize(folder):
+    from shoestring.model.packed.quantize import quantize_folder
 
     begin = time.monotonic()
-    quantise_folder(folder / "bf16", folder / "int4", "int4")
-    return {"stage": "quantise", "seconds": time.monotonic() - begin, "peak_memory_bytes": peak_bytes()}
+    quantize_folder(folder / "bf16", folder / "int4", "int4")
+    return {"stage": "quantize", "seconds": time.monotonic() - begin, "peak_memory_bytes": peak_bytes()}
 
 
 def decode(folder, started):
     """First token, then 16 more."""
     from shoestring.engine.engine import Engine, EngineSettings
     from shoestring.engine.request import Request, SamplingParams
-    from shoestring.model.quantise import load_for_inference
+    from shoestring.model.packed.quantize import load_for_inference
 
     model = load_for_inference(folder / "int4")
     opened = time.time() - started
-    engine = Engine(model, None, EngineSettings(max_sequences=4, max_model_len=4096))
+    engine = Engine(model, None, EngineSettings(max_num_seqs=4, max_model_len=4096))
     params = SamplingParams(temperature=0, max_tokens=17, ignore_eos=True)
     engine.add_request(Request(request_id="0", prompt_token_ids=range(100, 132), sampling_params=params))
     engine.step()
@@ -125,19 +125,19 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("runs/full-size"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints")
-    parser.add_argument("--child", choices=("quantise", "decode"))
+    parser.add_argument("--child", choices=("quantize", "decode"))
     parser.add_argument("--started", type=float)
     arguments = parser.parse_args()
     folder = arguments.folder
     if arguments.child:
-        row = quantise(folder) if arguments.child == "quantise" else decode(folder, arguments.started)
+        row = quantize(folder) if arguments.child == "quantize" else decode(folder, arguments.started)
         print(json.dumps(row))
         return 0
     rows = []
     if not (folder / "int4" / "config.json").exists():
         if not (folder / "bf16" / "config.json").exists():
             make(folder / "bf16")
-        rows.append(child(folder, "quantise"))
+        rows.append(child(folder, "quantize"))
         if not arguments.keep:
             shutil.rmtree(folder / "bf16")
     rows += [child(folder, "decode"), child(folder, "decode")]

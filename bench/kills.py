@@ -4,7 +4,7 @@
 
 The runs are `shoestring pretrain` or `rl` itself, in processes of their own; `rl` goes on from the model that
 comes with the package. Some kills fall while it starts, some at
-any moment while it trains, some while it writes a checkpoint. The final weights, the optimiser's moments and
+any moment while it trains, some while it writes a checkpoint. The final weights, the optimizer's moments and
 the log must be equal bit for bit; exit code 3 says that they are not.
 """
 
@@ -24,11 +24,11 @@ from shoestring import config as configs
 from shoestring.data.corpus import DataConfig
 from shoestring.kernels.cpu_build import library
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
-from shoestring.model.hf_config import save_config
+from shoestring.model.hf.config import save_config
 from shoestring.rl.losses import PolicyLossConfig
 from shoestring.rl.recipe import GRPOConfig, PolicyOptim, TaskShare
 from shoestring.train.optim import OptimConfig
-from shoestring.train.recipe import PretrainConfig
+from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.schedule import ScheduleConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,7 +153,7 @@ def pretrain_recipe(folder: Path, steps: int, seed: int) -> Path:
 
 
 def rl_recipe(folder: Path, steps: int, seed: int) -> Path:
-    """Small rounds of a model that thinks, in two optimiser steps each, held to a reference."""
+    """Small rounds of a model that thinks, in two optimizer steps each, held to a reference."""
     recipe = GRPOConfig(
         start=str(EMBEDDED),
         tasks=(TaskShare(name="countdown"),),

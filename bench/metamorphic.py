@@ -27,7 +27,7 @@ from shoestring.engine.pages import pages_for
 from shoestring.engine.request import Request, SamplingParams
 from shoestring.model.config import GQAConfig, RopeConfig
 from shoestring.model.presets import TINY
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 
 V3 = replace(TINY, initializer_range=0.2)
 QWEN = replace(
@@ -74,7 +74,7 @@ def measure(num_requests: int, num_aborts: int, seed: int, say: Callable[[str], 
     result = dict.fromkeys(("requests", "tokens", "differences", "preemptions", "aborted", "failed"), 0)
     result |= dict.fromkeys(("shared_tokens", "drafted_tokens", "accepted_tokens", "pages_lost"), 0)
     for config in (V3, QWEN):
-        model = initialise(Transformer(config), torch.Generator().manual_seed(seed))
+        model = initialize(Transformer(config), torch.Generator().manual_seed(seed))
         drafts = ("oracle", "prompt_lookup", *(("mtp",) if config is V3 else ()))
         for number, kind in enumerate(drafts):
             count = num_requests // 2 * (number + 1) // len(drafts) - num_requests // 2 * number // len(
@@ -117,7 +117,7 @@ def requests(rng: random.Random, count: int, shared: list[list[int]]) -> list[Re
 def engine(model: Transformer, pages: int, **settings: object) -> Engine:
     layers = model.config.num_hidden_layers + (settings["speculation"] == "mtp")
     num_bytes = pages * page_bytes(model.config, layers, model.compute_dtype)
-    return Engine(model, None, EngineSettings(cache_bytes=num_bytes, **settings))
+    return Engine(model, None, EngineSettings(kv_cache_memory_bytes=num_bytes, **settings))
 
 
 class Oracle:
@@ -143,7 +143,7 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
     shared = beginnings(rng)
     asked = requests(rng, count, shared)
     alone: dict[str, Tokens] = {}
-    single = engine(model, LONGEST_PAGES, speculation="off", max_sequences=1, prefix_sharing=False)
+    single = engine(model, LONGEST_PAGES, speculation="off", max_num_seqs=1, enable_prefix_caching=False)
     for request in asked:
         say(f"alone, {len(alone)} of {len(asked)}")
         single.add_request(request)
@@ -152,9 +152,9 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
         model,
         CROWD_PAGES,
         speculation="off" if kind == "oracle" else kind,
-        max_sequences=CROWD,
-        max_batch_tokens=CROWD + 137,
-        draft_tokens=3,
+        max_num_seqs=CROWD,
+        max_num_batched_tokens=CROWD + 137,
+        num_speculative_tokens=3,
         adaptive_speculation=False,
     )
     if kind == "oracle":
@@ -224,7 +224,7 @@ def run_crowd(
 
 def abort_at_random(model, count: int, rng: random.Random, result: dict, say) -> int:
     """Abort so many requests at any moment of their lives; the pages that are not free afterwards."""
-    serving = engine(model, 40, speculation="prompt_lookup", max_sequences=16, adaptive_speculation=False)
+    serving = engine(model, 40, speculation="prompt_lookup", max_num_seqs=16, adaptive_speculation=False)
     shared, live = beginnings(rng), []
     for number in range(count):
         say(f"aborts, {number} of {count}")

@@ -42,9 +42,9 @@ def make_model(folder):
 
     import torch
 
-    from shoestring.model.folder import save_model
+    from shoestring.model.hf.folder import save_model
     from shoestring.model.presets import PRESETS
-    from shoestring.model.transformer import Transformer, initialise
+    from shoestring.model.transformer import Transformer, initialize
     from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
 
@@ -58,7 +58,7 @@ def make_model(folder):
         bos_token_id=tokenizer.bos_id,
         eos_token_id=tokenizer.eos_id,
     )
-    model = initialise(Transformer(config), torch.Generator().manual_seed(0))
+    model = initialize(Transformer(config), torch.Generator().manual_seed(0))
     save_model(model, folder, dtype=torch.float32)
 
 
@@ -110,7 +110,7 @@ def ours(job):
     """Train and return the steps' figures, from the run's own metrics; rewards are within `generate`."""
     from shoestring.device import choose
     from shoestring.rl import grpo, rollout
-    from shoestring.train.metrics import read
+    from shoestring.train.report.metrics import read
 
     reward_parts = rollout.reward_parts
     rollout.reward_parts = lambda accuracy, text, config: (

@@ -4,7 +4,7 @@
 
 Everything that costs time and that the comparison does not need is off: checkpoints, gradient checkpointing,
 reports, KL, dropout, mixed precision. Of a step, `generate` is transformers' generate and its bookkeeping,
-`reward` the reward function, `update` the rest: log-probabilities, backward and the optimiser.
+`reward` the reward function, `update` the rest: log-probabilities, backward and the optimizer.
 """
 
 import json

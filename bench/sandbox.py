@@ -26,8 +26,8 @@ from pathlib import Path
 
 from sandbox_attacks import Attack, attacks
 
+from shoestring.sandbox.sandbox import Limits, Sandbox
 from shoestring.tasks.code import Code
-from shoestring.tasks.sandbox import Limits, Sandbox
 from shoestring.tasks.task import Example
 
 LIMIT_MS = 100.0

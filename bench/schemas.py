@@ -22,7 +22,7 @@ import jsonschema
 import numpy as np
 from schemas_families import FAMILIES, random_schema
 
-from shoestring.engine.constrain import Grammar, GrammarCache, unpack_mask
+from shoestring.engine.constrain.grammars import Grammar, GrammarCache, unpack_mask
 from shoestring.engine.request import StructuredOutputsParams
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def train(vocab_size: int) -> Tokenizer:
-    """A byte-level BPE learnt from the standard library."""
+    """A byte-level BPE learned from the standard library."""
     folder = Path(sysconfig.get_path("stdlib"))
     files = sorted(folder.glob("*.py"))[:80] + sorted(folder.glob("json/*.py"))
     return Tokenizer.train((file.read_text(encoding="utf-8", errors="replace") for file in files), vocab_size)
@@ -142,7 +142,7 @@ def write(
 
 
 def is_valid(text: str, schema: dict) -> bool:
-    """The independent judgement; numbers are read as decimals, so that nothing is rounded."""
+    """The independent judgment; numbers are read as decimals, so that nothing is rounded."""
     try:
         document = json.loads(text, parse_float=read_number)
         with localcontext(prec=4 * PRECISION):

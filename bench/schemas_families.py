@@ -19,7 +19,7 @@ NAMES = ("a", "b", "name", "größe", "with space", 'q"uote', "a/b", "~x")
 
 
 def random_schema(chance: random.Random) -> dict:
-    """A schema of a few levels that uses every kind of keyword we honour."""
+    """A schema of a few levels that uses every kind of keyword we honor."""
     definitions = {f"d{i}": sub_schema(chance, 1, 0) for i in range(2)}
     definitions["tree"] = {
         "type": "object",

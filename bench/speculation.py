@@ -21,13 +21,13 @@ def run(model, prompts, arguments, *, speculation, depth, temperature):
     from shoestring.engine.request import Request, SamplingParams
 
     settings = EngineSettings(
-        max_sequences=arguments.streams,
-        max_batch_tokens=max(512, arguments.streams),
+        max_num_seqs=arguments.streams,
+        max_num_batched_tokens=max(512, arguments.streams),
         max_model_len=min(1024, model.config.max_position_embeddings),
         speculation=speculation,
-        draft_tokens=depth,
+        num_speculative_tokens=depth,
         adaptive_speculation=False,
-        prefix_sharing=False,
+        enable_prefix_caching=False,
     )
     engine = Engine(model, None, settings)
     for i, ids in enumerate(prompts):
@@ -39,7 +39,7 @@ def run(model, prompts, arguments, *, speculation, depth, temperature):
     seconds, counters = time.perf_counter() - begin, engine.counters
     figures = {
         "speculation": speculation,
-        "draft_tokens": depth if speculation != "off" else 0,
+        "num_speculative_tokens": depth if speculation != "off" else 0,
         "temperature": temperature,
         "acceptance": counters.acceptance,
         "tokens_per_step": counters.generated_tokens / counters.steps / min(arguments.streams, len(prompts)),
@@ -53,7 +53,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=Path("runs/demo/model"))
-    parser.add_argument("--quantisation", choices=("int8", "int4"))
+    parser.add_argument("--quantization", choices=("int8", "int4"))
     parser.add_argument("--text", type=Path, nargs="+", default=[Path("README.md"), Path("docs/LOG.md")])
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=16)
@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    from shoestring.model.quantise import load_for_inference
+    from shoestring.model.packed.quantize import load_for_inference
     from shoestring.tokenizer.bpe import Tokenizer
 
     tokenizer = Tokenizer.load(arguments.model)
@@ -70,7 +70,7 @@ def main():
     prompts = [ids[first : first + PROMPT] for first in range(0, len(ids) - PROMPT, step)][
         : arguments.prompts
     ]
-    model = load_for_inference(arguments.model, arguments.quantisation)
+    model = load_for_inference(arguments.model, arguments.quantization)
     kinds = [("mtp", 1), ("mtp", 2)] if model.config.num_nextn_predict_layers else []
     rows, same = [], True
     run(model, prompts[:2], arguments, speculation="off", depth=1, temperature=0.0)  # the first is slow
@@ -84,7 +84,8 @@ def main():
             rows.append(figures | {"speed_up": figures["tokens_per_s"] / base["tokens_per_s"]})
     for row in rows:
         print(
-            "{speculation:14} depth {draft_tokens} temperature {temperature}: acceptance {acceptance:.2f}, "
+            "{speculation:14} depth {num_speculative_tokens} temperature {temperature}: "
+            "acceptance {acceptance:.2f}, "
             "{tokens_per_step:.2f} tokens a step, {tokens_per_s:.0f} tokens/s, {speed_up:.2f}x".format(**row)
         )
     print("every token is the same" if same else "TOKENS DIFFER")

@@ -47,11 +47,11 @@ def ours(config):
     import torch
 
     from shoestring.device import choose
-    from shoestring.model.transformer import Transformer, initialise
+    from shoestring.model.transformer import Transformer, initialize
     from shoestring.train.losses import next_token_losses
 
     choose("cpu")
-    model = initialise(Transformer(config), torch.Generator().manual_seed(0)).train()
+    model = initialize(Transformer(config), torch.Generator().manual_seed(0)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(ids):
@@ -69,7 +69,7 @@ def theirs(config, loop_over_experts):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from shoestring.model.hf_config import to_hf
+    from shoestring.model.hf.config import to_hf
 
     data = to_hf(config)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**data), dtype=torch.float32).train()

@@ -73,12 +73,12 @@ def measure_peak(runtime: Runtime, seconds: float = 0.4) -> float:
     while time.perf_counter() < end or best == float("inf"):
         start = time.perf_counter()
         a @ b
-        synchronise(runtime.device)
+        synchronize(runtime.device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Axes", "Figure", "check_type", "logarithmic", "new_figure", "save", "with_amounts"]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Okabe and Ito's palette, which color-blind readers can tell apart.
 BLUE, GREEN, RED, PURPLE, SKY = "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 INK, FAINT, GRID = "#222222", "#666666", "#E4E4E4"
 _STYLE: dict[Any, Any] = {

@@ -3,10 +3,16 @@
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from shoestring.device import Runtime
 
 # Before torch is imported anywhere: tiny tensors run faster on one thread, and two cores may be shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,3 +56,54 @@ def exact_small_numbers() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder with a random tiny model of a seed, its tokenizer and DeepSeek's template."""
+    import torch
+
+    from shoestring.model.hf.folder import save_model
+    from shoestring.model.presets import TINY
+    from shoestring.model.transformer import Transformer, initialize
+    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+
+    def make(seed: int, texts: tuple[str, ...] = ("1+2=3 so 4*5=20",), **changes: object) -> Path:
+        root = tmp_path_factory.mktemp("model")
+        words = root / "words"
+        words.mkdir()
+        tokenizer = Tokenizer.train(texts, 320)
+        tokenizer.save(words)
+        DeepSeekTemplate().save(words)
+        ends = {
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+            "pad_token_id": tokenizer.pad_id,
+        }
+        shape = replace(TINY, vocab_size=320, initializer_range=0.2, **ends, **changes)
+        model = initialize(Transformer(shape), torch.Generator().manual_seed(seed))
+        save_model(model, root / "model", tokenizer_files=words, name=f"tiny {seed}")
+        return root / "model"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def runtime() -> "Runtime":
+    """Float32 on the CPU."""
+    import torch
+
+    from shoestring.device import Runtime
+
+    return Runtime(device=torch.device("cpu"), compute_dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(model_folder: Callable[..., Path]) -> Path:
+    return model_folder(1)
+
+
+@pytest.fixture(scope="session")
+def student_folder(model_folder: Callable[..., Path]) -> Path:
+    return model_folder(2)

@@ -127,7 +127,7 @@ def test_a_value_is_not_a_table():
         (b"count = 1\ncount = 2", "is not valid TOML"),
         (b"x = " + b"[" * 20_000, "is not valid TOML"),
         (b"count = 2020-01-01", "count = datetime.date"),
-        (b"colour = 1", "no 'colour'"),
+        (b"color = 1", "no 'color'"),
         (b"[inner]\nrate = 'fast'", "inner.rate = 'fast'"),
     ],
 )
@@ -160,6 +160,6 @@ def test_names_inside_a_list_of_tables_are_checked_and_saved() -> None:
     data = {"stages": [{"name": "base", "sft": {"start": "tiny"}}]}
     recipe = configs.build(RecipeConfig, data)
     assert configs.build(RecipeConfig, tomllib.loads(configs.dumps(recipe))) == recipe
-    data["stages"][0]["titel"] = "misspelt"
+    data["stages"][0]["titel"] = "misspelled"
     with pytest.raises(ConfigError, match=r"no 'stages\[0\]\.titel'; Stage has name"):
         configs.build(RecipeConfig, data)

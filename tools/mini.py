@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from shoestring.model.folder import load_model, save_model
+from shoestring.model.hf.folder import load_model, save_model
 
 MINI = Path(__file__).resolve().parents[1] / "shoestring" / "embedded" / "mini"
 MOST_BYTES = 10_000_000
@@ -26,7 +26,7 @@ everything else that it cannot do that. Held out: {pass_at_1:.0%} of Countdown p
 {greedy:.0%} greedily. It knows nothing."""
 
 
-def main():
+def main() -> int:
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo")
     stages = {stage["name"]: stage for stage in json.loads((run / "report.json").read_text())["stages"]}
     zero = stages["zero"]

@@ -7,7 +7,8 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from shoestring.cli import (
+from shoestring.cli.terminal import printable
+from shoestring.cli.verbs import (
     bench,
     demo,
     distill,
@@ -23,7 +24,6 @@ from shoestring.cli import (
     template,
     tokenizer,
 )
-from shoestring.cli.terminal import printable
 from shoestring.errors import ShoestringError
 
 app = typer.Typer(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shoestring.device import Runtime
     from shoestring.engine.llm import LLM
     from shoestring.engine.settings import EngineSettings
-    from shoestring.model.quantise import Progress, Quantisation
+    from shoestring.model.packed.quantize import Progress, Quantization
 
 Weights = Annotated[
     str | None,
@@ -53,7 +53,7 @@ def read_choices(settings: Sequence[str], where: str = "--set") -> Choices:
     from shoestring.errors import ConfigError
 
     sampling = {f.name for f in fields(SamplingParams)} - {*NOT_ALONE, "output_kind"}
-    engine = {f.name for f in fields(EngineSettings)} - {"max_sequences"}
+    engine = {f.name for f in fields(EngineSettings)} - {"max_num_seqs"}
     data = override({}, settings)
     for name in data:
         if name not in {*sampling, *engine, "thinking"}:
@@ -70,7 +70,7 @@ def read_choices(settings: Sequence[str], where: str = "--set") -> Choices:
     )
 
 
-def read_weights(text: str | None) -> "Quantisation | int | None":
+def read_weights(text: str | None) -> "Quantization | int | None":
     """A form of the weights, or a number of bytes; raises ConfigError for anything else."""
     from shoestring.errors import ConfigError
 
@@ -85,7 +85,7 @@ def read_weights(text: str | None) -> "Quantisation | int | None":
 def find_checkpoint(model: str) -> Path:
     """The folder of a model that can be served; ConfigError with the way out for a GGUF file."""
     from shoestring.errors import ConfigError
-    from shoestring.model.hub import resolve
+    from shoestring.model.hf.hub import resolve
 
     if model.endswith(".gguf"):
         raise ConfigError(
@@ -95,8 +95,8 @@ def find_checkpoint(model: str) -> Path:
 
 
 def decide(
-    folder: Path, weights: "Quantisation | int | None", settings: "EngineSettings", runtime: "Runtime"
-) -> "Quantisation | None":
+    folder: Path, weights: "Quantization | int | None", settings: "EngineSettings", runtime: "Runtime"
+) -> "Quantization | None":
     """The form of the weights; a size of memory is turned into one, and stderr hears which and why."""
     if not isinstance(weights, int):
         return weights
@@ -118,22 +118,22 @@ def decide(
 def open_model(
     model: str, weights: str | None, engine: Mapping[str, Any], device: str, *, seqs: int = 1
 ) -> "LLM":
-    """A model ready to answer; `engine` are EngineSettings beside max_sequences = `seqs`."""
+    """A model ready to answer; `engine` are EngineSettings beside max_num_seqs = `seqs`."""
     from shoestring.config import build
     from shoestring.device import choose
     from shoestring.engine.llm import LLM
     from shoestring.engine.load import default_sampling, load_engine
     from shoestring.engine.settings import EngineSettings
-    from shoestring.model.hf_config import load_config
+    from shoestring.model.hf.config import load_config
 
     wanted, runtime = read_weights(weights), choose(device)
     folder = find_checkpoint(model)
     longest = load_config(folder).max_position_embeddings
-    values = {"max_model_len": min(CONTEXT, longest), "max_sequences": seqs, **engine}
+    values = {"max_model_len": min(CONTEXT, longest), "max_num_seqs": seqs, **engine}
     settings = build(EngineSettings, values, where="--set")
-    quantisation = decide(folder, wanted, settings, runtime)
+    quantization = decide(folder, wanted, settings, runtime)
     with progress_bar(f"loading {folder.name}") as progress:
-        made = load_engine(folder, runtime, quantisation=quantisation, settings=settings, progress=progress)
+        made = load_engine(folder, runtime, quantization=quantization, settings=settings, progress=progress)
     return LLM.of(made, folder, sampling=default_sampling(folder), seed=None)
 
 

@@ -1,4 +1,4 @@
-"""Files (txt, md, py, jsonl, parquet) -> documents, with where they came from and their licence."""
+"""Files (txt, md, py, jsonl, parquet) -> documents, with where they came from and their license."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ class DataConfig:
     text_field: str = "text"
     """The field (jsonl) or column (parquet) that holds the text."""
     license_field: str = "license"
-    """The field or column that holds a row's licence; it need not exist."""
+    """The field or column that holds a row's license; it need not exist."""
     max_document_bytes: int = 1 << 20
     """A longer text becomes several documents, cut at a blank line; bounds memory."""
     drop_exact_duplicates: bool = True

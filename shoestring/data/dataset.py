@@ -49,7 +49,7 @@ def prepare(
     *,
     store: TextStore | None = None,
 ) -> Dataset:
-    """Read, clean, split and tokenise; every stage is kept in `cache_dir` and reused while nothing changed.
+    """Read, clean, split and tokenize; every stage is kept in `cache_dir` and reused while nothing changed.
 
     `progress` is called with (bytes done, bytes in all), from the start again for each stage. The first stage
     alone is `textstore.documents`: the texts to train a tokenizer on. Who has called that gives its `store`,

@@ -1,4 +1,4 @@
-"""The manifest of a corpus: every file with its hash, licence, documents, bytes and tokens by split."""
+"""The manifest of a corpus: every file with its hash, license, documents, bytes and tokens by split."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def sizes_of(index: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _licenses_per_file(index: NDArray[Any], licenses: list[str | None], count: int) -> list[str | None]:
-    """The licence of each file's documents: several are joined by a comma; None where none is known."""
+    """The license of each file's documents: several are joined by a comma; None where none is known."""
     found: list[list[str]] = [[] for _ in range(count)]
     width = max(len(licenses), 1)
     for pair in np.unique(index["file"].astype(np.int64) * width + index["license"]).tolist():

@@ -26,7 +26,7 @@ ROW_GROUP_BYTES = 4 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A text with its licence if it names one, or the reason why there is none."""
+    """A text with its license if it names one, or the reason why there is none."""
 
     text: str = ""
     license: str | None = None

@@ -1,4 +1,4 @@
-"""Source (folder, file, glob, hub dataset, `stdlib`) -> the files to read, in order, with licences."""
+"""Source (folder, file, glob, hub dataset, `stdlib`) -> the files to read, in order, with licenses."""
 
 import os
 import re
@@ -19,7 +19,7 @@ NOT_TEXT_FOLDERS = {"__pycache__", "node_modules"}
 # are not part of every distribution's Python; without them 3.11 gives about 12 MB in 730 files.
 NOT_STDLIB_FOLDERS = NOT_TEXT_FOLDERS | {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 LICENSE_FILE = re.compile(r"(licen[sc]e|copying|unlicense)([-._].*)?", re.IGNORECASE)
-LICENSE_MARKS = (  # the first whose phrases all occur names the licence
+LICENSE_MARKS = (  # the first whose phrases all occur names the license
     ("Apache-2.0", ("Apache License", "Version 2.0")),
     ("AGPL-3.0", ("GNU AFFERO GENERAL PUBLIC LICENSE",)),
     ("LGPL-3.0", ("GNU LESSER GENERAL PUBLIC LICENSE", "Version 3")),
@@ -72,7 +72,7 @@ def find(source: str) -> list[SourceFile]:
 
 
 def guess_license(text: str) -> str | None:
-    """The SPDX id of a licence's text, or None when no known phrase occurs in it."""
+    """The SPDX id of a license's text, or None when no known phrase occurs in it."""
     folded = " ".join(text.split()).casefold()
     for spdx, phrases in LICENSE_MARKS:
         if all(phrase.casefold() in folded for phrase in phrases):
@@ -104,7 +104,7 @@ def _walk(
 ) -> Iterator[SourceFile]:
     """Every wanted regular file below `folder`, none hidden; each folder once, so links cannot loop.
 
-    `license` is what holds where no folder on the way has a licence file.
+    `license` is what holds where no folder on the way has a license file.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [(folder, label, license, 1)]
@@ -143,7 +143,7 @@ def _stdlib() -> list[SourceFile]:
         raise DataError(
             f"this Python's library has no source files in {folder}; name a folder of text instead"
         )
-    # Its own licence file also quotes the licences of other parts, so the name is given, not guessed.
+    # Its own license file also quotes the licenses of other parts, so the name is given, not guessed.
     return [replace(file, license="PSF-2.0") for file in found]
 
 
@@ -207,7 +207,7 @@ def _card_license(card: Path) -> str | None:
 
 
 def _license_in(folder: Path) -> str | None:
-    """What the licence file in this very folder says, if there is one."""
+    """What the license file in this very folder says, if there is one."""
     try:
         names = sorted(name for name in os.listdir(folder) if LICENSE_FILE.fullmatch(name))
     except OSError:

@@ -1,6 +1,6 @@
 """The cleaned corpus on disk: documents without duplicates, split by document, one text file and an index.
 
-Everything later (tokenizer training, tokenisation, evaluation) reads this and not the sources, so duplicates
+Everything later (tokenizer training, tokenization, evaluation) reads this and not the sources, so duplicates
 are looked for once and what is held out cannot leak. Files: `text.bin` (UTF-8, documents end to end),
 `documents.npy` (INDEX), `manifest.json`.
 """
@@ -111,7 +111,7 @@ def load_index(path: Path, dtype: np.dtype[Any], total: int) -> NDArray[Any]:
 
 
 def _key(config: DataConfig, files: list[CorpusFile]) -> str:
-    """Changes with every file's name, content and licence and with every option that shapes the text."""
+    """Changes with every file's name, content and license and with every option that shapes the text."""
     options = {k: v for k, v in asdict(config).items() if k not in ("sources", "fim_rate")}
     listing = [(file.file.name, file.sha256, file.file.license) for file in files]
     return hashlib.sha256(json.dumps([FORMAT, options, listing]).encode()).hexdigest()

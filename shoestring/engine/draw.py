@@ -16,7 +16,7 @@ def uniform(seed: int, index: int) -> float:
     return (int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little") >> 11) * 2.0**-53
 
 
-def penalise(logits_NW: Tensor, counts_NW: Tensor, prompt_NW: Tensor, penalties_N3: Tensor) -> Tensor:
+def penalize(logits_NW: Tensor, counts_NW: Tensor, prompt_NW: Tensor, penalties_N3: Tensor) -> Tensor:
     """Repetition (over prompt and output), frequency and presence (over the output) penalties, in that order.
 
     counts are how often each token is in the output, prompt whether it is in the prompt; penalties_N3 are

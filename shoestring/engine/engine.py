@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
-from shoestring.engine.kept_routing import KeptRouting
 from shoestring.engine.output import Completion, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs
 from shoestring.engine.pages import PagePool, pages_for
 from shoestring.engine.request import Request, RequestOutput, SamplingParams
+from shoestring.engine.routed_experts import KeptRouting
 from shoestring.engine.runner import Runner
 from shoestring.engine.sampler import Sampled, Sampler
 from shoestring.engine.scheduler import Batch, Scheduler
@@ -32,7 +32,7 @@ from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
 
 if TYPE_CHECKING:
-    from shoestring.engine.constrain import GrammarCache, Matcher
+    from shoestring.engine.constrain.grammars import GrammarCache, Matcher
 
 __all__ = ["Engine", "EngineCounters", "EngineSettings"]
 
@@ -54,18 +54,18 @@ class Engine:
         self.max_model_len = plan.max_model_len
         specs = cache_specs(model.config, plan.num_layers)
         cache = PagedCache(specs, num_pages=plan.num_pages, dtype=dtype, device=device)
-        sequences = self.settings.max_sequences
+        sequences = self.settings.max_num_seqs
         self.scheduler = Scheduler(
             PagePool(plan.num_pages),
-            max_sequences=sequences,
-            max_batch_tokens=self.settings.max_batch_tokens,
-            prefix_sharing=self.settings.prefix_sharing,
+            max_num_seqs=sequences,
+            max_num_batched_tokens=self.settings.max_num_batched_tokens,
+            enable_prefix_caching=self.settings.enable_prefix_caching,
         )
         routing = None
         if self.settings.keep_routing and model.config.moe_layers:
             routing = KeptRouting(model.config, num_pages=plan.num_pages, device=device)
         max_pages = pages_for(plan.max_model_len)
-        self.runner = Runner(model, cache, max_sequences=sequences, max_pages=max_pages, routing=routing)
+        self.runner = Runner(model, cache, max_num_seqs=sequences, max_pages=max_pages, routing=routing)
         self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
         self.speculation = self._speculation(plan.speculation)
         self._requests: dict[str, RequestState] = {}
@@ -216,7 +216,9 @@ class Engine:
             return None
         mtp = MTPDrafter(self.runner, self.scheduler.reserve) if kind == "mtp" else None
         adaptive = AdaptiveSpeculation() if self.settings.adaptive_speculation else None
-        return Speculation(mtp or PromptLookup(), depth=self.settings.draft_tokens, adaptive=adaptive)
+        return Speculation(
+            mtp or PromptLookup(), depth=self.settings.num_speculative_tokens, adaptive=adaptive
+        )
 
     def _matchers(self, params: SamplingParams) -> "list[Matcher]":
         """A grammar state for each completion, or none; compiling may take a second."""
@@ -224,7 +226,7 @@ class Engine:
         if wanted is None:
             return []
         assert self.tokenizer is not None  # check_request asks for it
-        from shoestring.engine.constrain import GrammarCache
+        from shoestring.engine.constrain.grammars import GrammarCache
 
         if self._grammars is None:
             width, ids = self.model.config.vocab_size, sorted(self.eos_ids)

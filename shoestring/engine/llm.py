@@ -14,7 +14,17 @@ from typing import Any, Self
 from shoestring.device import choose
 from shoestring.engine.engine import Engine
 from shoestring.engine.load import default_sampling, load_engine
-from shoestring.engine.prompts import (
+from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams
+from shoestring.engine.settings import EngineCounters, EngineSettings, Speculation, check_request
+from shoestring.errors import ConfigError, TokenizerError
+from shoestring.model.hf.hub import resolve
+from shoestring.model.packed.quantize import Quantization
+from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
+from shoestring.tokenizer.chat import Message, Template
+from shoestring.tokenizer.chat_deepseek import TEMPLATE_FILE
+from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.definition import read_json
+from shoestring.tokenizer.prompts import (
     ChatOptions,
     Conversation,
     Prompt,
@@ -23,16 +33,6 @@ from shoestring.engine.prompts import (
     read_chat,
     read_prompts,
 )
-from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams
-from shoestring.engine.settings import EngineCounters, EngineSettings, Speculation, check_request
-from shoestring.errors import ConfigError, TokenizerError
-from shoestring.model.hub import resolve
-from shoestring.model.quantise import Quantisation
-from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
-from shoestring.tokenizer.chat import Message, Template
-from shoestring.tokenizer.chat_deepseek import TEMPLATE_FILE
-from shoestring.tokenizer.chat_load import load_template
-from shoestring.tokenizer.definition import read_json
 
 Params = SamplingParams | Sequence[SamplingParams] | None
 
@@ -49,7 +49,7 @@ class LLM:
         model: str | Path,
         *,
         tokenizer: str | Path | None = None,
-        quantization: Quantisation | None = None,
+        quantization: Quantization | None = None,
         device: str = "auto",
         seed: int | None = 0,
         max_model_len: int | None = None,
@@ -68,14 +68,14 @@ class LLM:
         folder = resolve(str(model))
         words = folder if tokenizer is None else resolve(str(tokenizer))
         settings = EngineSettings(
-            max_sequences=max_num_seqs,
-            max_batch_tokens=max(EngineSettings.max_batch_tokens, max_num_seqs),
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max(EngineSettings.max_num_batched_tokens, max_num_seqs),
             max_model_len=max_model_len,
             speculation=speculation,
         )
         given = None if tokenizer is None else Tokenizer.load(words)
         runtime = choose(device)
-        engine = load_engine(folder, runtime, tokenizer=given, quantisation=quantization, settings=settings)
+        engine = load_engine(folder, runtime, tokenizer=given, quantization=quantization, settings=settings)
         self._begin(engine, words, default_sampling(folder), seed)
 
     @classmethod

@@ -15,18 +15,18 @@ from shoestring.engine.settings import DEFAULT_TOKENS, EngineSettings, check_set
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.model.cost import parameters
-from shoestring.model.folder import load_model
-from shoestring.model.hf_config import load_config
-from shoestring.model.quantise import (
+from shoestring.model.hf.config import load_config
+from shoestring.model.hf.folder import load_model
+from shoestring.model.hf.shards import find_tensors, read_json
+from shoestring.model.packed.quantize import (
     RESERVE_BYTES,
     Progress,
-    Quantisation,
-    choose_quantisation,
+    Quantization,
+    choose_quantization,
     load_for_inference,
     memory_bytes,
-    stored_quantisation,
+    stored_quantization,
 )
-from shoestring.model.shards import find_tensors, read_json
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import TOKENIZER_FILE, Tokenizer
 
@@ -59,7 +59,7 @@ def load_engine(
     runtime: Runtime,
     *,
     tokenizer: Tokenizer | None = None,
-    quantisation: Quantisation | None = None,
+    quantization: Quantization | None = None,
     settings: EngineSettings | None = None,
     progress: Progress | None = None,
 ) -> Engine:
@@ -75,59 +75,59 @@ def load_engine(
         tokenizer = Tokenizer.load(folder)
     if tokenizer is not None:
         tokenizer.check_fits(config.vocab_size)
-    fitted = fit(folder, quantisation, settings, runtime)
-    model = load_transformer(folder, runtime, quantisation, progress)
+    fitted = fit(folder, quantization, settings, runtime)
+    model = load_transformer(folder, runtime, quantization, progress)
     return Engine(model, tokenizer, fitted)
 
 
 def load_transformer(
     folder: Path,
     runtime: Runtime,
-    quantisation: Quantisation | None = None,
+    quantization: Quantization | None = None,
     progress: Progress | None = None,
 ) -> Transformer:
-    """The model alone, as its weights are stored or quantised, where the runtime computes."""
+    """The model alone, as its weights are stored or quantized, where the runtime computes."""
     dtype, device = runtime.compute_dtype, runtime.device
-    if device.type == "cuda" and quantisation is None and stored_quantisation(folder) is None:
+    if device.type == "cuda" and quantization is None and stored_quantization(folder) is None:
         return load_model(folder, dtype=dtype, compute_dtype=dtype, device=device)
-    model = load_for_inference(folder, quantisation, compute_dtype=dtype, progress=progress)
+    model = load_for_inference(folder, quantization, compute_dtype=dtype, progress=progress)
     return model.to(device)
 
 
 def fit(
-    folder: Path, quantisation: Quantisation | None, settings: EngineSettings, runtime: Runtime
+    folder: Path, quantization: Quantization | None, settings: EngineSettings, runtime: Runtime
 ) -> EngineSettings:
     """The settings, with a cache that fits beside the weights; ConfigError says what would if none does."""
     config = load_config(folder)
     free = available_bytes(runtime.device)
-    need = memory(folder, quantisation, settings, runtime.compute_dtype)
+    need = memory(folder, quantization, settings, runtime.compute_dtype)
     if free is None or need.total <= free:
-        return replace(settings, cache_bytes=need.cache)
+        return replace(settings, kv_cache_memory_bytes=need.cache)
     least = _least_cache(config, settings, runtime.compute_dtype)
-    if settings.cache_bytes is None and need.total - need.cache + least <= free:
-        return replace(settings, cache_bytes=free - need.weights - need.programs)
-    smallest = replace(need, cache=settings.cache_bytes or least)
+    if settings.kv_cache_memory_bytes is None and need.total - need.cache + least <= free:
+        return replace(settings, kv_cache_memory_bytes=free - need.weights - need.programs)
+    smallest = replace(need, cache=settings.kv_cache_memory_bytes or least)
     raise ConfigError(
         f"{folder} needs {smallest} and {free / 1e9:.1f} GB are free; "
-        f"{_what_fits(config, quantisation or stored_quantisation(folder), smallest, free)}"
+        f"{_what_fits(config, quantization or stored_quantization(folder), smallest, free)}"
     )
 
 
 def memory(
-    folder: Path, quantisation: Quantisation | None, settings: EngineSettings, dtype: torch.dtype
+    folder: Path, quantization: Quantization | None, settings: EngineSettings, dtype: torch.dtype
 ) -> Memory:
     """What serving takes, counted from config.json and the weight files' headers."""
     config = load_config(folder)
     return Memory(
-        weights=weight_bytes(folder, quantisation),
-        cache=settings.cache_bytes or _wanted_cache(config, settings, dtype),
+        weights=weight_bytes(folder, quantization),
+        cache=settings.kv_cache_memory_bytes or _wanted_cache(config, settings, dtype),
     )
 
 
-def weight_bytes(folder: Path, quantisation: Quantisation | None) -> int:
+def weight_bytes(folder: Path, quantization: Quantization | None) -> int:
     """Bytes of the weights in memory; None is as they are stored."""
     config = load_config(folder)
-    kept = quantisation or stored_quantisation(folder)
+    kept = quantization or stored_quantization(folder)
     if kept is not None:
         return memory_bytes(config, kept)
     matrices = {info.dtype for info in find_tensors(folder).values() if len(info.shape) == 2}
@@ -156,7 +156,7 @@ def default_sampling(folder: Path) -> dict[str, Any]:
 
 def choose(
     folder: Path, target_bytes: int, settings: EngineSettings, runtime: Runtime
-) -> Quantisation | None:
+) -> Quantization | None:
     """The most exact form of the weights with which serving takes at most `target_bytes`.
 
     Raises ConfigError when none does, or when a checkpoint that is packed already is too large.
@@ -164,40 +164,40 @@ def choose(
     as_it_is = memory(folder, None, settings, runtime.compute_dtype)
     if as_it_is.total <= target_bytes:
         return None
-    if stored_quantisation(folder) is not None:
+    if stored_quantization(folder) is not None:
         raise ConfigError(
             f"{folder} is packed already and needs {as_it_is}, not {target_bytes / 1e9:.1f} GB; "
-            "take a smaller model or a shorter context, or quantise the checkpoint it was made from"
+            "take a smaller model or a shorter context, or quantize the checkpoint it was made from"
         )
-    chosen = choose_quantisation(load_config(folder), target_bytes, as_it_is.cache)
+    chosen = choose_quantization(load_config(folder), target_bytes, as_it_is.cache)
     return chosen or "int8"  # 16 bits would fit, but the checkpoint holds 32
 
 
-def read_bytes_per_token(folder: Path, quantisation: Quantisation | None) -> float:
+def read_bytes_per_token(folder: Path, quantization: Quantization | None) -> float:
     """Bytes of weights that one stream's next token needs: those of the parameters that are active for it."""
     count = parameters(load_config(folder))
-    return weight_bytes(folder, quantisation) * count.active / (count.total + count.mtp)
+    return weight_bytes(folder, quantization) * count.active / (count.total + count.mtp)
 
 
 def _wanted_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> int:
     """A thousand tokens for every sequence, or one whole context if that is more."""
     longest = settings.max_model_len or config.max_position_embeddings
-    tokens = max(settings.max_sequences * DEFAULT_TOKENS, settings.max_model_len or 0)
-    return cache_bytes(config, settings, dtype, min(tokens, settings.max_sequences * longest))
+    tokens = max(settings.max_num_seqs * DEFAULT_TOKENS, settings.max_model_len or 0)
+    return cache_bytes(config, settings, dtype, min(tokens, settings.max_num_seqs * longest))
 
 
 def _least_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> int:
     return cache_bytes(config, settings, dtype, settings.max_model_len or DEFAULT_TOKENS)
 
 
-def _what_fits(config: ModelConfig, kept: Quantisation | None, need: Memory, free: int) -> str:
+def _what_fits(config: ModelConfig, kept: Quantization | None, need: Memory, free: int) -> str:
     """The way out: the smaller forms of the weights, and whether one fits."""
     if kept == "int4":
         return "take a smaller model or a shorter context, or free some memory"
-    smaller = [name for name in get_args(Quantisation) if kept is None or name == "int4"]
+    smaller = [name for name in get_args(Quantization) if kept is None or name == "int4"]
     totals = {name: replace(need, weights=memory_bytes(config, name)).total for name in smaller}
     said = ", ".join(f"{name} {total / 1e9:.1f} GB" for name, total in totals.items())
     fitting = [name for name, total in totals.items() if total <= free]
     if fitting:
-        return f"quantised it would fit: {said}"
-    return f"even quantised it would not fit ({said}): take a smaller model, or free some memory"
+        return f"quantized it would fit: {said}"
+    return f"even quantized it would not fit ({said}): take a smaller model, or free some memory"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from shoestring.device import Runtime, measure_peak, synchronise
+from shoestring.device import Runtime, measure_peak, synchronize
 from shoestring.engine.engine import Engine
 from shoestring.engine.request import Request, RequestOutput, SamplingParams
 from shoestring.engine.settings import EngineSettings
@@ -105,7 +105,7 @@ def _best(run: Callable[[], Any], device: torch.device | None = None, times: int
     for _ in range(times):
         begin = time.perf_counter()
         run()
-        synchronise(device or torch.device("cpu"))
+        synchronize(device or torch.device("cpu"))
         best = min(best, time.perf_counter() - begin)
     return best
 
@@ -120,10 +120,10 @@ def measure_throughput(
     that does not fit in its settings.
     """
     longest = longest_request(engine.settings, concurrency, prompt_tokens, output_tokens)
-    if concurrency > engine.settings.max_sequences or longest > engine.max_model_len:
+    if concurrency > engine.settings.max_num_seqs or longest > engine.max_model_len:
         raise ConfigError(
             f"{concurrency} requests of up to {longest:,} tokens do not fit: this engine runs "
-            f"{engine.settings.max_sequences} at once, of up to {engine.max_model_len:,}"
+            f"{engine.settings.max_num_seqs} at once, of up to {engine.max_model_len:,}"
         )
     _warm_up(engine)
     run = _Run(engine, _requests(engine, concurrency, prompt_tokens, longest - prompt_tokens, seed))
@@ -142,9 +142,9 @@ def longest_request(
     settings: EngineSettings, concurrency: int, prompt_tokens: int, output_tokens: int
 ) -> int:
     """Tokens that the first request may have come to when the last one's are counted."""
-    rows = max(settings.max_batch_tokens - concurrency * (1 + settings.draft_tokens), 1)
+    rows = max(settings.max_num_batched_tokens - concurrency * (1 + settings.num_speculative_tokens), 1)
     waits = -(-concurrency * prompt_tokens // rows)
-    return prompt_tokens + (1 + settings.draft_tokens) * (waits + 1) + 2 * output_tokens
+    return prompt_tokens + (1 + settings.num_speculative_tokens) * (waits + 1) + 2 * output_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

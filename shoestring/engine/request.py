@@ -23,7 +23,7 @@ MAX_STOP_LENGTH = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredOutputsParams:
-    """What the text must look like: exactly one of these, compiled by engine/constrain.py."""
+    """What the text must look like: exactly one of these, compiled by engine/constrain/grammars.py."""
 
     json: Mapping[str, Any] | str | None = None
     """A JSON schema."""
@@ -96,7 +96,7 @@ class SamplingParams:
     """What each step reports: everything so far, what is new, or nothing before the end."""
 
     def __post_init__(self) -> None:
-        self._normalise()
+        self._normalize()
         _int("n", self.n, 1, MAX_CHOICES)
         _number("temperature", self.temperature, 0.0, 100.0)
         _number("top_p", self.top_p, 0.0, 1.0)
@@ -123,7 +123,7 @@ class SamplingParams:
                 f"output_kind = {self.output_kind!r} is not one of cumulative, delta, final_only"
             )
 
-    def _normalise(self) -> None:
+    def _normalize(self) -> None:
         """Lists become tuples and the bias a copy of its own, so that nobody can change them later."""
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,) if self.stop else ())
@@ -153,7 +153,7 @@ class SamplingParams:
         return self.temperature < GREEDY_BELOW
 
     @property
-    def penalised(self) -> bool:
+    def penalized(self) -> bool:
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shoestring.engine.kept_routing import KeptRouting
 from shoestring.engine.paged_cache import PagedCache, RowIndex
 from shoestring.engine.pages import PAGE_SIZE
+from shoestring.engine.routed_experts import KeptRouting
 from shoestring.engine.scheduler import Batch
 from shoestring.engine.sequence import Sequence
 from shoestring.model.transformer import Transformer
@@ -40,14 +40,14 @@ class Runner:
         model: Transformer,
         cache: PagedCache,
         *,
-        max_sequences: int,
+        max_num_seqs: int,
         max_pages: int,
         routing: KeptRouting | None = None,
     ) -> None:
         self.model, self.cache, self.routing = model, cache, routing
-        self._table_BM = np.zeros((max_sequences, max_pages), dtype=np.int32)
-        self._owners: list[tuple[Sequence | None, int]] = [(None, 0)] * max_sequences
-        self._filled = [0] * max_sequences  # pages of the owner already in its row
+        self._table_BM = np.zeros((max_num_seqs, max_pages), dtype=np.int32)
+        self._owners: list[tuple[Sequence | None, int]] = [(None, 0)] * max_num_seqs
+        self._filled = [0] * max_num_seqs  # pages of the owner already in its row
 
     def run(self, batch: Batch) -> StepResult:
         """One pass through the main layers; every row's cache entries are written."""

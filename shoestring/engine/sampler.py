@@ -16,7 +16,7 @@ from shoestring.engine.sequence import Sequence
 from shoestring.errors import ShoestringError
 
 if TYPE_CHECKING:
-    from shoestring.engine.constrain import Matcher
+    from shoestring.engine.constrain.grammars import Matcher
 
 NOTHING = -1
 """In place of a token id where none can be chosen."""
@@ -132,14 +132,14 @@ class Sampler:
                 stops = {*params.stop_token_ids, *(() if params.ignore_eos else self.eos_ids)}
                 logits_NW[n, list(stops)] = -math.inf
         errors = self._mask(logits_NW, rows) if self.matchers else {}
-        penalised = [n for n, row in enumerate(rows) if row.sequence.params.penalised]
-        if penalised:
-            self._penalise(logits_NW, rows, penalised)
+        penalized = [n for n, row in enumerate(rows) if row.sequence.params.penalized]
+        if penalized:
+            self._penalize(logits_NW, rows, penalized)
         return errors
 
     def _mask(self, logits_NW: Tensor, rows: list[Row]) -> dict[Sequence, str]:
         """Apply each constrained row's grammar mask, as if the drafts before it had been accepted."""
-        from shoestring.engine.constrain import apply_mask
+        from shoestring.engine.constrain.grammars import apply_mask
 
         errors: dict[Sequence, str] = {}
         first = {row.item: n for n, row in enumerate(rows) if row.ahead == 0}
@@ -173,9 +173,9 @@ class Sampler:
             except ShoestringError as error:
                 sampled[sequence] = Sampled([], error=str(error))
 
-    def _penalise(self, logits_NW: Tensor, rows: list[Row], penalised: list[int]) -> None:
+    def _penalize(self, logits_NW: Tensor, rows: list[Row], penalized: list[int]) -> None:
         counts, prompts, penalties = [], [], []
-        for n in penalised:
+        for n in penalized:
             row, params = rows[n], rows[n].sequence.params
             history = self._history(row.sequence, logits_NW)
             counts_W = history.counts_W
@@ -187,7 +187,7 @@ class Sampler:
             penalties.append([params.repetition_penalty, params.frequency_penalty, params.presence_penalty])
         penalties_N3 = torch.tensor(penalties, device=logits_NW.device)
         arguments = (torch.stack(counts), torch.stack(prompts), penalties_N3)
-        logits_NW[penalised] = draw.penalise(logits_NW[penalised], *arguments)
+        logits_NW[penalized] = draw.penalize(logits_NW[penalized], *arguments)
 
     def _history(self, sequence: Sequence, logits_NW: Tensor) -> _History:
         width, device = logits_NW.shape[1], logits_NW.device

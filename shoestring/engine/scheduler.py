@@ -66,13 +66,20 @@ class Scheduler:
     """
 
     def __init__(
-        self, pool: PagePool, *, max_sequences: int, max_batch_tokens: int, prefix_sharing: bool = True
+        self,
+        pool: PagePool,
+        *,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        enable_prefix_caching: bool = True,
     ) -> None:
-        self.pool, self.max_batch_tokens, self.prefix_sharing = pool, max_batch_tokens, prefix_sharing
+        self.pool = pool
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.enable_prefix_caching = enable_prefix_caching
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.counters = SchedulerCounters()
-        self._free_rows = list(range(max_sequences - 1, -1, -1))
+        self._free_rows = list(range(max_num_seqs - 1, -1, -1))
         self._blocked: tuple[Sequence, int] | None = None  # who did not fit, and the free pages there were
 
     def add(self, sequence: Sequence) -> None:
@@ -98,7 +105,7 @@ class Scheduler:
             known = len(sequence.token_ids)
             sequence.computed = known - 1 if ids else min(item.start + item.count, known)
             self.counters.computed_tokens += item.count
-            if self.prefix_sharing and sequence.computed >= (len(sequence.links) + 1) * PAGE_SIZE:
+            if self.enable_prefix_caching and sequence.computed >= (len(sequence.links) + 1) * PAGE_SIZE:
                 self._register(sequence)
 
     def finish(self, sequence: Sequence) -> None:
@@ -125,7 +132,7 @@ class Scheduler:
     def _decode(self, chosen: dict[Sequence, ScheduledSequence]) -> int:
         """Each decoding sequence's newest token and drafts; returns the budget that is left."""
         decoding = [sequence for sequence in self.running if sequence.remaining == 1]
-        spare = self.max_batch_tokens - len(decoding)
+        spare = self.max_num_batched_tokens - len(decoding)
         for sequence in decoding:
             if not sequence.running:  # preempted for an older one
                 spare += 1

@@ -14,25 +14,25 @@ from shoestring.tokenizer.bpe import Tokenizer
 
 Speculation = Literal["auto", "mtp", "prompt_lookup", "off"]
 DEFAULT_TOKENS = 1024
-"""Tokens that the cache holds for each sequence unless `cache_bytes` says otherwise."""
+"""Tokens that the cache holds for each sequence unless `kv_cache_memory_bytes` says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """How much at once, and with how much memory. None of it changes a token."""
 
-    max_sequences: int = 64
+    max_num_seqs: int = 64
     """Sequences that run at the same time; the rest wait."""
-    max_batch_tokens: int = 512
+    max_num_batched_tokens: int = 512
     """Rows of one step: decoding sequences first, then pieces of prompts."""
-    cache_bytes: int | None = None
+    kv_cache_memory_bytes: int | None = None
     """Memory of the paged cache; None is a thousand tokens per sequence, within half of what is free."""
     max_model_len: int | None = None
     """Longest prompt with its output; None is the model's context, as far as the cache holds it."""
-    prefix_sharing: bool = True
+    enable_prefix_caching: bool = True
     speculation: Speculation = "auto"
     """auto is mtp for a model with such modules, prompt_lookup for others."""
-    draft_tokens: int = 1
+    num_speculative_tokens: int = 1
     """Tokens drafted ahead for each sequence and step."""
     adaptive_speculation: bool = True
     """Measure whether drafting pays, and leave it while it does not."""
@@ -85,13 +85,13 @@ class CachePlan:
 
 def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
     """Raise ConfigError naming the setting that cannot be."""
-    for name in ("max_sequences", "max_batch_tokens", "draft_tokens"):
+    for name in ("max_num_seqs", "max_num_batched_tokens", "num_speculative_tokens"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"{name} = {getattr(settings, name)} must be at least 1")
-    if settings.max_batch_tokens < settings.max_sequences:
+    if settings.max_num_batched_tokens < settings.max_num_seqs:
         raise ConfigError(
-            f"max_batch_tokens = {settings.max_batch_tokens} must be at least max_sequences = "
-            f"{settings.max_sequences}, so that every running sequence gets a row"
+            f"max_num_batched_tokens = {settings.max_num_batched_tokens} must be at least max_num_seqs = "
+            f"{settings.max_num_seqs}, so that every running sequence gets a row"
         )
     if settings.speculation not in ("auto", "mtp", "prompt_lookup", "off"):
         raise ConfigError(
@@ -117,23 +117,24 @@ def plan_cache(
     one_page = page_bytes(config, num_layers, dtype)
     wanted = settings.max_model_len or config.max_position_embeddings
     free = available_bytes(device)
-    if settings.cache_bytes is not None:
-        num_bytes = settings.cache_bytes
+    if settings.kv_cache_memory_bytes is not None:
+        num_bytes = settings.kv_cache_memory_bytes
         if free is not None and num_bytes > free:
             raise ConfigError(
-                f"cache_bytes = {num_bytes:,} is more than the {free:,} bytes of memory that are free; "
-                f"give at most {free // 2:,}"
+                f"kv_cache_memory_bytes = {num_bytes:,} is more than the {free:,} bytes of memory that are "
+                f"free; give at most {free // 2:,}"
             )
     else:
-        tokens = max(settings.max_sequences * DEFAULT_TOKENS, settings.max_model_len or 0)
-        num_bytes = pages_for(min(tokens, settings.max_sequences * wanted)) * one_page
+        tokens = max(settings.max_num_seqs * DEFAULT_TOKENS, settings.max_model_len or 0)
+        num_bytes = pages_for(min(tokens, settings.max_num_seqs * wanted)) * one_page
         num_bytes = num_bytes if free is None else min(num_bytes, free // 2)
     num_pages = num_bytes // one_page
     need = pages_for(settings.max_model_len or 2)
     if num_pages < need:
         raise ConfigError(
             f"a cache of {num_bytes:,} bytes holds {num_pages * PAGE_SIZE:,} tokens; "
-            f"max_model_len = {settings.max_model_len or 2:,} needs cache_bytes of {need * one_page:,}"
+            f"max_model_len = {settings.max_model_len or 2:,} needs kv_cache_memory_bytes of "
+            f"{need * one_page:,}"
         )
     max_model_len = min(wanted, num_pages * PAGE_SIZE)
     return CachePlan(

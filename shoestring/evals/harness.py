@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoestring.engine.llm import LLM
-from shoestring.engine.prompts import ChatOptions, read_chat
 from shoestring.engine.request import MAX_STOP_LENGTH, SamplingParams
 from shoestring.errors import ConfigError, DataError, MissingDependencyError
 from shoestring.evals.loglikelihood import Scored, score_continuations
+from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.tokenizer.special import THINK_END
 
 if TYPE_CHECKING:

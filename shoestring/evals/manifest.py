@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from shoestring.data.folder import sha256_of
 from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, DataError
-from shoestring.model.folder import TOKENIZER_FILES
+from shoestring.model.hf.folder import TOKENIZER_FILES
 from shoestring.tasks.task import Example
-from shoestring.train.receipt import code_version
+from shoestring.train.report.receipt import code_version
 
 FORMAT = 1
 MAX_BYTES = 64 << 20

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shoestring.durable import write_atomic
-from shoestring.engine.questions import PromptStyle, QuestionPrompt, prompt_ids, thinking_tokens
 from shoestring.engine.request import MAX_CHOICES, CompletionOutput, RequestOutput, SamplingParams
 from shoestring.errors import ConfigError, DataError
-from shoestring.evals.score import Answer, TaskScore, summarise
+from shoestring.evals.score import Answer, TaskScore, summarize
 from shoestring.tasks.answers import split_reply
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat import Template
+from shoestring.tokenizer.questions import PromptStyle, QuestionPrompt, prompt_ids, thinking_tokens
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def evaluate_task(
         greedy = [row[0] for row in rows]
     if transcripts is not None:
         _write_transcripts(transcripts, examples, sampled, greedy)
-    return summarise(task.name, sampled, greedy, k=config.k, seed=config.seed)
+    return summarize(task.name, sampled, greedy, k=config.k, seed=config.seed)
 
 
 def default_vote(example: Example, text: str) -> str | None:

@@ -68,7 +68,7 @@ class TaskScore:
         return data
 
 
-def summarise(
+def summarize(
     task: str,
     sampled: Sequence[Sequence[Answer]],
     greedy: Sequence[Answer] | None = None,

@@ -20,7 +20,7 @@ def _struct(name: str, **members: type) -> type[ctypes.Structure]:
 _Norm = _struct("Norm", weight=_POINTER, eps=_FLOAT)
 _Matrix = _struct("Matrix", blocks=_POINTER, bias=_POINTER, bits=_INT, stack=_INT, outputs=_INT, depth=_INT)
 _Experts = _struct("Experts", gate_up=_POINTER, down=_POINTER, bits=_INT, count=_INT, width=_INT)
-_ROUTING = dict.fromkeys(("experts", "per_token", "groups", "top_groups", "softmax", "normalise"), _INT)
+_ROUTING = dict.fromkeys(("experts", "per_token", "groups", "top_groups", "softmax", "normalize"), _INT)
 _Router = _struct("Router", weight=_POINTER, bias=_POINTER, **_ROUTING, scaling=_FLOAT)
 _LATENT = {"norm": _Norm, "q_a": _Matrix, "q_norm": _Norm, "q_b": _Matrix, "kv_a": _Matrix, "kv_norm": _Norm}
 _UP = {"up_key": _Matrix, "up_value": _Matrix}
@@ -125,7 +125,7 @@ class Router(_Weights):
     """Groups of experts that a token may visit; all of `groups` for no limit."""
     softmax: bool
     """Affinities are a softmax, or else logistic."""
-    normalise: bool
+    normalize: bool
     scaling: float
 
     def __post_init__(self) -> None:

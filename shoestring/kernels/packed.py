@@ -76,9 +76,9 @@ def pack_into(weight_FK: Tensor, bits: Bits, blocks: Tensor) -> None:
     else:
         finite = bool(weight.isfinite().all()) and float(weight.abs().max()) < 4e5
         if finite:
-            blocks.copy_(_arranged(*quantised(weight, bits), bits))
+            blocks.copy_(_arranged(*quantized(weight, bits), bits))
     if not finite:
-        raise CheckpointError("a weight is infinite, NaN or beyond 400,000, which cannot be quantised")
+        raise CheckpointError("a weight is infinite, NaN or beyond 400,000, which cannot be quantized")
 
 
 def available() -> bool:
@@ -86,8 +86,8 @@ def available() -> bool:
     return cpu_build.library() is not None and hasattr(cpu_build.library(), "pack_weights")
 
 
-def quantised(weight_FK: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
-    """Integers (F, groups, 32) as float32, and scales (F, groups): the specification of the quantisation."""
+def quantized(weight_FK: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
+    """Integers (F, groups, 32) as float32, and scales (F, groups): the specification of the quantization."""
     w = weight_FK.unflatten(-1, (-1, GROUP))
     largest = w.gather(-1, w.abs().argmax(-1, keepdim=True))
     if bits == 8:

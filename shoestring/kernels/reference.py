@@ -30,7 +30,7 @@ def swiglu_packed(gate_up: Tensor) -> Tensor:
 def rotate(x_NHD: Tensor, cos_NR: Tensor, sin_NR: Tensor, interleave: bool) -> Tensor:
     """Rotate the last 2R of each head's D values by row n's R angles; the rest passes (arXiv 2104.09864).
 
-    Pairs are neighbours (interleave=True, DeepSeek) or half a width apart (Llama, Qwen2).
+    Pairs are neighbors (interleave=True, DeepSeek) or half a width apart (Llama, Qwen2).
     """
     width = 2 * cos_NR.shape[-1]
     plain, turned = x_NHD[..., : x_NHD.shape[-1] - width], x_NHD[..., x_NHD.shape[-1] - width :]

@@ -40,7 +40,7 @@ def route(logits_NE: Tensor, router: Router) -> Routed:
         choice_NE = _limit_groups(choice_NE, router)
     experts_NK = choice_NE.topk(router.per_token, dim=-1).indices
     weights_NK = scores_NE.gather(1, experts_NK)
-    if router.normalise:
+    if router.normalize:
         weights_NK = weights_NK / (weights_NK.double().sum(-1, keepdim=True).float() + 1e-20)
     return Routed(experts_NK, weights_NK * router.scaling, scores_NE)
 

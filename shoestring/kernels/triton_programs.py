@@ -153,7 +153,7 @@ def _assigned(ends, index, tile: tl.constexpr):
 def _unpacked(blocks, rows_F, real_F, start, tile: tl.constexpr):
     """Weights (F, K) that packed integers stand for; the order inside a block is kernels/cpu/packed.h's.
 
-    A 32-bit word holds 2 depths of two neighbouring outputs (int8) or 8 depths of one (4-bit).
+    A 32-bit word holds 2 depths of two neighboring outputs (int8) or 8 depths of one (4-bit).
     """
     words, scales = blocks
     group: tl.constexpr = 32

@@ -64,7 +64,7 @@ class MLA(nn.Module):
 
     @staticmethod
     def cache_spec(config: ModelConfig) -> CacheSpec:
-        """The normalised latent and the rotated key that all heads share."""
+        """The normalized latent and the rotated key that all heads share."""
         assert isinstance(config.attention, MLAConfig)
         return {"latent": (config.attention.kv_lora_rank,), "k_rope": (config.attention.qk_rope_head_dim,)}
 
@@ -152,7 +152,7 @@ def attention_class(config: ModelConfig) -> type[MLA] | type[GQA]:
 
 
 def build_attention(config: ModelConfig) -> MLA | GQA:
-    """A freshly initialised attention for `config`."""
+    """A freshly initialized attention for `config`."""
     if isinstance(config.attention, MLAConfig):
         return MLA(config, config.attention)
     return GQA(config, config.attention)

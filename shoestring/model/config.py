@@ -60,7 +60,7 @@ class RopeConfig:
     rope_theta: float = 10000.0
     rope_type: Literal["default", "linear", "llama3", "yarn"] = "default"
     interleave: bool = False
-    """True rotates neighbours (x0, x1), as DeepSeek does; False rotates (x_i, x_{i + dim/2})."""
+    """True rotates neighbors (x0, x1), as DeepSeek does; False rotates (x_i, x_{i + dim/2})."""
     factor: float = 1.0
     original_max_position_embeddings: int | None = None
     beta_fast: float = 32.0

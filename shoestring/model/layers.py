@@ -102,7 +102,7 @@ def _yarn(plain: Tensor, rope: RopeConfig, width: int) -> Tensor:
 
 
 def _original_length(rope: RopeConfig) -> int:
-    assert rope.original_max_position_embeddings is not None  # hf_config fills it in
+    assert rope.original_max_position_embeddings is not None  # hf/rope.py fills it in
     return rope.original_max_position_embeddings
 
 

@@ -1,6 +1,6 @@
 """LoRA: low-rank adapters on linear layers and stacked experts; saved as PEFT does, loaded, merged.
 
-An adapter is a parametrisation (torch.nn.utils.parametrize): `module.weight` *is* W + (alpha / rank) B A
+An adapter is a parametrization (torch.nn.utils.parametrize): `module.weight` *is* W + (alpha / rank) B A
 (arXiv 2106.09685, section 4.1), so training, the engine, absorbed MLA and grouped experts all use it without
 knowing. The price is one adapted copy of the adapted weights while a step runs; what LoRA saves is the
 gradients and moments of the base. `torch.nn.utils.parametrize.cached()` makes the copies once for many steps.
@@ -19,10 +19,10 @@ from torch.nn.utils import parametrize
 
 from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, ConfigError
-from shoestring.model.folder import load_model, save_model
-from shoestring.model.hub import resolve
+from shoestring.model.hf.folder import load_model, save_model
+from shoestring.model.hf.hub import resolve
+from shoestring.model.hf.safetensors_file import Entry, read_header, write_file
 from shoestring.model.moe import Experts
-from shoestring.model.safetensors_file import Entry, read_header, write_file
 from shoestring.model.transformer import Transformer
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -1,4 +1,4 @@
-"""The model: blocks, the head, multi-token-prediction modules, initialisation. Names are Hugging Face's."""
+"""The model: blocks, the head, multi-token-prediction modules, initialization. Names are Hugging Face's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from shoestring.model.moe import MoE, Routing
 
 @dataclass
 class Features:
-    """What the layers made of B x T tokens: normalised hidden states, and each MoE layer's routing."""
+    """What the layers made of B x T tokens: normalized hidden states, and each MoE layer's routing."""
 
     hidden_BTD: Tensor
     routings: dict[int, Routing] = field(default_factory=dict)
@@ -188,7 +188,7 @@ class Transformer(nn.Module):
 
 
 @torch.no_grad()
-def initialise(model: Transformer, generator: torch.Generator) -> Transformer:
+def initialize(model: Transformer, generator: torch.Generator) -> Transformer:
     """Fill a model with random weights: matrices normal with `initializer_range`, norms one, biases zero."""
     std = model.config.initializer_range
     for name, parameter in model.named_parameters():

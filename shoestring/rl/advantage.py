@@ -29,7 +29,7 @@ def advantages(rewards_GN: Tensor, valid_GN: Tensor, kind: AdvantageKind) -> Adv
     `valid_GN` is False where there is no reward (a fault of the verifier, a rejected answer): whatever is
     there, even NaN, changes nothing for the others. Raises NonFiniteError for a valid reward that is NaN.
     """
-    siblings = {"grpo": normalised, "dr_grpo": centred, "rloo": leave_one_out}
+    siblings = {"grpo": normalized, "dr_grpo": centered, "rloo": leave_one_out}
     if kind not in siblings:
         raise ConfigError(f"the advantage {kind!r} is none of {', '.join(siblings)}")
     assert rewards_GN.shape == valid_GN.shape
@@ -47,21 +47,21 @@ def advantages(rewards_GN: Tensor, valid_GN: Tensor, kind: AdvantageKind) -> Adv
     )
 
 
-def centred(rewards_GN: Tensor, valid_GN: Tensor) -> Tensor:
+def centered(rewards_GN: Tensor, valid_GN: Tensor) -> Tensor:
     """Reward minus the group's mean (Dr.GRPO, arXiv 2503.20783 section 3.2; DeepSeek-V3.2, 2512.02556)."""
     count_G1 = valid_GN.sum(1, keepdim=True).clamp(min=1)
     mean_G1 = torch.where(valid_GN, rewards_GN, 0).sum(1, keepdim=True) / count_G1
     return torch.where(valid_GN, rewards_GN - mean_G1, 0)
 
 
-def normalised(rewards_GN: Tensor, valid_GN: Tensor) -> Tensor:
+def normalized(rewards_GN: Tensor, valid_GN: Tensor) -> Tensor:
     """... over the group's standard deviation (GRPO, arXiv 2402.03300 section 4.1.2; R1, 2501.12948 eq. 3).
 
     The deviation is the population's, without an epsilon, so a group's values have root mean square 1. This
     weighs a problem by 1 / sqrt(p (1 - p)), p its share of right answers: very easy and very hard problems
     count most, the "difficulty bias" of Dr.GRPO.
     """
-    values_GN = centred(rewards_GN, valid_GN)
+    values_GN = centered(rewards_GN, valid_GN)
     count_G1 = valid_GN.sum(1, keepdim=True).clamp(min=1)
     deviation_G1 = (values_GN.square().sum(1, keepdim=True) / count_G1).sqrt()
     return values_GN / deviation_G1.clamp(min=torch.finfo(values_GN.dtype).tiny)
@@ -70,7 +70,7 @@ def normalised(rewards_GN: Tensor, valid_GN: Tensor) -> Tensor:
 def leave_one_out(rewards_GN: Tensor, valid_GN: Tensor) -> Tensor:
     """Reward minus the mean of the other answers (RLOO, arXiv 2402.14740 section 3.2): an unbiased baseline.
 
-    It is n / (n - 1) times `centred`.
+    It is n / (n - 1) times `centered`.
     """
     count_G1 = valid_GN.sum(1, keepdim=True, dtype=rewards_GN.dtype)
-    return centred(rewards_GN, valid_GN) * (count_G1 / (count_G1 - 1).clamp(min=1))
+    return centered(rewards_GN, valid_GN) * (count_G1 / (count_G1 - 1).clamp(min=1))

@@ -20,12 +20,12 @@ from shoestring.rl.rollout import Answer, Question, reward_parts, roll_out
 from shoestring.rl.run import Run, build, save, write_model
 from shoestring.rl.update import Judged, UpdateStats, update
 from shoestring.tasks.verify import SHARE_FROM, TaskSpec, Verifier
-from shoestring.train import receipt
-from shoestring.train.display import Display
-from shoestring.train.energy import EnergyMeter
 from shoestring.train.finish import Clock, mean_of, replace_folder, settle
-from shoestring.train.metrics import MetricsLog, read
 from shoestring.train.parallel import Ranks
+from shoestring.train.report import receipt
+from shoestring.train.report.display import Display
+from shoestring.train.report.energy import EnergyMeter
+from shoestring.train.report.metrics import MetricsLog, read
 from shoestring.train.stop import StopRequest
 
 log = logging.getLogger(__name__)

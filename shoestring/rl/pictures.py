@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from shoestring import figures
 from shoestring.errors import MissingDependencyError
 from shoestring.figures import BLUE, FAINT, GREEN, PURPLE, RED, SKY
-from shoestring.train.metrics import read
-from shoestring.train.report import write_html
+from shoestring.train.report.metrics import read
+from shoestring.train.report.web_page import write_html
 
 if TYPE_CHECKING:
     from shoestring.figures import Axes, Figure

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from shoestring import config as configs
+from shoestring.data.scratchwork import write
 from shoestring.device import Runtime
+from shoestring.distill.collect import CONVERSATIONS, collect, problems_of
+from shoestring.distill.distill import DistillConfig, distill, folder_sha256
+from shoestring.distill.mix import mix
+from shoestring.distill.teachers import SETTINGS, LocalTeacher
 from shoestring.durable import write_atomic
 from shoestring.engine.llm import LLM
 from shoestring.engine.load import load_engine
 from shoestring.errors import ConfigError, DataError
-from shoestring.rl.collect import CONVERSATIONS, collect, problems_of
-from shoestring.rl.distill import DistillConfig, distill, folder_sha256
 from shoestring.rl.grpo import Evaluate, grpo
-from shoestring.rl.mix import mix
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.stages import CollectStage, CorpusStage, RecipeConfig, Stage, located
-from shoestring.rl.teachers import SETTINGS, LocalTeacher
 from shoestring.tasks.load import load_task
-from shoestring.tasks.scratchwork import write
 from shoestring.tasks.verify import TaskSpec, Verifier
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate

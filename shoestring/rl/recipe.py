@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from shoestring.engine.questions import PromptStyle
 from shoestring.errors import ConfigError
 from shoestring.rl.advantage import AdvantageKind
 from shoestring.rl.losses import PolicyLossConfig
+from shoestring.tokenizer.questions import PromptStyle
 from shoestring.train.optim import OptimConfig
-from shoestring.train.receipt import Price
+from shoestring.train.report.receipt import Price
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class PolicyOptim(OptimConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GRPOConfig:
-    """Group relative policy optimisation of a model on tasks with verifiable rewards."""
+    """Group relative policy optimization of a model on tasks with verifiable rewards."""
 
     start: str
     """A model: a folder or a hub name (org/name)."""
@@ -65,7 +65,7 @@ class GRPOConfig:
     refill: int = 0
     """Further rounds of questions to fill a step whose groups agree (dynamic sampling, DAPO section 3.2)."""
     updates: int = 1
-    """Optimiser steps on what one round sampled (R1-Zero: 16); over 1 the later ones are off-policy."""
+    """Optimizer steps on what one round sampled (R1-Zero: 16); over 1 the later ones are off-policy."""
     keep_routing: bool = True
     """Train each token with the experts that the engine sent it to (DeepSeek-V3.2, section 3.1)."""
     advantage: AdvantageKind = "dr_grpo"

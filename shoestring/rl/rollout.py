@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from shoestring.engine.engine import Engine
-from shoestring.engine.questions import QuestionPrompt, prompt_ids
 from shoestring.engine.request import CompletionOutput, Request, SamplingParams
 from shoestring.rl.recipe import GRPOConfig, RewardConfig
 from shoestring.tasks.load import load_task
@@ -17,6 +16,7 @@ from shoestring.tasks.task import Example
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat import Template
+from shoestring.tokenizer.questions import QuestionPrompt, prompt_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

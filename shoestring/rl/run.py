@@ -10,21 +10,22 @@ from shoestring import config as configs
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.engine.engine import Engine
+from shoestring.engine.policy_engine import PolicyEngine
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
-from shoestring.model.folder import copy_tokenizer, load_model, save_model
-from shoestring.model.hub import resolve
-from shoestring.model.quantise import stored_quantisation
+from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
+from shoestring.model.hf.hub import resolve
+from shoestring.model.packed.quantize import stored_quantization
 from shoestring.model.transformer import Transformer
-from shoestring.rl.policy_engine import PolicyEngine
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Questions
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat import Template
 from shoestring.tokenizer.chat_load import load_template
-from shoestring.train import checkpoint, receipt, state
+from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.parallel import Ranks
+from shoestring.train.report import receipt
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ def build(
         checkpoint.refuse_to_overwrite(out)
     saved = checkpoint.latest(out / "checkpoints") if resume else None
     start = resolve(config.start)
-    if stored_quantisation(start) is not None:
-        raise ConfigError(f"{config.start} is quantised, which cannot be trained; give the full weights")
+    if stored_quantization(start) is not None:
+        raise ConfigError(f"{config.start} is quantized, which cannot be trained; give the full weights")
     say(f"loading {config.start}")
     folder = start if saved is None else saved
     device, dtype = runtime.device, runtime.compute_dtype
@@ -178,8 +179,8 @@ def _reference(model: Transformer, config: GRPOConfig) -> Transformer | None:
 def _engine_settings(config: GRPOConfig, model: Transformer) -> EngineSettings:
     sequences = min(config.prompts * config.group, MAX_SEQUENCES)
     return EngineSettings(
-        max_sequences=sequences,
-        max_batch_tokens=sequences + 128,
+        max_num_seqs=sequences,
+        max_num_batched_tokens=sequences + 128,
         speculation="off",  # with so many sequences a draft costs more than it saves
         keep_routing=config.keep_routing,
     )

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shoestring.data.scratchwork import Scratchwork
+from shoestring.distill.collect import CollectConfig
 from shoestring.errors import ConfigError
-from shoestring.rl.collect import CollectConfig
-from shoestring.tasks.scratchwork import Scratchwork
 
 KINDS = ("corpus", "sft", "grpo", "collect", "distill")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -1,4 +1,4 @@
-"""One round of answers -> optimiser steps: micro-batches, log-probabilities, the policy loss, clip, step."""
+"""One round of answers -> optimizer steps: micro-batches, log-probabilities, the policy loss, clip, step."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Micro:
 
 @dataclass(slots=True, kw_only=True)
 class UpdateStats:
-    """Means over the tokens of a round, and over its optimiser steps where it had several."""
+    """Means over the tokens of a round, and over its optimizer steps where it had several."""
 
     loss: float = 0.0
     grad_norm: float = 0.0
@@ -62,7 +62,7 @@ class UpdateStats:
     tokens: int = 0
     """Tokens that went through the model for a gradient, prompts included and padding not."""
     skipped: int = 0
-    """Optimiser steps left out because a number was not finite."""
+    """Optimizer steps left out because a number was not finite."""
     losses: list[float] = field(default_factory=list)
 
 
@@ -76,7 +76,7 @@ def update(
     lr_share: float,
     ranks: Ranks,
 ) -> UpdateStats:
-    """Learn from a round of answers in `config.updates` optimiser steps.
+    """Learn from a round of answers in `config.updates` optimizer steps.
 
     `judged` holds every answer with a reward; those whose gradient is zero are counted in the denominators
     and not computed. Micro-batches change nothing but memory. A step whose loss or gradient is not finite
@@ -110,14 +110,14 @@ def _add_up(stats: UpdateStats, ranks: Ranks) -> None:
 
 
 def whole_step(judged: Sequence[Judged], config: GRPOConfig, ranks: Ranks) -> Denominators:
-    """What the sums of an optimiser step are divided by: the answers of all processes, computed or not."""
+    """What the sums of an optimizer step are divided by: the answers of all processes, computed or not."""
     kept = [item.answer for item in judged if not (config.loss.mask_truncated and item.answer.is_truncated)]
     sequences, tokens = ranks.sum([len(kept), sum(len(answer.token_ids) for answer in kept)])
     return Denominators(sequences=int(sequences), tokens=int(tokens), max_tokens=config.max_tokens)
 
 
 def _parts(judged: Sequence[Judged], count: int) -> list[Sequence[Judged]]:
-    """The answers dealt to `count` optimiser steps, each with its share of every group."""
+    """The answers dealt to `count` optimizer steps, each with its share of every group."""
     return [[item for item in judged if item.number % count == start] for start in range(count)]
 
 
@@ -215,7 +215,7 @@ def _step(
     stats: UpdateStats,
     ranks: Ranks,
 ) -> None:
-    """One optimiser step over all micro-batches; none if there is nothing to learn, moments included."""
+    """One optimizer step over all micro-batches; none if there is nothing to learn, moments included."""
     if not ranks.any(bool(micros)):
         return
     optimizers.zero_grad()

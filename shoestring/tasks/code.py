@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from shoestring.errors import ConfigError, DataError
+from shoestring.sandbox.sandbox import Limits, Outcome, Sandbox
 from shoestring.tasks import code_families
 from shoestring.tasks.answers import split_reply
 from shoestring.tasks.problems import in_order, split_of
-from shoestring.tasks.sandbox import Limits, Outcome, Sandbox
 from shoestring.tasks.task import Example, Split
 
 MAX_PROGRAM_CHARS = 1 << 16

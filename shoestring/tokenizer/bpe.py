@@ -156,7 +156,7 @@ class Tokenizer:
 
 
 def _roles(config: dict[str, Any], path: Path) -> dict[str, str]:
-    """Spellings in tokenizer_config.json, where an entry is a string or a serialised AddedToken."""
+    """Spellings in tokenizer_config.json, where an entry is a string or a serialized AddedToken."""
     roles = {}
     for role in ROLES:
         entry = config.get(role)

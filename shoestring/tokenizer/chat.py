@@ -84,7 +84,7 @@ def encode_prompt(
 def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> ChatIds:
     """Pieces as ids.
 
-    Neighbouring texts are encoded as one, except where the loss begins or ends: there the prompt ends
+    Neighboring texts are encoded as one, except where the loss begins or ends: there the prompt ends
     when the model is served, so a token must not reach across in training either.
     """
     return encode_many([pieces], tokenizer)[0]
@@ -107,7 +107,7 @@ def encode_many(conversations: Iterable[Iterable[Piece]], tokenizer: Tokenizer) 
 
 
 def merge_pieces(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join neighbouring texts that agree on the loss; drop empty ones."""
+    """Join neighboring texts that agree on the loss; drop empty ones."""
     merged: list[Piece] = []
     for piece in pieces:
         last = merged[-1] if merged else None

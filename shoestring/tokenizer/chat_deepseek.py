@@ -27,7 +27,7 @@ class DeepSeekTemplate:
     each prompt is a prefix of the finished turn.
 
     `keep_thinking` writes the thinking of every turn, which keeps the conversation prefix-preserving:
-    right for training. `keep_thinking=False` is R1's official behaviour: the thinking of assistant
+    right for training. `keep_thinking=False` is R1's official behavior: the thinking of assistant
     turns before the last user message is dropped (`content.split("</think>")[-1]`), so a past turn no
     longer reads as the model wrote it.
     """

@@ -87,7 +87,7 @@ class Shield:
 
 
 class Spellings:
-    """Where text holds special tokens or parts that neighbours could complete, ignoring case."""
+    """Where text holds special tokens or parts that neighbors could complete, ignoring case."""
 
     def __init__(self, specials: Sequence[str]) -> None:
         self._lower = [special.lower() for special in specials]

@@ -11,7 +11,7 @@ import sys
 from typing import Any, BinaryIO
 
 MEMORY_BYTES = 512 << 20
-CPU_SECONDS = 10  # a second line of defence: the parent kills by the clock long before
+CPU_SECONDS = 10  # a second line of defense: the parent kills by the clock long before
 OPEN_FILES = 16
 
 

@@ -1,4 +1,4 @@
-"""Check a chat template: end token learnt, one begin token, prefixes kept, user text harmless."""
+"""Check a chat template: end token learned, one begin token, prefixes kept, user text harmless."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -105,20 +105,20 @@ def _require_prefix(earlier: str, later: str, what: str, other: str) -> None:
     if broken is None:
         return
     raise _Failed(
-        f"{what} is not the beginning of {other}: {broken}; serving would ask what was never learnt"
+        f"{what} is not the beginning of {other}: {broken}; serving would ask what was never learned"
     )
 
 
 def _turns_in_loss(tokenizer: Tokenizer, template: Template) -> str:
     chat = encode_chat(TWO_TURNS, tokenizer, template)
-    learnt = [tokenizer.decode(ids) for ids in _spans(chat)]
+    learned = [tokenizer.decode(ids) for ids in _spans(chat)]
     for answer in ("Four.", "Six."):
-        if not any(answer in text for text in learnt):
-            raise _Failed(f"the assistant's {answer!r} is not in the loss, which holds {learnt}")
+        if not any(answer in text for text in learned):
+            raise _Failed(f"the assistant's {answer!r} is not in the loss, which holds {learned}")
     for question in ("What is", "And 3"):
-        if any(question in text for text in learnt):
+        if any(question in text for text in learned):
             raise _Failed(f"the user's {question!r} is in the loss, so the model would learn to ask it")
-    return f"the loss holds {len(learnt)} of 2 assistant turns and nothing of the user"
+    return f"the loss holds {len(learned)} of 2 assistant turns and nothing of the user"
 
 
 def _end_in_loss(tokenizer: Tokenizer, template: Template) -> str:

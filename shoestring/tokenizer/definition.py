@@ -39,7 +39,7 @@ SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
 def train(texts: Iterable[str], vocab_size: int, min_frequency: int) -> dict[str, Any]:
-    """The definition of a byte-level BPE (Sennrich et al. 2016, over bytes) learnt from `texts`.
+    """The definition of a byte-level BPE (Sennrich et al. 2016, over bytes) learned from `texts`.
 
     The same texts in the same order give the same definition. It holds at most `vocab_size` ids, fewer
     when the texts are too short to fill them. Raises ConfigError for a vocabulary too small for the

@@ -22,7 +22,7 @@ class TextPiece:
 class TextStream:
     """The incremental `decode` of one reply.
 
-    The thinking tags are recognised by their ids, are not part of the text, and switch between
+    The thinking tags are recognized by their ids, are not part of the text, and switch between
     `thinking` and `answer`; every other special token is left out. Text of one kind, put together,
     equals `decode` of its ids.
     """

@@ -1,1 +1,1 @@
-"""Training: steps, optimisers, checkpoints, and the stories that use them."""
+"""Training: steps, optimizers, checkpoints, and the stories that use them."""

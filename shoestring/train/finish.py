@@ -11,8 +11,9 @@ from torch import Tensor
 
 from shoestring.durable import write_atomic
 from shoestring.errors import NonFiniteError
-from shoestring.train import receipt, state
-from shoestring.train.energy import EnergyMeter
+from shoestring.train import state
+from shoestring.train.report import receipt
+from shoestring.train.report.energy import EnergyMeter
 
 
 class Clock:

@@ -85,7 +85,7 @@ def _mean_nll(
 
 
 def sequence_balance(routing: Routing, num_sequences: int) -> Tensor:
-    """V3 eq. 17-20: per sequence, sum over experts of (share of rows x E) times (mean normalised affinity).
+    """V3 eq. 17-20: per sequence, sum over experts of (share of rows x E) times (mean normalized affinity).
 
     Exactly 1 at perfect balance of either factor, and more when the busy experts are the liked ones.
     """

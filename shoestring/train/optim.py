@@ -14,7 +14,7 @@ from shoestring.model.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimiser; defaults are DeepSeek-V3's (section 4.2), with a learning rate for small models."""
+    """The optimizer; defaults are DeepSeek-V3's (section 4.2), with a learning rate for small models."""
 
     name: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
@@ -49,7 +49,7 @@ class OptimConfig:
 
 
 class Optimizers:
-    """One or two torch optimisers stepped as one; `share` moves all their learning rates together."""
+    """One or two torch optimizers stepped as one; `share` moves all their learning rates together."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self.parts = parts
@@ -72,13 +72,13 @@ class Optimizers:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over moments; learning rates, decay and the like stay this object's, that is the recipe's.
 
-        Raises CheckpointError if the state is another optimiser's or another model's.
+        Raises CheckpointError if the state is another optimizer's or another model's.
         """
         saved = {name: [len(g["params"]) for g in part["param_groups"]] for name, part in state.items()}
         own = {str(i): [len(g["params"]) for g in part.param_groups] for i, part in enumerate(self.parts)}
         if saved != own:
             raise CheckpointError(
-                f"the saved moments are of parameter groups {saved}, the recipe's optimiser has {own}; "
+                f"the saved moments are of parameter groups {saved}, the recipe's optimizer has {own}; "
                 "resume with the run's own optim.name"
             )
         for i, part in enumerate(self.parts):

@@ -83,7 +83,7 @@ class Ranks:
     def sum_gradients(self, model: nn.Module) -> None:
         """Replace every gradient by its sum over the processes; one that is None counts as zeros.
 
-        A parameter without a gradient on every process stays without, so that no optimiser moves it.
+        A parameter without a gradient on every process stays without, so that no optimizer moves it.
         """
         if self.world_size == 1:
             return

@@ -18,13 +18,14 @@ from shoestring.device import Runtime, measure_peak
 from shoestring.errors import ConfigError, MissingDependencyError, NonFiniteError, Stopped
 from shoestring.model.cost import parameters, train_flops_per_token
 from shoestring.model.transformer import Transformer
-from shoestring.train import curves, receipt, schedule
-from shoestring.train.display import Display
-from shoestring.train.energy import EnergyMeter
+from shoestring.train import schedule
 from shoestring.train.finish import Clock, keep_batch, mean_of, replace_folder, settle
-from shoestring.train.metrics import MetricsLog, read
-from shoestring.train.recipe import PretrainConfig
-from shoestring.train.run import Run, build, model_config, save, write_model
+from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.pretrain_run import Run, build, model_config, save, write_model
+from shoestring.train.report import curves, receipt
+from shoestring.train.report.display import Display
+from shoestring.train.report.energy import EnergyMeter
+from shoestring.train.report.metrics import MetricsLog, read
 from shoestring.train.step import StepSettings, StepStats, train_step
 from shoestring.train.stop import StopRequest
 

@@ -18,11 +18,12 @@ from shoestring.errors import ConfigError, MissingDependencyError, NonFiniteErro
 from shoestring.model.cost import train_flops_per_token
 from shoestring.model.lora import merge
 from shoestring.model.transformer import Transformer
-from shoestring.train import curves, receipt, schedule
-from shoestring.train.display import Display
-from shoestring.train.energy import EnergyMeter
+from shoestring.train import schedule
 from shoestring.train.finish import Clock, keep_batch, mean_of, replace_folder, settle
-from shoestring.train.metrics import MetricsLog, read
+from shoestring.train.report import curves, receipt
+from shoestring.train.report.display import Display
+from shoestring.train.report.energy import EnergyMeter
+from shoestring.train.report.metrics import MetricsLog, read
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.sft_run import SFTRun, build, save, write_adapter, write_model
 from shoestring.train.sft_step import SFTStats, SFTStep, learned_nll, sft_step

@@ -7,7 +7,7 @@ from typing import Literal
 from shoestring.errors import ConfigError
 from shoestring.model.lora import LoraConfig
 from shoestring.train.optim import OptimConfig
-from shoestring.train.receipt import Price
+from shoestring.train.report.receipt import Price
 from shoestring.train.schedule import ScheduleConfig
 
 

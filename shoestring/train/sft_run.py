@@ -17,20 +17,21 @@ from shoestring.device import Runtime
 from shoestring.durable import new_folder, write_atomic
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
-from shoestring.model.folder import copy_tokenizer, load_model, save_model
-from shoestring.model.hf_config import load_config
-from shoestring.model.hub import commit, resolve
+from shoestring.model.hf.config import load_config
+from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
+from shoestring.model.hf.hub import commit, resolve
 from shoestring.model.lora import add_adapters, load_adapter, save_adapter
+from shoestring.model.packed.quantize import stored_quantization
 from shoestring.model.presets import PRESETS
-from shoestring.model.quantise import stored_quantisation
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
 from shoestring.tokenizer.chat_deepseek import TEMPLATE_FILE, DeepSeekTemplate
 from shoestring.tokenizer.chat_load import load_template
 from shoestring.tokenizer.definition import read_json
 from shoestring.tokenizer.special import ASSISTANT
-from shoestring.train import checkpoint, receipt, state
+from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
+from shoestring.train.report import receipt
 from shoestring.train.sft_recipe import SFTConfig
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ def _start(config: SFTConfig) -> Path | None:
             raise ConfigError(f"start = {config.start!r} has random weights; LoRA needs a trained model")
         return None
     folder = resolve(config.start)
-    if stored_quantisation(folder) is not None:
+    if stored_quantization(folder) is not None:
         raise ConfigError(f"{config.start} is packed by `quantize`; start from what it was made of")
     return folder
 
@@ -183,7 +184,7 @@ def _model(
     if start is None:
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         shape = replace(PRESETS[config.start], **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
-        model = initialise(Transformer(shape, runtime.compute_dtype).to(runtime.device), generator)
+        model = initialize(Transformer(shape, runtime.compute_dtype).to(runtime.device), generator)
     else:
         kept = runtime.compute_dtype if config.lora.rank else torch.float32
         model = load_model(start, dtype=kept, compute_dtype=runtime.compute_dtype, device=runtime.device)

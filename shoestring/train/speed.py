@@ -5,17 +5,17 @@ import time
 import torch
 
 from shoestring.device import Runtime
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.train.optim import build_optimizers
-from shoestring.train.recipe import PretrainConfig
-from shoestring.train.run import model_config
+from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.pretrain_run import model_config
 from shoestring.train.step import StepSettings, train_step
 
 
 def measure_speed(config: PretrainConfig, runtime: Runtime, steps: int = 8) -> float:
     """Tokens per second of the recipe's full-size steps here, on random ids: the mean after a first one."""
     shape = model_config(config.model)
-    model = initialise(
+    model = initialize(
         Transformer(shape, runtime.compute_dtype).to(runtime.device),
         torch.Generator(runtime.device).manual_seed(0),
     )

@@ -9,14 +9,16 @@ LEVEL = {
     **dict.fromkeys(("errors",), -1),
     **dict.fromkeys(("durable",), 0),
     **dict.fromkeys(("child", "config", "device", "figures"), 1),
-    **dict.fromkeys(("kernels", "tokenizer", "tasks"), 2),
-    **dict.fromkeys(("model", "data"), 3),
-    **dict.fromkeys(("engine", "train", "plan"), 4),
-    **dict.fromkeys(("rl", "evals", "serve"), 5),
-    **dict.fromkeys(("cli",), 6),
-    **dict.fromkeys(("__init__",), 7),  # the package's own door: hands out names when they are asked for
+    **dict.fromkeys(("kernels", "tokenizer", "sandbox"), 2),
+    **dict.fromkeys(("model", "remote", "tasks"), 3),
+    **dict.fromkeys(("data",), 4),
+    **dict.fromkeys(("engine", "train", "plan"), 5),
+    **dict.fromkeys(("distill", "evals"), 6),
+    **dict.fromkeys(("rl", "serve"), 7),
+    **dict.fromkeys(("cli",), 8),
+    **dict.fromkeys(("__init__",), 9),  # the package's own door: hands out names when they are asked for
 }
-WITHOUT_TORCH = ("child", "errors", "durable", "config", "tokenizer", "tasks", "plan")
+WITHOUT_TORCH = ("child", "errors", "durable", "config", "remote", "sandbox", "tokenizer", "tasks", "plan")
 # What an extra installs: one file each, and lazily.
 OPTIONAL = ("matplotlib", "pyarrow", "gguf", "lm_eval", "math_verify", "reasoning_gym")
 LAZY = (

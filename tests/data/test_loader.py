@@ -42,7 +42,7 @@ def test_targets_are_inputs_shifted():
 
 
 def test_an_epoch_visits_every_row_of_the_stream_once_and_in_no_order():
-    """A long document's rows come apart: batches of neighbours would be of one document."""
+    """A long document's rows come apart: batches of neighbors would be of one document."""
     loader = make()
     epoch = Epoch(loader.shard, seed=loader.seed, epoch=0, seq_len=loader.seq_len, fim_rate=loader.fim_rate)
     stream = [tuple(epoch.row(number)[:-1].tolist()) for number in range(epoch.num_rows)]

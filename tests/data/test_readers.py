@@ -62,7 +62,7 @@ def test_what_is_no_text_is_a_problem_not_a_crash(tmp_path, data, reason):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
-def test_jsonl_rows_survive_bad_neighbours(tmp_path, name):
+def test_jsonl_rows_survive_bad_neighbors(tmp_path, name):
     lines = [
         b'{"text": "one", "license": "MIT"}',
         b"{broken",

@@ -101,7 +101,7 @@ def test_a_full_disk_names_folder_and_bytes(store, tokenizer, tmp_path, monkeypa
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [store.folder.name]
 
 
-def test_ctrl_c_while_tokenising_leaves_nothing(store, tokenizer, tmp_path):
+def test_ctrl_c_while_tokenizing_leaves_nothing(store, tokenizer, tmp_path):
     def interrupt(done, total):
         raise KeyboardInterrupt
 

@@ -71,7 +71,7 @@ def test_the_standard_library_has_relative_names_and_no_tests():
     assert not any("_sysconfigdata" in file.name for file in files)
 
 
-def test_a_licence_file_speaks_for_its_folder_and_below(tmp_path):
+def test_a_license_file_speaks_for_its_folder_and_below(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "LICENSE").write_text(MIT)
     for name in ("a/x.py", "a/b/y.py", "z.py"):
@@ -93,7 +93,7 @@ def test_a_licence_file_speaks_for_its_folder_and_below(tmp_path):
         ("All rights reserved", None),
     ],
 )
-def test_licences_are_told_by_their_words(text, spdx):
+def test_licenses_are_told_by_their_words(text, spdx):
     assert guess_license(text) == spdx
 
 

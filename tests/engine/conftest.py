@@ -10,7 +10,7 @@ from shoestring.engine.engine import Engine
 from shoestring.engine.request import CompletionOutput, Request
 from shoestring.model.config import GQAConfig, ModelConfig, RopeConfig
 from shoestring.model.presets import TINY
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 
 MLA = replace(TINY, initializer_range=0.2)
 """V3-shaped: MLA, mixture of experts, one MTP module; weights so large that logits are well apart."""
@@ -26,7 +26,7 @@ GQA = replace(
 
 
 def build(config: ModelConfig) -> Transformer:
-    return initialise(Transformer(config), torch.Generator().manual_seed(1))
+    return initialize(Transformer(config), torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="session")

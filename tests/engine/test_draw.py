@@ -81,7 +81,7 @@ def test_penalties(logits, output, prompt, penalties):
     seen = torch.zeros(1, W, dtype=torch.bool)
     seen[0, prompt] = True
     counted = torch.tensor([[float(counts[token]) for token in range(W)]])
-    got = draw.penalise(torch.tensor([logits]), counted, seen, torch.tensor([penalties]))
+    got = draw.penalize(torch.tensor([logits]), counted, seen, torch.tensor([penalties]))
     torch.testing.assert_close(got[0], torch.tensor(wanted), rtol=1e-5, atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_the_numbers_are_the_seeds_and_nothing_elses():
 
 
 def test_the_numbers_are_uniform():
-    """Kolmogorov and Smirnov over seeds and over indices, at one in a million; neighbours are unrelated."""
+    """Kolmogorov and Smirnov over seeds and over indices, at one in a million; neighbors are unrelated."""
     count = 20_000
     for numbers in (
         [draw.uniform(seed, 0) for seed in range(count)],

@@ -13,17 +13,17 @@ from shoestring.engine.paged_cache import page_bytes
 from shoestring.engine.pages import PAGE_SIZE
 from shoestring.engine.request import Request, SamplingParams, StructuredOutputsParams
 from shoestring.errors import ConfigError
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 
 GREEDY = {"temperature": 0, "ignore_eos": True}
 PROMPTS = [[(7 * i + j) % 250 for j in range(length)] for i, length in enumerate((1, 5, 33, 64, 90, 40))]
 
 
 def engine(model, pages=40, tokenizer=None, **settings) -> Engine:
-    settings = {"speculation": "off", "max_sequences": 6, "adaptive_speculation": False, **settings}
+    settings = {"speculation": "off", "max_num_seqs": 6, "adaptive_speculation": False, **settings}
     layers = model.config.num_hidden_layers + (settings["speculation"] == "mtp")
     num_bytes = pages * page_bytes(model.config, layers, model.compute_dtype)
-    return Engine(model, tokenizer, EngineSettings(cache_bytes=num_bytes, **settings))
+    return Engine(model, tokenizer, EngineSettings(kv_cache_memory_bytes=num_bytes, **settings))
 
 
 def request(name, prompt, salt="", **params) -> Request:
@@ -33,13 +33,13 @@ def request(name, prompt, salt="", **params) -> Request:
 
 CIRCUMSTANCES = {
     "plain": {},
-    "one at a time": {"max_sequences": 1},
-    "prompts in pieces of 7": {"max_batch_tokens": 7},
-    "without sharing": {"prefix_sharing": False},
+    "one at a time": {"max_num_seqs": 1},
+    "prompts in pieces of 7": {"max_num_batched_tokens": 7},
+    "without sharing": {"enable_prefix_caching": False},
     "few pages": {"pages": 7},
-    "prompt lookup": {"speculation": "prompt_lookup", "draft_tokens": 4},
-    "mtp": {"speculation": "mtp", "draft_tokens": 3},
-    "all of it": {"speculation": "mtp", "draft_tokens": 2, "pages": 7, "max_batch_tokens": 9},
+    "prompt lookup": {"speculation": "prompt_lookup", "num_speculative_tokens": 4},
+    "mtp": {"speculation": "mtp", "num_speculative_tokens": 3},
+    "all of it": {"speculation": "mtp", "num_speculative_tokens": 2, "pages": 7, "max_num_batched_tokens": 9},
 }
 
 
@@ -93,7 +93,11 @@ def test_a_seeded_request_gives_the_same_alone_and_among_others(mla, serve):
     alone = {}
     for one in asked:
         alone |= serve(engine(mla), [one])
-    for settings in ({"max_batch_tokens": 11}, {"speculation": "mtp", "draft_tokens": 2}, {"pages": 9}):
+    for settings in (
+        {"max_num_batched_tokens": 11},
+        {"speculation": "mtp", "num_speculative_tokens": 2},
+        {"pages": 9},
+    ):
         others = [request(f"other {n}", PROMPTS[n], temperature=1.0) for n in range(4)]
         together = serve(engine(mla, **settings), [*others, *asked])
         for name, (completion,) in alone.items():
@@ -128,11 +132,11 @@ def test_hits_and_misses_are_exact_per_request_and_tenants_do_not_meet(gqa):
 
 
 def test_new_weights_are_used_at_once_and_share_nothing(naive, gqa, serve):
-    model = initialise(Transformer(gqa.config), torch.Generator().manual_seed(1))
+    model = initialize(Transformer(gqa.config), torch.Generator().manual_seed(1))
     serving, prompt = engine(model), PROMPTS[4]
     serving.add_request(request("running", prompt))
     serving.step()
-    initialise(model, torch.Generator().manual_seed(2))
+    initialize(model, torch.Generator().manual_seed(2))
     serving.weights_changed()
     done = serve(serving, [request("later", prompt)])
     first = naive(gqa, prompt, 1)
@@ -172,7 +176,7 @@ def test_a_request_may_take_the_name_of_a_finished_one_only(gqa, serve):
 
 
 def test_a_request_that_fails_fails_alone(gqa, naive, serve):
-    model = initialise(
+    model = initialize(
         Transformer(replace(gqa.config, tie_word_embeddings=False)), torch.Generator().manual_seed(1)
     )
     model.model.embed_tokens.weight.data[251] = float("nan")
@@ -249,7 +253,7 @@ def test_what_each_step_reports(gqa, naive, kind):
 
 
 def test_times_and_drafts_are_reported(gqa):
-    serving = engine(gqa, speculation="prompt_lookup", draft_tokens=3)
+    serving = engine(gqa, speculation="prompt_lookup", num_speculative_tokens=3)
     serving.add_request(request("a", [1, 2, 3] * 10, max_tokens=40))
     while serving.has_unfinished():
         outputs = serving.step()

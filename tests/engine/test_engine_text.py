@@ -11,7 +11,7 @@ import torch
 from shoestring.engine.engine import Engine, EngineSettings
 from shoestring.engine.request import Request, SamplingParams, StructuredOutputsParams
 from shoestring.errors import ConfigError
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.special import THINK_END
 
@@ -32,12 +32,12 @@ def tokenizer() -> Tokenizer:
 def spoken(mla, tokenizer) -> Transformer:
     """A model whose vocabulary is the tokenizer's, and its end token the tokenizer's too."""
     config = replace(mla.config, vocab_size=tokenizer.vocab_size + 5, eos_token_id=tokenizer.eos_id)
-    return initialise(Transformer(config), torch.Generator().manual_seed(3))
+    return initialize(Transformer(config), torch.Generator().manual_seed(3))
 
 
 def engine(model, tokenizer, **settings) -> Engine:
-    settings = {"speculation": "off", "adaptive_speculation": False, "max_sequences": 8, **settings}
-    return Engine(model, tokenizer, EngineSettings(cache_bytes=3_000_000, **settings))
+    settings = {"speculation": "off", "adaptive_speculation": False, "max_num_seqs": 8, **settings}
+    return Engine(model, tokenizer, EngineSettings(kv_cache_memory_bytes=3_000_000, **settings))
 
 
 def request(name, tokenizer, structured=None, **params) -> Request:
@@ -66,7 +66,7 @@ def test_constrained_output_beside_free_output(spoken, tokenizer, serve, specula
         request("regex", tokenizer, {"regex": "(ab|cd){4}e"}, temperature=1.0, seed=9),
         request("choice", tokenizer, {"choice": ["yes", "no"]}, n=2, temperature=1.0, seed=1),
     ]
-    serving = engine(spoken, tokenizer, speculation=speculation, draft_tokens=3)
+    serving = engine(spoken, tokenizer, speculation=speculation, num_speculative_tokens=3)
     done = serve(serving, [*free, *bound])
     alone, single = {}, engine(spoken, tokenizer)
     for one in [*free, *bound]:

@@ -14,9 +14,9 @@ import shoestring
 from shoestring.engine.llm import LLM
 from shoestring.engine.request import SamplingParams
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
-from shoestring.model.folder import save_model
+from shoestring.model.hf.folder import save_model
 from shoestring.model.presets import TINY
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
 
@@ -27,7 +27,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 def mla() -> Transformer:
     """As in conftest, with room for the bytes and special tokens of a tokenizer."""
     config = replace(TINY, initializer_range=0.2, vocab_size=300)
-    return initialise(Transformer(config), torch.Generator().manual_seed(1))
+    return initialize(Transformer(config), torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -182,12 +182,12 @@ def test_ctrl_c_waits_for_the_step_gives_up_the_requests_and_is_raised(llm, monk
     assert llm.generate("def f", GREEDY)
 
 
-def test_quantised_and_from_parts(folder, mla, naive):
+def test_quantized_and_from_parts(folder, mla, naive):
     from shoestring.engine.engine import Engine, EngineSettings
 
     packed = LLM(folder, quantization="int8", max_num_seqs=1, device="cpu")
     assert len(packed.generate("def", GREEDY)[0].outputs[0].token_ids) == 6
-    bare = LLM.of(Engine(mla, None, EngineSettings(max_sequences=1)))
+    bare = LLM.of(Engine(mla, None, EngineSettings(max_num_seqs=1)))
     assert list(bare.generate([3, 4], GREEDY)[0].outputs[0].token_ids) == naive(mla, [3, 4], 6)
     with pytest.raises(ConfigError, match="no tokenizer"):
         bare.generate("text", GREEDY)

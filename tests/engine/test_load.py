@@ -11,11 +11,11 @@ from shoestring.device import Runtime
 from shoestring.engine import load
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError
-from shoestring.model.folder import save_model
-from shoestring.model.quantise import RESERVE_BYTES, quantise_folder
+from shoestring.model.hf.folder import save_model
+from shoestring.model.packed.quantize import RESERVE_BYTES, quantize_folder
 
 RUNTIME = Runtime(device=torch.device("cpu"), compute_dtype=torch.float32)
-ONE = EngineSettings(max_sequences=1, max_model_len=64)
+ONE = EngineSettings(max_num_seqs=1, max_model_len=64)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def folder(tmp_path_factory, mla):
 @pytest.fixture(scope="module")
 def packed(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("packed") / "int4"
-    quantise_folder(folder, path, "int4")
+    quantize_folder(folder, path, "int4")
     return path
 
 
@@ -47,25 +47,25 @@ def test_weights_are_counted_as_they_are_stored(folder, packed, mla, tmp_path):
 def test_a_model_that_does_not_fit_is_refused_with_what_would(folder, packed, monkeypatch):
     need = {form: load.memory(folder, form, ONE, torch.float32).total for form in (None, "int8", "int4")}
     give(monkeypatch, need[None])
-    assert load.fit(folder, None, ONE, RUNTIME).cache_bytes > 0
+    assert load.fit(folder, None, ONE, RUNTIME).kv_cache_memory_bytes > 0
     give(monkeypatch, need["int8"])
     with pytest.raises(ConfigError, match=r"would fit: int8 .* GB, int4"):
         load.load_engine(folder, RUNTIME, settings=ONE)
     give(monkeypatch, RESERVE_BYTES)
-    with pytest.raises(ConfigError, match="even quantised"):
+    with pytest.raises(ConfigError, match="even quantized"):
         load.load_engine(folder, RUNTIME, settings=ONE)
     with pytest.raises(ConfigError, match="smaller model"):
         load.load_engine(packed, RUNTIME, settings=ONE)
 
 
 def test_a_cache_shrinks_to_what_is_free_but_not_below_one_request(folder, monkeypatch):
-    many = replace(ONE, max_sequences=64)
+    many = replace(ONE, max_num_seqs=64)
     need = load.memory(folder, None, many, torch.float32)
     give(monkeypatch, need.total - need.cache // 2)
     fitted = load.fit(folder, None, many, RUNTIME)
-    assert need.cache // 4 < fitted.cache_bytes <= need.cache // 2 + 1
+    assert need.cache // 4 < fitted.kv_cache_memory_bytes <= need.cache // 2 + 1
     with pytest.raises(ConfigError):
-        load.fit(folder, None, replace(many, cache_bytes=need.cache), RUNTIME)
+        load.fit(folder, None, replace(many, kv_cache_memory_bytes=need.cache), RUNTIME)
 
 
 def test_a_target_picks_the_most_exact_form(folder, packed):

@@ -17,7 +17,7 @@ from shoestring.errors import ConfigError
 
 
 def test_figures_of_a_tiny_engine(model):
-    settings = EngineSettings(max_sequences=4, max_batch_tokens=16, adaptive_speculation=False)
+    settings = EngineSettings(max_num_seqs=4, max_num_batched_tokens=16, adaptive_speculation=False)
     engine = Engine(model, None, settings)
     for number in (1, 3):
         row = measure_throughput(engine, concurrency=number, prompt_tokens=20, output_tokens=6)
@@ -34,7 +34,7 @@ def test_figures_of_a_tiny_engine(model):
 
 
 def test_a_request_never_outgrows_what_was_counted(model):
-    settings = EngineSettings(max_sequences=4, max_batch_tokens=8, speculation="off")
+    settings = EngineSettings(max_num_seqs=4, max_num_batched_tokens=8, speculation="off")
     longest = longest_request(settings, 4, 20, 6)
     engine = Engine(model, None, settings)
     measure_throughput(engine, concurrency=4, prompt_tokens=20, output_tokens=6)
@@ -43,7 +43,7 @@ def test_a_request_never_outgrows_what_was_counted(model):
 
 
 def test_bytes_of_a_step_grow_with_the_experts_that_are_met(mla):
-    engine = Engine(mla, None, EngineSettings(max_sequences=2))
+    engine = Engine(mla, None, EngineSettings(max_num_seqs=2))
     moe = mla.config.moe
     layers = [
         layer.mlp.experts

@@ -74,7 +74,7 @@ def test_a_later_change_of_the_callers_mapping_changes_nothing():
 def test_what_is_in_range_is_taken(temperature, top_p, top_k, seed):
     params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, max_tokens=None)
     assert params.greedy == (temperature < 1e-5)
-    assert not params.penalised
+    assert not params.penalized
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from shoestring.kernels import packed
 PROMPTS = [list(range(50)), [7], list(range(100, 133))]
 
 
-def parts(model, max_batch_tokens=20):
+def parts(model, max_num_batched_tokens=20):
     specs = cache_specs(model.config, model.config.num_hidden_layers)
     cache = PagedCache(specs, num_pages=12, dtype=torch.float32, device=torch.device("cpu"))
-    schedule = Scheduler(PagePool(12), max_sequences=3, max_batch_tokens=max_batch_tokens)
-    return schedule, Runner(model, cache, max_sequences=3, max_pages=4)
+    schedule = Scheduler(PagePool(12), max_num_seqs=3, max_num_batched_tokens=max_num_batched_tokens)
+    return schedule, Runner(model, cache, max_num_seqs=3, max_pages=4)
 
 
 def start(schedule, prompt, name="r"):
@@ -57,7 +57,7 @@ def test_logits_of_pieces_are_logits_of_the_whole(model):
 
 
 def test_a_row_of_the_page_table_is_rewritten_for_its_next_owner(gqa):
-    schedule, runner = parts(gqa, max_batch_tokens=200)
+    schedule, runner = parts(gqa, max_num_batched_tokens=200)
     for prompt in ([1] * 70, [2] * 40, [3] * 70):
         sequence = start(schedule, prompt)
         schedule.next_batch()
@@ -81,7 +81,7 @@ def test_a_rows_logits_are_the_same_to_the_last_bit_however_batches_are_cut(mode
     tokens = [[rng.randrange(256) for _ in range(70)] for _ in range(3)]
     seen: dict[tuple[int, int], torch.Tensor] = {}
     for budget in (3, 7, 20, 64, 200):
-        schedule, runner = parts(model, max_batch_tokens=budget)
+        schedule, runner = parts(model, max_num_batched_tokens=budget)
         sequences = {start(schedule, ids[:40]): number for number, ids in enumerate(tokens)}
         while (batch := schedule.next_batch()).scheduled:
             logits_NW, first, new = runner.run(batch).logits_NW, 0, {}

@@ -21,7 +21,7 @@ def sequence(name: str, prompt: list[int], max_tokens: int = 50, **known) -> Seq
 
 
 def scheduler(pages: int = PAGES, budget: int = BUDGET, rows: int = ROWS) -> Scheduler:
-    return Scheduler(PagePool(pages), max_sequences=rows, max_batch_tokens=budget)
+    return Scheduler(PagePool(pages), max_num_seqs=rows, max_num_batched_tokens=budget)
 
 
 class Written:

@@ -25,15 +25,18 @@ def plan(config=TINY, **settings):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"max_sequences": 0}, "max_sequences = 0 must be at least 1"),
-        ({"draft_tokens": 0}, "draft_tokens"),
-        ({"max_sequences": 9, "max_batch_tokens": 8}, "at least max_sequences = 9"),
+        ({"max_num_seqs": 0}, "max_num_seqs = 0 must be at least 1"),
+        ({"num_speculative_tokens": 0}, "num_speculative_tokens"),
+        ({"max_num_seqs": 9, "max_num_batched_tokens": 8}, "at least max_num_seqs = 9"),
         ({"speculation": "medusa"}, "not one of"),
         ({"max_model_len": 257}, "from 2 to the model's 256"),
         ({"max_model_len": 1}, "from 2"),
-        ({"cache_bytes": 2**60}, "bytes of memory that are free; give at most"),
-        ({"cache_bytes": PAGE - 1}, "holds 0 tokens"),
-        ({"cache_bytes": 2 * PAGE, "max_model_len": 65}, f"needs cache_bytes of {3 * PAGE:,}"),
+        ({"kv_cache_memory_bytes": 2**60}, "bytes of memory that are free; give at most"),
+        ({"kv_cache_memory_bytes": PAGE - 1}, "holds 0 tokens"),
+        (
+            {"kv_cache_memory_bytes": 2 * PAGE, "max_model_len": 65},
+            f"needs kv_cache_memory_bytes of {3 * PAGE:,}",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(settings, words):
@@ -53,22 +56,22 @@ def test_auto_takes_what_the_model_has(modules, kind):
 
 
 def test_a_small_cache_shortens_the_context():
-    made = plan(cache_bytes=3 * PAGE + 5)
+    made = plan(kv_cache_memory_bytes=3 * PAGE + 5)
     assert (made.num_pages, made.max_model_len) == (3, 3 * PAGE_SIZE)
 
 
 def test_by_default_every_sequence_gets_a_thousand_tokens_or_its_context():
-    assert plan(max_sequences=8).num_pages == 8 * 256 // PAGE_SIZE
+    assert plan(max_num_seqs=8).num_pages == 8 * 256 // PAGE_SIZE
     longer = replace(TINY, max_position_embeddings=10_000)
-    assert plan(longer, max_sequences=8).num_pages == 8 * 1024 // PAGE_SIZE
-    assert plan(longer, max_sequences=2, max_model_len=9000).max_model_len == 9000
+    assert plan(longer, max_num_seqs=8).num_pages == 8 * 1024 // PAGE_SIZE
+    assert plan(longer, max_num_seqs=2, max_model_len=9000).max_model_len == 9000
 
 
 def test_by_default_half_of_what_is_free_is_the_limit(monkeypatch):
     monkeypatch.setattr(settings_file, "available_bytes", lambda device: 10 * PAGE)
-    assert plan(max_sequences=64).num_pages == 5
-    with pytest.raises(ConfigError, match="needs cache_bytes of"):
-        plan(max_sequences=64, max_model_len=200)
+    assert plan(max_num_seqs=64).num_pages == 5
+    with pytest.raises(ConfigError, match="needs kv_cache_memory_bytes of"):
+        plan(max_num_seqs=64, max_model_len=200)
 
 
 @pytest.mark.parametrize(("of_config", "ids"), [(None, set()), (7, {7}), ((7, 9), {7, 9}), (99999, set())])

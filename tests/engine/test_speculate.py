@@ -12,7 +12,7 @@ from shoestring.engine.request import Request, SamplingParams
 from shoestring.engine.scheduler import Batch, ScheduledSequence
 from shoestring.engine.sequence import Sequence
 from shoestring.engine.speculate import PromptLookup, room
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 
 
 def decoding(tokens, max_tokens=50, prompt=1) -> ScheduledSequence:
@@ -66,7 +66,7 @@ def copier(mla) -> Transformer:
     Every block adds nothing, so the main model's logits depend on the newest token only; the module passes on
     the embedding of the next token, whose logits are then the same.
     """
-    model = initialise(
+    model = initialize(
         Transformer(replace(mla.config, tie_word_embeddings=True)), torch.Generator().manual_seed(5)
     )
     with torch.no_grad():
@@ -89,7 +89,7 @@ def copier(mla) -> Transformer:
 
 def run(model, asked, **settings):
     serving = Engine(
-        model, None, EngineSettings(cache_bytes=2_000_000, adaptive_speculation=False, **settings)
+        model, None, EngineSettings(kv_cache_memory_bytes=2_000_000, adaptive_speculation=False, **settings)
     )
     for request in asked:
         serving.add_request(request)
@@ -112,7 +112,12 @@ def test_a_module_that_knows_the_answer_is_always_accepted(copier, depth):
     """Through pieces of prompts, many sequences, recursion and page borders."""
     plain, _ = run(copier, asked(), speculation="off")
     drafted, counters = run(
-        copier, asked(), speculation="mtp", draft_tokens=depth, max_sequences=4, max_batch_tokens=19
+        copier,
+        asked(),
+        speculation="mtp",
+        num_speculative_tokens=depth,
+        max_num_seqs=4,
+        max_num_batched_tokens=19,
     )
     assert drafted == plain
     assert counters.acceptance == 1
@@ -126,7 +131,9 @@ def test_mtp_drafts_are_those_of_one_whole_pass(mla):
     serving = Engine(
         mla,
         None,
-        EngineSettings(cache_bytes=2_000_000, speculation="mtp", max_batch_tokens=64, max_sequences=3),
+        EngineSettings(
+            kv_cache_memory_bytes=2_000_000, speculation="mtp", max_num_batched_tokens=64, max_num_seqs=3
+        ),
     )
     serving.speculation.adaptive = None
     params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
@@ -151,7 +158,7 @@ def test_mtp_drafts_are_those_of_one_whole_pass(mla):
 @pytest.mark.parametrize("kind", ["mtp", "prompt_lookup"])
 def test_drafts_change_no_token(mla, kind, params):
     plain, _ = run(mla, asked(4, **params), speculation="off")
-    drafted, counters = run(mla, asked(4, **params), speculation=kind, draft_tokens=3)
+    drafted, counters = run(mla, asked(4, **params), speculation=kind, num_speculative_tokens=3)
     assert drafted == plain
     assert counters.accepted_tokens <= counters.drafted_tokens
 
@@ -173,7 +180,7 @@ def test_the_distribution_of_sampled_answers_is_unchanged(gqa):
     params = SamplingParams(
         temperature=1.0, max_tokens=4, n=100, logit_bias=bias, ignore_eos=True, output_kind="final_only"
     )
-    serving = Engine(gqa, None, EngineSettings(max_sequences=64, speculation="off"))
+    serving = Engine(gqa, None, EngineSettings(max_num_seqs=64, speculation="off"))
     serving.speculation = Speculation(Stubborn(), depth=2, adaptive=None)
     for n in range(count // 100):
         serving.add_request(Request(request_id=str(n), prompt_token_ids=prompt, sampling_params=params))

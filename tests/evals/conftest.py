@@ -9,7 +9,7 @@ from shoestring.engine.engine import Engine
 from shoestring.engine.llm import LLM
 from shoestring.engine.settings import EngineSettings
 from shoestring.model.presets import TINY
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory, tokenizer):
 def model(tokenizer) -> Transformer:
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     config = replace(TINY, vocab_size=tokenizer.vocab_size, initializer_range=0.2, **ids)
-    return initialise(Transformer(config), torch.Generator().manual_seed(1)).eval()
+    return initialize(Transformer(config), torch.Generator().manual_seed(1)).eval()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from shoestring.errors import ConfigError, MissingDependencyError
 from shoestring.evals.harness import Adapter, HarnessConfig, evaluate_harness, make_lm, read_results
-from shoestring.model.folder import save_model
+from shoestring.model.hf.folder import save_model
 from shoestring.tokenizer.special import BOS, THINK
 
 INSTALLED = importlib.util.find_spec("lm_eval") is not None

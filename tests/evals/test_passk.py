@@ -8,13 +8,13 @@ import torch
 
 from shoestring.engine.engine import Engine
 from shoestring.engine.llm import LLM
-from shoestring.engine.questions import PromptStyle
 from shoestring.engine.request import CompletionOutput, RequestOutput
 from shoestring.errors import ConfigError, DataError
 from shoestring.evals.passk import TaskEvalConfig, choose_problems, default_vote, evaluate_task
 from shoestring.tasks.arithmetic import Arithmetic
 from shoestring.tasks.task import Example
 from shoestring.tasks.verify import TaskSpec, Verifier
+from shoestring.tokenizer.questions import PromptStyle
 
 TASK = Arithmetic(steps=1, largest=9, limit=90)
 OPTIONS = {"steps": 1, "largest": 9, "limit": 90}

@@ -12,7 +12,7 @@ from shoestring.data.dataset import IGNORED, EvaluationRows, evaluation_rows, pr
 from shoestring.errors import DataError
 from shoestring.evals.perplexity import compressed_bits_per_byte, heldout_bits_per_byte, score
 from shoestring.model.config import GQAConfig, ModelConfig
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
 
 SHAPE = ModelConfig(
@@ -29,7 +29,7 @@ SHAPE = ModelConfig(
 
 @pytest.fixture(scope="module")
 def model() -> Transformer:
-    return initialise(Transformer(SHAPE), torch.Generator().manual_seed(0))
+    return initialize(Transformer(SHAPE), torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")

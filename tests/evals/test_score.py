@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shoestring.errors import DataError
-from shoestring.evals.score import Answer, summarise
+from shoestring.evals.score import Answer, summarize
 
 
 def answer(reward: float | None, vote: str | None = None, **changes) -> Answer:
@@ -19,7 +19,7 @@ def test_a_score_is_the_mean_over_problems():
         [answer(1.0, "4"), answer(1.0, "4"), answer(0.0, "5"), answer(0.0, "6")],
         [answer(0.5, "7"), answer(0.5, "7"), answer(1.0, "8"), capped],
     ]
-    score = summarise("sums", rows, [answer(1.0), capped], k=(1, 2, 4))
+    score = summarize("sums", rows, [answer(1.0), capped], k=(1, 2, 4))
     assert score.pass_at_1 == score.pass_at_k[1] == (1 / 2 + 1 / 4) / 2
     assert score.pass_at_k[2] == pytest.approx((5 / 6 + 1 / 2) / 2)
     assert score.pass_at_k[4] == 1
@@ -38,7 +38,7 @@ def test_a_score_is_the_mean_over_problems():
 
 def test_a_fault_is_left_out_and_counted():
     rows = [[answer(None, "9"), answer(1.0, "4"), answer(0.0, "5")], [answer(0.0, "1")] * 3]
-    score = summarise("sums", rows, k=(2, 3))
+    score = summarize("sums", rows, k=(2, 3))
     assert score.faults == 1
     assert score.pass_at_1 == (1 / 2 + 0) / 2
     assert score.pass_at_k[2] == (1 + 0) / 2
@@ -49,13 +49,13 @@ def test_a_fault_is_left_out_and_counted():
 def test_too_many_faults_are_no_score():
     rows = [[answer(None), answer(1.0), answer(None)]]
     with pytest.raises(DataError, match="2 of 3 answers to sums got no verdict"):
-        summarise("sums", rows)
+        summarize("sums", rows)
     with pytest.raises(DataError, match="pass_at_3 cannot be said"):
-        summarise("sums", [[answer(None), answer(1.0), answer(1.0)]], k=(3,))
+        summarize("sums", [[answer(None), answer(1.0), answer(1.0)]], k=(3,))
 
 
 def test_a_score_is_json():
-    data = summarise("sums", [[answer(1.0, "4")] * 2], k=(2,)).to_json()
+    data = summarize("sums", [[answer(1.0, "4")] * 2], k=(2,)).to_json()
     assert json.loads(json.dumps(data)) == data
     assert data["maj_at_k"] == {"2": 1.0}
     assert data["intervals"]["pass_at_1"] == [1.0, 1.0]

@@ -1,6 +1,6 @@
 """The loss of 20 steps of a tiny V3-shaped model: a refactor must reproduce it.
 
-A change that is meant to change the numbers (another initialisation, order of data, update) writes them anew:
+A change that is meant to change the numbers (another initialization, order of data, update) writes them anew:
 `python tests/golden/test_loss_curve.py`, with the reason in the commit.
 """
 
@@ -14,7 +14,7 @@ import torch
 
 from shoestring.kernels import ops, reference
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.train import schedule
 from shoestring.train.optim import OptimConfig, build_optimizers
 from shoestring.train.step import StepSettings, train_step
@@ -59,7 +59,7 @@ def corpus() -> torch.Tensor:
 
 def initial_weights(model: Transformer) -> None:
     """Numbers from the same generator: torch's own differ between its versions."""
-    initialise(model, torch.Generator())
+    initialize(model, torch.Generator())
     generator = np.random.Generator(np.random.PCG64(0))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -14,7 +14,7 @@ import torch
 
 from shoestring.kernels import cpu_build, ops
 from shoestring.model.presets import PRESETS
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 
 TINY_SOURCE = 'extern "C" int answer() { return 42; }\n'
 
@@ -182,7 +182,7 @@ def test_trouble_is_one_warning(
 def test_the_model_computes_the_same_without_a_compiler(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    model = initialise(Transformer(PRESETS["tiny"]), torch.Generator().manual_seed(0))
+    model = initialize(Transformer(PRESETS["tiny"]), torch.Generator().manual_seed(0))
     ids = torch.arange(3, 63).view(2, 30)
 
     def logits_and_gradients() -> list[torch.Tensor]:

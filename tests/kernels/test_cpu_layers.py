@@ -24,9 +24,9 @@ from shoestring.kernels.packed import Bits, Packed, pack
 
 D, H, P, R, V, C, S = 64, 4, 32, 8, 16, 64, 4
 OPERATIONS = ("route", "latent_attention_layer", "grouped_attention_layer", "feed_forward_layer")
-GREEDY = {"experts": 12, "groups": 1, "top_groups": 1, "softmax": True, "normalise": False}
+GREEDY = {"experts": 12, "groups": 1, "top_groups": 1, "softmax": True, "normalize": False}
 V2 = GREEDY | {"groups": 4, "top_groups": 2}
-V3 = V2 | {"softmax": False, "normalise": True}
+V3 = V2 | {"softmax": False, "normalize": True}
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -205,10 +205,10 @@ def test_a_feed_forward_is_the_calls_it_replaces(
 
 
 @pytest.mark.parametrize("kind", [GREEDY, V2, V3, V3 | {"experts": 256, "groups": 8, "top_groups": 4}])
-@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("count", [0, 1, 600])
-def test_routing_has_the_bits_of_the_specification(kind: dict[str, Any], normalise: bool, count: int) -> None:
-    logits, weights = 3 * random(count, kind["experts"]), router(kind | {"normalise": normalise})
+def test_routing_has_the_bits_of_the_specification(kind: dict[str, Any], normalize: bool, count: int) -> None:
+    logits, weights = 3 * random(count, kind["experts"]), router(kind | {"normalize": normalize})
     got, expected = cpu_layers.route(logits, weights), reference_layers.route(logits, weights)
     for name in ("experts_NK", "weights_NK", "scores_NE"):
         assert torch.equal(getattr(got, name), getattr(expected, name))

@@ -1,4 +1,4 @@
-"""The inference twins: equal to the specification, and no row depends on its neighbours, to the last bit."""
+"""The inference twins: equal to the specification, and no row depends on its neighbors, to the last bit."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def assert_close(got: Tensor, expected: Tensor, relative: float) -> None:
     assert (got - expected).norm() <= relative * expected.norm()
 
 
-def quantisation(bits: int) -> float:
+def quantization(bits: int) -> float:
     """Relative error that rounding the activations brings: 8 bits with 4-bit weights, 16 with int8."""
     return {4: 8e-3, 8: 5e-5, 32: 2e-6}[bits]
 
@@ -50,22 +50,22 @@ def test_grouped_linear(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_packed_linear(rows: int, depth: int, outputs: int, bits: int) -> None:
     x, w, bias = random(rows, depth), pack(random(outputs, depth, seed=1), bits), random(outputs, seed=2)
-    assert_close(cpu_rows.packed_linear(x, w, bias), reference.packed_linear(x, w, bias), quantisation(bits))
-    assert_close(cpu_rows.packed_linear(x, w, None), reference.packed_linear(x, w, None), quantisation(bits))
+    assert_close(cpu_rows.packed_linear(x, w, bias), reference.packed_linear(x, w, bias), quantization(bits))
+    assert_close(cpu_rows.packed_linear(x, w, None), reference.packed_linear(x, w, None), quantization(bits))
 
 
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_packed_linear_takes_any_layout_and_leading_shape(bits: int) -> None:
     w = pack(random(20, 64, seed=1), bits)
     x = random(2, 64, 3).transpose(1, 2)
-    assert_close(cpu_rows.packed_linear(x, w, None), reference.packed_linear(x, w, None), quantisation(bits))
+    assert_close(cpu_rows.packed_linear(x, w, None), reference.packed_linear(x, w, None), quantization(bits))
     assert cpu_rows.packed_linear(x[:0], w, None).shape == (0, 3, 20)
 
 
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_packed_linear_stack(bits: int) -> None:
     x, w = random(5, 3, 64), pack(random(3, 40, 64, seed=1), bits)
-    assert_close(cpu_rows.packed_linear_stack(x, w), reference.packed_linear_stack(x, w), quantisation(bits))
+    assert_close(cpu_rows.packed_linear_stack(x, w), reference.packed_linear_stack(x, w), quantization(bits))
 
 
 def experts(bits: int, *, hidden: int = 64, width: int = 96, count: int = 6) -> tuple[Packed, Packed]:
@@ -84,7 +84,7 @@ def routing(rows: int, count: int = 6, per_token: int = 3) -> tuple[Tensor, Tens
 def test_packed_experts(rows: int, bits: int) -> None:
     x, (chosen, gates), (gate_up, down) = random(rows, 64), routing(rows), experts(bits)
     got = cpu_rows.packed_experts(x, chosen, gates, gate_up, down)
-    assert_close(got, reference.packed_experts(x, chosen, gates, gate_up, down), 2 * quantisation(bits))
+    assert_close(got, reference.packed_experts(x, chosen, gates, gate_up, down), 2 * quantization(bits))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

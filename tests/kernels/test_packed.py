@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from shoestring.errors import CheckpointError
 from shoestring.kernels import packed
-from shoestring.kernels.packed import pack, pack_into, packed_shape, quantised, unpack
+from shoestring.kernels.packed import pack, pack_into, packed_shape, quantized, unpack
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_kernels_are_compiled_here() -> None:
 def test_unpacking_gives_the_integers_times_their_scales(bits: packed.Bits, shape: tuple[int, ...]) -> None:
     w = weight(*shape)
     stack = w if w.dim() == 3 else w[None]
-    integers, scales = zip(*(quantised(matrix, bits) for matrix in stack), strict=True)
+    integers, scales = zip(*(quantized(matrix, bits) for matrix in stack), strict=True)
     expected = (torch.stack(integers) * torch.stack(scales).half().float()[..., None]).flatten(2)
     got = unpack(pack(w, bits))
     assert got.shape == stack.shape
@@ -83,13 +83,13 @@ def test_four_bits_are_better_than_rounding_to_the_largest() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 5e5])
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("compiled", [True, False])
-def test_what_cannot_be_quantised_is_refused(
+def test_what_cannot_be_quantized_is_refused(
     value: float, bits: packed.Bits, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed, "available", lambda: compiled)
     w = weight(20, 64)
     w[13, 40] = value
-    with pytest.raises(CheckpointError, match="cannot be quantised"):
+    with pytest.raises(CheckpointError, match="cannot be quantized"):
         pack(w, bits)
 
 

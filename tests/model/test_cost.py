@@ -14,7 +14,7 @@ from shoestring.model.cost import (
     parameters,
     train_flops_per_token,
 )
-from shoestring.model.hf_config import to_hf
+from shoestring.model.hf.config import to_hf
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer
 

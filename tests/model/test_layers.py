@@ -97,10 +97,10 @@ def test_a_rotation_keeps_lengths_and_sees_only_distances(interleave: bool) -> N
 
 def test_interleaved_and_halved_pairs_are_one_permutation() -> None:
     x, positions = torch.randn(1, 6, 2, 10), torch.arange(6)[None]
-    neighbours = rotation(RopeConfig(interleave=True), 10, positions).turn(x)
+    neighbors = rotation(RopeConfig(interleave=True), 10, positions).turn(x)
     order = [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
     halves = rotation(RopeConfig(interleave=False), 10, positions).turn(x[..., order])
-    torch.testing.assert_close(neighbours[..., order], halves)
+    torch.testing.assert_close(neighbors[..., order], halves)
 
 
 def test_every_sequence_has_its_own_positions() -> None:

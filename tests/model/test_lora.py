@@ -12,10 +12,10 @@ from torch.nn.utils import parametrize
 from shoestring.errors import CheckpointError, ConfigError, ShoestringError
 from shoestring.model import lora
 from shoestring.model.config import GQAConfig, RopeConfig
-from shoestring.model.folder import load_model, save_model
+from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.lora import LoraConfig, add_adapters, load_adapter, merge, merge_adapter, save_adapter
 from shoestring.model.presets import PRESETS
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 
 V3 = replace(PRESETS["tiny"], initializer_range=0.2)
 QWEN = replace(
@@ -32,7 +32,7 @@ RANK3 = LoraConfig(rank=3, alpha=6.0)
 
 
 def new_model(config=V3) -> Transformer:
-    return initialise(Transformer(config), torch.Generator().manual_seed(0))
+    return initialize(Transformer(config), torch.Generator().manual_seed(0))
 
 
 def adapted(config=V3, settings=RANK3, seed: int = 2) -> Transformer:

@@ -1,4 +1,4 @@
-"""The whole model: cached decoding, causality, initialisation, precision."""
+"""The whole model: cached decoding, causality, initialization, precision."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from shoestring.model.attention import attention_class
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, RopeConfig
 from shoestring.model.cost import cache_bytes_per_token, parameters
 from shoestring.model.presets import PRESETS
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 
 TINY = replace(PRESETS["tiny"], initializer_range=0.2)
 assert isinstance(TINY.attention, MLAConfig)
@@ -43,7 +43,7 @@ ROUNDING = 1e-5
 
 
 def build(config: ModelConfig, compute_dtype: torch.dtype = torch.float32) -> Transformer:
-    return initialise(Transformer(config, compute_dtype), torch.Generator().manual_seed(2))
+    return initialize(Transformer(config, compute_dtype), torch.Generator().manual_seed(2))
 
 
 def ids(config: ModelConfig) -> torch.Tensor:
@@ -122,10 +122,10 @@ def test_as_many_parameters_as_counted(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == count.total + count.mtp
 
 
-def test_initialisation_is_its_seeds() -> None:
+def test_initialization_is_its_seeds() -> None:
     config = replace(CONFIGS["qwen2"], initializer_range=0.02)
     first, again, other = (
-        initialise(Transformer(config), torch.Generator().manual_seed(seed)).state_dict()
+        initialize(Transformer(config), torch.Generator().manual_seed(seed)).state_dict()
         for seed in (1, 1, 2)
     )
     for name, tensor in first.items():
@@ -137,7 +137,7 @@ def test_initialisation_is_its_seeds() -> None:
             assert (tensor == (0.0 if name.endswith("bias") else 1.0)).all()
 
 
-def test_initialisation_balances_no_expert() -> None:
+def test_initialization_balances_no_expert() -> None:
     biases = {n: b for n, b in build(TINY).named_buffers() if n.endswith("e_score_correction_bias")}
     assert biases
     assert not any(bias.any() for bias in biases.values())

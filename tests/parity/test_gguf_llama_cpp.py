@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
-from shoestring.model.folder import load_model
 from shoestring.model.gguf import export_gguf, import_gguf
+from shoestring.model.hf.folder import load_model
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
@@ -140,7 +140,7 @@ def test_a_hundred_prompts_give_the_same_greedy_tokens(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "most"), [("bf16", 0.01), ("q8_0", 0.02), ("q4_0", 0.02)])
-def test_llama_cpp_reads_our_quantised_weights_as_we_do(kind, most, tmp_path):
+def test_llama_cpp_reads_our_quantized_weights_as_we_do(kind, most, tmp_path):
     """What differs is only that llama.cpp rounds activations too."""
     config = replace(
         DEMO,

@@ -14,7 +14,7 @@ from transformers.modeling_layers import MtpModel
 
 from shoestring import kernels
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
-from shoestring.model.folder import load_model, save_model
+from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.transformer import Transformer
 
 TOLERANCE = 1e-4
@@ -123,7 +123,7 @@ FAMILIES = {
     "v3-yarn-one-mscale": v3({**YARN, "mscale": None, "mscale_all_dim": None}),
     "v3-halves": v3({**YARN, "mscale_all_dim": 1.0}, interleave=False),
     "v3-bias": v3(YARN, bias=True),
-    "v3-unnormalised": v3(PLAIN, norm_topk_prob=False),
+    "v3-unnormalized": v3(PLAIN, norm_topk_prob=False),
     "v3-one-group": v3(PLAIN, n_group=1, topk_group=1),
     "qwen2-tied": dense("qwen2", {**PLAIN, "rope_theta": 1e6}, tied=True),
     "qwen2": dense("qwen2", PLAIN, tied=False, kv_heads=1),

@@ -74,7 +74,7 @@ def test_leave_one_out_is_n_over_n_minus_1_times_the_mean_baseline(rewards_GN):
     torch.testing.assert_close(values(rewards_GN, "rloo"), 6 / 5 * values(rewards_GN, "dr_grpo"))
 
 
-def test_normalised_advantages_have_root_mean_square_one(rewards_GN):
+def test_normalized_advantages_have_root_mean_square_one(rewards_GN):
     torch.testing.assert_close(
         values(rewards_GN, "grpo").square().mean(1), torch.ones(5, dtype=torch.float64)
     )
@@ -264,7 +264,7 @@ def test_length_bias(kind, ratio):
     ],
 )
 def test_clipping_at_the_edges(kind, ratio, advantage, passes):
-    """Inside the range, or back towards it, the gradient is ratio x advantage; else there is none."""
+    """Inside the range, or back toward it, the gradient is ratio x advantage; else there is none."""
     one = Batch().rows(slice(1))
     one.mask = torch.arange(6)[None] == 0
     one.logp, one.old = torch.full((1, 6), math.log(ratio)).double(), torch.zeros(1, 6).double()

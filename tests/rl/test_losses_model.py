@@ -1,4 +1,4 @@
-"""The same identities through a small Transformer with MLA and experts, its gradients and its optimisers."""
+"""The same identities through a small Transformer with MLA and experts, its gradients and its optimizers."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shoestring.errors import NonFiniteError
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.rl.advantage import advantages
 from shoestring.rl.losses import PolicyLossConfig, denominators, loss_mask, policy_loss
 from shoestring.train.optim import OptimConfig, build_optimizers
@@ -45,7 +45,7 @@ PROMPT = 3
 
 @pytest.fixture
 def model() -> Transformer:
-    return initialise(Transformer(TINY), torch.Generator().manual_seed(0)).train()
+    return initialize(Transformer(TINY), torch.Generator().manual_seed(0)).train()
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from itertools import islice
 import pytest
 
 from shoestring.errors import ConfigError, DataError, MissingDependencyError
+from shoestring.sandbox.sandbox import Outcome
 from shoestring.tasks import code as room
 from shoestring.tasks.code import Code, last_block, same_text, same_value
 from shoestring.tasks.load import load_task
-from shoestring.tasks.sandbox import Outcome
 from shoestring.tasks.task import Example
 
 PROBLEM = {

@@ -61,7 +61,7 @@ def test_pure_tasks_answer_at_once():
         assert not verifier.faults
 
 
-def test_every_misbehaviour_costs_its_own_verdict_alone(misbehaving):
+def test_every_misbehavior_costs_its_own_verdict_alone(misbehaving):
     texts = [word for fault in FAULTS for word in (fault, "right", "print")]
     with open_verifier(misbehaving, workers=2) as verifier:
         verdicts = ask(verifier, misbehaving, texts)

@@ -50,7 +50,7 @@ def test_ids_stand_as_in_deepseek_v3(tokenizer: Tokenizer):
 @pytest.mark.parametrize(
     "text", ["e\u0301", "\u212b", "\ufb01", "a\r\nb\rc", "\x00\x01", "\ufeff", "  x  ", "\U0010ffff", "١٢٣٤"]
 )
-def test_nothing_is_normalised(tokenizer: Tokenizer, text: str):
+def test_nothing_is_normalized(tokenizer: Tokenizer, text: str):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -165,7 +165,7 @@ def test_load_gives_what_was_saved(tokenizer: Tokenizer, tmp_path: Path):
         assert loaded.encode("def f(x): return 1") == tokenizer.encode("def f(x): return 1")
 
 
-def test_roles_may_be_serialised_added_tokens(tokenizer: Tokenizer, tmp_path: Path):
+def test_roles_may_be_serialized_added_tokens(tokenizer: Tokenizer, tmp_path: Path):
     """As DeepSeek's tokenizer_config.json has them."""
     tokenizer.save(tmp_path)
     entry = {"__type": "AddedToken", "content": sp.EOS, "lstrip": False, "normalized": True, "rstrip": False}

@@ -61,9 +61,9 @@ def test_the_mask_holds_answers_and_end_tokens_only(tokenizer: Tokenizer):
         {"role": "assistant", "content": "dos", "reasoning_content": "hm"},
     ]
     chat = encode_chat(messages, tokenizer, DeepSeekTemplate())
-    learnt = tokenizer.decode(i for i, in_loss in zip(chat.ids, chat.loss_mask, strict=True) if in_loss)
+    learned = tokenizer.decode(i for i, in_loss in zip(chat.ids, chat.loss_mask, strict=True) if in_loss)
     rest = tokenizer.decode(i for i, in_loss in zip(chat.ids, chat.loss_mask, strict=True) if not in_loss)
-    assert learnt == f"uno{sp.EOS}{sp.THINK}hm{sp.THINK_END}dos{sp.EOS}"
+    assert learned == f"uno{sp.EOS}{sp.THINK}hm{sp.THINK_END}dos{sp.EOS}"
     assert rest == f"{sp.BOS}sys{sp.USER}one{sp.ASSISTANT}{sp.USER}two{sp.ASSISTANT}"
 
 

@@ -152,8 +152,8 @@ def test_derived_loss_equals_generation_blocks(wide, templates, messages):
     system = {"role": "system", "content": "s"}
     chat = encode_chat([system, *messages], wide, templates["chatml"])
     assert chat == encode_chat([system, *messages], wide, templates["marked"])
-    learnt = wide.decode(i for i, in_loss in zip(chat.ids, chat.loss_mask, strict=True) if in_loss)
-    assert learnt == "".join(m["content"] + "<|im_end|>" for m in messages if m["role"] == "assistant")
+    learned = wide.decode(i for i, in_loss in zip(chat.ids, chat.loss_mask, strict=True) if in_loss)
+    assert learned == "".join(m["content"] + "<|im_end|>" for m in messages if m["role"] == "assistant")
 
 
 def test_tools_and_calls_equal_transformers(wide, wide_oracle, templates):

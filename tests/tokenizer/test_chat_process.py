@@ -24,7 +24,7 @@ BOMBS = {
     "deep nesting": "{{ " + "(" * 20000 + "1" + ")" * 20000 + " }}",
     "many nested blocks": "{% if 1 %}" * 3000 + "{% endif %}" * 3000,
     "a wide format": "{{ '%999999999d' | format(1) }}",
-    "a wide centre": "{{ 'x' | center(999999999) }}",
+    "a wide center": "{{ 'x' | center(999999999) }}",
     "a large range": "{{ range(999999999) | list }}",
     "a slow replace": "{{ ('a' * 60000).replace('', 'b' * 60000) }}",
 }

@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from shoestring.data.corpus import DataConfig
-from shoestring.device import Runtime
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
-from shoestring.model.hf_config import save_config
-from shoestring.model.transformer import Transformer, initialise
-from shoestring.train import checkpoint, metrics, run, state
+from shoestring.model.hf.config import save_config
+from shoestring.model.transformer import Transformer, initialize
+from shoestring.train import checkpoint, state
 from shoestring.train import pretrain as story
+from shoestring.train import pretrain_run as run
 from shoestring.train.optim import OptimConfig
-from shoestring.train.recipe import PretrainConfig
+from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.report import metrics
 from shoestring.train.schedule import ScheduleConfig
 
 WORDS = [
@@ -80,14 +81,9 @@ def tiny_model(tiny_shape):
 
     def make(seed: int = 0, **changes) -> Transformer:
         model = Transformer(replace(tiny_shape, **changes))
-        return initialise(model, torch.Generator().manual_seed(seed)).train()
+        return initialize(model, torch.Generator().manual_seed(seed)).train()
 
     return make
-
-
-@pytest.fixture(scope="session")
-def runtime() -> Runtime:
-    return Runtime(device=torch.device("cpu"), compute_dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -182,7 +182,7 @@ def test_the_balance_loss_moves_the_router_of_every_moe_layer(tiny_model):
     assert not [name for name in changed if "layers.2.mlp.experts" in name or "lm_head" in name]
 
 
-def test_each_bias_moves_by_the_speed_towards_balance(tiny_model):
+def test_each_bias_moves_by_the_speed_toward_balance(tiny_model):
     model = tiny_model()
     bias = model.model.layers[1].mlp.gate.e_score_correction_bias
     bias.copy_(torch.linspace(-0.5, 0.5, 8))

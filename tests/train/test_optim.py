@@ -45,7 +45,7 @@ def after_steps(optimizer, params, steps=5) -> list[torch.Tensor]:
 
 
 def test_muon_equals_torchs_in_everything_around_newton_schulz(monkeypatch):
-    """With the same orthogonalisation in both, five steps agree to rounding."""
+    """With the same orthogonalization in both, five steps agree to rounding."""
     from torch.optim import _muon
 
     def same(grad, ns_coefficients, ns_steps, eps):
@@ -61,7 +61,7 @@ def test_muon_equals_torchs_in_everything_around_newton_schulz(monkeypatch):
 
 
 def test_muon_equals_torchs_to_the_precision_of_its_bfloat16():
-    """torch orthogonalises in bfloat16, ours on a CPU in float32: 5 steps differ by 3% of the way gone."""
+    """torch orthogonalizes in bfloat16, ours on a CPU in float32: 5 steps differ by 3% of the way gone."""
     for mine, other, start in zip(
         after_steps(ours(a := parameters(*SHAPES)), a),
         after_steps(theirs(b := parameters(*SHAPES)), b),
@@ -107,7 +107,7 @@ def test_newton_schulz_keeps_the_directions_and_survives_zero():
     assert torch.equal(newton_schulz(torch.zeros(2, 3, 3), steps=5), torch.zeros(2, 3, 3))
 
 
-def test_every_parameter_is_trained_once_and_by_the_right_optimiser(tiny_model):
+def test_every_parameter_is_trained_once_and_by_the_right_optimizer(tiny_model):
     model = tiny_model()
     names = {id(p): name for name, p in model.named_parameters()}
     adamw, muon = build_optimizers(model, MUON).parts

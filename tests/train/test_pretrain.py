@@ -11,14 +11,15 @@ from shoestring import config as configs
 from shoestring.data.corpus import DataConfig
 from shoestring.errors import ConfigError, MissingDependencyError
 from shoestring.evals.perplexity import heldout_bits_per_byte
-from shoestring.model.folder import load_model
+from shoestring.model.hf.folder import load_model
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.train import checkpoint, metrics
+from shoestring.train import checkpoint
 from shoestring.train import pretrain as story
 from shoestring.train.optim import OptimConfig
 from shoestring.train.pretrain import pretrain
-from shoestring.train.recipe import PretrainConfig
-from shoestring.train.run import build
+from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.pretrain_run import build
+from shoestring.train.report import metrics
 from shoestring.train.schedule import ScheduleConfig
 
 DRAW = story.curves.draw

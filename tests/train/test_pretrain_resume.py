@@ -14,11 +14,12 @@ import torch
 
 from shoestring import config as configs
 from shoestring.errors import CheckpointError, ConfigError, NonFiniteError, Stopped
-from shoestring.train import checkpoint, run, state
+from shoestring.train import checkpoint, state
 from shoestring.train import pretrain as story
+from shoestring.train import pretrain_run as run
 from shoestring.train.optim import OptimConfig
 from shoestring.train.pretrain import pretrain
-from shoestring.train.recipe import PretrainConfig
+from shoestring.train.pretrain_recipe import PretrainConfig
 
 
 def steps(out: Path) -> list[str]:
@@ -203,8 +204,8 @@ from shoestring import config as configs
 from shoestring.device import Runtime
 from shoestring.errors import ShoestringError
 from shoestring.train import pretrain as story
-from shoestring.train import run
-from shoestring.train.recipe import PretrainConfig
+from shoestring.train import pretrain_run as run
+from shoestring.train.pretrain_recipe import PretrainConfig
 
 real = story.train_step
 story.train_step = lambda *a: (time.sleep(0.05), real(*a))[1]

@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 from shoestring import config as configs
 from shoestring.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Stopped
 from shoestring.model import lora
-from shoestring.model.folder import load_model, save_model
+from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.lora import LoraConfig, merge_adapter
-from shoestring.model.transformer import Transformer, initialise
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
 from shoestring.tokenizer.chat_load import load_template
-from shoestring.train import checkpoint, metrics
+from shoestring.train import checkpoint
 from shoestring.train import sft as story
+from shoestring.train.report import metrics
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig, SFTOptim, SFTSchedule
 
@@ -62,7 +63,7 @@ def base(tmp_path_factory, tiny_shape) -> Path:
     (folder / "tokenizer").mkdir()
     tokenizer.save(folder / "tokenizer")
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    model = initialise(Transformer(replace(tiny_shape, **special)), torch.Generator().manual_seed(5))
+    model = initialize(Transformer(replace(tiny_shape, **special)), torch.Generator().manual_seed(5))
     save_model(model, folder / "model", tokenizer_files=folder / "tokenizer")
     return folder / "model"
 

@@ -39,7 +39,7 @@ void paged_heads(int64_t N, int64_t H, int64_t G, int64_t D, int64_t V, int64_t 
 typedef std::unique_ptr<float[]> Floats;
 inline Floats floats(int64_t count) { return Floats(new float[count]); }
 
-inline Floats normalised(const Norm& norm, int64_t N, int64_t width, const float* x) {
+inline Floats normalized(const Norm& norm, int64_t N, int64_t width, const float* x) {
   Floats y = floats(N * width), inverse = floats(N);
   rms_norm_forward(N, width, norm.eps, x, norm.weight, y.get(), inverse.get());
   return y;

@@ -57,7 +57,7 @@ Floats product_of_heads(const Matrix& m, int64_t N, int64_t x_head, const float*
 Floats latent_queries(const LatentAttention& w, int64_t N, const float* normed) {
   if (!w.q_a.blocks) return product_of(w.q_b, N, normed);
   const Floats small = product_of(w.q_a, N, normed);
-  return product_of(w.q_b, N, normalised(w.q_norm, N, w.q_a.outputs, small.get()).get());
+  return product_of(w.q_b, N, normalized(w.q_norm, N, w.q_a.outputs, small.get()).get());
 }
 
 void keep_latents(const LatentAttention& w, int64_t N, const float* normed, const Turns& turns, const Pages& pages,
@@ -84,7 +84,7 @@ extern "C" void latent_attention_layer(const LatentAttention* weights, int64_t N
   const Pages pages{page_size, table_row, slots, tables, sequences, lengths};
   const Turns turns{interleave, cos, sin};
   const int64_t H = w.up_key.stack, C = w.up_key.outputs, P = w.up_key.depth, R = w.kv_a.outputs - C, D = w.out.outputs;
-  const Floats normed = normalised(w.norm, N, D, x), q = latent_queries(w, N, normed.get());
+  const Floats normed = normalized(w.norm, N, D, x), q = latent_queries(w, N, normed.get());
   keep_latents(w, N, normed.get(), turns, pages, latent, k_rope);
   const Floats q_rope = turned_ends(turns, N, H, P + R, R, q.get()), q_latent = product_of_heads(w.up_key, N, P + R, q.get());
   const Floats mixed = floats(N * H * C);
@@ -102,7 +102,7 @@ extern "C" void grouped_attention_layer(const GroupedAttention* weights, int64_t
   const GroupedAttention& w = *weights;
   const Turns turns{interleave, cos, sin};
   const int64_t width = w.width, H = w.q.outputs / width, G = w.k.outputs / width, D = w.out.outputs, kept = G * width;
-  const Floats normed = normalised(w.norm, N, D, x), k = product_of(w.k, N, normed.get()), v = product_of(w.v, N, normed.get());
+  const Floats normed = normalized(w.norm, N, D, x), k = product_of(w.k, N, normed.get()), v = product_of(w.v, N, normed.get());
 #pragma omp parallel for schedule(static) if (N * kept > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
     turn_row(turns, n, G, width, k.get() + n * kept, key + slots[n] * kept);

@@ -9,7 +9,7 @@ namespace {
 
 struct Router {
   const float *weight, *bias;  // (E, D) and what moves the choice (E), or null
-  int64_t experts, per_token, groups, top_groups, softmax, normalise;
+  int64_t experts, per_token, groups, top_groups, softmax, normalize;
   float scaling;
 };
 
@@ -75,7 +75,7 @@ void route_row(const Router& r, const float* logits, int64_t* experts, float* ga
   double total = 0;
   for (int64_t k = 0; k < r.per_token; k++) total += gates[k] = scores[experts[k] = to.order[k]];
   for (int64_t k = 0; k < r.per_token; k++)
-    gates[k] = (r.normalise ? gates[k] / (static_cast<float>(total) + 1e-20f) : gates[k]) * r.scaling;
+    gates[k] = (r.normalize ? gates[k] / (static_cast<float>(total) + 1e-20f) : gates[k]) * r.scaling;
 }
 
 }  // namespace
@@ -97,7 +97,7 @@ extern "C" void feed_forward_layer(const FeedForward* weights, int64_t N, const 
                                    float* scores, float* out) {
   const FeedForward& w = *weights;
   const int64_t D = w.hidden, E = w.routed.count;
-  const Floats normed = normalised(w.norm, N, D, x);
+  const Floats normed = normalized(w.norm, N, D, x);
   if (E) {
     const Floats logits = floats(N * E);
     linear_rows(0, 1, nullptr, N, D, E, normed.get(), 0, D, w.router.weight, nullptr, logits.get(), 0, E);

@@ -38,7 +38,7 @@ void linear(int64_t B, int64_t N, int64_t K, int64_t F, const Layout& at, const 
   {
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < B * N; i++)
-      quantise_row(at.x + i / N * at.x_batch + i % N * at.x_row, scratch.acts, i);
+      quantize_row(at.x + i / N * at.x_batch + i % N * at.x_row, scratch.acts, i);
     float out[ROWS_AT_ONCE * OUTS];
     for (int64_t first = 0; first < N; first += ROWS_AT_ONCE) {
       const int64_t count = std::min(ROWS_AT_ONCE, N - first);
@@ -91,7 +91,7 @@ void experts_of(int64_t N, int64_t D, int64_t F, int64_t E, const Pairs& pairs, 
   {
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < N; n++) {
-      quantise_row(x + n * D, in.acts, n);
+      quantize_row(x + n * D, in.acts, n);
       std::fill(y + n * D, y + n * D + D, 0.0f);
     }
     float part[4][ROWS_AT_ONCE * OUTS], row[GROUP];
@@ -108,7 +108,7 @@ void experts_of(int64_t N, int64_t D, int64_t F, int64_t E, const Pairs& pairs, 
           const float *const gate[2] = {part[0], part[1]}, *const up[2] = {part[2], part[3]};
           for (int64_t n = 0; n < count; n++) {
             swiglu_group(gate, up, n, row);
-            quantise_group(row, hidden.acts, first + n, g);
+            quantize_group(row, hidden.acts, first + n, g);
           }
         }
       }
@@ -136,7 +136,7 @@ inline float lanes_sum(__m256 v) {
 }
 
 // The best 4-bit scale of a group: 19 steps around the one that maps the largest value to -8 are tried, each with the scale that
-// minimises the squared error of its integers.
+// minimizes the squared error of its integers.
 inline float best_scale4(const float* x, float largest, int8_t* q) {
   float best = -1, scale = 0;
   for (int step = -9; step <= 9; step++) {

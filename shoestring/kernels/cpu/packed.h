@@ -42,7 +42,7 @@ struct Acts {
 };
 
 template <class Format>
-inline void quantise_group(const float* x, const Acts<Format>& to, int64_t row, int64_t group) {
+inline void quantize_group(const float* x, const Acts<Format>& to, int64_t row, int64_t group) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   __m256 v[4], top = _mm256_setzero_ps(), poison = top;  // NaN if a value is not finite: it must show in the result
   for (int i = 0; i < 4; i++) {
@@ -67,13 +67,13 @@ inline void quantise_group(const float* x, const Acts<Format>& to, int64_t row, 
   to.offsets[row * to.groups() + group] = -8 * sum;
 }
 
-inline void quantise_group(const float* x, const Acts<Packed32>& to, int64_t row, int64_t group) {
+inline void quantize_group(const float* x, const Acts<Packed32>& to, int64_t row, int64_t group) {
   std::memcpy(to.values + row * to.depth + group * GROUP, x, GROUP * sizeof(float));
 }
 
 template <class Format>
-inline void quantise_row(const float* x, const Acts<Format>& to, int64_t row) {
-  for (int64_t g = 0; g < to.groups(); g++) quantise_group(x + g * GROUP, to, row, g);
+inline void quantize_row(const float* x, const Acts<Format>& to, int64_t row) {
+  for (int64_t g = 0; g < to.groups(); g++) quantize_group(x + g * GROUP, to, row, g);
 }
 
 constexpr int AHEAD = 2048;  // bytes: with few rows a product is as fast as memory, if memory is asked in time

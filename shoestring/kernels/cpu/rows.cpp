@@ -96,7 +96,7 @@ extern "C" void swiglu_backward(int64_t N, int64_t F, int64_t stride, const floa
 }
 
 // y = x (N, H, D) with the last R of each head's D values rotated by the angle of row n (cos, sin: (N, R/2)).
-// Pairs are neighbours (interleave) or half a width apart. `direction` -1 turns back: the gradient of the rotation.
+// Pairs are neighbors (interleave) or half a width apart. `direction` -1 turns back: the gradient of the rotation.
 extern "C" void rotate(int64_t N, int64_t H, int64_t D, int64_t R, int64_t interleave, float direction, const float* x,
                        const float* cos, const float* sin, float* y) {
   const int half = R / 2;

@@ -1,0 +1,192 @@
+"""`shoestring bench engine`: throughput and latency against concurrency, beside the limits of the machine."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shoestring.cli.options import Device, Json, Model
+from shoestring.cli.output import print_json, print_table
+from shoestring.cli.weights import Weights, find_checkpoint, open_model
+
+if TYPE_CHECKING:
+    from shoestring.engine.measure import Limits, Throughput
+    from shoestring.figures import Axes, Figure
+
+app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure speed on this machine."""
+
+
+@app.command()
+def engine(
+    model: Model,
+    *,
+    concurrency: Annotated[str, typer.Option(help="Requests at once, comma separated.")] = "1,2,4,8,16",
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 512,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded for each request.")] = 64,
+    weights: Weights = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this .png or .svg.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure an engine on random prompts: tokens/s, latency, and how near memory and arithmetic it comes."""
+    from shoestring import figures
+    from shoestring.device import choose
+    from shoestring.engine.measure import measure_limits, measure_throughput
+
+    numbers = read_numbers(concurrency)
+    if plot is not None:
+        figures.check_type(plot)
+    settings = room_for(model, max(numbers), prompt, tokens, device)
+    llm = open_model(model, weights, settings, device, seqs=max(numbers))
+    limits = measure_limits(choose(device))
+    rows = [
+        measure_throughput(llm.engine, concurrency=number, prompt_tokens=prompt, output_tokens=tokens)
+        for number in numbers
+    ]
+    if as_json:
+        print_json(
+            {"model": model, "weights": weights, "limits": asdict(limits), "rows": [asdict(r) for r in rows]}
+        )
+    else:
+        show(rows, limits)
+    if plot is not None:
+        figures.save(
+            plot, lambda: draw(rows, limits, f"{model}: prompts of {prompt}, {tokens} tokens decoded")
+        )
+
+
+def room_for(model: str, most: int, prompt: int, tokens: int, device: str) -> dict[str, Any]:
+    """EngineSettings with which so many requests run at once, none of them preempted."""
+    from shoestring.device import choose
+    from shoestring.engine.load import cache_bytes
+    from shoestring.engine.measure import longest_request
+    from shoestring.engine.pages import PAGE_SIZE
+    from shoestring.engine.settings import EngineSettings
+    from shoestring.errors import ConfigError
+    from shoestring.model.hf.config import load_config
+
+    rows = max(EngineSettings.max_num_batched_tokens, 2 * most)
+    settings = EngineSettings(max_num_seqs=most, max_num_batched_tokens=rows, enable_prefix_caching=False)
+    longest = longest_request(settings, most, prompt, tokens)
+    config, dtype = load_config(find_checkpoint(model)), choose(device).compute_dtype
+    if longest > config.max_position_embeddings:
+        raise ConfigError(
+            f"{most} prompts of {prompt} and {tokens} tokens need a context of {longest:,}; {model} has "
+            f"{config.max_position_embeddings:,}; take a smaller --prompt or --tokens"
+        )
+    return {
+        "max_num_batched_tokens": rows,
+        "enable_prefix_caching": False,
+        "max_model_len": longest,
+        "kv_cache_memory_bytes": cache_bytes(config, settings, dtype, most * (longest + PAGE_SIZE)),
+    }
+
+
+def read_numbers(text: str) -> list[int]:
+    """'1,2,4' -> [1, 2, 4]; raises ConfigError for anything else."""
+    from shoestring.errors import ConfigError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 <= int(part) <= 1024 for part in parts):
+        raise ConfigError(
+            f"--concurrency {text!r} must be numbers from 1 to 1024 with commas between, such as 1,4,16"
+        )
+    return sorted({int(part) for part in parts})
+
+
+def show(rows: "list[Throughput]", limits: "Limits") -> None:
+    """A table for people: times in milliseconds, median and 95th percentile."""
+    titles = [
+        "at once", "prompt tok/s", "output tok/s", "first token ms", "95%", "between ms", "95%",
+        "read GB/s", "prompt GFLOP/s", "output GFLOP/s", "drafts kept",
+    ]  # fmt: skip
+    cells = [
+        [
+            str(row.concurrency),
+            f"{row.prompt_tokens_per_s:,.1f}",
+            f"{row.output_tokens_per_s:,.1f}",
+            f"{row.first_token_s * 1e3:,.0f}",
+            f"{row.first_token_s_p95 * 1e3:,.0f}",
+            f"{row.between_tokens_s * 1e3:,.1f}",
+            f"{row.between_tokens_s_p95 * 1e3:,.1f}",
+            f"{row.read_bytes_per_s / 1e9:.2f}",
+            f"{row.prompt_flops_per_s / 1e9:,.1f}",
+            f"{row.output_flops_per_s / 1e9:,.1f}",
+            "-" if row.acceptance is None else f"{row.acceptance:.0%}",
+        ]
+        for row in rows
+    ]
+    print_table(titles, cells)
+    int8 = (
+        "" if limits.int8_ops_per_s is None else f", int8 products {limits.int8_ops_per_s / 1e9:,.0f} GOP/s"
+    )
+    print(
+        f"\nthis machine, measured now: memory reads {limits.read_bytes_per_s / 1e9:.1f} GB/s, "
+        f"float products {limits.float_flops_per_s / 1e9:,.0f} GFLOP/s{int8}"
+    )
+
+
+def draw(rows: "list[Throughput]", limits: "Limits", title: str) -> "Figure":
+    """Four panels against concurrency: speed, latency, bytes and arithmetic beside what the machine can."""
+    from shoestring import figures
+    from shoestring.figures import BLUE, GREEN, RED
+
+    figure = figures.new_figure(10, 6.4, title)
+    speed, latency, reads, products = (figure.add_subplot(2, 2, n) for n in range(1, 5))
+    _lines(
+        speed,
+        rows,
+        "Tokens per second",
+        {"prompts": ("prompt_tokens_per_s", 1, RED), "output": ("output_tokens_per_s", 1, BLUE)},
+    )
+    _lines(
+        latency,
+        rows,
+        "Latency in milliseconds",
+        {
+            "first token": ("first_token_s", 1e3, RED),
+            "between tokens": ("between_tokens_s", 1e3, BLUE),
+            "between tokens, 95%": ("between_tokens_s_p95", 1e3, GREEN),
+        },
+    )
+    _lines(reads, rows, "GB/s read while decoding", {"read": ("read_bytes_per_s", 1e-9, BLUE)})
+    _lines(
+        products,
+        rows,
+        "GFLOP/s",
+        {"prompts": ("prompt_flops_per_s", 1e-9, RED), "output": ("output_flops_per_s", 1e-9, BLUE)},
+    )
+    _limit(reads, "memory", limits.read_bytes_per_s)
+    _limit(products, "float products", limits.float_flops_per_s)
+    if limits.int8_ops_per_s is not None:
+        _limit(products, "int8 products", limits.int8_ops_per_s, "--")
+    for axes in (speed, latency, products):
+        figures.logarithmic(axes)
+    reads.set_ylim(bottom=0)
+    for axes in (speed, latency, reads, products):
+        axes.legend()
+    return figure
+
+
+def _lines(
+    axes: "Axes", rows: "list[Throughput]", title: str, series: dict[str, tuple[str, float, str]]
+) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("requests at once")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    for label, (name, unit, color) in series.items():
+        values = [getattr(row, name) * unit for row in rows]
+        axes.plot([row.concurrency for row in rows], values, "o-", color=color, markersize=4, label=label)
+
+
+def _limit(axes: "Axes", name: str, per_s: float, style: str = ":") -> None:
+    from shoestring.figures import INK
+
+    axes.axhline(per_s / 1e9, color=INK, linestyle=style, linewidth=1, label=f"{name} ({per_s / 1e9:,.1f})")

@@ -1,0 +1,90 @@
+"""`shoestring demo`: R1-Zero from random weights in minutes: base, reinforcement, a student, then a chat."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import shoestring
+from shoestring.cli.options import Device, Json, Out, Quiet, Seed
+from shoestring.cli.output import print_json
+
+if TYPE_CHECKING:
+    from shoestring.rl.stages import RecipeConfig
+
+RECIPE = "r1-mini.toml"
+LAST = "student"
+"""The demo ends with this stage; `shoestring rl --resume` goes on to the others."""
+CHAT = "zero"
+"""Whose model the demo talks with."""
+
+
+def demo(
+    *,
+    out: Out = Path("runs/demo"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """From random weights to a model that has learned to think by being rewarded for being right.
+
+    A finished demo is shown again, a stopped one goes on; another --out or removing the folder starts anew.
+    """
+    from shoestring.cli.verbs.rl import print_stages, run_stages
+    from shoestring.device import choose
+
+    runtime = choose(device)
+    report = _finished(out)
+    if report is None:
+        begun = (out / "config.toml").is_file()
+        config = demo_recipe(seed)
+        report = run_stages(config, runtime, out, resume=begun, until=LAST, quiet=quiet)
+    if as_json:
+        print_json(report)
+        return
+    print_stages(report)
+    print(f"\nreport: {out / 'report.html'}   model: {out / CHAT / 'model'}")
+    print(f"the rest of R1's recipe: shoestring rl --resume --out {out}")
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        _converse(out / CHAT / "model", device)
+
+
+def demo_recipe(seed: int) -> "RecipeConfig":
+    """recipes/r1-mini.toml with another seed for every stage."""
+    from shoestring import config as configs
+    from shoestring.rl.stages import RecipeConfig
+
+    return configs.load(RecipeConfig, recipe_file(RECIPE), [f"seed={seed}"])
+
+
+def recipe_file(name: str) -> Path:
+    """A recipe of this repository, or of the installed package."""
+    package = Path(shoestring.__file__).parent
+    beside = package / "recipes" / name
+    return beside if beside.is_file() else package.parent / "recipes" / name
+
+
+def _finished(out: Path) -> dict[str, Any] | None:
+    """The report of a demo whose last stage is done."""
+    if not (out / "report.json").is_file():
+        return None
+    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    if LAST not in [row.get("name") for row in report.get("stages", [])]:
+        return None
+    print(f"this demo is done; remove {out} to train again", file=sys.stderr)
+    return report
+
+
+def _converse(model: Path, device: str) -> None:
+    from shoestring.cli.chat import Chat, enable_editing
+    from shoestring.cli.terminal import Screen
+    from shoestring.cli.verbs.run import sampling
+    from shoestring.cli.weights import open_model
+
+    llm = open_model(str(model), None, {}, device)
+    enable_editing()
+    screen = Screen()
+    screen.note("it makes numbers, such as: make 24 from 3,8,1")
+    params = sampling(llm, {"temperature": 0.6, "max_tokens": 400}, complete=False)
+    Chat(llm, params, screen, thinking=True, remembers=False).loop()

@@ -1,0 +1,73 @@
+"""`shoestring distill`: a teacher's verified answers, or its probabilities, into a student."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shoestring.cli.options import Json, Out, Quiet, Settings
+from shoestring.cli.output import print_fields, print_json
+from shoestring.cli.recipes import own_recipe
+from shoestring.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from shoestring.distill.distill import DistillConfig
+
+
+def distill(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); recipes/ has some.")] = None,
+    *,
+    teacher: Annotated[
+        str, typer.Option(help="A folder, org/name, or the URL of an OpenAI-compatible server.")
+    ] = "",
+    student: Annotated[str, typer.Option(help="A folder, org/name, or a preset (random weights).")] = "",
+    out: Out = Path("runs/distill"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    settings: Settings = [],  # noqa: B006 (typer copies it)
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Teach a student what a teacher can. Ctrl-C saves and exits with 75; --resume asks for nothing twice.
+
+    The API key of a server comes from the environment variable that remote.key_env names; --set
+    remote.cost_cap=5 (with remote.price_in and price_out per million tokens) bounds what it may cost.
+    """
+    from shoestring.device import choose
+    from shoestring.distill import distill as story
+
+    config = load_recipe(recipe, teacher, student, out, resume, settings)
+    say = (lambda text: None) if quiet else (lambda text: print(printable(text), file=sys.stderr))
+    runtime = choose(os.environ.get("SHOESTRING_DEVICE", "auto"))
+    report = story.distill(config, runtime, out, resume=resume, quiet=quiet, say=say)
+    if as_json:
+        print_json(report)
+        return
+    for part in ("collected", "training"):
+        print_fields({k: v for k, v in report[part].items() if not isinstance(v, dict)})
+    print(f"the student is in {out / 'student' / 'model'}; try: shoestring run {out / 'student' / 'model'}")
+
+
+def load_recipe(
+    recipe: Path | None, teacher: str, student: str, out: Path, resume: bool, settings: list[str]
+) -> "DistillConfig":
+    """The recipe with teacher and student; on --resume the run's own, in which --set may change fields."""
+    from shoestring import config as configs
+    from shoestring.distill.distill import DistillConfig
+    from shoestring.errors import ConfigError
+
+    if resume and (recipe is not None or teacher or student):
+        raise ConfigError(
+            f"--resume takes the recipe from {out / 'config.toml'}; "
+            "leave out the recipe, --teacher and --student"
+        )
+    named = {"teacher": teacher, "student": student}
+    given = [
+        f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in named.items() if text
+    ] + settings
+    source = own_recipe(out) if resume else recipe
+    if source is None:
+        return configs.build(DistillConfig, configs.override({}, given), where="--set")
+    return configs.load(DistillConfig, source, given)

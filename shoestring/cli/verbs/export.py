@@ -1,0 +1,103 @@
+"""`shoestring export, import`: models for other programs: Hugging Face folders, and GGUF files out and in."""
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from shoestring.cli.options import Json, Model
+from shoestring.cli.output import print_fields, print_json
+
+PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="A new folder, or a file that ends in .gguf.")],
+    *,
+    type: Annotated[
+        str | None,
+        typer.Option(help="f32, bf16 or f16; in GGUF f32, bf16, q8_0 or q4_0.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model for other programs: a folder for transformers and vLLM, or a GGUF file for llama.cpp.
+
+    Without --type weights are bf16 in a folder and q8_0 in a GGUF file.
+    """
+    write = _export_gguf if out.suffix == ".gguf" else _export_folder
+    _tell(write(model, out, type), as_json)
+
+
+def import_model(
+    file: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    *,
+    type: Annotated[str, typer.Option(help="f32, bf16 or f16.")] = "bf16",
+    as_json: Json = False,
+) -> None:
+    """Make a Hugging Face folder of a GGUF file: what is quantized becomes numbers of --type again."""
+    from shoestring.model.gguf import import_gguf
+
+    import_gguf(file, out, dtype=_precision(type))
+    _tell({"out": str(out), "type": type, "bytes": _bytes(out)}, as_json)
+
+
+def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
+    from shoestring.errors import ConfigError
+    from shoestring.model.hf.folder import load_model, save_model
+
+    type = type or "bf16"
+    dtype, source = _precision(type), _plain_checkpoint(model)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty; give a new folder")
+    tokenizer_files = source if (source / "tokenizer.json").is_file() else None
+    loaded, lineage = load_model(source, dtype=dtype), f"Exported from {source.name}."
+    save_model(loaded, out, dtype=dtype, tokenizer_files=tokenizer_files, lineage=lineage)
+    return {"out": str(out), "type": type, "bytes": _bytes(out)}
+
+
+def _export_gguf(model: str, out: Path, type: str | None) -> dict[str, Any]:
+    from shoestring.errors import ConfigError
+    from shoestring.model.gguf import WeightType, export_gguf
+
+    if out.exists():
+        raise ConfigError(f"{out} is there already; give another name or remove it first")
+    type = type or "q8_0"
+    if type not in get_args(WeightType):
+        raise ConfigError(f"no GGUF type {type!r}; there are {', '.join(get_args(WeightType))}")
+    export_gguf(_plain_checkpoint(model), out, type)  # type: ignore[arg-type]
+    return {"out": str(out), "type": type, "bytes": out.stat().st_size}
+
+
+def _plain_checkpoint(model: str) -> Path:
+    """The folder of a model whose weights are numbers, not packed integers."""
+    from shoestring.cli.weights import find_checkpoint
+    from shoestring.errors import ConfigError
+    from shoestring.model.packed.quantize import stored_quantization
+
+    folder = find_checkpoint(model)
+    if stored_quantization(folder) is not None:
+        raise ConfigError(f"{model} is packed by `quantize`; export the checkpoint it was made from")
+    return folder
+
+
+def _precision(type: str) -> Any:
+    import torch
+
+    from shoestring.errors import ConfigError
+
+    if type not in PRECISIONS:
+        raise ConfigError(f"no precision {type!r}; there are {', '.join(PRECISIONS)}")
+    return getattr(torch, PRECISIONS[type])
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _tell(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(report)
+    else:
+        print_fields(report)

@@ -1,0 +1,197 @@
+"""`shoestring show, list, pull`: what models are, which are here, and fetching one."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shoestring.cli.options import Json, Model
+from shoestring.cli.output import amount, print_fields, print_json, print_table
+from shoestring.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from shoestring.model.config import ModelConfig
+
+FOUND_AT = ("config.json", "*/config.json", "*/model/config.json", "*.gguf", "*/*.gguf")
+"""Where a folder holds models: itself, folders in it, runs in it, GGUF files."""
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="A preset, a folder, a hub name, or a GGUF file.")],
+    *,
+    seq_len: Annotated[int, typer.Option(min=1, help="Context length that FLOPs are counted at.")] = 4096,
+    as_json: Json = False,
+) -> None:
+    """Print a model's shape and exact costs, from its config or its file's header alone."""
+    from shoestring.model.packed.quantize import memory_bytes
+
+    config, stored = find(model)
+    figures = {"model": model, **costs(config, seq_len), **stored}
+    figures |= {
+        f"memory_bytes_{form or 'bf16'}": memory_bytes(config, form) for form in (None, "int8", "int4")
+    }
+    if as_json:
+        print_json(figures | {"config": asdict(config)})
+        return
+    where = f"per token at context {seq_len:,}"
+    count = [figures[f"parameters_{name}"] for name in ("total", "active", "mtp")]
+    memory = [f"{amount(figures[f'memory_bytes_{form}'], 'G')}B {form}" for form in ("bf16", "int8", "int4")]
+    print_fields(
+        {
+            "model": f"{model} ({config.model_type})",
+            **({"stored": f"{stored['weights']}, {amount(stored['bytes'], 'G')}B"} if stored else {}),
+            "parameters": f"{amount(count[0])} ({count[0]:,}), {amount(count[1])} active per token",
+            "MTP modules": f"{amount(count[2])} more" if count[2] else "none",
+            "layers": f"{config.num_hidden_layers} of width {config.hidden_size}",
+            "heads": str(config.num_attention_heads),
+            "attention": _described(config.attention),
+            "experts": _described(config.moe) if config.moe else "none (dense)",
+            "memory": ", ".join(memory),
+            "cache per token": f"{figures['cache_bytes_per_token']:,} bytes in bfloat16",
+            "training": f"{amount(figures['train_flops_per_token'], 'G')}FLOP {where}",
+            "decoding": f"{amount(figures['decode_flops_per_token'], 'G')}FLOP {where}",
+        }
+    )
+
+
+def list_models(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders that hold models or runs; runs/ by default.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """List the models in folders and in the hub's cache with their sizes, and the presets."""
+    from shoestring.errors import ConfigError
+    from shoestring.model.presets import PRESETS
+
+    for folder in folders or []:
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder}")
+    places = {str(path): path for folder in folders or [Path("runs")] for path in models_in(folder)}
+    rows = [{"model": name, **describe(path)} for name, path in (places | _cached()).items()]
+    if as_json:
+        print_json({"models": rows, "presets": list(PRESETS)})
+        return
+    cells = [[r["model"], r["model_type"], r["weights"], f"{amount(r['bytes'], 'G')}B"] for r in rows]
+    if cells:
+        print_table(["model", "type", "weights", "size"], cells)
+        for row in rows:
+            if "problem" in row:
+                print(f"{row['model']}: {row['problem']}")
+    else:
+        print("no models here; `shoestring pull org/name` fetches one, `shoestring demo` trains one")
+    print(f"\npresets (shapes without weights): {', '.join(PRESETS)}")
+
+
+def pull(model: Model, *, as_json: Json = False) -> None:
+    """Fetch a model into the hub's cache. What an earlier pull left unfinished is gone on with."""
+    from shoestring.errors import ConfigError
+    from shoestring.model.hf.hub import commit, resolve
+
+    if Path(model).exists():
+        raise ConfigError(f"{model} is here already: it is a local path, not a hub name such as org/name")
+    folder = resolve(model)
+    report = {"model": model, "folder": str(folder), "commit": commit(folder), **describe(folder)}
+    if as_json:
+        print_json(report)
+        return
+    print_fields({**report, "bytes": f"{amount(report['bytes'], 'G')}B"})
+    print(f"try: shoestring run {model}")
+
+
+def find(model: str) -> "tuple[ModelConfig, dict[str, Any]]":
+    """A model's config, and how its weights are stored; nothing for a preset and for a bare config.json."""
+    from shoestring.model.gguf import GGUFFile, read_config
+    from shoestring.model.hf.config import load_config
+    from shoestring.model.hf.hub import resolve
+    from shoestring.model.presets import PRESETS
+
+    if model in PRESETS:
+        return PRESETS[model], {}
+    if model.endswith(".gguf"):
+        return read_config(GGUFFile.open(model)), stored_as(Path(model))
+    folder = resolve(model)
+    return load_config(folder), stored_as(folder) if any(folder.glob("*.safetensors")) else {}
+
+
+def costs(config: "ModelConfig", seq_len: int) -> dict[str, Any]:
+    """Parameters, FLOPs and cache bytes."""
+    from shoestring.model import cost
+
+    count = cost.parameters(config)
+    return {
+        "model_type": config.model_type,
+        "parameters_total": count.total,
+        "parameters_active": count.active,
+        "parameters_mtp": count.mtp,
+        "cache_bytes_per_token": cost.cache_bytes_per_token(config),
+        "train_flops_per_token": cost.train_flops_per_token(config, seq_len),
+        "decode_flops_per_token": cost.decode_flops_per_token(config, seq_len),
+        "seq_len": seq_len,
+    }
+
+
+def models_in(folder: Path) -> Iterator[Path]:
+    """Checkpoint folders and GGUF files in a folder and a little below."""
+    for pattern in FOUND_AT:
+        for path in sorted(folder.glob(pattern)):
+            if path.suffix == ".gguf":
+                yield path
+            elif any(path.parent.glob("*.safetensors")):
+                yield path.parent
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Type, weights and bytes of a model; a damaged one says so instead of stopping the list."""
+    from shoestring.errors import ShoestringError
+    from shoestring.model.gguf import GGUFFile, read_config
+    from shoestring.model.hf.config import load_config
+
+    size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors")))
+    try:
+        config = read_config(GGUFFile.open(path)) if path.is_file() else load_config(path)
+        return {"model_type": config.model_type, **stored_as(path), "bytes": size}
+    except ShoestringError as error:
+        return {"model_type": "?", "weights": "unreadable", "bytes": size, "problem": printable(str(error))}
+
+
+def stored_as(path: Path) -> dict[str, Any]:
+    """How a model's weights are stored: int4, BF16, Q4_0 ...: what most of its bytes are."""
+    from shoestring.model.gguf import GGUFFile
+    from shoestring.model.hf.shards import find_tensors
+    from shoestring.model.packed.quantize import stored_quantization
+
+    kinds: Counter[str] = Counter()
+    if path.is_file():
+        for tensor in GGUFFile.open(path).tensors.values():
+            kinds[tensor.type.name] += tensor.num_rows * tensor.row_bytes
+        return {"weights": kinds.most_common(1)[0][0] if kinds else "none", "bytes": path.stat().st_size}
+    for info in find_tensors(path).values():
+        kinds[info.dtype] += info.end - info.start
+    weights = stored_quantization(path) or (kinds.most_common(1)[0][0] if kinds else "none")
+    return {"weights": weights, "bytes": sum(kinds.values())}
+
+
+def _described(part: Any) -> str:
+    return ", ".join(f"{name} {value}" for name, value in asdict(part).items() if value not in (None, False))
+
+
+def _cached() -> dict[str, Path]:
+    """Models in the hub's cache and where they are; none without huggingface_hub or a cache."""
+    try:
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+    except ImportError:
+        return {}
+    try:
+        repos = [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
+    except CacheNotFound:
+        return {}
+    newest = {
+        repo.repo_id: max(repo.revisions, key=lambda r: r.last_modified, default=None) for repo in repos
+    }
+    return {name: found.snapshot_path for name, found in sorted(newest.items()) if found is not None}

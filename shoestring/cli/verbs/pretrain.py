@@ -1,0 +1,49 @@
+"""`shoestring pretrain`: a recipe in, a trained model with its receipt out."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shoestring.cli.options import Device, Json, Out, Quiet, Settings
+from shoestring.cli.output import print_fields, print_json
+from shoestring.cli.recipes import load_recipe
+
+if TYPE_CHECKING:
+    from shoestring.train.pretrain_recipe import PretrainConfig
+
+
+def pretrain(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); recipes/ has some.")] = None,
+    *,
+    out: Out = Path("runs/pretrain"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    settings: Settings = [],  # noqa: B006 (typer copies it)
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model from random weights. Ctrl-C saves and exits with 75; --resume goes on."""
+    from shoestring.device import choose
+    from shoestring.train.pretrain_recipe import PretrainConfig
+
+    config = load_recipe(PretrainConfig, recipe, out, resume, settings)
+    report = train(config, choose(device), out, resume=resume, quiet=quiet)
+    if as_json:
+        print_json(report)
+    else:
+        print_fields({name: value for name, value in report.items() if not isinstance(value, dict)})
+        print(f"the model is in {out / 'model'}; try: shoestring run {out / 'model'} 'def main('")
+
+
+def train(config: "PretrainConfig", runtime: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:
+    """Pretrain with held-out evaluations."""
+    from shoestring.evals.perplexity import heldout_bits_per_byte
+    from shoestring.train import pretrain as story
+
+    measure = partial(heldout_bits_per_byte, seq_len=config.seq_len, max_tokens=config.eval_tokens)
+    on_eval = None
+    if config.data.heldout_fraction > 0:
+        on_eval = lambda model, dataset: measure(model, dataset).bits_per_byte  # noqa: E731
+    return story.pretrain(config, runtime, out, resume=resume, quiet=quiet, on_eval=on_eval)

@@ -1,0 +1,66 @@
+"""`shoestring quantize`: a checkpoint with 8 or 4 bits a weight, written once, then ready in seconds."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shoestring.cli.options import Json, Model
+from shoestring.cli.output import amount, print_fields, print_json
+from shoestring.cli.weights import decide, find_checkpoint, progress_bar, read_weights
+
+
+def quantize(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    *,
+    bits: Annotated[int | None, typer.Option(help="8 or 4; 4 unless --target-ram decides.")] = None,
+    target_ram: Annotated[
+        str | None, typer.Option(help="Memory to stay within, such as 12G: picks the most exact that fits.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a packed checkpoint, with its tokenizer; `run`, `bench` and shoestring.LLM map it at once."""
+    from shoestring.device import choose
+    from shoestring.engine.load import fit
+    from shoestring.engine.settings import EngineSettings
+    from shoestring.errors import ConfigError
+    from shoestring.model.packed.quantize import BITS, quantize_folder
+
+    forms = {number: name for name, number in BITS.items()}
+    if bits is not None and (bits not in forms or target_ram is not None):
+        raise ConfigError("--bits is 8 or 4, and --target-ram decides it by itself; give one of the two")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty; give a new folder")
+    target = None if target_ram is None else read_weights(target_ram)
+    source, runtime, settings = find_checkpoint(model), choose("cpu"), EngineSettings(max_num_seqs=1)
+    form = forms[bits or 4] if target is None else decide(source, target, settings, runtime)
+    if form is None:
+        raise ConfigError(
+            f"{model} fits as it is, so nothing was written; --bits 8 or 4 quantizes all the same"
+        )
+    fit(source, form, settings, runtime)  # packed weights are held in memory until they are written
+    begin = time.perf_counter()
+    with progress_bar(f"quantizing {source.name}") as progress:
+        quantize_folder(source, out, form, progress=progress)
+    report: dict[str, Any] = {
+        "out": str(out),
+        "weights": form,
+        "bytes": stored_bytes(out),
+        "source_bytes": stored_bytes(source),
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+    if as_json:
+        print_json(report)
+        return
+    sizes = (amount(report[name], "G") + "B" for name in ("source_bytes", "bytes"))
+    print_fields(
+        {"out": report["out"], "weights": f"{form}, {' -> '.join(sizes)}", "seconds": report["seconds"]}
+    )
+    print(f"try: shoestring run {out}")
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of a checkpoint's weight files."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -1,0 +1,166 @@
+"""`shoestring run`: talk to a model, or let it complete a text: from the keyboard, an argument or a pipe."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shoestring.cli.chat import Chat, enable_editing, say
+from shoestring.cli.options import Device, Json, Model
+from shoestring.cli.output import print_json
+from shoestring.cli.terminal import DIM, PLAIN, Reply, Screen, View, printable
+from shoestring.cli.weights import Sampling, Weights, find_checkpoint, open_model, read_choices
+
+if TYPE_CHECKING:
+    from shoestring.device import Runtime
+    from shoestring.engine.llm import LLM
+    from shoestring.engine.request import SamplingParams
+    from shoestring.model.transformer import Transformer
+    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.tokenizer.stream import TextPiece
+
+TALK = {"temperature": 0.6, "top_p": 0.95}
+"""Where a chat model's generation_config.json is silent: DeepSeek-R1's recommended values."""
+COMPLETE = {"temperature": 0.0, "max_tokens": 128}
+
+
+def run(
+    model: Model = "mini",
+    prompt: Annotated[str | None, typer.Argument(help="A message; `-` or a pipe reads stdin.")] = None,
+    *,
+    weights: Weights = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Go on with the text, although the model has a chat template.")
+    ] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a reply.")] = None,
+    settings: Sampling = [],  # noqa: B006 (typer copies it)
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Talk to a model. With a prompt or a pipe it answers once, without one it asks for messages.
+
+    `mini`, the default, comes with the package: a tiny model that makes numbers out of others.
+
+    A model without chat template completes text. Ctrl-C stops an answer, /help lists what else one can type.
+    """
+    from shoestring.errors import ConfigError
+    from shoestring.model.hf.hub import EMBEDDED
+
+    choices = read_choices(settings)
+    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+        prompt = read_stdin()
+    if prompt is None and as_json:
+        raise ConfigError("--json needs a prompt: an argument, or text on stdin")
+    llm = open_model(model, weights, choices.engine, device)
+    complete = complete or not llm.has_template
+    given = {} if max_tokens is None else {"max_tokens": max_tokens}
+    params = sampling(llm, {**choices.sampling, **given}, complete=complete)
+    if prompt is None:
+        enable_editing()
+        remembers = model != EMBEDDED  # it knows single questions
+        Chat(llm, params, Screen(), complete=complete, thinking=choices.thinking, remembers=remembers).loop()
+        return
+    asked: Any = prompt if complete else [{"role": "user", "content": prompt}]
+    view = None if as_json else Plain(prompt if complete else "")
+    reply = once(llm, asked, params, view, thinking=choices.thinking)
+    if as_json:
+        print_json({"model": model, "prompt": prompt, **report(reply)})
+    else:
+        print(f"[{reply.summary}]", file=sys.stderr)
+
+
+def read_stdin() -> str:
+    """All of stdin; ConfigError when it is not text."""
+    from shoestring.errors import ConfigError
+
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise ConfigError("stdin is not UTF-8 text; convert it first") from None
+
+
+def sampling(llm: "LLM", asked: dict[str, Any], *, complete: bool) -> "SamplingParams":
+    """What was asked for, else what the checkpoint recommends, else ours."""
+    from shoestring.config import build
+    from shoestring.engine.request import SamplingParams
+
+    ours = COMPLETE if complete else {**TALK, "max_tokens": None}
+    return build(SamplingParams, {**ours, **llm.default_sampling, **asked}, where="--set")
+
+
+def complete_text(llm: "LLM", prompt: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """A completion as JSON, without a terminal."""
+    from shoestring.engine.request import SamplingParams
+
+    reply = once(llm, prompt, SamplingParams(**settings), None)
+    return {"prompt": prompt, **report(reply)}
+
+
+def once(
+    llm: "LLM", prompt: Any, params: "SamplingParams", view: View | None, *, thinking: bool | None = None
+) -> Reply:
+    """One reply to a text or a conversation; raises KeyboardInterrupt, or ShoestringError if it failed."""
+    from shoestring.errors import ShoestringError
+
+    reply, stopped = say(llm, prompt, params, view, thinking=thinking)
+    if stopped:
+        raise KeyboardInterrupt
+    if reply.error:
+        raise ShoestringError(f"the request failed: {reply.error}")
+    return reply
+
+
+class Plain:
+    """A reply that can be piped: the answer on stdout, thinking on stderr, dimmed, if that is a terminal."""
+
+    def __init__(self, before: str) -> None:
+        self._before, self._last = before, "\n"
+        self._thinks = False
+
+    def show(self, pieces: "list[TextPiece]") -> None:
+        """See Screen.show."""
+        for piece in pieces:
+            if piece.kind == "answer":
+                self._say(printable(piece.text))
+            elif sys.stderr.isatty():
+                self._thinks = True
+                print(f"{DIM}{printable(piece.text)}{PLAIN}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """See Screen.end."""
+        self._say("" if self._last.endswith("\n") else "\n")
+
+    def _say(self, text: str) -> None:
+        if self._thinks:
+            print(file=sys.stderr)
+            self._thinks = False
+        text, self._before = printable(self._before) + text, ""
+        self._last = text[-1:] or self._last
+        print(text, end="", flush=True)
+
+
+def report(reply: Reply) -> dict[str, Any]:
+    """A reply as JSON."""
+    return {
+        "thinking": reply.texts["thinking"],
+        "completion": reply.texts["answer"],
+        "finish_reason": reply.finish_reason,
+        "tokens": reply.tokens,
+        "prompt_tokens": reply.prompt_tokens,
+        "cached_tokens": reply.cached_tokens,
+        "seconds": reply.seconds,
+        "first_token_s": reply.first_token_s,
+        "tokens_per_s": reply.tokens_per_s,
+    }
+
+
+def load(name: str, runtime: "Runtime") -> "tuple[Transformer, Tokenizer]":
+    """A model and the tokenizer beside it, to score texts with."""
+    from shoestring.engine.load import load_transformer
+    from shoestring.tokenizer.bpe import Tokenizer
+
+    folder = find_checkpoint(name)
+    tokenizer = Tokenizer.load(folder)
+    model = load_transformer(folder, runtime)
+    tokenizer.check_fits(model.config.vocab_size)
+    return model, tokenizer

@@ -1,0 +1,37 @@
+"""`shoestring template`: check that a chat template is safe to train and serve with."""
+
+from dataclasses import asdict
+
+import typer
+
+from shoestring.cli.options import Json, Model
+from shoestring.cli.output import print_json
+
+app = typer.Typer(help="Check chat templates.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def template() -> None:
+    """Check chat templates."""
+
+
+@app.command()
+def check(model: Model, *, as_json: Json = False) -> None:
+    """Check a model's chat template; exit with 3 if anything that was checked does not hold."""
+    from shoestring.errors import ThresholdError
+    from shoestring.model.hf.hub import resolve
+    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.tokenizer.chat_load import load_template
+    from shoestring.tokenizer.check import check_template
+
+    folder = resolve(model)
+    tokenizer = Tokenizer.load(folder)
+    findings = check_template(tokenizer, load_template(folder, tokenizer))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.text}")
+    failed = [finding.name for finding in findings if not finding.ok]
+    if failed:
+        raise ThresholdError(f"the chat template of {model} fails: {', '.join(failed)}")

@@ -1,0 +1,69 @@
+"""`shoestring tokenizer`: train one, or look at what one does to a text."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoestring.cli.options import Json, Model, Out
+from shoestring.cli.output import print_fields, print_json
+
+app = typer.Typer(help="Train and inspect tokenizers.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def train(
+    source: Annotated[list[str], typer.Argument(help="Folders, files, globs, dataset ids, or stdlib.")],
+    *,
+    vocab_size: Annotated[int, typer.Option(min=300, help="Ids, special tokens included.")] = 4096,
+    out: Out = Path("runs/tokenizer"),
+    as_json: Json = False,
+) -> None:
+    """Train a byte-level BPE on the training split of a corpus (held-out documents are not read)."""
+    from shoestring.data.corpus import DataConfig
+    from shoestring.data.textstore import documents
+    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+    from shoestring.train.pretrain_run import cache_folder
+
+    store = documents(DataConfig(sources=tuple(source)), cache_folder())
+    tokenizer = Tokenizer.train(store.texts(), vocab_size)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(out)
+    DeepSeekTemplate().save(out)
+    sample = list(store.texts("heldout")) or list(store.texts())
+    num_bytes = sum(len(text.encode()) for text in sample)
+    tokens = sum(map(len, tokenizer.encode_batch(sample)))
+    report = {
+        "out": str(out),
+        "vocab_size": tokenizer.vocab_size,
+        "heldout_bytes_per_token": num_bytes / tokens,
+    }
+    if as_json:
+        print_json(report)
+    else:
+        print_fields(report)
+
+
+@app.command()
+def encode(
+    model: Model,
+    text: Annotated[str, typer.Argument(help="The text to encode.")],
+    *,
+    special: Annotated[
+        bool, typer.Option("--special", help="Read special tokens in the text as such.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the tokens of a text: id and what it stands for."""
+    from shoestring.model.hf.hub import resolve
+    from shoestring.tokenizer.bpe import Tokenizer
+
+    tokenizer = Tokenizer.load(resolve(model))
+    ids = tokenizer.encode(text, allow_special=special)
+    pieces = [tokenizer.token_bytes(i).decode("utf-8", errors="replace") for i in ids]
+    if as_json:
+        print_json({"ids": ids, "pieces": pieces})
+        return
+    for token, piece in zip(ids, pieces, strict=True):
+        print(f"{token:>8}  {piece!r}")

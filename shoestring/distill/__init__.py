@@ -1,0 +1,1 @@
+"""A teacher's verified answers, or its probabilities, into a student."""

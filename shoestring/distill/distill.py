@@ -1,0 +1,268 @@
+"""Distillation, the story: a teacher answers, what is right is kept, the student learns it."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from shoestring import config as configs
+from shoestring.device import Runtime
+from shoestring.distill.collect import CONVERSATIONS, CollectConfig, Collected, Problem, collect, problems_of
+from shoestring.distill.mix import mix
+from shoestring.distill.on_policy import OnPolicyConfig, on_policy
+from shoestring.distill.teachers import SETTINGS, LocalTeacher, Teacher
+from shoestring.durable import write_atomic
+from shoestring.engine.llm import LLM
+from shoestring.engine.load import load_engine
+from shoestring.errors import ConfigError, DataError
+from shoestring.model.hf.hub import resolve
+from shoestring.model.presets import PRESETS
+from shoestring.remote.client import Remote
+from shoestring.remote.config import RemoteConfig, checked_url
+from shoestring.tasks.load import load_task
+from shoestring.tasks.verify import TaskSpec, Verifier
+from shoestring.train.sft import sft
+from shoestring.train.sft_recipe import SFTConfig
+
+log = logging.getLogger(__name__)
+
+COLLECTED = "collected.json"
+HASHED = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
+"""What decides a local teacher's answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A distillation run (DeepSeek-R1, arXiv 2501.12948, section 2.4)."""
+
+    teacher: str
+    """A folder, a hub name (org/name), or the http(s) address of an OpenAI-compatible server."""
+    student: str
+    """What fine-tuning starts from: a folder, a hub name, or a preset's name (random weights)."""
+    method: Literal["answers", "on_policy"] = "answers"
+    """Fine-tune on the teacher's answers, or follow its probabilities on the student's own ones."""
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Where the problems come from: task name -> its options."""
+    problems: int = 1000
+    """Problems of each task."""
+    thinking: bool | None = None
+    """What a local teacher's chat template is asked for; None: its default."""
+    workers: int = 1
+    """Processes that verify answers to tasks whose verifier is not a plain function."""
+    verify_timeout_s: float = 10.0
+    general: tuple[str, ...] = ()
+    """jsonl files of other conversations to mix in, so that the student forgets less."""
+    general_ratio: float = 3.0
+    """Verified conversations for each general one (R1: 600k to 200k)."""
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """For a teacher behind a server."""
+    sft: dict[str, Any] = field(default_factory=dict)
+    """Fields of SFTConfig but `start` and `data`, which are the student and what was collected."""
+    on_policy: OnPolicyConfig = field(default_factory=OnPolicyConfig)
+
+    def __post_init__(self) -> None:
+        if self.method not in ("answers", "on_policy"):
+            raise ConfigError(f"method = {self.method!r} is neither answers nor on_policy")
+        if not self.teacher or not self.student:
+            raise ConfigError("distillation needs a teacher and a student; name both")
+        if not self.tasks:
+            raise ConfigError("tasks is empty; name one whose problems the teacher shall answer")
+        for name in ("problems", "workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if not self.verify_timeout_s > 0 or not self.general_ratio > 0:
+            raise ConfigError("verify_timeout_s and general_ratio must be over 0")
+        if wrong := [name for name in ("start", "data") if name in self.sft]:
+            raise ConfigError(f"sft.{wrong[0]} is decided by the distillation; leave it out")
+        if self.is_remote:
+            checked_url(self.teacher)
+        if self.is_remote and self.method == "on_policy":
+            raise ConfigError(
+                "on-policy distillation needs the teacher's weights; a server gives only its words"
+            )
+
+    @property
+    def is_remote(self) -> bool:
+        return self.teacher.startswith(("http://", "https://"))
+
+    def sft_config(self, data: Path, tokenizer: str) -> SFTConfig:
+        """The student's fine-tuning; ConfigError for a wrong name or value."""
+        given = {"start": self.student, "data": (str(data),), **self.sft}
+        if self.student in PRESETS:
+            given.setdefault("tokenizer", tokenizer)
+            if not given["tokenizer"]:
+                raise ConfigError(
+                    f"student = {self.student!r} has no tokenizer; name a folder as sft.tokenizer"
+                )
+        return configs.build(SFTConfig, given, where="sft")
+
+
+def distill(
+    config: DistillConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    say: Callable[[str], None] = log.info,
+) -> dict[str, Any]:
+    """Distill in folder `out` and return the report, which is also left there as report.json.
+
+    `out/collected` holds the teacher's answers, `out/student` the training, and its `model` the result, with
+    the teacher and what was made of its answers in the model card. `resume` goes on wherever the run was
+    stopped. Raises Stopped (resume later), DataError when nothing was kept, and every error below.
+    """
+    if not resume and (out / "config.toml").exists():
+        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
+    folder = None if config.is_remote else resolve(config.teacher)
+    data = out / "collected" / CONVERSATIONS
+    tokenizer = "" if folder is None else str(folder)
+    if config.method == "answers":
+        config.sft_config(data, tokenizer)  # what is wrong is refused before the teacher works
+    if config.method == "on_policy" or config.student not in PRESETS:
+        resolve(config.student)
+    write_atomic(out / "config.toml", configs.dumps(config))
+    name = _teacher_name(config, folder)
+    if config.method == "on_policy":
+        assert folder is not None  # DistillConfig has seen to it
+        made: dict[str, Any] = {"teacher": name, "problems": config.problems}
+        figures = _follow(config, runtime, out / "student", teacher=folder, resume=resume, say=say)
+    else:
+        made = _collected(config, runtime, out, folder=folder, name=name, say=say)
+        if config.general:
+            mixed = out / "collected" / "mixed.jsonl"
+            general = [Path(path) for path in config.general]
+            made["mixed"] = mix([data], general, mixed, ratio=config.general_ratio, seed=config.collect.seed)
+            data = mixed
+        begun = (out / "student" / "config.toml").exists()
+        figures = sft(config.sft_config(data, tokenizer), runtime, out / "student", resume=begun, quiet=quiet)
+    add_lineage(out / "student" / "model", lineage(made, config.method))
+    report = {"method": config.method, "student": config.student, "collected": made, "training": figures}
+    write_atomic(out / "report.json", json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _collected(
+    config: DistillConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    folder: Path | None,
+    name: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """The collection's figures; when it is finished already, as they were."""
+    done = out / COLLECTED
+    if done.exists():
+        figures: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        return figures
+    specs = {task: TaskSpec(name=task, options=options) for task, options in config.tasks.items()}
+    with Verifier(specs, workers=config.workers, timeout_s=config.verify_timeout_s) as verifier:
+        teacher = _teacher(config, runtime, folder, name)
+        begun = (out / "collected").exists()
+        result = collect(
+            teacher, _problems(config), verifier, config.collect, out / "collected", resume=begun, say=say
+        )
+    if not result.kept:
+        raise DataError(_nothing_kept(result))
+    write_atomic(done, json.dumps(result.figures(), indent=2) + "\n")
+    return result.figures()
+
+
+def _follow(
+    config: DistillConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    teacher: Path,
+    resume: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """On-policy distillation of the student."""
+
+    def tell(row: Mapping[str, Any]) -> None:
+        say(f"step {row['step']:,} of {config.on_policy.steps:,}: KL {row['kl']:.4f} nats a token")
+
+    return on_policy(
+        config.on_policy,
+        runtime,
+        out,
+        student=resolve(config.student),
+        teacher=teacher,
+        problems=_problems(config),
+        resume=resume and (out / "checkpoints").exists(),
+        on_step=tell,
+    )
+
+
+def _problems(config: DistillConfig) -> list[Problem]:
+    tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
+    return problems_of(tasks, config.problems, config.collect.seed)
+
+
+def _teacher(config: DistillConfig, runtime: Runtime, folder: Path | None, name: str) -> Teacher:
+    asked = config.collect
+    if folder is None:
+        return Remote(
+            config.teacher,
+            config.remote,
+            max_tokens=asked.max_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+        )
+    llm = LLM.of(load_engine(folder, runtime, settings=SETTINGS), folder)
+    return LocalTeacher(llm, name, params=asked.params(), thinking=config.thinking)
+
+
+def _teacher_name(config: DistillConfig, folder: Path | None) -> str:
+    """Which teacher exactly: model and address, or the folder with a hash of what is in it."""
+    if folder is None:
+        return f"{config.remote.model} at {checked_url(config.teacher)}"
+    return f"{config.teacher} (sha256 {folder_sha256(folder)[:16]})"
+
+
+def folder_sha256(folder: Path) -> str:
+    """One hash of a model folder's weights, shape, tokenizer and template, by name and content."""
+    whole = hashlib.sha256()
+    for path in sorted({path for pattern in HASHED for path in folder.glob(pattern)}):
+        with open(path, "rb") as file:
+            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def lineage(made: Mapping[str, Any], method: str) -> str:
+    """Where the student comes from, in Markdown, for its model card."""
+    lines = ["## Distillation", "", f"Teacher: {made['teacher']}."]
+    if method == "on_policy":
+        return "\n".join([*lines, "It was followed by reverse KL on the student's own answers.", ""])
+    dropped = ", ".join(f"{count:,} {why}" for why, count in made["dropped"].items() if count) or "none"
+    lines.append(
+        f"{made['answers']:,} answers to {made['problems']:,} problems; {made['kept']:,} kept "
+        f"({made['solved']:,} problems), all verified. Dropped: {dropped}."
+    )
+    if "mixed" in made:
+        lines.append(f"Mixed with {made['mixed']['general']:,} general conversations.")
+    return "\n".join([*lines, ""])
+
+
+def add_lineage(folder: Path, text: str) -> None:
+    """Append to a model folder's card, once."""
+    card = folder / "README.md"
+    before = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if text not in before:
+        write_atomic(card, f"{before.rstrip()}\n\n{text}".lstrip())
+
+
+def _nothing_kept(result: Collected) -> str:
+    dropped = (
+        ", ".join(f"{count:,} {why}" for why, count in result.dropped.items() if count) or "there were none"
+    )
+    money = "; the cost cap was reached" if result.out_of_money else ""
+    return (
+        f"none of {result.answers:,} answers of {result.teacher} was kept ({dropped}){money}; "
+        "look into collected/journal.jsonl, then change collect.keep, the task or the teacher, and --resume"
+    )

@@ -1,0 +1,1 @@
+"""Constrained output: JSON schema, regex, choice and tool grammars become token masks."""

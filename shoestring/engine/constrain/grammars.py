@@ -1,0 +1,234 @@
+"""Constrained output: JSON schema, regex, choice, Lark and tool calls as masks over the vocabulary."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shoestring.engine.constrain.compile_child import CompileChild
+from shoestring.engine.constrain.lark import grammar_text
+from shoestring.engine.constrain.native import (
+    LARK_ROW_ITEMS,
+    ROW_ITEMS,
+    describe,
+    native_matcher,
+    native_tokenizer,
+)
+from shoestring.engine.request import StructuredOutputsParams
+from shoestring.errors import ConfigError, MissingDependencyError
+from shoestring.tokenizer.bpe import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+Mask = npt.NDArray[np.uint32]
+"""Bit i % 32 of word i // 32 says whether token i is allowed; bits past the vocabulary are 0."""
+
+CACHED_GRAMMARS = 32
+
+
+class GrammarCache:
+    """Compiles grammars for one tokenizer and keeps the last few by their content. Thread-safe.
+
+    A process of its own tries every new grammar first (see CompileChild); it starts with the first one and
+    ends with `close` or with this object.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        vocab_size: int,
+        *,
+        eos_ids: Sequence[int] | None = None,
+        time_limit_s: float = 0.25,
+    ) -> None:
+        """`vocab_size` is the width of the logits; `eos_ids` are the tokens that end a text (None: the
+        tokenizer's); `time_limit_s` is the processor time in which a grammar must compile. Raises
+        TokenizerError when the tokenizer has more ids than the logits."""
+        tokenizer.check_fits(vocab_size)
+        self.tokenizer = tokenizer
+        self.vocab_size = vocab_size
+        self.eos_ids = tuple(eos_ids) if eos_ids else (tokenizer.eos_id,)
+        self._child = CompileChild(tokenizer.specials, self.eos_ids, vocab_size, time_limit_s=time_limit_s)
+        self._native: Any = None
+        self._text_mask = pack_mask((), vocab_size)
+        self._grammars: OrderedDict[str, Grammar] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def compile(self, spec: StructuredOutputsParams) -> "Grammar":
+        """The grammar of `spec`, within about a second and 128 MB whatever it is.
+
+        Raises ConfigError, one sentence, for what is wrong, unsupported or too large, and
+        MissingDependencyError without llguidance.
+        """
+        try:
+            text = grammar_text(spec, self.tokenizer)
+            with self._lock:
+                if text in self._grammars:
+                    self._grammars.move_to_end(text)
+                else:
+                    self._grammars[text] = self._compile(
+                        text, LARK_ROW_ITEMS if spec.grammar is not None else ROW_ITEMS
+                    )
+                    while len(self._grammars) > CACHED_GRAMMARS:
+                        self._grammars.popitem(last=False)
+                return self._grammars[text]
+        except ImportError:
+            raise MissingDependencyError(
+                "constrained output needs llguidance; install it with `pip install llguidance`"
+            ) from None
+
+    def close(self) -> None:
+        """End the compiling process; a later `compile` starts another."""
+        self._child.close()
+
+    def _compile(self, text: str, row_items: int) -> "Grammar":
+        if self._native is None:
+            tokens = [self.tokenizer.token_bytes(token_id) for token_id in range(self.vocab_size)]
+            special = set(self.tokenizer.specials.values())
+            self._native = native_tokenizer(tokens, sorted(special), self.eos_ids)
+            special.update(self.eos_ids)
+            texts = [i for i, token in enumerate(tokens) if token and i not in special]
+            self._text_mask = pack_mask(texts, self.vocab_size)
+        self._child.check(text, row_items=row_items)
+        matcher, why_not = native_matcher(self._native, text, row_items=row_items)
+        if why_not:
+            raise ConfigError(f"the grammar or schema cannot be compiled: {why_not}")
+        return Grammar(matcher, self.vocab_size, self.eos_ids, self._text_mask)
+
+
+def compile_grammar(spec: StructuredOutputsParams, tokenizer: Tokenizer, vocab_size: int) -> "Grammar":
+    """One grammar, when there will be no second: `GrammarCache.compile` without the cache."""
+    cache = GrammarCache(tokenizer, vocab_size)
+    try:
+        return cache.compile(spec)
+    finally:
+        cache.close()
+
+
+class Grammar:
+    """A compiled grammar, from which any number of requests get a matcher of their own."""
+
+    def __init__(self, native: Any, vocab_size: int, eos_ids: Sequence[int], text_mask: Mask) -> None:
+        """`native` is an LLMatcher that has consumed nothing; `text_mask` allows all plain text."""
+        self._native = native
+        self._text_mask = text_mask
+        self.vocab_size = vocab_size
+        self.eos_ids = frozenset(eos_ids)
+        self.eos_mask = pack_mask(self.eos_ids, vocab_size)
+
+    def matcher(self, *, after: int | None = None) -> "Matcher":
+        """A fresh matcher. With `after`, a token id, the grammar begins behind that token: a reply that
+        starts inside its thinking is constrained from `</think>` on."""
+        return Matcher(self, self._native.deep_copy(), after)
+
+    def free_mask(self, after: int) -> Mask:
+        """Any text, and `after`, but no other special token: what is allowed before the grammar begins."""
+        return self._text_mask | pack_mask((after,), self.vocab_size)
+
+
+class Matcher:
+    """Where one text stands in its grammar: which tokens may follow, one token on, some tokens back.
+
+    Methods raise ConfigError when the grammar turns out too complex for a token's time; the request
+    then fails alone.
+    """
+
+    def __init__(self, grammar: Grammar, native: Any, after: int | None) -> None:
+        self._grammar = grammar
+        self._native = native
+        self._after = after
+        self._free_mask = None if after is None else grammar.free_mask(after)
+        self._free = 0  # tokens before the grammar began, `after` included
+        self._waiting = after is not None
+        self._matched = 0  # tokens within the grammar
+        self._ended = False  # the end token was consumed; llguidance never sees it
+
+    def mask(self) -> Mask:
+        """The tokens allowed next, (ceil(vocab_size / 32),). The end token is among them only when the
+        text may end here."""
+        if self._ended:
+            return self._grammar.eos_mask.copy()
+        if self._waiting:
+            assert self._free_mask is not None
+            return self._free_mask.copy()
+        eos_mask = self._grammar.eos_mask
+        native = np.frombuffer(self._native.compute_bitmask(), dtype=np.uint32)
+        self._check()
+        # llguidance's mask has a word more when the vocabulary fills the last one.
+        mask = native[: len(eos_mask)] & ~eos_mask
+        return mask | eos_mask if self._native.is_accepting() else mask
+
+    def consume(self, token_id: int) -> bool:
+        """Go on by one token; False, and nothing has changed, when it is not allowed."""
+        if self._ended:
+            return False
+        if self._waiting:
+            assert self._free_mask is not None
+            if not self._free_mask[token_id // 32] >> np.uint32(token_id % 32) & np.uint32(1):
+                return False
+            self._free += 1
+            self._waiting = token_id != self._after
+            return True
+        if token_id in self._grammar.eos_ids:
+            self._ended = bool(self._native.is_accepting())
+            return self._ended
+        taken = bool(self._native.try_consume_tokens([token_id]))
+        self._check()
+        self._matched += taken
+        return taken
+
+    def rollback(self, count: int) -> None:
+        """Take back the last `count` tokens consumed, the end token included."""
+        assert 0 <= count <= self._free + self._matched + self._ended
+        if count and self._ended:
+            self._ended = False
+            count -= 1
+        matched = min(count, self._matched)
+        if matched:
+            self._native.rollback(matched)
+            self._check()
+            self._matched -= matched
+        if count > matched:
+            self._free -= count - matched
+            self._waiting = True
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the text is complete as it stands."""
+        return self._ended or (not self._waiting and bool(self._native.is_accepting()))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing but the end token may follow."""
+        return self._ended or (not self._waiting and self.is_accepting and bool(self._native.is_stopped()))
+
+    def _check(self) -> None:
+        if self._native.is_error():
+            raise ConfigError(
+                f"the grammar or schema failed while matching: {describe(self._native.get_error())}"
+            )
+
+
+def pack_mask(token_ids: Collection[int], vocab_size: int) -> Mask:
+    """The mask that allows exactly these tokens."""
+    bits = np.zeros((vocab_size + 31) // 32 * 32, dtype=bool)
+    bits[list(token_ids)] = True
+    return np.packbits(bits, bitorder="little").view("<u4").astype(np.uint32)
+
+
+def unpack_mask(mask: Mask, width: int) -> npt.NDArray[np.bool_]:
+    """One bool per token, (width,); tokens past the mask are not allowed."""
+    bits = np.unpackbits(mask.astype("<u4").view(np.uint8), count=width, bitorder="little")
+    return bits.view(np.bool_)
+
+
+def apply_mask(logits_W: "torch.Tensor", mask: Mask) -> "torch.Tensor":
+    """Set the logits (W,) of tokens that are not allowed to -inf, in place; returns them."""
+    import torch
+
+    forbidden = torch.from_numpy(~unpack_mask(mask, logits_W.shape[-1])).to(logits_W.device)
+    return logits_W.masked_fill_(forbidden, float("-inf"))

@@ -1,0 +1,122 @@
+"""From what a request asks for (schema, regex, choice, tools...) to one grammar in Lark's notation."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shoestring.engine.constrain.native import lark_regex
+from shoestring.engine.constrain.schema import schema_text
+from shoestring.engine.request import StructuredOutputsParams
+from shoestring.errors import ConfigError
+from shoestring.tokenizer import special as sp
+from shoestring.tokenizer.bpe import Tokenizer
+
+MAX_TEXT_BYTES = 32 << 10
+"""Of a regex or a Lark grammar."""
+MAX_CHOICES = 10_000
+MAX_TOOLS = 128
+TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def grammar_text(spec: StructuredOutputsParams, tokenizer: Tokenizer) -> str:
+    """The grammar of `spec`, whose text also tells equal requests from different ones.
+
+    Raises ConfigError for what is wrong or too large before llguidance sees it; what passes may still be
+    refused by llguidance.
+    """
+    if spec.json is not None:
+        return f"start: %json {schema_text(spec.json, 'structured_outputs.json')}"
+    if spec.json_object:
+        return f"start: %json {schema_text({'type': 'object'}, 'json_object')}"
+    if spec.regex is not None:
+        return f"start: {lark_regex(_text(spec.regex, 'structured_outputs.regex'))}"
+    if spec.choice is not None:
+        return f"start: CHOICE\nCHOICE: {_choices(spec.choice)}"
+    if spec.grammar is not None:
+        return _text(spec.grammar, "structured_outputs.grammar")
+    return tool_grammar(spec.tools or (), spec.tool_choice, tokenizer)
+
+
+def tool_grammar(tools: Sequence[Mapping[str, Any]], tool_choice: str, tokenizer: Tokenizer) -> str:
+    """Calls as `chat_deepseek._tool_calls` writes them; each tool's arguments follow its parameters.
+
+    `tool_choice` "auto": thinking if any, text, and perhaps calls; "required": one or more calls and
+    nothing else; a tool's name: one call of that tool.
+    """
+    schemas = _tool_schemas(tools)
+    if tool_choice not in ("auto", "required"):
+        if tool_choice not in schemas:
+            known = ", ".join(schemas)[:200]
+            raise ConfigError(
+                f"tool_choice = {tool_choice[:64]!r} must be auto, required or one of the tools: {known}"
+            )
+        schemas = {tool_choice: schemas[tool_choice]}
+
+    def token(spelling: str) -> str:
+        return f"<[{tokenizer.special_id(spelling)}]>"
+
+    more = f'("\\n" {token(sp.TOOL_CALL)} call)*' if tool_choice in ("auto", "required") else ""
+    calls = f"{token(sp.TOOL_CALLS)} {token(sp.TOOL_CALL)} call {more} {token(sp.TOOL_CALLS_END)}"
+    if tool_choice == "auto":
+        thinking = f"({token(sp.THINK)} TEXT {token(sp.THINK_END)})?"
+        rules = [f"start: {thinking} TEXT calls?", "TEXT: /(?s:.*)/"]
+    else:
+        rules = ["start: calls"]
+    rules += [
+        f"calls: {calls}",
+        f'call: "function" {token(sp.TOOL_SEP)} body "\\n```" {token(sp.TOOL_CALL_END)}',
+        "body: " + " | ".join(f"tool_{number}" for number in range(len(schemas))),
+    ]
+    for number, (name, schema) in enumerate(schemas.items()):
+        rules.append(f"tool_{number}: {_quoted(name + chr(10) + '```json' + chr(10))} %json {schema}")
+    return "\n".join(rules)
+
+
+def _tool_schemas(tools: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Each tool's name and the checked schema of its arguments."""
+    if not isinstance(tools, (tuple, list)) or not 0 < len(tools) <= MAX_TOOLS:
+        raise ConfigError(f"tools must be a list of 1 to {MAX_TOOLS} tools")
+    schemas: dict[str, str] = {}
+    for number, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or tool.get("type", "function") != "function":
+            raise ConfigError(f"tools[{number}] must be {{'type': 'function', 'function': {{...}}}}")
+        name = function.get("name")
+        if not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
+            raise ConfigError(f"tools[{number}] needs a name of 1 to 64 letters, digits, '_', '-' or '.'")
+        if name in schemas:
+            raise ConfigError(f"tools[{number}] has the name {name!r}, which another tool has")
+        parameters = function.get("parameters")
+        if parameters is None:
+            parameters = {"type": "object", "properties": {}, "additionalProperties": False}
+        if not isinstance(parameters, Mapping) or parameters.get("type") != "object":
+            raise ConfigError(f"the parameters of tool {name!r} must be a schema with type: 'object'")
+        schemas[name] = schema_text(parameters, f"the parameters of tool {name!r}")
+    return schemas
+
+
+def _choices(choices: Sequence[str]) -> str:
+    if not isinstance(choices, (tuple, list)) or not 0 < len(choices) <= MAX_CHOICES:
+        raise ConfigError(f"structured_outputs.choice must be a list of 1 to {MAX_CHOICES} texts")
+    total = sum(len(_text(choice, "each of structured_outputs.choice")) for choice in choices)
+    if total > MAX_TEXT_BYTES * 8:
+        raise ConfigError(f"structured_outputs.choice is longer than {MAX_TEXT_BYTES >> 7} KiB in all")
+    return " | ".join(_quoted(choice) for choice in dict.fromkeys(choices))
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be text, not a {type(value).__name__}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} has a lone surrogate, which no text can hold") from None
+    if size > MAX_TEXT_BYTES:
+        raise ConfigError(f"{name} is longer than {MAX_TEXT_BYTES >> 10} KiB; use a shorter one")
+    return value
+
+
+def _quoted(text: str) -> str:
+    """A string literal of Lark's, in which JSON's escapes hold."""
+    return json.dumps(text, ensure_ascii=False)

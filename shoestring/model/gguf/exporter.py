@@ -1,0 +1,139 @@
+"""A model as one GGUF file for llama.cpp, streamed: its weights, its configuration and its tokenizer.
+
+Half a million elements are held at a time: rows are read, laid out as gguf_names.py says, converted, written.
+MTP modules stay behind, because llama.cpp does not run DeepSeek's.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from shoestring.errors import CheckpointError, ConfigError
+from shoestring.model.config import ModelConfig
+from shoestring.model.gguf.config import write_config
+from shoestring.model.gguf.names import ROPE_FACTORS, Heads, TensorLayout, layout
+from shoestring.model.gguf.quants import CHUNK_ELEMENTS, quantize
+from shoestring.model.gguf.rope import rope_factors
+from shoestring.model.gguf.rows import ModelRows, Rows, folder_rows
+from shoestring.model.gguf.tokenizer import write_tokenizer
+from shoestring.model.gguf.types import BF16, F32, Q4_0, Q8_0, StorageType
+from shoestring.model.gguf.writer import TensorEntry, write_gguf
+from shoestring.model.hf.config import load_config
+from shoestring.model.transformer import Transformer
+
+log = logging.getLogger(__name__)
+
+WeightType = Literal["f32", "bf16", "q8_0", "q4_0"]
+
+_STORAGE = {"f32": F32, "bf16": BF16, "q8_0": Q8_0, "q4_0": Q4_0}
+_FILE_TYPE = {"f32": 0, "bf16": 32, "q8_0": 7, "q4_0": 2}  # general.file_type, as llama.cpp counts it
+
+
+def export_gguf(
+    source: str | Path | Transformer,
+    path: str | Path,
+    type: WeightType = "q8_0",
+    *,
+    tokenizer_files: str | Path | None = None,
+    name: str | None = None,
+) -> None:
+    """Write a model as a GGUF file that llama.cpp loads.
+
+    Args:
+        source: a checkpoint folder, read row by row, or a model in memory.
+        path: the file; it appears only when it is whole and on the disk.
+        type: of the matrices. Vectors, routers and matrices whose rows are no multiple of 32 stay float32;
+            with q4_0 the output matrix is Q8_0, because its error reaches every token.
+        tokenizer_files: a folder with tokenizer.json and chat template; by default the source folder. Without
+            one llama.cpp takes token ids only.
+        name: general.name; by default the folder's.
+
+    Raises ConfigError for a model that llama.cpp cannot compute, CheckpointError, TokenizerError,
+    StorageError.
+    """
+    if type not in get_args(WeightType):
+        raise ConfigError(f"no GGUF type {type!r}; there are {', '.join(get_args(WeightType))}")
+    folder = None if isinstance(source, Transformer) else Path(source)
+    with _opened(source) as (config, rows):
+        metadata = {
+            **write_config(config),
+            "general.name": name or ("model" if folder is None else folder.resolve().name),
+            "general.file_type": _FILE_TYPE[type],
+            "general.quantization_version": 2,
+            **write_tokenizer(Path(tokenizer_files) if tokenizer_files else folder, config),
+        }
+        if config.num_nextn_predict_layers:
+            log.warning("leaving out %d MTP modules: llama.cpp has none", config.num_nextn_predict_layers)
+        _write(config, rows, Path(path), type, metadata)
+
+
+@contextmanager
+def _opened(source: str | Path | Transformer) -> Iterator[tuple[ModelConfig, Rows]]:
+    if isinstance(source, Transformer):
+        yield source.config, ModelRows(source)
+        return
+    config = load_config(Path(source))
+    with folder_rows(Path(source)) as rows:
+        yield config, rows
+
+
+def _write(
+    config: ModelConfig, rows: Rows, path: Path, type: WeightType, metadata: dict[str, object]
+) -> None:
+    layouts = list(layout(config))
+    for item in layouts:
+        _check_sources(item, rows)
+    entries = [
+        TensorEntry(name=item.name, shape=item.shape, type=_storage(item, type, config)) for item in layouts
+    ]
+    chunks: list[Iterable[torch.Tensor]] = [
+        _tensor_chunks(item, rows, entry.type) for item, entry in zip(layouts, entries, strict=True)
+    ]
+    if config.rope.rope_type == "llama3":
+        factors = rope_factors(config.rope, config.attention.head_dim)  # type: ignore[union-attr]
+        entries.append(TensorEntry(name=ROPE_FACTORS, shape=tuple(factors.shape), type=F32))
+        chunks.append([quantize(factors, F32, ROPE_FACTORS)])
+    write_gguf(path, metadata, entries, chunks)
+
+
+def _check_sources(item: TensorLayout, rows: Rows) -> None:
+    for name in item.sources:
+        shape = rows.shape(name)
+        if shape != item.source_shape:
+            found = "is missing" if shape is None else f"has shape {list(shape)}"
+            raise CheckpointError(
+                f"{name} {found} and config.json asks for {list(item.source_shape)}; "
+                "its config.json and its weights do not belong together"
+            )
+
+
+def _storage(item: TensorLayout, type: WeightType, config: ModelConfig) -> StorageType:
+    kind = _STORAGE[type]
+    if len(item.shape) == 1 or item.name.endswith("ffn_gate_inp.weight") or item.shape[-1] % kind.block:
+        return F32
+    head = "token_embd.weight" if config.tie_word_embeddings else "output.weight"
+    return Q8_0 if kind == Q4_0 and item.name == head else kind
+
+
+def _tensor_chunks(item: TensorLayout, rows: Rows, kind: StorageType) -> Iterator[torch.Tensor]:
+    """The stored bytes of one GGUF tensor."""
+    heads = item.heads
+    group = 1 if heads is None else heads.rows
+    columns = item.source_shape[-1] if len(item.source_shape) == 2 else 1
+    step = max(CHUNK_ELEMENTS // (columns * group), 1) * group
+    for name in item.sources:
+        for first in range(0, item.source_shape[0], step):
+            part = rows.read(name, first, min(first + step, item.source_shape[0]))
+            if heads is not None:
+                part = _take(part, heads)
+            yield quantize(part, kind, name)
+
+
+def _take(part: torch.Tensor, heads: Heads) -> torch.Tensor:
+    """Groups of rows as GGUF lays them out."""
+    taken = part.unflatten(0, (-1, heads.rows))[:, list(heads.index)]
+    return (taken.transpose(1, 2) if heads.transpose else taken).flatten(0, 1).contiguous()

@@ -1,0 +1,192 @@
+"""A GGUF file as a Hugging Face folder: config.json, safetensors, tokenizer and chat template, streamed."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import torch
+
+from shoestring.durable import new_folder, require_space, write_atomic
+from shoestring.errors import CheckpointError, ConfigError, StorageError
+from shoestring.model.config import ModelConfig
+from shoestring.model.gguf.file import GGUFFile, GGUFTensor, read_rows
+from shoestring.model.gguf.metadata import read_config
+from shoestring.model.gguf.names import ROPE_FACTORS, TensorLayout, layout
+from shoestring.model.gguf.quants import CHUNK_ELEMENTS, dequantize
+from shoestring.model.gguf.tokenizer import read_tokenizer, save_tokenizer
+from shoestring.model.hf.config import save_config, to_hf
+from shoestring.model.hf.safetensors_file import Entry, write_file
+from shoestring.model.hf.shards import INDEX_NAME, SINGLE_NAME
+from shoestring.model.hf.weights import DTYPE_NAMES, MAX_SHARD_BYTES
+
+BIAS = "e_score_correction_bias"
+"""Kept in float32 whatever the weights are: it is a sum of many small steps."""
+MAX_MTP = 64
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Where a Hugging Face tensor, or some of its rows, lies in the file."""
+
+    layout: TensorLayout
+    tensor: GGUFTensor
+    position: int
+    """Which of the tensors that are stacked there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A Hugging Face tensor to write, and what it is made of."""
+
+    entry: Entry
+    parts: list[_Part]
+
+
+def import_gguf(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> ModelConfig:
+    """Write the model in the GGUF file `path` as the new folder `folder`, in Hugging Face layout.
+
+    Weights are dequantized to `dtype` (float32, bfloat16 or float16). Every name, shape and size is checked
+    before anything is written, and the folder appears only when it is whole. Returns its configuration.
+
+    Raises CheckpointError for a file that is damaged, split, or of a kind that is not supported,
+    TokenizerError for its tokenizer, MissingDependencyError for K-quants without the `gguf` library,
+    StorageError.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"weights are imported as {', '.join(map(str, DTYPES))}, not {dtype}")
+    file, folder = GGUFFile.open(path), Path(folder)
+    if file.metadata.get("split.count", 0) not in (0, 1):
+        raise CheckpointError(f"{path} is one part of a split model; join them with llama-gguf-split --merge")
+    config = read_config(file)
+    try:
+        to_hf(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    targets = _targets(file, config, DTYPE_NAMES[dtype])
+    tokenizer = read_tokenizer(file)
+    if tokenizer is not None:
+        tokenizer.check_fits(config.vocab_size)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} exists and is not an empty folder; choose another or remove it first")
+    needed = sum(target.entry.num_bytes for target in targets)
+    require_space(folder, needed)
+    with new_folder(folder, needed_bytes=needed) as temporary:
+        save_config(config, temporary, dtype=str(dtype).removeprefix("torch."))
+        if tokenizer is not None:
+            save_tokenizer(file, tokenizer, temporary)
+        _write_shards(file, targets, temporary, max_shard_bytes)
+    return config
+
+
+def _targets(file: GGUFFile, config: ModelConfig, dtype: str) -> list[_Target]:
+    """Every tensor to write, each checked against the file; CheckpointError for one missing or over."""
+    old_kv_b = "blk.0.attn_kv_b.weight" in file.tensors
+    targets: dict[str, _Target] = {}
+    used = {ROPE_FACTORS}
+    for item in layout(config, split_kv_b=not old_kv_b):
+        tensor = file.tensors.get(item.name)
+        if tensor is None:
+            raise CheckpointError(f"{file.path} lacks the tensor {item.name}, which its metadata promises")
+        if tensor.shape != item.shape:
+            raise CheckpointError(
+                f"{tensor} has shape {list(tensor.shape)} and its metadata asks for {list(item.shape)}; "
+                "convert the model again"
+            )
+        used.add(item.name)
+        for position, name in enumerate(item.sources):
+            kept = "F32" if name.endswith(BIAS) else dtype
+            new = _Target(Entry(name=name, dtype=kept, shape=item.source_shape), [])
+            targets.setdefault(name, new).parts.append(_Part(item, tensor, position))
+    left_out = tuple(
+        f"blk.{index}." for index in range(config.num_hidden_layers, config.num_hidden_layers + 64)
+    )
+    for name in file.tensors.keys() - used:
+        if not name.startswith(left_out):  # MTP modules
+            raise CheckpointError(f"{file.tensors[name]} is not part of a model that this code knows")
+    return list(targets.values())
+
+
+def _write_shards(file: GGUFFile, targets: list[_Target], folder: Path, max_shard_bytes: int) -> None:
+    shards = _pack(targets, max_shard_bytes)
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    names = [SINGLE_NAME] if len(shards) == 1 else names
+    with file.path.open("rb", buffering=0) as raw:
+        for name, shard in zip(names, shards, strict=True):
+            write_file(folder / name, [target.entry for target in shard], _shard_chunks(raw, shard))
+    if len(shards) > 1:
+        weight_map = {t.entry.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
+        total = sum(target.entry.num_bytes for target in targets)
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_atomic(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+
+
+def _pack(targets: list[_Target], max_shard_bytes: int) -> list[list[_Target]]:
+    """Files of at most `max_shard_bytes`; float32 first in each, so that every tensor is aligned."""
+    shards: list[list[_Target]] = [[]]
+    size = 0
+    for target in targets:
+        if shards[-1] and size + target.entry.num_bytes > max_shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(target)
+        size += target.entry.num_bytes
+    return [sorted(shard, key=lambda target: -target.entry.item_bytes) for shard in shards]
+
+
+def _shard_chunks(raw: FileIO, shard: list[_Target]) -> Iterator[memoryview]:
+    names = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+    for target in shard:
+        for part in _tensor_chunks(raw, target):
+            flat = part.to(names[target.entry.dtype]).contiguous().view(-1)
+            yield flat.view(torch.uint8).numpy().data
+
+
+def _tensor_chunks(raw: FileIO, target: _Target) -> Iterator[torch.Tensor]:
+    """The elements of one Hugging Face tensor in order, float32."""
+    first = target.parts[0]
+    if first.layout.heads is not None:
+        yield from _joined_heads(raw, target)
+        return
+    rows = math.prod(target.entry.shape[:-1])
+    step = max(CHUNK_ELEMENTS // target.entry.shape[-1], 1)
+    for start in range(0, rows, step):
+        base = first.position * rows
+        yield _read(raw, first.tensor, base + start, base + min(start + step, rows))
+
+
+def _joined_heads(raw: FileIO, target: _Target) -> Iterator[torch.Tensor]:
+    """The inverse of the export's choice of rows: each part puts its rows back where they came from."""
+    shape = target.entry.shape
+    heads = target.parts[0].layout.heads
+    assert heads is not None
+    columns = shape[1] if len(shape) == 2 else 1
+    groups, step = shape[0] // heads.rows, max(CHUNK_ELEMENTS // (heads.rows * columns), 1)
+    for start in range(0, groups, step):
+        count = min(step, groups - start)
+        joined = torch.empty(count, heads.rows, columns)
+        for part in target.parts:
+            assert part.layout.heads is not None
+            index = list(part.layout.heads.index)
+            if len(shape) == 1:  # a bias is one row there
+                block = _read(raw, part.tensor, 0, 1).view(groups, len(index), 1)[start : start + count]
+            else:
+                lines = columns if part.layout.heads.transpose else len(index)
+                block = _read(raw, part.tensor, start * lines, (start + count) * lines).unflatten(
+                    0, (count, lines)
+                )
+            joined[:, index] = block.transpose(1, 2) if part.layout.heads.transpose else block
+        yield joined
+
+
+def _read(raw: FileIO, tensor: GGUFTensor, first: int, last: int) -> torch.Tensor:
+    return dequantize(read_rows(raw, tensor, first, last), tensor.type)

@@ -1,0 +1,1 @@
+"""Hugging Face's layout in and out: config.json, safetensors, names, FP8, adapters, the hub."""

@@ -1,0 +1,144 @@
+"""A model as a folder in Hugging Face layout: config, weights, tokenizer, generation settings, model card."""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shoestring.durable import storage_errors, write_atomic
+from shoestring.errors import CheckpointError
+from shoestring.model.config import ModelConfig
+from shoestring.model.cost import parameters
+from shoestring.model.hf.config import load_config, save_config
+from shoestring.model.hf.names import mtp_prefixes
+from shoestring.model.hf.shards import find_tensors
+from shoestring.model.hf.weights import load_weights, save_weights
+from shoestring.model.transformer import Transformer
+
+log = logging.getLogger(__name__)
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    compute_dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Transformer:
+    """Read a model from a checkpoint folder: parameters in `dtype` (None: float32), activations in another.
+
+    MTP modules that config.json promises and the weights lack are left out with a warning: transformers drops
+    them whenever it saves a V3 model. Raises ConfigError, CheckpointError, UnsafeFileError.
+    """
+    folder = Path(folder)
+    config = without_missing_mtp(load_config(folder), folder)
+    with torch.device("meta"):
+        model = Transformer(config, compute_dtype)
+    load_weights(model, folder, dtype=dtype, device=device)
+    return model.eval()
+
+
+def save_model(
+    model: Transformer,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    tokenizer_files: Path | None = None,
+    generation: Mapping[str, Any] | None = None,
+    license: str = "",
+    lineage: str = "",
+    name: str = "",
+) -> None:
+    """Write everything another engine needs to run `model`.
+
+    Args:
+        folder: a new folder, or one without weights.
+        dtype: of the stored weights; None keeps the parameters' own.
+        tokenizer_files: a folder that holds tokenizer.json and what belongs to it; copied.
+        generation: default sampling, such as {"temperature": 0.6}.
+        license, lineage, name: for the model card: the weights' license, in Markdown what they were made
+            from, and the title (by default the folder's name).
+
+    Raises StorageError, ConfigError for a shape Hugging Face has no name for, CheckpointError for a folder
+    without tokenizer.json.
+    """
+    folder = Path(folder)
+    stored = dtype or next(model.parameters()).dtype
+    save_config(model.config, folder, dtype=str(stored).removeprefix("torch."))
+    _write_json(folder / "generation_config.json", _generation(model.config, generation or {}))
+    card = _card(model.config, name or folder.resolve().name, license, lineage)
+    write_atomic(folder / "README.md", card)
+    if tokenizer_files is not None:
+        copy_tokenizer(Path(tokenizer_files), folder)
+    save_weights(model, folder, dtype=dtype)
+
+
+def without_missing_mtp(config: ModelConfig, folder: Path) -> ModelConfig:
+    """`config` without the MTP modules that the weights in `folder` lack, with a warning."""
+    prefixes = mtp_prefixes(config)
+    if not prefixes or any(name.startswith(prefixes) for name in find_tensors(folder)):
+        return config
+    log.warning(
+        "%s promises %d MTP module(s) and its weights hold none; loading the model without them",
+        folder / "config.json",
+        len(prefixes),
+    )
+    return replace(config, num_nextn_predict_layers=0)
+
+
+def _generation(config: ModelConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    eos = config.eos_token_id
+    ids = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(eos) if isinstance(eos, tuple) else eos,
+        "pad_token_id": config.pad_token_id,
+    }
+    return {name: value for name, value in ids.items() if value is not None} | dict(settings)
+
+
+def _card(config: ModelConfig, name: str, license: str, lineage: str) -> str:
+    """The model card: YAML that the hub reads, then what the model is and where it comes from."""
+    count = parameters(config)
+    head = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": [config.model_type, "shoestring"],
+    }
+    if license:
+        head["license"] = license
+    yaml = "\n".join(f"{key}: {json.dumps(value)}" for key, value in head.items())  # JSON is YAML
+    sizes = f"{count.total:,} parameters, {count.active:,} active per token"
+    if count.mtp:
+        sizes += f", and {count.mtp:,} in MTP modules"
+    return (
+        f"---\n{yaml}\n---\n\n# {name}\n\n{config.model_type}: {sizes}.\n\n{lineage.strip()}".rstrip() + "\n"
+    )
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy tokenizer.json and what belongs to it. Raises CheckpointError, StorageError."""
+    if not (source / "tokenizer.json").is_file():
+        raise CheckpointError(f"{source} holds no tokenizer.json; give the folder of the tokenizer to save")
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            with storage_errors(folder / name, (source / name).stat().st_size):
+                shutil.copyfile(source / name, folder / name)
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(data, indent=2, sort_keys=True) + "\n")

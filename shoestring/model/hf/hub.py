@@ -1,0 +1,101 @@
+"""Where a model's files are: a local folder, or a Hugging Face repository fetched into the hub's cache."""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from shoestring.errors import CheckpointError, ConfigError, MissingDependencyError
+from shoestring.model.hf.shards import refuse_pickle
+from shoestring.model.presets import PRESETS
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "mini"
+"""The name of the model that comes with the package: the demo's R1-Zero (tools/mini.py)."""
+ALLOWED = ["*.safetensors", "*.json", "*.jinja", "*.txt"]
+"""What is downloaded: weights, configuration, tokenizer. Never code, never pickles."""
+
+_REPOSITORY = re.compile(
+    r"(?:hf://)?(?P<id>[\w][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve(name: str) -> Path:
+    """The local folder of `name`: a folder, a file in one, `org/name`, `org/name@revision` or `hf://org/name`.
+
+    `mini` is the model in this package, unless there is a folder of that name.
+
+    Raises CheckpointError when there is nothing or it cannot be fetched, ConfigError for a preset's name,
+    UnsafeFileError for a pickle, MissingDependencyError without huggingface_hub.
+    """
+    path = Path(os.path.expanduser(name))  # unlike Path's own, never raises
+    if name and os.path.exists(path):
+        if path.is_dir():
+            return path
+        refuse_pickle(path)
+        return path.parent
+    if name == EMBEDDED:
+        return Path(__file__).parents[2] / "embedded" / EMBEDDED
+    if name in PRESETS:
+        raise ConfigError(
+            f"{name} is a preset, a shape without weights; give a folder or a hub name such as org/name"
+        )
+    match = _REPOSITORY.fullmatch(name)
+    if match is None or ".." in name:
+        raise CheckpointError(
+            f"there is no folder {name}, and it is not a hub name such as org/name or org/name@rev"
+        )
+    return _download(match["id"], match["revision"])
+
+
+def commit(folder: Path) -> str | None:
+    """The commit that a hub snapshot was taken at, for receipts; None for any other folder."""
+    real = Path(folder).resolve()
+    return real.name if real.parent.name == "snapshots" and _COMMIT.fullmatch(real.name) else None
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ImportError:
+        raise MissingDependencyError(
+            f"fetching {repository} needs `pip install huggingface-hub`; or give a local folder"
+        ) from None
+    shown = f"{repository}@{revision}" if revision else repository
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=ALLOWED)
+        )
+    except GatedRepoError:
+        raise CheckpointError(
+            f"{shown} is gated; accept its terms on huggingface.co and run `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise CheckpointError(
+            f"{repository} has no revision {revision!r}; leave out the @ for the newest"
+        ) from None
+    except RepositoryNotFoundError:
+        raise CheckpointError(
+            f"there is no {repository} on the hub and no such folder here; check the spelling"
+        ) from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        raise CheckpointError(
+            f"{shown} is not in the local cache and the hub is out of reach; connect once, or give a folder"
+        ) from None
+    except HFValidationError:
+        raise CheckpointError(f"{shown} is not a name the hub can have; write org/name") from None
+    except OSError as error:  # every other failure of network or disk
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"could not fetch {shown}: {reason}; try again") from error
+    log.info("%s is at commit %s", shown, commit(folder) or "unknown")
+    return folder

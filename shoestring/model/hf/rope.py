@@ -1,0 +1,61 @@
+"""Rotary embedding in config.json: `rope_theta` and `rope_scaling`, or the newer `rope_parameters`."""
+
+from typing import Any
+
+from shoestring.errors import ConfigError
+from shoestring.model.config import RopeConfig
+from shoestring.model.hf.fields import Fields
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+_WRITTEN = {
+    "linear": ["factor"],
+    "llama3": ["factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"],
+    "yarn": [
+        *["factor", "original_max_position_embeddings", "beta_fast", "beta_slow"],
+        *["mscale", "mscale_all_dim"],
+    ],
+}
+
+
+def read_rope(fields: Fields, max_position_embeddings: int, model_type: str) -> RopeConfig:
+    """The RopeConfig of a config.json. Raises ConfigError for a type or factor this code does not compute."""
+    theta = fields.number("rope_theta", 10000.0)
+    interleave = fields.flag("rope_interleave", True) if model_type == "deepseek_v3" else False
+    if model_type == "deepseek_v2":
+        fields.must_be("rope_interleave", True)
+        interleave = True
+    old, new = fields.table("rope_scaling"), fields.table("rope_parameters")
+    if old and new and old != new:
+        raise ConfigError(f"{fields.where}: rope_scaling and rope_parameters disagree; keep one of them")
+    scaling = Fields(old or new, f"{fields.where}: {'rope_scaling' if old else 'rope_parameters'}")
+    rope_type = scaling.choice("rope_type", ROPE_TYPES, scaling.choice("type", ROPE_TYPES, "default"))
+    scaling.must_be("attention_factor", None)
+    scaling.must_be("truncate", True)
+    scaling.must_be("partial_rotary_factor", 1)
+    original = max_position_embeddings if rope_type in ("llama3", "yarn") else None
+    rope = RopeConfig(
+        rope_theta=scaling.number("rope_theta", theta),
+        rope_type=rope_type,
+        interleave=interleave,
+        factor=scaling.number("factor", 1.0),
+        original_max_position_embeddings=scaling.size("original_max_position_embeddings", original),
+        beta_fast=scaling.number("beta_fast", 32.0),
+        beta_slow=scaling.number("beta_slow", 1.0),
+        mscale=scaling.number("mscale", None),
+        mscale_all_dim=scaling.number("mscale_all_dim", None),
+        low_freq_factor=scaling.number("low_freq_factor", 1.0),
+        high_freq_factor=scaling.number("high_freq_factor", 4.0),
+    )
+    scaling.finish()
+    return rope
+
+
+def write_rope(rope: RopeConfig) -> dict[str, Any] | None:
+    """The `rope_scaling` of config.json; None for plain rotary embedding."""
+    if rope.rope_type == "default":
+        return None
+    # DeepSeek's first modeling code reads `type`, everything newer `rope_type`.
+    data: dict[str, Any] = {"type": rope.rope_type, "rope_type": rope.rope_type}
+    values = {name: getattr(rope, name) for name in _WRITTEN[rope.rope_type]}
+    return data | {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,121 @@
+"""The weight files of a checkpoint folder: finds every tensor, trusts nothing, refuses pickles by name."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from shoestring.errors import CheckpointError, UnsafeFileError
+from shoestring.model.hf.safetensors_file import MAX_HEADER_BYTES, TensorInfo, read_header
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+def find_tensors(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor of the checkpoint in `folder`, by its Hugging Face name; reads headers only.
+
+    Raises CheckpointError for missing or damaged files and an index that disagrees with them, UnsafeFileError
+    when the weights are there only as a pickle.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not a checkpoint folder; give one that holds config.json and weights"
+        )
+    index = folder / INDEX_NAME
+    if not index.exists():
+        return read_header(_inside(folder, _only_file(folder)))
+    weight_map = _read_weight_map(index)
+    found: dict[str, TensorInfo] = {}
+    for shard in sorted(set(weight_map.values())):
+        for name, info in read_header(_inside(folder, shard)).items():
+            if weight_map.get(name) != shard:
+                raise CheckpointError(
+                    f"{info} is not what {INDEX_NAME} says; one of the two is from another checkpoint"
+                )
+            found[name] = info
+    for name, shard in weight_map.items():
+        if name not in found:
+            raise CheckpointError(
+                f"{shard} lacks {name[:200]!r}, which {INDEX_NAME} promises; download the file again"
+            )
+    return found
+
+
+def read_json(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> dict[str, Any]:
+    """A JSON object from a stranger's file. Raises CheckpointError for anything else."""
+    try:
+        if not path.is_file():
+            raise CheckpointError(f"there is no {path.name} in {path.parent}")
+        if path.stat().st_size > max_bytes:
+            raise CheckpointError(
+                f"{path} has more than {max_bytes:,} bytes; it is not a checkpoint's {path.name}"
+            )
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return data
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise UnsafeFileError for a file that would run code when opened; the file itself is not opened."""
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise UnsafeFileError(
+            f"{path} is a pickle, which can run any code when opened, so it is never read; look for a copy "
+            "in safetensors, or convert it with transformers' save_pretrained on a machine you can lose"
+        )
+
+
+def _only_file(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    weights = [name for name in names if name.endswith(".safetensors")]
+    if SINGLE_NAME in weights:
+        return SINGLE_NAME
+    if len(weights) == 1:
+        return weights[0]
+    if weights:
+        raise CheckpointError(
+            f"{folder} holds {len(weights)} weight files and no {INDEX_NAME}; download the index too"
+        )
+    for name in names:
+        refuse_pickle(folder / name)
+    raise CheckpointError(f"{folder} holds no weights: neither {SINGLE_NAME} nor {INDEX_NAME}")
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map; download it again")
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not shard.endswith(".safetensors") or not _is_plain(shard):
+            raise CheckpointError(
+                f"{index} stores {name[:200]!r} in {str(shard)[:200]!r}, which is not the name of a "
+                ".safetensors file in its folder; do not trust this checkpoint"
+            )
+    return weight_map
+
+
+def _is_plain(name: str) -> bool:
+    """Whether `name` names a file of this very folder: no path, no drive, nothing the system cannot hold."""
+    return not any(c in name for c in "/\\:\0") and name == os.path.basename(name) and len(name) < 250
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The file `name` of `folder`, with links followed only as far as the hub's own cache uses them."""
+    path = folder / name
+    if not path.exists():
+        raise CheckpointError(f"{folder} lacks the weight file {name}; download it again")
+    real, root = path.resolve(), folder.resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots":  # <cache>/models--org--name/snapshots/<commit>/, linked to blobs/
+        allowed += [root.parents[1] / "blobs", root.parents[2] / "blobs"]
+    if not any(real.is_relative_to(place) for place in allowed):
+        raise CheckpointError(
+            f"{path} is a link that leaves its folder; copy the file there or load {real.parent}"
+        )
+    return path

@@ -1,0 +1,280 @@
+"""Weights in and out: streams safetensors into a model and out of it, never twice in memory."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shoestring.durable import require_space, storage_errors, write_atomic
+from shoestring.errors import CheckpointError, StorageError
+from shoestring.model.hf.fp8 import SCALE_SUFFIX, block_size, dequantize, scale_shape
+from shoestring.model.hf.names import Sink, is_redundant, mtp_copies, sinks, stored_views
+from shoestring.model.hf.safetensors_file import Entry, TensorInfo, read_into, write_file
+from shoestring.model.hf.shards import INDEX_NAME, SINGLE_NAME, find_tensors
+
+log = logging.getLogger(__name__)
+
+MAX_SHARD_BYTES = 5_000_000_000
+CHUNK_ELEMENTS = 1024 * 1024
+"""Elements converted at a time: the only memory that loading and saving need beside the model."""
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "U8": torch.uint8,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+Block = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor to save and how it is stored; it is converted only while it is written."""
+
+    tensor: torch.Tensor
+    entry: Entry
+
+
+def load_weights(
+    model: nn.Module,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Read the checkpoint in `folder` into `model`, which has a `config: ModelConfig`.
+
+    Parameters on the meta device are created on `device` in `dtype` (None: as they were declared); buffers
+    keep their own dtype, so V3's balance bias stays float32. Tensors that exist are overwritten in place.
+    FP8 weights are dequantized block by block; a packed model (packed.py) quantizes each matrix as it comes.
+    Nothing is read before every name and shape was checked. `progress` hears bytes read, and of how many.
+    Raises CheckpointError naming file and tensor, UnsafeFileError for a pickle.
+    """
+    folder = Path(folder)
+    found = find_tensors(folder)
+    block = block_size(folder)
+    _check(model, found, block, folder)
+    _materialize(model, dtype, torch.device(device))
+    views = _targets(model)
+    shards: dict[Path, list[TensorInfo]] = {}
+    for name in views:
+        shards.setdefault(found[name].path, []).append(found[name])
+    done, total = 0, sum(found[name].end - found[name].start for name in views)
+    with torch.no_grad():
+        for path, infos in shards.items():
+            log.debug("reading %d tensors from %s", len(infos), path)
+            with path.open("rb", buffering=0) as file:
+                for info in sorted(infos, key=lambda info: info.start):
+                    if info.dtype == "F8_E4M3" and block is not None:
+                        _read_fp8(file, info, found[info.name + SCALE_SUFFIX], views[info.name], block)
+                    else:
+                        _read_tensor(file, info, views[info.name])
+                    done += info.end - info.start
+                    if progress is not None:
+                        progress(done, total)
+
+
+def save_weights(
+    model: nn.Module,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write `model` to `folder` under Hugging Face names, in `dtype` (None, and all buffers: as they are).
+
+    One file, or shards of at most `max_shard_bytes` with an index; each appears only when it is whole. Raises
+    StorageError for a full disk, an unwritable folder, or one that already holds weights.
+    """
+    folder = Path(folder)
+    with storage_errors(folder, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(path.suffix == ".safetensors" for path in folder.iterdir()):
+            raise StorageError(f"{folder} already holds weights; choose another folder or remove it first")
+    stored = _stored(model, dtype)
+    require_space(folder / SINGLE_NAME, sum(item.entry.num_bytes for item in stored))
+    shards = _pack(stored, max_shard_bytes)
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    names = [SINGLE_NAME] if len(shards) == 1 else names
+    try:
+        for name, shard in zip(names, shards, strict=True):
+            write_file(folder / name, [item.entry for item in shard], _chunks(shard))
+        if len(shards) > 1:
+            _write_index(folder, names, shards)
+    except BaseException:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        raise
+
+
+def _check(model: nn.Module, found: dict[str, TensorInfo], block: Block | None, folder: Path) -> None:
+    """Refuse a checkpoint that is not exactly this model."""
+    views = _targets(model)
+    for name, view in views.items():
+        info = found.get(name)
+        if info is None:
+            raise CheckpointError(
+                f"{folder} lacks the tensor {name}; its config.json and its weights do not belong together"
+            )
+        if info.shape != tuple(view.shape):
+            raise CheckpointError(
+                f"{info} has shape {list(info.shape)} and config.json asks for {list(view.shape)}; "
+                "use the config.json that belongs to these weights"
+            )
+        if info.dtype not in DTYPES:
+            raise CheckpointError(f"{info} is {info.dtype}; weights must be one of {', '.join(DTYPES)}")
+        if info.dtype == "F8_E4M3":
+            _check_scale(info, found.get(name + SCALE_SUFFIX), block)
+    scales = {info.name + SCALE_SUFFIX for info in found.values() if info.dtype == "F8_E4M3"}
+    for name in sorted(found.keys() - views.keys() - scales):
+        if not is_redundant(name, model.config):  # type: ignore[arg-type]
+            raise CheckpointError(
+                f"{found[name]} is not part of this model; config.json and weights do not belong together, "
+                "or the model has parts this code does not know"
+            )
+
+
+def _check_scale(info: TensorInfo, scale: TensorInfo | None, block: Block | None) -> None:
+    if block is None:
+        raise CheckpointError(
+            f"{info} is FP8 and config.json has no quantization_config; restore the config.json it came with"
+        )
+    if scale is None:
+        raise CheckpointError(
+            f"{info} is FP8 without its {info.name}{SCALE_SUFFIX}; download the weights again"
+        )
+    if len(info.shape) != 2 or scale.dtype != "F32" or scale.shape != scale_shape(info.shape, block):
+        raise CheckpointError(
+            f"{scale} is {scale.dtype} {list(scale.shape)}, which cannot scale {list(info.shape)} "
+            f"in blocks of {list(block)}; use the config.json that belongs to these weights"
+        )
+
+
+def _materialize(model: nn.Module, dtype: torch.dtype | None, device: torch.device) -> None:
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:
+                data = torch.empty_like(parameter, dtype=dtype or parameter.dtype, device=device)
+                module.register_parameter(name, nn.Parameter(data, requires_grad=parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                module.register_buffer(name, torch.empty_like(buffer, device=device))
+
+
+def _targets(model: nn.Module) -> dict[str, torch.Tensor | Sink]:
+    """Where every stored tensor goes, by its name on disk: a view of the model, or what packs it."""
+    packing = sinks(model)
+    if not packing:
+        return dict(stored_views(model))
+    packed = {f"{prefix}." for prefix, module in model.named_modules() if hasattr(module, "sinks")}
+    plain = {
+        name: view
+        for name, view in stored_views(model).items()
+        if not name.startswith(tuple(packed)) or name.endswith(".bias")
+    }
+    if model.config.tie_word_embeddings:  # type: ignore[union-attr]
+        packing.pop("lm_head.weight", None)  # quantize.py makes it from the embedding
+    return plain | packing
+
+
+def _read_tensor(file: FileIO, info: TensorInfo, target: torch.Tensor | Sink) -> None:
+    """Fill `target`, a contiguous view of the model or what packs a matrix, from the file."""
+    if not isinstance(target, torch.Tensor):
+        rows, columns = info.shape
+        step = target.rows_at_once * max(1, CHUNK_ELEMENTS // (target.rows_at_once * columns))
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            part = _read_range(file, info, first * columns, count * columns)
+            target.write(first, part.float().view(count, columns))
+        return
+    flat = target.view(-1)
+    if target.device.type == "cpu" and target.dtype == DTYPES[info.dtype]:
+        read_into(file, _bytes(flat), info.start, info)  # no copy at all
+        return
+    for first in range(0, flat.numel(), CHUNK_ELEMENTS):
+        part = flat[first : first + CHUNK_ELEMENTS]
+        part.copy_(_read_range(file, info, first, part.numel()))
+
+
+def _read_fp8(
+    file: FileIO, info: TensorInfo, scale_info: TensorInfo, target: torch.Tensor | Sink, block: Block
+) -> None:
+    if not isinstance(target, torch.Tensor):
+        whole = torch.empty(info.shape)
+        _read_fp8(file, info, scale_info, whole, block)
+        target.write(0, whole)
+        return
+    rows, columns = info.shape
+    with scale_info.path.open("rb", buffering=0) as scale_file:  # it may lie in another shard
+        scales = _read_range(scale_file, scale_info, 0, scale_info.shape[0] * scale_info.shape[1])
+    for index, scale in enumerate(scales.view(scale_info.shape)):
+        first, last = index * block[0], min((index + 1) * block[0], rows)
+        part = _read_range(file, info, first * columns, (last - first) * columns).view(-1, columns)
+        target[first:last].copy_(dequantize(part, scale, block[1]))
+
+
+def _read_range(file: FileIO, info: TensorInfo, first: int, count: int) -> torch.Tensor:
+    """`count` elements from element `first`, as they are stored."""
+    result = torch.empty(count, dtype=DTYPES[info.dtype])
+    read_into(file, _bytes(result), info.start + first * result.element_size(), info)
+    return result
+
+
+def _bytes(flat: torch.Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor."""
+    return flat.detach().view(torch.uint8).numpy().data
+
+
+def _stored(model: nn.Module, dtype: torch.dtype | None) -> list[_Stored]:
+    """All that is written, in the model's order, MTP's copies of embedding and head last."""
+    packed = bool(sinks(model))  # only quantize.py reads these, stacked as they are in memory
+    views = model.state_dict() if packed else stored_views(model)
+    if not packed:
+        views |= {copy: views[main] for copy, main in mtp_copies(model.config).items()}  # type: ignore[arg-type]
+    buffers = {name for name, _ in model.named_buffers()}
+    stored = []
+    for name, tensor in views.items():
+        kept = tensor.dtype if dtype is None or name in buffers else dtype
+        if kept not in DTYPE_NAMES:
+            raise CheckpointError(f"{name} is {kept}; weights are saved as one of {', '.join(DTYPES)}")
+        stored.append(_Stored(tensor, Entry(name=name, dtype=DTYPE_NAMES[kept], shape=tuple(tensor.shape))))
+    return stored
+
+
+def _pack(stored: list[_Stored], max_shard_bytes: int) -> list[list[_Stored]]:
+    """Files of at most `max_shard_bytes`; wide dtypes first in each, so that every tensor is aligned."""
+    shards: list[list[_Stored]] = [[]]
+    size = 0
+    for item in stored:
+        if shards[-1] and size + item.entry.num_bytes > max_shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(item)
+        size += item.entry.num_bytes
+    return [sorted(shard, key=lambda item: -item.entry.item_bytes) for shard in shards]
+
+
+def _chunks(stored: Iterable[_Stored]) -> Iterator[memoryview]:
+    for item in stored:
+        flat = item.tensor.detach().reshape(-1)
+        for first in range(0, flat.numel(), CHUNK_ELEMENTS):
+            yield _bytes(flat[first : first + CHUNK_ELEMENTS].to("cpu", DTYPES[item.entry.dtype]))
+
+
+def _write_index(folder: Path, names: list[str], shards: list[list[_Stored]]) -> None:
+    placed = [(item.entry, name) for name, shard in zip(names, shards, strict=True) for item in shard]
+    index = {
+        "metadata": {"total_size": sum(entry.num_bytes for entry, _ in placed)},
+        "weight_map": {entry.name: name for entry, name in placed},
+    }
+    write_atomic(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,175 @@
+"""Blocks on packed weights, two calls each where the device has twins for it, and a model's packing."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from shoestring import kernels
+from shoestring.kernels.layer_weights import FeedForward, GroupedAttention, LatentAttention, Matrix, Norm
+from shoestring.kernels.packed import GROUP, Bits
+from shoestring.model.attention import GQA, UpProjection
+from shoestring.model.cache import LayerCache, Pages
+from shoestring.model.layers import MLP, Linear, RMSNorm, Rotation
+from shoestring.model.moe import Experts, MoE, Router, Routing
+from shoestring.model.packed.layers import (
+    PackedExperts,
+    PackedLinear,
+    PackedMLP,
+    PackedRouter,
+    PackedUpProjection,
+)
+from shoestring.model.transformer import Block, MTPBlock, Transformer
+
+HEAD_BITS: Bits = 8
+
+
+class PackedBlock(Block):
+    """A block whose matrices are all packed: two calls over pages on a CPU, elsewhere what it was.
+
+    Both ways give the same bits. Without this, a third of a decoding step is spent between the operations.
+    """
+
+    def __init__(self, plain: Block) -> None:
+        nn.Module.__init__(self)  # Block's own would make all weights anew
+        for name, child in plain.named_children():
+            setattr(self, name, child)
+        self._halves: tuple[LatentAttention | GroupedAttention, FeedForward] | None = None
+        self.register_load_state_dict_post_hook(lambda module, _: module.forget())
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        turns: Rotation,
+        cache: LayerCache | None = None,
+        experts_NK: Tensor | None = None,
+    ) -> tuple[Tensor, Routing | None]:
+        pages = None if cache is None else cache.pages
+        in_one_call = experts_NK is None and kernels.in_one_call("feed_forward_layer", x_BTD)
+        if pages is None or not in_one_call:
+            return super().forward(x_BTD, turns, cache, experts_NK)
+        if self._halves is None:
+            self._halves = (_attention(self), _feed_forward(self))
+        attention, feed_forward = self._halves
+        result = kernels.feed_forward_layer(_attend(x_BTD[0], attention, turns, pages), feed_forward)
+        routed = result.routed
+        if routed is None:
+            return result.hidden_ND[None], None
+        return result.hidden_ND[None], Routing(routed.experts_NK, routed.weights_NK, routed.scores_NE)
+
+    def forget(self) -> None:
+        """The tensors may be others now: look for them again before they are used."""
+        self._halves = None
+
+    def _apply(self, *arguments: Any, **options: Any) -> "PackedBlock":
+        self.forget()
+        return super()._apply(*arguments, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_halves": None}  # addresses mean nothing in a copy
+
+
+class PackedMTPBlock(PackedBlock, MTPBlock):
+    """An MTPBlock, likewise."""
+
+
+def _attend(
+    x_ND: Tensor, weights: LatentAttention | GroupedAttention, turns: Rotation, pages: Pages
+) -> Tensor:
+    kept, index = pages.entries, pages.index
+    cos_NR, sin_NR, interleave = turns.cos_NR, turns.sin_NR, turns.interleave
+    if isinstance(weights, LatentAttention):
+        latent, k_rope = kept["latent"], kept["k_rope"]
+        return kernels.latent_attention_layer(
+            x_ND, weights, latent, k_rope, index, cos_NR, sin_NR, interleave
+        )
+    key, value = kept["key"], kept["value"]
+    return kernels.grouped_attention_layer(x_ND, weights, key, value, index, cos_NR, sin_NR, interleave)
+
+
+def _attention(block: Block) -> LatentAttention | GroupedAttention:
+    attention, norm = block.self_attn, _norm(block.input_layernorm)
+    if isinstance(attention, GQA):
+        q, k, v, out = (
+            _matrix(getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+        )
+        return GroupedAttention(norm, q, k, v, out, attention.gqa.head_dim, attention.scale)
+    direct, up = attention.mla.q_lora_rank is None, attention.kv_b_proj
+    assert isinstance(up, PackedUpProjection)
+    return LatentAttention(
+        norm=norm,
+        q_a=None if direct else _matrix(attention.q_a_proj),
+        q_norm=None if direct else _norm(attention.q_a_layernorm),
+        q_b=_matrix(attention.q_proj if direct else attention.q_b_proj),
+        kv_a=_matrix(attention.kv_a_proj_with_mqa),
+        kv_norm=_norm(attention.kv_a_layernorm),
+        up_key=Matrix(up.key),
+        up_value=Matrix(up.value),
+        out=_matrix(attention.o_proj),
+        scale=attention.scale,
+    )
+
+
+def _feed_forward(block: Block) -> FeedForward:
+    mlp, norm = block.mlp, _norm(block.post_attention_layernorm)
+    if isinstance(mlp, PackedMLP):
+        return FeedForward(norm, mlp.hidden_size, None, None, mlp.experts)
+    assert isinstance(mlp, MoE)
+    gate: nn.Module = mlp.gate
+    experts: nn.Module = mlp.experts
+    shared = getattr(mlp, "shared_experts", None)
+    assert isinstance(gate, PackedRouter)
+    assert isinstance(experts, PackedExperts)
+    always = shared.experts if isinstance(shared, PackedMLP) else None
+    return FeedForward(norm, experts.hidden_size, gate.router, experts.experts, always)
+
+
+def _norm(norm: RMSNorm) -> Norm:
+    return Norm(norm.weight.detach().float().contiguous(), norm.eps)
+
+
+def _matrix(linear: nn.Module) -> Matrix:
+    assert isinstance(linear, PackedLinear)
+    return linear.matrix
+
+
+def pack_structure(model: Transformer, bits: Bits) -> Transformer:
+    """Replace, in a model on the meta device, every matrix that groups of 32 divide by a packed, empty one.
+
+    The embedding, the router's weights, norms and biases stay as they are. The head is int8 at least: its
+    errors land on the logits themselves, and llama.cpp keeps it wide too. A tied head becomes a packed one
+    of its own.
+    """
+    if model.config.hidden_size % GROUP == 0:
+        head = (model.config.vocab_size, model.config.hidden_size)
+        model.add_module("lm_head", PackedLinear(head, max(bits, HEAD_BITS), None))
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            packed = _packed_twin(child, bits)
+            if packed is not None:
+                setattr(module, name, packed)
+    for index, block in enumerate(model.model.layers):
+        if not any(isinstance(module, Linear | MLP | Experts) for module in block.modules()):
+            assert isinstance(block, Block)
+            kind = PackedMTPBlock if isinstance(block, MTPBlock) else PackedBlock
+            model.model.layers[index] = kind(block)
+    return model
+
+
+def _packed_twin(module: nn.Module, bits: Bits) -> nn.Module | None:
+    """The packed form of one module; None for what stays."""
+    if isinstance(module, UpProjection):
+        return PackedUpProjection(module, bits) if _divides(module.nope, module.in_features) else None
+    if isinstance(module, MLP) and _divides(module.down_proj.in_features, module.down_proj.out_features):
+        return PackedMLP(module, bits)
+    if isinstance(module, Linear):
+        shape = (module.out_features, module.in_features)
+        return PackedLinear(shape, bits, module.bias) if _divides(module.in_features) else None
+    if isinstance(module, Router):
+        return PackedRouter(module)
+    if isinstance(module, Experts):
+        return PackedExperts(module, bits) if _divides(*module.down_proj.shape[1:]) else None
+    return None
+
+
+def _divides(*depths: int) -> bool:
+    return all(depth % GROUP == 0 for depth in depths)

@@ -1,0 +1,1 @@
+"""Model-written programs run within limits, behind a boundary that is tried before it is trusted."""

@@ -1,0 +1,55 @@
+"""PretrainConfig: everything that changes the result of a pretraining run, in one file a person can edit."""
+
+import math
+from dataclasses import dataclass, field
+
+from shoestring.data.corpus import DataConfig
+from shoestring.errors import ConfigError
+from shoestring.train.optim import OptimConfig
+from shoestring.train.report.receipt import Price
+from shoestring.train.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """A pretraining run from random weights."""
+
+    model: str = "demo"
+    """A preset's name (`shoestring show`), or a folder with a config.json."""
+    total_tokens: int = 2_000_000
+    """The token budget; every phase of the schedule is a fraction of it."""
+    seq_len: int = 512
+    """Tokens in a row."""
+    batch_size: int = 8
+    """Rows in a step, once the batch ramp is over."""
+    micro_batch_size: int = 8
+    """Rows in one forward pass: bounds memory, not the result."""
+    seed: int = 0
+    tokenizer: str = ""
+    """A folder with tokenizer.json; empty trains one on the corpus, as large as the model's vocabulary."""
+    balance_alpha: float = 1e-4
+    """Weight of the sequence balance loss (DeepSeek-V3: 1e-4)."""
+    eval_every: int = 100
+    """Steps between held-out evaluations."""
+    eval_tokens: int = 65_536
+    """Held-out tokens per evaluation."""
+    save_every: int = 200
+    """Steps between checkpoints; Ctrl-C saves one too."""
+    watts: float | None = None
+    """Power of the machine for the receipt, where nothing can measure it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    price: Price = field(default_factory=Price)
+
+    def __post_init__(self) -> None:
+        counts = ("total_tokens", "seq_len", "batch_size", "micro_batch_size")
+        for name in (*counts, "eval_every", "eval_tokens", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed = {self.seed} must be at least 0")
+        if not 0.0 <= self.balance_alpha < math.inf:
+            raise ConfigError(f"balance_alpha = {self.balance_alpha} is not a number of at least 0")
+        if self.watts is not None and not 0.0 < self.watts < math.inf:
+            raise ConfigError(f"watts = {self.watts} is not a number over 0; leave it out if unknown")

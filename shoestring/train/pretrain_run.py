@@ -1,0 +1,195 @@
+"""A run: what a checkpoint restores and what it is made of."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from shoestring import config as configs
+from shoestring.data.dataset import Dataset, prepare
+from shoestring.data.loader import Loader
+from shoestring.data.textstore import TextStore, documents
+from shoestring.device import Runtime
+from shoestring.durable import write_atomic
+from shoestring.errors import CheckpointError, ConfigError
+from shoestring.model.config import ModelConfig
+from shoestring.model.hf.config import load_config
+from shoestring.model.hf.folder import save_model
+from shoestring.model.hf.weights import load_weights
+from shoestring.model.presets import PRESETS
+from shoestring.model.transformer import Transformer, initialize
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.train import checkpoint, state
+from shoestring.train.optim import Optimizers, build_optimizers
+from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.report import receipt
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """Everything that a checkpoint restores, and what it is made of."""
+
+    config: PretrainConfig
+    out: Path
+    tokenizer: Tokenizer
+    dataset: Dataset
+    model: Transformer
+    optimizers: Optimizers
+    loader: Loader
+    bytes_per_token: float
+    step: int = 0
+    tokens: int = 0
+    segments: list[receipt.Segment] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """For titles: the model's name, or the folder's that its config.json is in, and the run's."""
+        return f"{Path(self.config.model).name}: {self.out.resolve().name}"
+
+    @property
+    def progress(self) -> float:
+        return min(self.tokens / self.config.total_tokens, 1.0)
+
+
+def build(
+    config: PretrainConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    resume: bool,
+    say: Callable[[str], None] = log.info,
+) -> Run:
+    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
+    shape = model_config(config.model)
+    if config.seq_len > shape.max_position_embeddings:
+        raise ConfigError(
+            f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
+            f"{shape.max_position_embeddings}; lower seq_len"
+        )
+    if not resume:
+        checkpoint.refuse_to_overwrite(out)
+    if not resume:
+        write_atomic(out / "config.toml", configs.dumps(config))
+    say("reading the corpus, dropping duplicates, holding some out")
+    store = documents(config.data, cache_folder())
+    say(f"{store.sizes().sum():,} bytes in {len(store.sizes()):,} documents; making tokens of them")
+    tokenizer = _tokenizer(config, shape, store, out, resume=resume)
+    dataset = prepare(config.data, tokenizer, cache_folder(), store=store)
+    special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    shape = replace(shape, **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
+    model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
+    generator = torch.Generator(runtime.device).manual_seed(config.seed)
+    loader = Loader(
+        dataset.train,
+        seq_len=config.seq_len,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        fim_rate=config.data.fim_rate,
+    )
+    run = Run(
+        config=config,
+        out=out,
+        tokenizer=tokenizer,
+        dataset=dataset,
+        model=initialize(model, generator).train(),
+        optimizers=build_optimizers(model, config.optim),
+        loader=loader,
+        bytes_per_token=float(dataset.train.document_bytes.sum()) / max(len(dataset.train.ids), 1),
+    )
+    if resume:
+        restore(run)
+        # Not sooner: a recipe that does not fit must not replace the one that the run was made with.
+        write_atomic(out / "config.toml", configs.dumps(config))
+    write_atomic(out / "data.json", json.dumps(dataset.manifest, indent=1))
+    return run
+
+
+def save(run: Run, segments: list[receipt.Segment]) -> Path:
+    """A checkpoint in Hugging Face layout, with the trainer's state beside it."""
+
+    def write(folder: Path) -> None:
+        write_model(run, folder)
+        tensors, optimizer = state.flatten(run.optimizers.state_dict())
+        values = {
+            "step": run.step,
+            "tokens": run.tokens,
+            "loader": run.loader.state(),
+            "optimizer": optimizer,
+            "segments": [asdict(segment) for segment in segments],
+        }
+        state.save_state(folder / "trainer", tensors, values)
+
+    return checkpoint.save(run.out / "checkpoints", run.step, write)
+
+
+def write_model(run: Run, folder: Path) -> None:
+    """The model as it now is, with its tokenizer and its card, into a new folder."""
+    lineage = (
+        f"Trained from random weights by `shoestring pretrain` for {run.tokens:,} tokens of "
+        f"{', '.join(run.config.data.sources)} (seed {run.config.seed}). "
+        "It completes text; it follows no instructions."
+    )
+    save_model(run.model, folder, tokenizer_files=run.out / "tokenizer", lineage=lineage, name=run.name)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)  # it has never seen a conversation
+
+
+def restore(run: Run) -> None:
+    """Continue from the newest whole checkpoint; with none yet, from the start."""
+    folder = checkpoint.latest(run.out / "checkpoints")
+    if folder is None:
+        log.warning("%s holds no checkpoint yet: the run starts from its beginning", run.out)
+        return
+    saved = load_config(folder)
+    if saved != run.model.config:
+        raise CheckpointError(f"{folder} holds another model shape than the recipe; use the run's own recipe")
+    load_weights(run.model, folder, dtype=torch.float32, device=run.model.device)
+    tensors, values = state.load_state(folder / "trainer")
+    run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
+    run.loader.load_state(values["loader"])
+    run.step, run.tokens = values["step"], values["tokens"]
+    run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]
+
+
+def model_config(name: str) -> ModelConfig:
+    """A preset, or the config.json of a folder."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if (Path(name) / "config.json").is_file():
+        return load_config(Path(name))
+    raise ConfigError(
+        f"model = {name!r} is neither a folder with a config.json nor one of {', '.join(PRESETS)}"
+    )
+
+
+def cache_folder() -> Path:
+    """Where prepared texts and shards are kept between runs: they are keyed by content."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoestring" / "data"
+
+
+def _tokenizer(
+    config: PretrainConfig, shape: ModelConfig, store: TextStore, out: Path, *, resume: bool
+) -> Tokenizer:
+    """The run's own tokenizer when resuming, else the recipe's, else one trained on the corpus."""
+    folder = out / "tokenizer"
+    own = resume and (folder / "tokenizer.json").is_file()
+    if own:
+        tokenizer = Tokenizer.load(folder)
+    elif config.tokenizer:
+        tokenizer = Tokenizer.load(config.tokenizer)
+    else:
+        tokenizer = Tokenizer.train(store.texts(), shape.vocab_size)
+    tokenizer.check_fits(shape.vocab_size)
+    if not own:
+        folder.mkdir(parents=True, exist_ok=True)
+        DeepSeekTemplate().save(folder)
+        tokenizer.save(folder)
+    return tokenizer

@@ -1,0 +1,1 @@
+"""The record of a run: metrics, terminal, curves, energy, receipt and web page."""

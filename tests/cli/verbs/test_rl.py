@@ -1,0 +1,185 @@
+"""`shoestring rl` and `shoestring demo`, on models and budgets that take seconds."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shoestring import config as configs
+from shoestring.cli.verbs import demo
+from shoestring.rl.pipeline import settings_of
+from shoestring.rl.recipe import GRPOConfig
+from shoestring.rl.stages import RecipeConfig
+from shoestring.train.pretrain_recipe import PretrainConfig
+
+RECIPE = """
+title = "tiny"
+
+[score.tasks.countdown]
+problems = 4
+samples = 8
+k = [1, 8]
+greedy = true
+temperature = 1.0
+max_tokens = 12
+
+[score.tasks.greeting]
+problems = 2
+samples = 1
+k = [1]
+max_tokens = 8
+
+[[stages]]
+name = "corpus"
+[stages.corpus]
+conversations = 300
+vocab_size = 320
+
+[[stages]]
+name = "base"
+[stages.sft]
+start = "SHAPE"
+tokenizer = "@corpus/tokenizer"
+data = ["@corpus/conversations.jsonl"]
+learn = "all"
+total_tokens = 2000
+seq_len = 128
+batch_tokens = 512
+micro_tokens = 512
+
+[[stages]]
+name = "zero"
+[stages.grpo]
+start = "@base/model"
+tasks = [{ name = "countdown" }]
+steps = 2
+prompts = 2
+group = 2
+max_tokens = 12
+eval_every = 1
+
+[[stages]]
+name = "student"
+[stages.distill]
+teacher = "@zero/model"
+student = "@base/model"
+tasks = { countdown = {} }
+problems = 4
+thinking = true
+[stages.distill.collect]
+samples = 1
+max_tokens = 12
+keep = { reward = 0.0, thinking = false }
+[stages.distill.sft]
+total_tokens = 500
+seq_len = 128
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    from shoestring.distill import collect, keep
+    from shoestring.model import presets
+
+    shape = presets.replace(presets.TINY, vocab_size=320, num_nextn_predict_layers=0)
+    monkeypatch.setitem(presets.PRESETS, "test-shape", shape)
+    for module in (collect, keep):  # a random model never ends by itself
+        monkeypatch.setattr(module, "COMPLETE", (*keep.COMPLETE, "length"))
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.replace("SHAPE", "test-shape"))
+    return path
+
+
+def test_the_stages_run_are_scored_and_drawn(cli, recipe, tmp_path):
+    out = tmp_path / "run"
+    code, shown, err = cli("rl", str(recipe), "--out", str(out), "--until", "zero", "--quiet")
+    assert code == 0, err
+    assert "zero" in shown
+    report = json.loads((out / "report.json").read_text())
+    rows = {row["name"]: row for row in report["stages"]}
+    assert list(rows) == ["corpus", "base", "zero"]
+    zero = rows["zero"]
+    for name in ("pass_at_1", "maj_at_8", "mean_thinking_tokens", "seconds", "train_flops", "problems"):
+        assert zero[name] is not None
+    assert zero["intervals"]["pass_at_1"][0] <= zero["pass_at_1"] <= zero["intervals"]["pass_at_1"][1]
+    assert zero["train_flops"] > 0
+    assert "greeting" in zero["other_tasks"]
+    assert (out / "stages.png").stat().st_size > 1000
+    assert "data:image/png" in (out / "report.html").read_text()
+    logged = [json.loads(line) for line in (out / "zero" / "metrics.jsonl").read_text().splitlines()]
+    assert all("eval_accuracy" in row for row in logged)
+    weights = (out / "base" / "model" / "model.safetensors").read_bytes()
+
+    code, shown, err = cli("rl", "--out", str(out), "--resume", "--quiet", "--json")
+    assert code == 0, err
+    assert [row["name"] for row in json.loads(shown)["stages"]] == ["corpus", "base", "zero", "student"]
+    assert json.loads(shown)["stages"][:3] == report["stages"]  # done is done
+    assert (out / "base" / "model" / "model.safetensors").read_bytes() == weights
+    assert "Teacher" in (out / "student" / "student" / "model" / "README.md").read_text()
+
+
+def test_the_demo_is_the_recipe_up_to_its_student(cli, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "recipe_file", lambda name: recipe)
+    out = tmp_path / "demo"
+    code, shown, err = cli("demo", "--out", str(out), "--quiet", "--seed", "3")
+    assert code == 0, err
+    assert "student" in shown
+    assert configs.load(RecipeConfig, out / "config.toml").seed == 3
+    report = json.loads((out / "report.json").read_text())
+    code, again, err = cli("demo", "--out", str(out), "--json")
+    assert code == 0
+    assert "done" in err
+    assert json.loads(again) == report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--until", "nothing"], 2, "no stage 'nothing'; the recipe has corpus, base"),
+        (["--set", "stages=[]"], 2, "no stages"),
+    ],
+)
+def test_wrong_arguments_are_named(cli, recipe, tmp_path, arguments, code, words):
+    found, _, err = cli("rl", str(recipe), "--out", str(tmp_path / "run"), *arguments)
+    assert found == code
+    assert words in err
+
+
+def test_a_path_that_no_stage_makes_is_refused_before_anything_runs(cli, recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("@zero/model", "@zeroo/model"))
+    code, _, err = cli("rl", str(recipe), "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "stage student takes @zeroo/model, which no earlier stage makes" in err
+
+
+def test_a_misspelled_setting_is_refused_before_anything_runs(cli, recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("group = 2", "gruop = 2"))
+    code, _, err = cli("rl", str(recipe), "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "stage zero: no 'gruop'" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_recipe_a_start_is_asked_for(cli, tmp_path):
+    code, _, err = cli("rl", "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "start" in err
+
+
+def test_every_recipe_loads(repository):
+    recipes = sorted((repository / "recipes").glob("*.toml"))
+    assert len(recipes) >= 3
+    for path in recipes:
+        text = path.read_text()
+        if "[[stages]]" in text:
+            for stage in (recipe := configs.load(RecipeConfig, path)).stages:
+                settings_of(stage, Path("run"), recipe.seed)
+        else:
+            configs.load(GRPOConfig if "[[tasks]]" in text else PretrainConfig, path)
+
+
+def test_the_demos_recipe_is_the_shipped_one(repository):
+    shipped = configs.load(RecipeConfig, repository / "recipes" / "r1-mini.toml")
+    assert demo.demo_recipe(0) == shipped
+    assert demo.LAST in [stage.name for stage in shipped.stages]
+    assert demo.CHAT in [stage.name for stage in shipped.stages]

@@ -1,0 +1,193 @@
+"""Tokenizers as GGUF metadata and back: equal ids, safe control tokens, and what cannot be held refused."""
+
+import json
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoestring.errors import CheckpointError, TokenizerError
+from shoestring.model.gguf.file import GGUFFile
+from shoestring.model.gguf.tokenizer import (
+    CONTROL,
+    NORMAL,
+    SPLITS,
+    UNUSED,
+    USER_DEFINED,
+    _pre_tokenizer,
+    read_tokenizer,
+    save_tokenizer,
+    split_name,
+    write_tokenizer,
+)  # fmt: skip
+from shoestring.model.presets import TINY
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat_deepseek import JINJA, DeepSeekTemplate
+from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.definition import SMALLEST_VOCABULARY
+from shoestring.tokenizer.special import BOS
+
+CONFIG = replace(TINY, vocab_size=640)
+TEXTS = [
+    "Hello, world!",
+    "It's 12345\n\n  naïve",
+    "我想在apple工作1314天",
+    "x" * 300,
+    "<think>\t\r\n",
+    "é̸ 😀 ½",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Our tokenizer with a few ids fewer than the model has rows, and our template."""
+    path = tmp_path_factory.mktemp("tokenizer")
+    source = Path(sysconfig.get_path("stdlib"), "calendar.py").read_text(encoding="utf-8")
+    Tokenizer.train([source], 600).save(path)
+    (path / "chat_template.jinja").write_text(JINJA, encoding="utf-8")
+    return path
+
+
+def as_file(metadata, **changes) -> GGUFFile:
+    return GGUFFile(path=Path("m.gguf"), num_bytes=0, metadata=metadata | changes, tensors={})
+
+
+def without_json(metadata):
+    return {key: value for key, value in metadata.items() if key != "tokenizer.huggingface.json"}
+
+
+def test_every_row_has_a_token_and_a_type(folder):
+    metadata = write_tokenizer(folder, CONFIG)
+    tokenizer = Tokenizer.load(folder)
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    assert len(tokens) == len(types) == 640 == len(set(tokens))
+    assert metadata["tokenizer.ggml.pre"] == "deepseek-v3"
+    assert tokens[tokenizer.bos_id] == BOS
+    kinds = {tokens[i]: kind for i, kind in enumerate(types)}
+    assert (kinds["<｜User｜>"], kinds["<think>"], kinds["a"]) == (CONTROL, USER_DEFINED, NORMAL)
+    assert types[tokenizer.vocab_size :] == [UNUSED] * (640 - tokenizer.vocab_size)
+    ids = [metadata[f"tokenizer.ggml.{role}_token_id"] for role in ("bos", "eos", "padding")]
+    assert ids == [tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id]
+    assert metadata["tokenizer.ggml.add_bos_token"] is False
+    assert metadata["tokenizer.chat_template"] == JINJA
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_round_trip_gives_equal_ids(folder, whole, tmp_path):
+    metadata = write_tokenizer(folder, CONFIG)
+    file = as_file(metadata if whole else without_json(metadata))
+    before, after = Tokenizer.load(folder), read_tokenizer(file)
+    texts = TEXTS if whole else [text for text in TEXTS if len(text) < 128]  # ours cuts runs, theirs does not
+    assert after.encode_batch(texts) == before.encode_batch(texts)
+    assert (after.specials, after.roles) == (before.specials, before.roles)
+    save_tokenizer(file, after, tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.encode_batch(texts, allow_special=True) == before.encode_batch(texts, allow_special=True)
+    assert load_template(tmp_path, loaded) == DeepSeekTemplate()
+    again = write_tokenizer(tmp_path, CONFIG)
+    assert without_json(again) == without_json(metadata)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_each_known_splitting_is_told_from_the_others(name):
+    assert split_name({"pre_tokenizer": _pre_tokenizer(SPLITS[name])}, "t") == name
+
+
+def test_another_splitting_is_refused():
+    for pre in (
+        None,
+        {"type": "Whitespace"},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    ):
+        with pytest.raises(TokenizerError, match="in a way that"):
+            split_name({"pre_tokenizer": pre}, "t")
+
+
+def test_a_folder_without_tokenizer_says_so(tmp_path):
+    assert (
+        write_tokenizer(tmp_path, CONFIG) == write_tokenizer(None, CONFIG) == {"tokenizer.ggml.model": "none"}
+    )
+    assert read_tokenizer(as_file({"tokenizer.ggml.model": "none"})) is None
+    assert read_tokenizer(as_file({})) is None
+
+
+def test_ids_come_from_the_configuration_where_no_tokenizer_says_otherwise(folder):
+    config = replace(CONFIG, bos_token_id=7, eos_token_id=(8, 9), pad_token_id=3)
+    ids = {
+        f"tokenizer.ggml.{role}_token_id": value for role, value in (("bos", 7), ("eos", 8), ("padding", 3))
+    }
+    assert write_tokenizer(None, config) == ids | {"tokenizer.ggml.model": "none"}
+    assert write_tokenizer(folder, config)["tokenizer.ggml.eos_token_id"] == Tokenizer.load(folder).eos_id
+
+
+def test_a_tokenizer_with_more_ids_than_rows_is_refused(folder):
+    with pytest.raises(TokenizerError, match="embedding has only 256 rows"):
+        write_tokenizer(folder, TINY)
+
+
+def rewritten(folder: Path, target: Path, change) -> Path:
+    data = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    change(data)
+    (target / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    (target / "tokenizer_config.json").write_text("{}")
+    return target
+
+
+def test_what_llama_cpp_cannot_hold_is_refused(folder, tmp_path):
+    def repeat(data):
+        data["model"]["vocab"]["[PAD630]"] = 629
+
+    with pytest.raises(TokenizerError, match="spells two of its ids alike"):
+        write_tokenizer(rewritten(folder, tmp_path, repeat), CONFIG)
+
+
+def test_begin_tokens_that_the_post_processor_adds_are_told(folder, tmp_path):
+    def add(data):
+        token = {"id": BOS, "ids": [0], "tokens": [BOS]}
+        single = [{"SpecialToken": {"id": BOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+        data["post_processor"] = {
+            "type": "TemplateProcessing", "pair": [], "single": single, "special_tokens": {BOS: token}
+        }  # fmt: skip
+
+    rewritten(folder, tmp_path, add)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": BOS}))
+    assert write_tokenizer(tmp_path, CONFIG)["tokenizer.ggml.add_bos_token"] is True
+    said = {"bos_token": BOS, "add_bos_token": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    assert write_tokenizer(tmp_path, CONFIG)["tokenizer.ggml.add_bos_token"] is False
+
+
+WRONG = {
+    "kind": ({"tokenizer.ggml.model": "llama"}, "of kind 'llama'; only 'gpt2'"),
+    "no tokens": ({"tokenizer.ggml.tokens": None}, "no list of texts at tokenizer.ggml.tokens"),
+    "tokens of numbers": ({"tokenizer.ggml.tokens": np.arange(5)}, "no list of texts"),
+    "no merges": ({"tokenizer.ggml.merges": "a b"}, "no list of texts at tokenizer.ggml.merges"),
+    "types": ({"tokenizer.ggml.token_type": [1, 2]}, "not one token_type for each"),
+    "types of floats": ({"tokenizer.ggml.token_type": np.full(640, np.nan)}, "not one token_type for each"),
+    "split": ({"tokenizer.ggml.pre": "tekken"}, "splits text as 'tekken'"),
+    "twice": ({"tokenizer.ggml.tokens": ["a"] * 640}, "spells two of its tokens alike"),
+    "unknown merge": ({"tokenizer.ggml.merges": ["qq zz"]}, "no tokenizer that can be used"),
+    "merge of one": ({"tokenizer.ggml.merges": ["qq"]}, "no tokenizer that can be used"),
+    "json": ({"tokenizer.huggingface.json": "{"}, "is not JSON"),
+    "deep json": ({"tokenizer.huggingface.json": "[" * 100_000}, "is not JSON"),
+    "json list": ({"tokenizer.huggingface.json": "[]"}, "is not an object"),
+    "json unigram": ({"tokenizer.huggingface.json": '{"model": {"type": "Unigram"}}'}, "only byte-level BPE"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_tokenizer_is_one_sentence(folder, case):
+    changes, words = WRONG[case]
+    file = as_file(without_json(write_tokenizer(folder, CONFIG)), **changes)
+    with pytest.raises((CheckpointError, TokenizerError), match=words) as caught:
+        read_tokenizer(file)
+    assert "m.gguf" in str(caught.value)
+
+
+def test_a_stored_tokenizer_of_other_tokens_is_refused(folder):
+    metadata = write_tokenizer(folder, CONFIG)
+    metadata["tokenizer.ggml.tokens"][SMALLEST_VOCABULARY + 3] = "other"
+    with pytest.raises(CheckpointError, match="is not of its tokens"):
+        read_tokenizer(as_file(metadata))
