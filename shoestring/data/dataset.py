@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 
 from shoestring.data.corpus import DataConfig
-from shoestring.data.packing import Ids, framed
+from shoestring.data.packing import IGNORE_INDEX, Ids, framed
 from shoestring.data.shards import Encoder, Shard, open_shards, special_ids, tokenize
 from shoestring.data.textstore import Progress, TextStore, documents
 from shoestring.errors import ConfigError, DataError
-
-IGNORED = -100
-"""A target that is not to be predicted, as torch's cross-entropy has it by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +27,7 @@ class Dataset:
 class EvaluationRows:
     """Held-out documents as rows.
 
-    Bits per byte is the summed loss (in bits) of all targets but IGNORED, over `utf8_bytes`.
+    Bits per byte is the summed loss (in bits) of all targets but IGNORE_INDEX, over `utf8_bytes`.
     """
 
     inputs: Ids  # (N, T)
@@ -68,8 +65,8 @@ def evaluation_rows(shard: Shard, *, seq_len: int, max_tokens: int | None = None
 
     Rows are cut from the stream `bos ids eos bos ids eos ...` without fill-in-the-middle. Every id of a
     document and its eos is a target exactly once: the first id is predicted from bos, and the end of a
-    document counts against the model, with no bytes in return. bos is never a target (IGNORED), nor is the
-    padding of the last row.
+    document counts against the model, with no bytes in return. bos is never a target (IGNORE_INDEX), nor is
+    the padding of the last row.
     """
     if seq_len < 1:
         raise ConfigError(f"seq_len = {seq_len} is not positive")
@@ -81,13 +78,13 @@ def evaluation_rows(shard: Shard, *, seq_len: int, max_tokens: int | None = None
     padded = np.full(count * seq_len + 1, shard.special.eos, dtype=np.int64)
     padded[: len(stream)] = stream
     targets = padded[1:].copy()
-    targets[len(stream) - 1 :] = IGNORED
+    targets[len(stream) - 1 :] = IGNORE_INDEX
     begins = np.cumsum([len(shard.document(n)) + 2 for n in chosen])[:-1]
-    targets[begins - 1] = IGNORED
+    targets[begins - 1] = IGNORE_INDEX
     return EvaluationRows(
         inputs=padded[:-1].reshape(count, seq_len),
         targets=targets.reshape(count, seq_len),
-        num_tokens=int(np.count_nonzero(targets != IGNORED)),
+        num_tokens=int(np.count_nonzero(targets != IGNORE_INDEX)),
         utf8_bytes=int(shard.document_bytes[list(chosen)].sum()),
         documents=tuple(chosen),
     )

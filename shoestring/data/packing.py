@@ -13,6 +13,9 @@ from shoestring.errors import ConfigError
 
 Ids = NDArray[np.int64]
 
+IGNORE_INDEX = -100
+"""A target that no loss counts (PyTorch's `ignore_index`); the kernels ignore every negative target."""
+
 
 def framed(ids: NDArray[np.integer], special: SpecialIds) -> list[NDArray[np.integer]]:
     """A document as the stream holds it, as segments to be read one after the other: bos, ids, eos."""

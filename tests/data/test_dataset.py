@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.data.corpus import DataConfig
-from shoestring.data.dataset import IGNORED, evaluation_rows, prepare
+from shoestring.data.dataset import evaluation_rows, prepare
 from shoestring.data.loader import Loader
+from shoestring.data.packing import IGNORE_INDEX
 from shoestring.data.shards import Shard, SpecialIds
 from shoestring.errors import ConfigError, DataError
 
@@ -28,7 +29,7 @@ def test_from_files_to_batches(corpus_folder, tmp_path, tokenizer):
     rows = evaluation_rows(dataset.heldout, seq_len=32)
     texts = list(dataset.store.texts("heldout"))
     assert rows.utf8_bytes == len("".join(texts).encode())
-    read = [i for i in rows.targets.ravel().tolist() if i < 256 and i != IGNORED]
+    read = [i for i in rows.targets.ravel().tolist() if i < 256 and i != IGNORE_INDEX]
     assert bytes(read).decode() == "".join(texts)
     assert prepare(config, tokenizer, tmp_path / "cache").train.key == dataset.train.key
 
@@ -45,13 +46,13 @@ def test_each_held_out_token_is_predicted_once_from_the_one_before(sizes, seq_le
     rows = evaluation_rows(shard, seq_len=seq_len)
     inputs, targets = rows.inputs.ravel(), rows.targets.ravel()
     want = [i for n in range(len(shard)) for i in [*shard.document(n).tolist(), SPECIAL.eos]]
-    assert targets[targets != IGNORED].tolist() == want
+    assert targets[targets != IGNORE_INDEX].tolist() == want
     assert rows.num_tokens == len(want)
     assert rows.utf8_bytes == 2 * sum(sizes)
     assert rows.inputs.shape == rows.targets.shape == (len(inputs) // seq_len, seq_len)
     firsts = np.cumsum([0, *[n + 1 for n in sizes[:-1]]])
-    assert (inputs[targets != IGNORED][firsts] == SPECIAL.bos).all()
-    known = targets[:-1] != IGNORED
+    assert (inputs[targets != IGNORE_INDEX][firsts] == SPECIAL.bos).all()
+    known = targets[:-1] != IGNORE_INDEX
     assert (inputs[1:][known] == targets[:-1][known]).all()
 
 

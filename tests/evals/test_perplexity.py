@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from shoestring.data.corpus import DataConfig
-from shoestring.data.dataset import IGNORED, EvaluationRows, evaluation_rows, prepare
+from shoestring.data.dataset import EvaluationRows, evaluation_rows, prepare
+from shoestring.data.packing import IGNORE_INDEX
 from shoestring.errors import DataError
 from shoestring.evals.perplexity import compressed_bits_per_byte, heldout_bits_per_byte, score
 from shoestring.model.config import GQAConfig, ModelConfig
@@ -49,7 +50,7 @@ def direct(model, dataset, rows) -> tuple[float, int]:
     with torch.no_grad():
         logits = model(torch.from_numpy(rows.inputs)).double().flatten(0, 1)
     targets = torch.from_numpy(rows.targets).flatten()
-    nats = float(F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum"))
+    nats = float(F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="sum"))
     texts = list(dataset.store.texts("heldout"))
     return nats, sum(len(texts[number].encode()) for number in rows.documents)
 
@@ -84,7 +85,7 @@ def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_vocabulary(dataset
 
 
 def test_ignored_targets_count_nothing(model):
-    targets = np.full((2, 8), IGNORED, dtype=np.int64)
+    targets = np.full((2, 8), IGNORE_INDEX, dtype=np.int64)
     targets[0, 2] = 17
     inputs = np.arange(16).reshape(2, 8)
     rows = EvaluationRows(inputs=inputs, targets=targets, num_tokens=1, utf8_bytes=4, documents=(0,))
