@@ -46,7 +46,7 @@ def make_model(folder):
     from shoestring.model.presets import PRESETS
     from shoestring.model.transformer import Transformer, initialize
     from shoestring.tokenizer.bpe import Tokenizer
-    from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+    from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 
     tokenizer = Tokenizer.train(["0123456789+-*()=,make from "], 300)
     tokenizer.save(folder)
@@ -68,7 +68,7 @@ def make_rows(folder, job, count):
 
     from shoestring.rl.rollout import Questions
     from shoestring.tokenizer.bpe import Tokenizer
-    from shoestring.tokenizer.chat_load import load_template
+    from shoestring.tokenizer.chat.load import load_template
 
     tokenizer = Tokenizer.load(folder)
     questions = Questions(recipe(folder, job), tokenizer, load_template(folder, tokenizer))

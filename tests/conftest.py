@@ -67,7 +67,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     from shoestring.model.presets import TINY
     from shoestring.model.transformer import Transformer, initialize
     from shoestring.tokenizer.bpe import Tokenizer
-    from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+    from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 
     def make(seed: int, texts: tuple[str, ...] = ("1+2=3 so 4*5=20",), **changes: object) -> Path:
         root = tmp_path_factory.mktemp("model")

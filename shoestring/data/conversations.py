@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from shoestring.errors import DataError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import ChatIds, Piece, Template, encode_many
+from shoestring.tokenizer.chat.template import ChatIds, Piece, Template, encode_many
 from shoestring.tokenizer.definition import check_text
 
 LINE_BYTES = 16 << 20

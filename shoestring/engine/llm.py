@@ -20,9 +20,10 @@ from shoestring.errors import ConfigError, TokenizerError
 from shoestring.model.hf.hub import resolve
 from shoestring.model.packed.quantize import Quantization
 from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
-from shoestring.tokenizer.chat import Message, Template
-from shoestring.tokenizer.chat_deepseek import TEMPLATE_FILE
-from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
+from shoestring.tokenizer.chat.load import load_template
+from shoestring.tokenizer.chat.messages import Message
+from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.definition import read_json
 from shoestring.tokenizer.prompts import (
     ChatOptions,

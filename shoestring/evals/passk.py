@@ -17,7 +17,7 @@ from shoestring.tasks.answers import split_reply
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import Template
+from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.questions import PromptStyle, QuestionPrompt, prompt_ids, thinking_tokens
 
 log = logging.getLogger(__name__)

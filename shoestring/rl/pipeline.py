@@ -26,7 +26,7 @@ from shoestring.rl.stages import CollectStage, CorpusStage, RecipeConfig, Stage,
 from shoestring.tasks.load import load_task
 from shoestring.tasks.verify import TaskSpec, Verifier
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
 

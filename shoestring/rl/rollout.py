@@ -15,7 +15,7 @@ from shoestring.tasks.rewards import format_reward, language_reward
 from shoestring.tasks.task import Example
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import Template
+from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.questions import QuestionPrompt, prompt_ids
 
 

@@ -20,8 +20,8 @@ from shoestring.model.transformer import Transformer
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Questions
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import Template
-from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.chat.load import load_template
+from shoestring.tokenizer.chat.template import Template
 from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.parallel import Ranks

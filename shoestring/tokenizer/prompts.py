@@ -6,7 +6,8 @@ from typing import Any, TypeGuard
 
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import Message, Piece, Template, encode_pieces, pieces_text
+from shoestring.tokenizer.chat.messages import Message
+from shoestring.tokenizer.chat.template import Piece, Template, encode_pieces, pieces_text
 from shoestring.tokenizer.special import THINK, THINK_END
 
 PromptInput = str | Sequence[int] | Mapping[str, Any]

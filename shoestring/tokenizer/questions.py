@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import Piece, Template, encode_pieces, pieces_text
+from shoestring.tokenizer.chat.template import Piece, Template, encode_pieces, pieces_text
 from shoestring.tokenizer.special import THINK, THINK_END
 
 PLACE = "{question}"

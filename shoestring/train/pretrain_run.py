@@ -23,7 +23,7 @@ from shoestring.model.hf.weights import load_weights
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.pretrain_recipe import PretrainConfig

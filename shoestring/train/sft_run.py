@@ -25,8 +25,8 @@ from shoestring.model.packed.quantize import stored_quantization
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
-from shoestring.tokenizer.chat_deepseek import TEMPLATE_FILE, DeepSeekTemplate
-from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE, DeepSeekTemplate
+from shoestring.tokenizer.chat.load import load_template
 from shoestring.tokenizer.definition import read_json
 from shoestring.tokenizer.special import ASSISTANT
 from shoestring.train import checkpoint, state

@@ -18,8 +18,8 @@ from shoestring.data.conversations import (
 )
 from shoestring.errors import DataError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import encode_chat
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.template import encode_chat
 
 TALK = [
     {"role": "system", "content": "Be brief."},

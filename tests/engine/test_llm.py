@@ -18,7 +18,7 @@ from shoestring.model.hf.folder import save_model
 from shoestring.model.presets import TINY
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 

@@ -11,7 +11,7 @@ from shoestring.engine.settings import EngineSettings
 from shoestring.model.presets import TINY
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 
 TEXTS = ["7*8-12+5=? The answer is 49, since 56-12+5 is 49.\n", "What is 3 + 4? Seven.\n"]
 

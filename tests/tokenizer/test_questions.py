@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import Piece, encode_prompt
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.template import Piece, encode_prompt
 from shoestring.tokenizer.questions import PromptStyle, prompt_ids, thinking_tokens
 from shoestring.tokenizer.special import BOS, THINK, THINK_END
 

@@ -19,8 +19,8 @@ from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.lora import LoraConfig, merge_adapter
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
-from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.load import load_template
 from shoestring.train import checkpoint
 from shoestring.train import sft as story
 from shoestring.train.report import metrics

@@ -21,8 +21,8 @@ def check(model: Model, *, as_json: Json = False) -> None:
     from shoestring.errors import ThresholdError
     from shoestring.model.hf.hub import resolve
     from shoestring.tokenizer.bpe import Tokenizer
-    from shoestring.tokenizer.chat_load import load_template
-    from shoestring.tokenizer.check import check_template
+    from shoestring.tokenizer.chat.check import check_template
+    from shoestring.tokenizer.chat.load import load_template
 
     folder = resolve(model)
     tokenizer = Tokenizer.load(folder)

@@ -23,7 +23,7 @@ def train(
     from shoestring.data.corpus import DataConfig
     from shoestring.data.textstore import documents
     from shoestring.tokenizer.bpe import Tokenizer
-    from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+    from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
     from shoestring.train.pretrain_run import cache_folder
 
     store = documents(DataConfig(sources=tuple(source)), cache_folder())

@@ -39,7 +39,7 @@ def grammar_text(spec: StructuredOutputsParams, tokenizer: Tokenizer) -> str:
 
 
 def tool_grammar(tools: Sequence[Mapping[str, Any]], tool_choice: str, tokenizer: Tokenizer) -> str:
-    """Calls as `chat_deepseek._tool_calls` writes them; each tool's arguments follow its parameters.
+    """Calls as `chat.deepseek._tool_calls` writes them; each tool's arguments follow its parameters.
 
     `tool_choice` "auto": thinking if any, text, and perhaps calls; "required": one or more calls and
     nothing else; a tool's name: one call of that tool.

@@ -19,8 +19,8 @@ from shoestring.model.config import ModelConfig
 from shoestring.model.gguf.file import GGUFFile
 from shoestring.tokenizer import definition as definitions
 from shoestring.tokenizer.bpe import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
-from shoestring.tokenizer.chat_deepseek import TEMPLATE_FILE
-from shoestring.tokenizer.chat_load import MAX_TEMPLATE_BYTES
+from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
+from shoestring.tokenizer.chat.load import MAX_TEMPLATE_BYTES
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """llama.cpp's kinds of tokens. A user-defined one is found in any text, a control token only in templates."""

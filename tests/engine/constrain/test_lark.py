@@ -7,8 +7,8 @@ from shoestring.engine.constrain.lark import MAX_TEXT_BYTES, grammar_text
 from shoestring.engine.request import StructuredOutputsParams
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import encode_chat
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.template import encode_chat
 
 WEATHER = {
     "type": "function",

@@ -24,8 +24,8 @@ from shoestring.model.gguf.tokenizer import (
 )  # fmt: skip
 from shoestring.model.presets import TINY
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat_deepseek import JINJA, DeepSeekTemplate
-from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.chat.deepseek import JINJA, DeepSeekTemplate
+from shoestring.tokenizer.chat.load import load_template
 from shoestring.tokenizer.definition import SMALLEST_VOCABULARY
 from shoestring.tokenizer.special import BOS
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from shoestring.durable import write_atomic
 from shoestring.tokenizer import special as sp
-from shoestring.tokenizer.chat import Message, Piece, check_messages
+from shoestring.tokenizer.chat.messages import Message, check_messages
+from shoestring.tokenizer.chat.template import Piece
 
 TEMPLATE_FILE = "chat_template.jinja"
 

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from shoestring.tokenizer import chat_worker
+from shoestring.tokenizer.chat import worker
 
 # Ways known from published attacks on Jinja: each must end in an error, or in text without what it was after.
 ESCAPES = [
@@ -49,14 +49,14 @@ def test_messages_survive_the_pipe():
     pipe = io.BytesIO()
     messages = [{"text": "é\U0001f600\n"}, {"error": ""}]
     for message in messages:
-        chat_worker.send(pipe, message)
+        worker.send(pipe, message)
     pipe.seek(0)
-    assert [chat_worker.receive(pipe), chat_worker.receive(pipe)] == messages
-    assert chat_worker.receive(pipe) is None
+    assert [worker.receive(pipe), worker.receive(pipe)] == messages
+    assert worker.receive(pipe) is None
 
 
 def test_the_environment_is_the_immutable_sandbox_with_transformers_settings():
-    environment = chat_worker.build_environment()
+    environment = worker.build_environment()
     assert type(environment).__name__ == "ImmutableSandboxedEnvironment"
     assert environment.sandboxed
     assert environment.trim_blocks
@@ -71,17 +71,15 @@ def test_the_environment_is_the_immutable_sandbox_with_transformers_settings():
 
 
 def test_output_is_counted_while_it_grows():
-    environment = chat_worker.build_environment()
+    environment = worker.build_environment()
     request = {"generation_marks": "\ue000\ue001", "stand_ins": {}, "render": {"n": 5}, "max_chars": 4}
     with pytest.raises(OverflowError, match="longer than 4"):
-        chat_worker.render(
-            environment, environment.from_string("{% for i in range(n) %}x{% endfor %}"), request
-        )
+        worker.render(environment, environment.from_string("{% for i in range(n) %}x{% endfor %}"), request)
 
 
 @pytest.fixture(scope="module")
 def environment():
-    return chat_worker.build_environment()
+    return worker.build_environment()
 
 
 @pytest.mark.parametrize("source", ESCAPES)
@@ -90,9 +88,7 @@ def test_escapes_reach_nothing(environment, source: str, monkeypatch: pytest.Mon
     request = {"generation_marks": "\ue000\ue001", "stand_ins": {}, "max_chars": 100_000}
     variables = {"messages": [{"role": "user", "content": "hello"}], "bos_token": "<s>"}
     try:
-        text = chat_worker.render(
-            environment, environment.from_string(source), {**request, "render": variables}
-        )
+        text = worker.render(environment, environment.from_string(source), {**request, "render": variables})
     except Exception as error:  # whatever it is, it goes to the parent as text
         text = str(error)
     for leak in ("s3cret-canary", "uid=", "root:", "<class", "<module", "subprocess", "{'role': 'system'"):

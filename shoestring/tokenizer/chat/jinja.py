@@ -7,9 +7,10 @@ from typing import Any
 
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import Message, Piece, check_messages, merge_pieces, prefix_break
-from shoestring.tokenizer.chat_process import TemplateWorker
-from shoestring.tokenizer.chat_shield import Shield, Spellings, any_of
+from shoestring.tokenizer.chat.messages import Message, check_messages
+from shoestring.tokenizer.chat.process import TemplateWorker
+from shoestring.tokenizer.chat.shield import Shield, Spellings, any_of
+from shoestring.tokenizer.chat.template import Piece, merge_pieces, prefix_break
 from shoestring.tokenizer.special import THINK_TAGS
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")

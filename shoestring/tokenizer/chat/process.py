@@ -42,7 +42,7 @@ class TemplateWorker:
 
     def _start(self) -> None:
         self.close()
-        script = Path(__file__).with_name("chat_worker.py")
+        script = Path(__file__).with_name("worker.py")
         self._child = child.start(script)
         self._finalizer = weakref.finalize(self, child.end, self._child)
         if self._exchange(b"", child.START_LIMIT_S) is None:

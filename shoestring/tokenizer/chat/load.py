@@ -5,9 +5,9 @@ from typing import Any
 
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
-from shoestring.tokenizer.chat import Template
-from shoestring.tokenizer.chat_deepseek import JINJA, TEMPLATE_FILE, DeepSeekTemplate
-from shoestring.tokenizer.chat_jinja import JinjaTemplate
+from shoestring.tokenizer.chat.deepseek import JINJA, TEMPLATE_FILE, DeepSeekTemplate
+from shoestring.tokenizer.chat.jinja import JinjaTemplate
+from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.definition import read_json
 
 MAX_TEMPLATE_BYTES = 1 << 20

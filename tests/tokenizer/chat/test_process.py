@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shoestring.errors import TokenizerError
-from shoestring.tokenizer.chat_process import TemplateWorker
+from shoestring.tokenizer.chat.process import TemplateWorker
 
 VARIABLES = {"messages": [{"role": "user", "content": "hello"}], "bos_token": "<s>"}
 MARKS: dict = {"generation_marks": "\ue000\ue001", "stand_ins": {}}

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer import special as sp
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import encode_chat, encode_pieces, encode_prompt, pieces_text
-from shoestring.tokenizer.chat_jinja import JinjaTemplate
+from shoestring.tokenizer.chat.jinja import JinjaTemplate
+from shoestring.tokenizer.chat.template import encode_chat, encode_pieces, encode_prompt, pieces_text
 
 SPELLINGS = [
     *sp.SPECIAL_TOKENS,

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from shoestring.tokenizer import special as sp
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import encode_chat, encode_pieces, encode_prompt, pieces_text
-from shoestring.tokenizer.chat_deepseek import JINJA, DeepSeekTemplate, split_thinking
-from shoestring.tokenizer.chat_jinja import JinjaTemplate
-from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.chat.deepseek import JINJA, DeepSeekTemplate, split_thinking
+from shoestring.tokenizer.chat.jinja import JinjaTemplate
+from shoestring.tokenizer.chat.load import load_template
+from shoestring.tokenizer.chat.template import encode_chat, encode_pieces, encode_prompt, pieces_text
 
 OURS = DeepSeekTemplate()
 

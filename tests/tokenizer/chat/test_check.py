@@ -1,9 +1,9 @@
 import pytest
 
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
-from shoestring.tokenizer.chat_jinja import JinjaTemplate
-from shoestring.tokenizer.check import check_template
+from shoestring.tokenizer.chat.check import check_template
+from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.jinja import JinjaTemplate
 
 LOOP = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}%END%{% endfor %}"
 PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -5,8 +5,8 @@ import pytest
 
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import pieces_text
-from shoestring.tokenizer.chat_load import load_template
+from shoestring.tokenizer.chat.load import load_template
+from shoestring.tokenizer.chat.template import pieces_text
 
 HELLO = [{"role": "user", "content": "hello"}]
 

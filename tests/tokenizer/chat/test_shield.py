@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.errors import TokenizerError
-from shoestring.tokenizer.chat_shield import Shield, Spellings, any_of
+from shoestring.tokenizer.chat.shield import Shield, Spellings, any_of
 
 SPECIALS = ["<|end|>", "<|endoftext|>", "<think>", "</think>", "[INST]", "<|e"]
 ALL = Spellings(SPECIALS)

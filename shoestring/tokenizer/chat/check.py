@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat import (
+from shoestring.tokenizer.chat.messages import Message
+from shoestring.tokenizer.chat.template import (
     ChatIds,
-    Message,
     Template,
     encode_chat,
     encode_pieces,

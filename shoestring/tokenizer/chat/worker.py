@@ -1,6 +1,6 @@
 """A stranger's Jinja template, rendered in a child process that may be killed: the child's side.
 
-Run as a script by `chat_jinja.TemplateWorker`, never imported by the package. It imports nothing of the
+Run as a script by `process.TemplateWorker`, never imported by the package. It imports nothing of the
 package, so that it starts in a tenth of a second. Requests and replies are JSON, each after its length
 in four bytes.
 """
