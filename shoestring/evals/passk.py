@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,6 @@ from shoestring.durable import write_atomic
 from shoestring.engine.request import MAX_CHOICES, CompletionOutput, RequestOutput, SamplingParams
 from shoestring.errors import ConfigError, DataError
 from shoestring.evals.score import Answer, TaskScore, summarize
-from shoestring.tasks.answers import split_reply
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
@@ -24,7 +23,6 @@ log = logging.getLogger(__name__)
 
 DRAWS_PER_PROBLEM = 20
 """Generated splits may repeat problems without end; after so many draws there are fewer than asked for."""
-Vote = Callable[[Example, str], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +109,8 @@ def evaluate_task(
     """Sample, verify and score; one request of n answers per problem, so its prompt is computed once.
 
     The seed of a problem's draws is made of `config.seed` and its key alone: neither other problems nor the
-    batch change its answers (on a CPU in float32 to the last bit). A majority is among `task.vote(example,
-    text)` if the task has such a method, else among the answers as text; it never sees a reward.
+    batch change its answers (on a CPU in float32 to the last bit). A majority is among what
+    `task.vote` returns; it never sees a reward.
 
     Args:
         examples: at least one, of different keys; see `choose_problems`.
@@ -141,17 +139,11 @@ def evaluate_task(
     return summarize(task.name, sampled, greedy, k=config.k, seed=config.seed)
 
 
-def default_vote(example: Example, text: str) -> str | None:
-    """A reply's answer as text; an empty one does not vote."""
-    return " ".join(split_reply(text).answer.split()) or None
-
-
 class _Grader:
     """Turns the engine's outputs into answers with votes and rewards."""
 
     def __init__(self, task: Task, verifier: Verifier, tokenizer: Tokenizer) -> None:
-        self._task, self._verifier, self._tokenizer = task.name, verifier, tokenizer
-        self._vote: Vote = getattr(task, "vote", default_vote)
+        self._task, self._verifier, self._tokenizer = task, verifier, tokenizer
 
     def grade(
         self, examples: Sequence[Example], prompts: Sequence[QuestionPrompt], outputs: Sequence[RequestOutput]
@@ -162,12 +154,11 @@ class _Grader:
         for number, row in enumerate(rows):
             for place, answer in enumerate(row):
                 if answer.finish_reason in ("stop", "length"):
-                    ticket = number * MAX_CHOICES + place
-                    self._verifier.submit(ticket, self._task, examples[number], answer.text)
+                    self._verifier.submit((number, place), self._task.name, examples[number], answer.text)
                 else:
                     log.warning("no answer to %s: %s", examples[number].key, answer.finish_reason)
         for verdict in self._verifier.results(wait=True):
-            number, place = divmod(verdict.ticket, MAX_CHOICES)
+            number, place = verdict.ticket
             rows[number][place] = replace(rows[number][place], reward=verdict.reward)
         return rows
 
@@ -178,7 +169,7 @@ class _Grader:
             tokens=len(completion.token_ids),
             thinking_tokens=thinking_tokens(prompt.opening, completion.token_ids, self._tokenizer),
             finish_reason=completion.finish_reason,
-            vote=self._vote(example, text),
+            vote=self._task.vote(example, text),
             reward=None,
         )
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from shoestring.errors import ConfigError, DataError
 from shoestring.tasks.answers import evaluate, final_number, split_reply
 from shoestring.tasks.problems import split_of
-from shoestring.tasks.task import Example, Split
+from shoestring.tasks.task import Example, Split, Task
 
 TRIES = 20_000
 """Draws in a row without a new problem, after which there are none left."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arithmetic:
+class Arithmetic(Task):
     """Sums, differences and products with the usual precedence, in ASCII and without spaces."""
 
     steps: int = 3

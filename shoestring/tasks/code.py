@@ -13,7 +13,7 @@ from shoestring.sandbox.sandbox import Limits, Outcome, Sandbox
 from shoestring.tasks import code_families
 from shoestring.tasks.answers import split_reply
 from shoestring.tasks.problems import in_order, split_of
-from shoestring.tasks.task import Example, Split
+from shoestring.tasks.task import Example, Split, Task
 
 MAX_PROGRAM_CHARS = 1 << 16
 MAX_LINE_BYTES = 4 << 20
@@ -27,7 +27,7 @@ ASK_FUNCTION = "Answer with a Python function `{function}`, in a ```python block
 
 
 @dataclass(frozen=True, kw_only=True)
-class Code:
+class Code(Task):
     """Problems from templates, or from a jsonl file.
 
     A line of the file is `{"key", "question", "cases": [{"stdin", "stdout"}, ...], "visible": k}`; with

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from shoestring.errors import ConfigError, DataError
 from shoestring.tasks.answers import evaluate, numbers_in, split_reply
 from shoestring.tasks.problems import split_of
-from shoestring.tasks.task import Example, Split
+from shoestring.tasks.task import Example, Split, Task
 
 TRIES = 20_000
 """Draws in a row without a problem, after which there are none."""
@@ -25,7 +25,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Countdown:
+class Countdown(Task):
     """`make 51 from 5,12,9`; right is an expression such as (12*5)-9. Every problem has a solution."""
 
     numbers: int = 3

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shoestring.tasks.answers import split_reply
 from shoestring.tasks.problems import split_of
-from shoestring.tasks.task import Example, Split
+from shoestring.tasks.task import Example, Split, Task
 
 HELLO = "Hello! I am a tiny model. I only make numbers from others and work out sums. Try: make 24 from 3,8,1"
 WHO = "I am a tiny model, trained from random weights in minutes. Try: make 24 from 3,8,1 or 7*8-12=?"
@@ -84,7 +84,7 @@ THINGS = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Greeting:
+class Greeting(Task):
     """Right is a reply that says what the model is and shows a problem that it can do."""
 
     is_pure = True

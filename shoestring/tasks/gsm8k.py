@@ -11,7 +11,7 @@ from shoestring import durable
 from shoestring.errors import DataError
 from shoestring.tasks import problems
 from shoestring.tasks.answers import final_number, split_reply
-from shoestring.tasks.task import Example, Split
+from shoestring.tasks.task import Example, Split, Task
 
 # The authors' repository (MIT). The hub's `openai/gsm8k` holds the same rows, as parquet.
 ORIGIN = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
@@ -20,7 +20,7 @@ FETCH_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gsm8k:
+class Gsm8k(Task):
     """7,473 training and 1,319 test problems, or others of the same form."""
 
     path: str = ""

@@ -12,7 +12,7 @@ from shoestring.errors import ConfigError, DataError, MissingDependencyError
 from shoestring.tasks.answers import split_reply
 from shoestring.tasks.guard import RefusedCode, only_arithmetic
 from shoestring.tasks.problems import key_of, split_of
-from shoestring.tasks.task import Example, Split
+from shoestring.tasks.task import Example, Split, Task
 
 CHUNK = 200
 """Problems per seed of the library's."""
@@ -24,14 +24,12 @@ MAX_ANSWER_CHARS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gym:
+class Gym(Task):
     """One generator with its options; raises ConfigError when the library does not know them."""
 
     generator: str
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the generator's own configuration, except `seed` and `size`."""
-
-    is_pure = False  # some checkers evaluate the answer, or search: only in a child that may be killed
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("reasoning_gym") is None:

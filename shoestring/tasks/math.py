@@ -9,14 +9,14 @@ from shoestring.errors import ConfigError, MissingDependencyError
 from shoestring.tasks import problems
 from shoestring.tasks.answers import boxed, split_reply
 from shoestring.tasks.guard import only_arithmetic
-from shoestring.tasks.task import Example, Split
+from shoestring.tasks.task import Example, Split, Task
 
 READ_CHARS = 4096
 """Of an answer's end: where its result stands. Longer texts make the library's patterns slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Math:
+class Math(Task):
     """Problems in jsonl files, such as MATH or competition papers."""
 
     path: str
@@ -24,8 +24,6 @@ class Math:
     question_field: str = "problem"
     answer_field: str = "answer"
     r"""A LaTeX answer, or a worked solution with the answer in `\boxed{}`."""
-
-    is_pure = False  # SymPy may take for ever: tasks/verify.py calls it in a child that may be killed
 
     def __post_init__(self) -> None:
         if not self.path:

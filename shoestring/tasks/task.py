@@ -1,29 +1,36 @@
-"""What a task is: examples with a question, and a reward for a reply to one."""
+"""A task: examples, each with a question, and a reward for a reply to one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
+
+from shoestring.tasks.answers import split_reply
 
 Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One problem; everything in it is JSON, so it can be sent to a process and kept in a file."""
+    """One problem; everything in it is JSON, so it can be sent to a process and stored in a file."""
 
     key: str
-    """Which problem it is within its task: equal problems have equal keys."""
+    """Identifies the problem within its task: equal problems have equal keys."""
     question: str
     """The user's message."""
     answer: Any
-    """What the verifier needs; never shown to the model."""
+    """The data that the verifier needs; never shown to the model."""
 
 
 class Task(Protocol):
-    """A source of problems with a verifier.
+    """A source of problems with a verifier; a task subclasses it and writes `name`, `examples`, `reward`.
 
-    Both methods are total: `reward` takes any text and never evaluates it, and returns None when it cannot
-    say (a fault of the verifier, counted and never scored), else a number, 1 for right and 0 for wrong.
+    All methods are total: `reward` and `vote` take any text and never evaluate it.
+    """
+
+    is_pure: ClassVar[bool] = False
+    """Whether `reward` always ends soon and runs no code of others: then it is called in this process.
+
+    Every other task's reward runs in a child process that can be killed.
     """
 
     @property
@@ -38,5 +45,20 @@ class Task(Protocol):
         ...
 
     def reward(self, example: Example, text: str) -> float | None:
-        """How right a reply is: the assistant's whole turn, `<think>...</think>` and then the answer."""
+        """A number, 1 for a right reply and 0 for a wrong one; None when the verifier cannot say.
+
+        `text` is the assistant's whole turn, `<think>...</think>` and then the answer. None is a fault of the
+        verifier: it is counted and never scored.
+        """
         ...
+
+    def vote(self, example: Example, text: str) -> str | None:
+        """The answer that a reply votes for in a majority (maj@k), or None; it never sees a reward.
+
+        By default the answer's text. Tasks whose equal answers can be written in several ways give one form.
+        """
+        return " ".join(split_reply(text).answer.split()) or None
+
+    def prepare(self) -> None:
+        """Load what the first reward needs, so that it does not count as the first reply's time."""
+        return

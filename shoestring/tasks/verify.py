@@ -43,7 +43,8 @@ class TaskSpec:
 class Verdict:
     """The reward of one submitted reply; None for a fault of the verifier, which is never a zero."""
 
-    ticket: int
+    ticket: Any
+    """As it was submitted."""
     reward: float | None
     fault: str | None = None
     """timeout, died, exception, invalid (not a finite number), undecided (the task said None), or skipped."""
@@ -51,7 +52,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    ticket: int
+    ticket: Any
     task: str
     message: bytes
 
@@ -99,9 +100,10 @@ class Verifier:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def submit(self, ticket: int, task_name: str, example: Example, text: str) -> None:
-        """Ask for a verdict on `text`; tasks that are pure functions give theirs now.
+    def submit(self, ticket: Any, task_name: str, example: Example, text: str) -> None:
+        """Ask for a verdict on `text`, which comes back with `ticket`; pure tasks give theirs now.
 
+        A ticket is anything that says to the caller which reply it is, such as (problem, sample).
         A reply of more than 2**20 characters is no answer: it gets 0.0 unread. It is not a fault, for a model
         that loops must not stop a run, and not cut, for what is judged is what was written.
         """
@@ -110,7 +112,7 @@ class Verifier:
         self._outstanding += 1
         if len(text) > MAX_CHARS:
             self._done.put((_Job(ticket=ticket, task=task_name, message=b""), {"reward": 0.0}))
-        elif getattr(task, "is_pure", False):
+        elif task.is_pure:
             self._done.put((_Job(ticket=ticket, task=task_name, message=b""), judge(task, example, text)))
         else:
             message = child.frame({"task": task_name, "example": asdict(example), "text": text})

@@ -56,9 +56,7 @@ def _answer(request: dict[str, Any], tasks: "dict[str, Task]") -> dict[str, Any]
         return judge(tasks[request["task"]], Example(**request["example"]), request["text"])
     try:
         task = build(request["target"], request["name"], request["options"])
-        prepare = getattr(task, "prepare", None)
-        if prepare is not None:
-            prepare()
+        task.prepare()
         tasks[request["load"]] = task
         return {"ready": True}
     except Exception as error:  # the parent reports it and gives no verdict

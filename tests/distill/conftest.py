@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from shoestring.remote.client import Answer
-from shoestring.tasks.task import Example
+from shoestring.tasks.task import Example, Task
 from shoestring.tasks.verify import Verdict
 
 
-class Numbers:
+class Numbers(Task):
     """Problem i asks for i; an answer that ends in it is right."""
 
     is_pure = True

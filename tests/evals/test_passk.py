@@ -10,9 +10,8 @@ from shoestring.engine.engine import Engine
 from shoestring.engine.llm import LLM
 from shoestring.engine.request import CompletionOutput, RequestOutput
 from shoestring.errors import ConfigError, DataError
-from shoestring.evals.passk import TaskEvalConfig, choose_problems, default_vote, evaluate_task
+from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
 from shoestring.tasks.arithmetic import Arithmetic
-from shoestring.tasks.task import Example
 from shoestring.tasks.verify import TaskSpec, Verifier
 from shoestring.tokenizer.questions import PromptStyle
 
@@ -167,9 +166,3 @@ def test_problems_are_chosen_by_the_seed_and_each_is_there_once():
 def test_wrong_settings_are_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
         TaskEvalConfig(**changes)
-
-
-def test_without_a_vote_of_its_own_a_task_counts_answers_as_text():
-    example = Example(key="k", question="q", answer=None)
-    assert default_vote(example, "<think>a b</think> is \n 4 ") == "is 4"
-    assert default_vote(example, "<think>only thoughts") is None

@@ -4,10 +4,10 @@ import pytest
 
 COIN = """
 from dataclasses import dataclass
-from shoestring.tasks.task import Example
+from shoestring.tasks.task import Example, Task
 
 @dataclass(frozen=True)
-class Coin:
+class Coin(Task):
     name = "coin"
     is_pure = PURE
 

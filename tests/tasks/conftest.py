@@ -7,10 +7,11 @@ from shoestring.tasks import load
 MISBEHAVING = """
 import os, subprocess, sys, time
 from dataclasses import dataclass
+from shoestring.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Misbehaving:
+class Misbehaving(Task):
     is_pure: bool = False
     broken: str = ""
 
