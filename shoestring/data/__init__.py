@@ -1,1 +1,1 @@
-"""Files to documents to rows of tokens: every byte with its origin, every position resumable."""
+"""Training data: files to documents to rows of token ids, with the source of every byte and exact resume."""

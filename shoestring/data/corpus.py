@@ -1,4 +1,4 @@
-"""Files (txt, md, py, jsonl, parquet) -> documents, with where they came from and their license."""
+"""Documents of a corpus with source and license, read from txt, md, py, jsonl and parquet files."""
 
 import re
 from collections import Counter
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shoestring.data.folder import sha256_of
-from shoestring.data.readers import rows
-from shoestring.data.sources import SourceFile, find
+from shoestring.data.readers import read_rows
+from shoestring.data.sources import SourceFile, find_files
 from shoestring.errors import ConfigError, DataError
 
 SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() -]{1,100})")
@@ -16,28 +16,28 @@ MIN_DOCUMENT_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """What to read and how to clean, split and present it."""
+    """Sources of a corpus, and how it is cleaned, split and tokenized."""
 
     sources: tuple[str, ...] = ("stdlib",)
     """Folders, files, globs, hub dataset ids (`org/name`), or `stdlib`: this Python's own library source."""
     text_field: str = "text"
     """The field (jsonl) or column (parquet) that holds the text."""
     license_field: str = "license"
-    """The field or column that holds a row's license; it need not exist."""
+    """The field or column that holds the license of a row; it may be absent."""
     max_document_bytes: int = 1 << 20
-    """A longer text becomes several documents, cut at a blank line; bounds memory."""
+    """A longer text becomes several documents, cut at a blank line, so memory stays bounded."""
     drop_exact_duplicates: bool = True
-    """Keep only the first of documents that are equal but for white space."""
+    """Keep only the first of several documents that differ in white space at most."""
     drop_near_duplicates: bool = True
-    """Keep only the first of documents that share most of their word 5-grams (MinHash, verified)."""
+    """Keep only the first of several documents that share most of their word 5-grams (MinHash, verified)."""
     near_duplicate_jaccard: float = 0.8
-    """Near-duplicates have at least this Jaccard similarity of 5-gram sets; under 0.8 some go unnoticed."""
+    """Least Jaccard similarity of the 5-gram sets of near-duplicates; under 0.8 some are missed."""
     heldout_fraction: float = 0.02
-    """Share of the documents, chosen by a hash of their text, that is never trained on; 0 for none."""
+    """Share of the documents, chosen by a hash of their text, that is kept out of training; 0 for none."""
     heldout_max_bytes: int = 10_000_000
-    """Once this much text is held out, everything else is trained on."""
+    """Most bytes of text that are held out; all other documents are trained on."""
     fim_rate: float = 0.1
-    """Share of the training documents rearranged for fill-in-the-middle (DeepSeek-V3, 4.1: 0.1)."""
+    """Share of the training documents rearranged for fill-in-the-middle (DeepSeek-V3, section 4.1: 0.1)."""
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -55,7 +55,7 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """One text and its provenance; `split` is empty until duplicates are gone, then train or heldout."""
+    """One text with its source; `split` is train or heldout, and empty until duplicates are removed."""
 
     text: str
     source: str
@@ -66,36 +66,36 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusFile:
-    """A file of the corpus with its size and hash, as the manifest states them."""
+    """A file of the corpus with its size and hash, as written in the manifest."""
 
     file: SourceFile
     bytes: int
     sha256: str
 
 
-Skipped = Counter[tuple[str, str]]
-"""(file, reason) -> how often: what was left out, and why."""
+SkipCounts = Counter[tuple[str, str]]
+"""Number of texts left out, by file and reason."""
 
 
-def corpus_files(config: DataConfig, skipped: Skipped) -> list[CorpusFile]:
-    """All files of all sources, hashed. Raises DataError if a source is not there or holds no such file."""
-    found = []
+def corpus_files(config: DataConfig, skips: SkipCounts) -> list[CorpusFile]:
+    """All files of all sources with their hashes. Raises DataError for a source that is missing or empty."""
+    result = []
     for source in config.sources:
-        files = find(source)
+        files = find_files(source)
         if not files:
             raise DataError(f"{source} holds no .txt, .md, .py, .jsonl or .parquet file")
         for file in files:
             try:
                 size = file.path.stat().st_size
-                found.append(CorpusFile(file=file, bytes=size, sha256=sha256_of(file.path)))
+                result.append(CorpusFile(file=file, bytes=size, sha256=sha256_of(file.path)))
             except OSError as error:
-                skipped[file.name, error.strerror or "cannot be read"] += 1
-    return found
+                skips[file.name, error.strerror or "cannot be read"] += 1
+    return result
 
 
-def read(file: SourceFile, config: DataConfig, skipped: Skipped) -> Iterator[Document]:
-    """The documents of one file in order; what cannot be read is counted in `skipped`."""
-    for row in rows(
+def read_documents(file: SourceFile, config: DataConfig, skips: SkipCounts) -> Iterator[Document]:
+    """Documents of one file in order; texts that cannot be read are counted in `skips`."""
+    for row in read_rows(
         file.path,
         text_field=config.text_field,
         license_field=config.license_field,
@@ -103,7 +103,7 @@ def read(file: SourceFile, config: DataConfig, skipped: Skipped) -> Iterator[Doc
     ):
         problem = row.problem or ("" if row.text.strip() else "empty")
         if problem:
-            skipped[file.name, problem] += 1
+            skips[file.name, problem] += 1
             continue
         header = SPDX.search(row.text, 0, 2_000)
         yield Document(

@@ -1,4 +1,4 @@
-"""Finished folders: sealed with the size and SHA-256 of every file, verified when opened."""
+"""Sealed folders: a manifest holds the size and SHA-256 of every file, and they are checked on opening."""
 
 import hashlib
 import json
@@ -18,38 +18,38 @@ def sha256_of(path: Path) -> str:
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest with the size and SHA-256 of every other file in the folder."""
-    stored = {
+    file_records = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.iterdir())
     }
-    text = json.dumps({**manifest, "stored": stored}, indent=1, ensure_ascii=False)
+    text = json.dumps({**manifest, "stored": file_records}, indent=1, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def open_sealed(folder: Path, *, kind: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The manifest of a sealed folder, after checking kind, size and SHA-256 of the files `names`.
+    """Manifest of a sealed folder, after a check of its kind and of size and SHA-256 of the files `names`.
 
-    Raises DataError naming the first file that is missing, damaged or not ours.
+    Raises DataError naming the first file that is missing, damaged or of another kind.
     """
-    again = f"delete {folder} and it is made again"
+    remedy = f"delete {folder} and it is made again"
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
-        stored = dict(manifest["stored"])
+        file_records = dict(manifest["stored"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"{path} is missing or damaged; {again}") from None
+        raise DataError(f"{path} is missing or damaged; {remedy}") from None
     if manifest.get("kind") != kind:
-        raise DataError(f"{path} does not describe {kind}; {again}")
+        raise DataError(f"{path} does not describe {kind}; {remedy}")
     for name in names:
-        want = stored.get(name)
+        record = file_records.get(name)
         try:
             size = (folder / name).stat().st_size
             if (
-                not isinstance(want, dict)
-                or size != want.get("bytes")
-                or sha256_of(folder / name) != want.get("sha256")
+                not isinstance(record, dict)
+                or size != record.get("bytes")
+                or sha256_of(folder / name) != record.get("sha256")
             ):
-                raise DataError(f"{folder / name} is not the file its manifest describes; {again}")
+                raise DataError(f"{folder / name} is not the file its manifest describes; {remedy}")
         except OSError as error:
-            raise DataError(f"{folder / name} cannot be read ({error.strerror}); {again}") from None
+            raise DataError(f"{folder / name} cannot be read ({error.strerror}); {remedy}") from None
     return dict(manifest)

@@ -1,6 +1,6 @@
-"""One file (txt, md, py, jsonl, parquet, each also .gz) -> its texts, within stated limits.
+"""Readers for the texts of one file: txt, md, py, jsonl or parquet, each also with .gz.
 
-Nothing in a stranger's file is fatal: what cannot be read becomes a `Row` with a `problem`. Limits: a gzip
+No content of a file is fatal: a text that cannot be read becomes a `Row` with a `problem`. Limits: a gzip
 file may expand to 100 times its size plus 16 MiB, a jsonl line has at most 16 MiB, a parquet row group 4 GiB.
 """
 
@@ -26,29 +26,29 @@ ROW_GROUP_BYTES = 4 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A text with its license if it names one, or the reason why there is none."""
+    """A text with its license if it names one, or the reason why the text cannot be read."""
 
     text: str = ""
     license: str | None = None
     problem: str | None = None
 
 
-def rows(path: Path, *, text_field: str, license_field: str, limit_bytes: int) -> Iterator[Row]:
-    """The texts of one file in order; a text over `limit_bytes` comes as several, cut at a blank line.
+def read_rows(path: Path, *, text_field: str, license_field: str, limit_bytes: int) -> Iterator[Row]:
+    """Texts of one file in order; a text over `limit_bytes` is cut into several rows, at a blank line.
 
-    A file that breaks off half-way gives what came before and then its problem.
+    A file that is damaged half-way gives the rows before the damage, then a row with the problem.
     """
     kind = file_type(path.name)
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             if kind == ".jsonl":
-                found = _json_rows(stream, text_field, license_field)
+                rows = _json_rows(stream, text_field, license_field)
             elif kind == ".parquet":
-                found = _parquet_rows(stream, text_field, license_field)
+                rows = _parquet_rows(stream, text_field, license_field)
             else:
-                found = (Row(text=_decoded(data)) for data in pieces(stream, limit_bytes))
-            for row in found:
-                yield from _in_pieces(row, limit_bytes)
+                rows = (Row(text=_decode(data)) for data in cut_stream(stream, limit_bytes))
+            for row in rows:
+                yield from _cut_row(row, limit_bytes)
     except UnicodeDecodeError:
         yield Row(problem="not UTF-8")
     except (OSError, EOFError, zlib.error, ValueError) as error:
@@ -56,11 +56,11 @@ def rows(path: Path, *, text_field: str, license_field: str, limit_bytes: int) -
         yield Row(problem=reason[:200])
 
 
-def pieces(stream: BinaryIO, limit: int) -> Iterator[bytes]:
+def cut_stream(stream: BinaryIO, limit: int) -> Iterator[bytes]:
     """Cut a stream into parts of at most `limit` bytes: at a blank line, else a newline, else a character."""
     data = stream.read(limit + 1)
     while len(data) > limit:
-        end = _cut(data, limit)
+        end = _cut_position(data, limit)
         yield data[:end]
         data = data[end:]
         data += stream.read(limit + 1 - len(data))
@@ -68,30 +68,30 @@ def pieces(stream: BinaryIO, limit: int) -> Iterator[bytes]:
         yield data
 
 
-def _cut(data: bytes, limit: int) -> int:
+def _cut_position(data: bytes, limit: int) -> int:
     for mark in (b"\n\n", b"\n"):
-        at = data.rfind(mark, limit // 2, limit)
-        if at >= 0:
-            return at + len(mark)
+        position = data.rfind(mark, limit // 2, limit)
+        if position >= 0:
+            return position + len(mark)
     end = limit
     while data[end] & 0xC0 == 0x80 and end > limit - 4:  # a UTF-8 character has at most 4 bytes
         end -= 1
     return end
 
 
-class _Bounded(io.RawIOBase):
+class _LimitedGzip(io.RawIOBase):
     """A gzip stream that stops with OSError once it has expanded too far."""
 
     def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
-        self.stream, self.limit, self.left = stream, limit, limit
+        self.stream, self.limit, self.bytes_left = stream, limit, limit
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         count = self.stream.readinto(buffer)
-        self.left -= count
-        if self.left < 0:
+        self.bytes_left -= count
+        if self.bytes_left < 0:
             raise OSError(f"expands to more than {self.limit:,} bytes")
         return count
 
@@ -100,29 +100,29 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     if path.suffix.lower() != ".gz":
         return open(path, "rb")
     limit = GZIP_SLACK_BYTES + GZIP_RATIO * path.stat().st_size
-    return io.BufferedReader(_Bounded(gzip.GzipFile(path), limit), 1 << 16)
+    return io.BufferedReader(_LimitedGzip(gzip.GzipFile(path), limit), 1 << 16)
 
 
-def _decoded(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     if b"\0" in data:
-        raise ValueError("holds NUL bytes: not a text")
+        raise ValueError("it holds NUL bytes, so it is not text")
     return data.decode("utf-8-sig")
 
 
-def _in_pieces(row: Row, limit: int) -> Iterator[Row]:
+def _cut_row(row: Row, limit: int) -> Iterator[Row]:
     if len(row.text) * 4 <= limit or row.problem:  # a character has at most 4 bytes
         yield row
         return
-    for data in pieces(io.BytesIO(row.text.encode()), limit):
+    for data in cut_stream(io.BytesIO(row.text.encode()), limit):
         yield Row(text=data.decode(), license=row.license)
 
 
 def _json_rows(stream: BinaryIO, text_field: str, license_field: str) -> Iterator[Row]:
-    missing = ""
+    missing_field = ""
     while line := stream.readline(LINE_BYTES + 1):
         if len(line) > LINE_BYTES:
             while line and not line.endswith(b"\n"):
@@ -139,11 +139,11 @@ def _json_rows(stream: BinaryIO, text_field: str, license_field: str) -> Iterato
         if isinstance(value, dict) and isinstance(value.get(text_field), str):
             yield _row(value[text_field], value.get(license_field))
             continue
-        missing = missing or f"no string field {text_field!r} in a line{_names(value)}"
-        yield Row(problem=missing)
+        missing_field = missing_field or f"no string field {text_field!r} in a line{_field_names(value)}"
+        yield Row(problem=missing_field)
 
 
-def _names(value: object) -> str:
+def _field_names(value: object) -> str:
     if not isinstance(value, dict) or not value:
         return ""
     return "; it has " + ", ".join(name[:40] for name in list(value)[:8])
@@ -167,7 +167,7 @@ def _parquet_rows(stream: BinaryIO, text_field: str, license_field: str) -> Iter
             "reading parquet files needs pyarrow: pip install 'shoestring-llm[data]'"
         ) from None
     with tempfile.TemporaryFile() as seekable:
-        if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, _Bounded):
+        if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, _LimitedGzip):
             shutil.copyfileobj(stream, seekable)
             stream = cast(BinaryIO, seekable)
         table = parquet.ParquetFile(stream)

@@ -1,7 +1,8 @@
-"""Documents -> ids in memory-mapped shards, one per split, verified by hash and reused while nothing changed.
+"""Shards of token ids: memory-mapped files, one per split, checked by hash and used again while unchanged.
 
-Files of a folder: `train.bin`, `heldout.bin` (ids, uint16 or uint32 by vocabulary, documents end to end,
-no special tokens), `train.npy`, `heldout.npy` (ENTRY per document), `manifest.json`.
+Files of a folder: `train.bin`, `heldout.bin` (ids of all documents one after the other, without special
+tokens; uint16 or uint32, whichever the vocabulary needs), `train.npy`, `heldout.npy` (one ENTRY per
+document), `manifest.json`.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ FIM_TOKENS = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
 
 
 class Encoder(Protocol):
-    """What this room needs of a tokenizer; text never yields special tokens."""
+    """Tokenizer interface for tokenizing a corpus; text never becomes special tokens."""
 
     @property
     def bos_id(self) -> int: ...
@@ -45,7 +46,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialIds:
-    """The ids that frame a document; `fim` is (begin, hole, end), or None without fill-in-the-middle."""
+    """Special token ids of documents; `fim` is (begin, hole, end), or None without fill-in-the-middle."""
 
     bos: int
     eos: int
@@ -54,7 +55,7 @@ class SpecialIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One split's documents as ids; `key` names corpus, tokenizer and options together."""
+    """Documents of one split as token ids; `key` identifies corpus, tokenizer and options together."""
 
     ids: NDArray[Any]  # (tokens,)
     ends: NDArray[np.int64]  # (documents,)
@@ -66,18 +67,18 @@ class Shard:
         return len(self.ends)
 
     def document(self, number: int) -> NDArray[Any]:
-        """The ids of one document, without special tokens; a view of the file.  # (tokens,)"""
+        """Ids of one document, without special tokens; a view of the file.  # (tokens,)"""
         start = int(self.ends[number - 1]) if number else 0
         return self.ids[start : int(self.ends[number])]
 
 
 def special_ids(tokenizer: Encoder, *, fim: bool) -> SpecialIds:
-    """The framing ids of `tokenizer`; its own error says so if it lacks a fill-in-the-middle token."""
-    found = None
+    """Special token ids of `tokenizer`. Raises TokenizerError when one of them does not exist."""
+    fim_ids = None
     if fim:
         begin, hole, end = (tokenizer.special_id(name) for name in FIM_TOKENS)
-        found = (begin, hole, end)
-    return SpecialIds(bos=tokenizer.bos_id, eos=tokenizer.eos_id, fim=found)
+        fim_ids = (begin, hole, end)
+    return SpecialIds(bos=tokenizer.bos_id, eos=tokenizer.eos_id, fim=fim_ids)
 
 
 def tokenize(
@@ -88,7 +89,7 @@ def tokenize(
     special: SpecialIds,
     progress: Progress | None = None,
 ) -> Path:
-    """The folder with the ids of `store`, written now or found in `cache_dir`; memory stays bounded.
+    """Write the ids of `store` into a folder of `cache_dir`, or return the one that is there; bounded memory.
 
     Raises StorageError for a full disk and TokenizerError for ids outside the vocabulary.
     """
@@ -98,31 +99,31 @@ def tokenize(
         return folder
     dtype = DTYPES["<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"]
     total = int(store.sizes().sum())
-    # A byte-pair token of text stands for 2 bytes or more.
+    # An estimate: a token of text is 2 bytes or more on average.
     with new_folder(folder, needed_bytes=total * dtype.itemsize // 2) as partial:
         counts = np.zeros(len(store.index), dtype=np.int64)
-        done = 0
+        bytes_done = 0
         for split in SPLITS:
-            chosen = store.select(split)
+            documents = store.select(split)
             lengths = array("Q")
             with open(partial / f"{split}.bin", "wb") as out:
                 for texts in _batches(store.texts(split)):
                     for ids in tokenizer.encode_batch(texts):
-                        out.write(_packed(ids, dtype, tokenizer.vocab_size))
+                        out.write(_id_bytes(ids, dtype, tokenizer.vocab_size))
                         lengths.append(len(ids))
-                    done += sum(len(text.encode()) for text in texts)
+                    bytes_done += sum(len(text.encode()) for text in texts)
                     if progress:
-                        progress(done, total)
-            counts[chosen] = lengths
-            entries = np.zeros(len(chosen), dtype=ENTRY)
-            entries["end"], entries["bytes"] = np.cumsum(counts[chosen]), store.sizes()[chosen]
+                        progress(bytes_done, total)
+            counts[documents] = lengths
+            entries = np.zeros(len(documents), dtype=ENTRY)
+            entries["end"], entries["bytes"] = np.cumsum(counts[documents]), store.sizes()[documents]
             np.save(partial / f"{split}.npy", entries, allow_pickle=False)
         seal(partial, _manifest(store, special, dtype, counts, key))
     return folder
 
 
 def open_shards(folder: Path) -> tuple[dict[str, Shard], dict[str, Any]]:
-    """The shards of a finished folder by split, and its manifest; raises DataError naming a damaged file."""
+    """Shards of a folder by split, and its manifest. Raises DataError naming a damaged file."""
     names = tuple(f"{split}{suffix}" for split in SPLITS for suffix in (".bin", ".npy"))
     manifest = open_sealed(folder, kind=KIND, names=names)
     try:
@@ -145,7 +146,9 @@ def _open_shard(folder: Path, split: str, dtype: np.dtype[Any], special: Special
     path = folder / f"{split}.bin"
     count, rest = divmod(path.stat().st_size, dtype.itemsize)
     if rest:
-        raise DataError(f"{path} is not a whole number of ids; delete {folder} and it is made again")
+        raise DataError(
+            f"the size of {path} is not a whole number of ids; delete {folder} and it is made again"
+        )
     entries = load_index(folder / f"{split}.npy", ENTRY, count)
     ids = np.memmap(path, dtype=dtype, mode="r") if count else np.zeros(0, dtype=dtype)
     return Shard(
@@ -169,24 +172,24 @@ def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _packed(ids: list[int], dtype: np.dtype[Any], vocab_size: int) -> bytes:
+def _id_bytes(ids: list[int], dtype: np.dtype[Any], vocab_size: int) -> bytes:
     values = np.asarray(ids, dtype=np.int64)
     if len(values) and not 0 <= int(values.min()) <= int(values.max()) < vocab_size:
         raise TokenizerError(
-            f"the tokenizer gave id {int(values.max())}, outside its vocabulary of {vocab_size}"
+            f"the tokenizer returned id {int(values.max())}, which is outside its vocabulary of {vocab_size}"
         )
     return values.astype(dtype).tobytes()
 
 
 def _key(store: TextStore, tokenizer: Encoder, special: SpecialIds) -> str:
-    """Corpus, framing ids, and the tokenizer: its vocabulary and what it makes of 256 kB of this corpus."""
+    """Hash of corpus, special ids and tokenizer: its vocabulary, and its ids for 256 kB of this corpus."""
     numbers = store.select("train")
     picks = np.unique(np.linspace(0, len(numbers) - 1, PROBES).astype(int))
     texts = [document.text[:PROBE_CHARACTERS] for document in store.read(numbers[picks].tolist())]
-    encoded = tokenizer.encode_batch(texts)
+    probe_ids = tokenizer.encode_batch(texts)
     framing = (special.bos, special.eos, special.fim)
     vocabulary = [tokenizer.token_bytes(token).hex() for token in range(tokenizer.vocab_size)]
-    parts = [FORMAT, store.manifest["key"], framing, vocabulary, encoded]
+    parts = [FORMAT, store.manifest["key"], framing, vocabulary, probe_ids]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Source (folder, file, glob, hub dataset, `stdlib`) -> the files to read, in order, with licenses."""
+"""Files of a source with their licenses: a folder, a file, a glob, a hub dataset or `stdlib`."""
 
 import os
 import re
@@ -11,15 +11,15 @@ from pathlib import Path
 from shoestring.errors import DataError, MissingDependencyError
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".parquet")
-"""File types that are read, each also with `.gz`."""
+"""File types that can be read, each also with `.gz`."""
 
 HUB_SUFFIXES = (".txt", ".jsonl", ".parquet")
 NOT_TEXT_FOLDERS = {"__pycache__", "node_modules"}
-# Tests would triple the text (19.4 of 31.5 MB in CPython 3.11), hold broken encodings on purpose, and
-# are not part of every distribution's Python; without them 3.11 gives about 12 MB in 730 files.
+# Without tests, which would triple the text (19.4 of 31.5 MB in CPython 3.11), have wrong encodings on
+# purpose, and are missing in some distributions. The rest of 3.11 is about 12 MB in 730 files.
 NOT_STDLIB_FOLDERS = NOT_TEXT_FOLDERS | {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 LICENSE_FILE = re.compile(r"(licen[sc]e|copying|unlicense)([-._].*)?", re.IGNORECASE)
-LICENSE_MARKS = (  # the first whose phrases all occur names the license
+LICENSE_PHRASES = (  # a license has the first id of which all phrases occur
     ("Apache-2.0", ("Apache License", "Version 2.0")),
     ("AGPL-3.0", ("GNU AFFERO GENERAL PUBLIC LICENSE",)),
     ("LGPL-3.0", ("GNU LESSER GENERAL PUBLIC LICENSE", "Version 3")),
@@ -41,7 +41,7 @@ LICENSE_MARKS = (  # the first whose phrases all occur names the license
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One file to read; `name` is how the manifest calls it and never holds an absolute path."""
+    """One file to read; `name` is its name in the manifest and never an absolute path."""
 
     path: Path
     name: str
@@ -49,8 +49,8 @@ class SourceFile:
     license: str | None
 
 
-def find(source: str) -> list[SourceFile]:
-    """The files of one source, sorted by name. Raises DataError when there is no such thing."""
+def find_files(source: str) -> list[SourceFile]:
+    """Files of one source, sorted by name. Raises DataError when the source does not exist."""
     if source == "stdlib":
         return _stdlib()
     if source.startswith("hf://"):
@@ -58,30 +58,31 @@ def find(source: str) -> list[SourceFile]:
     path = Path(source).expanduser()
     if path.is_dir():
         label = path.resolve().name
-        return _sorted(_walk(path, label=label, wanted=_is_text))
+        return _sorted(_walk(path, label=label, matches=_is_text))
     if path.is_file():
         if not _is_text(path.name):
-            raise DataError(f"{source}: only {', '.join(SUFFIXES)} files are read, each also as .gz")
-        found = SourceFile(path=path, name=path.name, source=path.name, license=_license_in(path.parent))
-        return [found]
+            raise DataError(f"{source}: only {', '.join(SUFFIXES)} files can be read, each also as .gz")
+        return [SourceFile(path=path, name=path.name, source=path.name, license=_license_in(path.parent))]
     if any(mark in source for mark in "*?["):
         return _glob(path)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         return _hub(source)
-    raise DataError(f"no file, folder or glob {source!r}; a source may also be 'stdlib' or a hub id org/name")
+    raise DataError(
+        f"there is no file, folder or glob {source!r}; a source may also be 'stdlib' or a hub id org/name"
+    )
 
 
 def guess_license(text: str) -> str | None:
-    """The SPDX id of a license's text, or None when no known phrase occurs in it."""
-    folded = " ".join(text.split()).casefold()
-    for spdx, phrases in LICENSE_MARKS:
-        if all(phrase.casefold() in folded for phrase in phrases):
+    """SPDX id of a license text, or None when it is none of the common ones."""
+    plain = " ".join(text.split()).casefold()
+    for spdx, phrases in LICENSE_PHRASES:
+        if all(phrase.casefold() in plain for phrase in phrases):
             return spdx
     return None
 
 
 def file_type(name: str) -> str:
-    """`.jsonl` for `a.jsonl` and for `a.jsonl.gz`."""
+    """Suffix in lower case without `.gz`: `.jsonl` for `a.jsonl` and for `a.jsonl.gz`."""
     return Path(name.lower().removesuffix(".gz")).suffix
 
 
@@ -97,58 +98,58 @@ def _walk(
     folder: Path,
     *,
     label: str,
-    wanted: Callable[[str], bool],
+    matches: Callable[[str], bool],
     skip: set[str] = NOT_TEXT_FOLDERS,
     depth: int | None = None,
     license: str | None = None,
 ) -> Iterator[SourceFile]:
-    """Every wanted regular file below `folder`, none hidden; each folder once, so links cannot loop.
+    """Regular files below `folder` whose name `matches`, without hidden ones; links cannot make a loop.
 
-    `license` is what holds where no folder on the way has a license file.
+    `license` is the license of files that have no license file in any folder above them.
     """
-    seen: set[tuple[int, int]] = set()
-    waiting = [(folder, label, license, 1)]
-    while waiting:
-        here, name, inherited, level = waiting.pop()
+    folder_ids: set[tuple[int, int]] = set()
+    queue = [(folder, label, license, 1)]
+    while queue:
+        here, name, license_above, level = queue.pop()
         try:
             status = here.stat()
             entries = sorted(os.scandir(here), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"cannot list the folder {here}: {error.strerror}") from None
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in folder_ids:
             continue
-        seen.add((status.st_dev, status.st_ino))
-        granted = _license_in(here) or inherited
+        folder_ids.add((status.st_dev, status.st_ino))
+        license_here = _license_in(here) or license_above
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
                 if entry.name not in skip and (depth is None or level < depth):
-                    waiting.append((Path(entry.path), f"{name}/{entry.name}", granted, level + 1))
-            elif entry.is_file() and wanted(entry.name):  # a pipe or a device is neither
+                    queue.append((Path(entry.path), f"{name}/{entry.name}", license_here, level + 1))
+            elif entry.is_file() and matches(entry.name):  # not a pipe, not a device
                 yield SourceFile(
-                    path=Path(entry.path), name=f"{name}/{entry.name}", source=label, license=granted
+                    path=Path(entry.path), name=f"{name}/{entry.name}", source=label, license=license_here
                 )
 
 
 def _stdlib() -> list[SourceFile]:
-    """The running Python's own library; its build record is left out, for it holds this machine's paths."""
+    """Library of the running Python, without its build record, which contains paths of this machine."""
     folder = Path(sysconfig.get_path("stdlib"))
 
-    def wanted(name: str) -> bool:
+    def is_source(name: str) -> bool:
         return name.endswith(".py") and not name.startswith("_sysconfigdata")
 
-    found = _sorted(_walk(folder, label="stdlib", wanted=wanted, skip=NOT_STDLIB_FOLDERS))
-    if not found:
+    files = _sorted(_walk(folder, label="stdlib", matches=is_source, skip=NOT_STDLIB_FOLDERS))
+    if not files:
         raise DataError(
-            f"this Python's library has no source files in {folder}; name a folder of text instead"
+            f"the library of this Python has no source files in {folder}; name a folder of text instead"
         )
-    # Its own license file also quotes the licenses of other parts, so the name is given, not guessed.
-    return [replace(file, license="PSF-2.0") for file in found]
+    # Python's license file also quotes other licenses, so guessing from it would go wrong.
+    return [replace(file, license="PSF-2.0") for file in files]
 
 
 def _glob(pattern: Path) -> list[SourceFile]:
-    """Files below the pattern's fixed part that match the rest; `**` stands for any number of folders."""
+    """Files that match a pattern; `**` stands for any number of folders."""
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
     root, rest = Path(*parts[:first]), parts[first:]
@@ -158,7 +159,7 @@ def _glob(pattern: Path) -> list[SourceFile]:
     depth = None if "**" in rest else len(rest)
     return [
         file
-        for file in _sorted(_walk(root, label=label, wanted=_is_text, depth=depth))
+        for file in _sorted(_walk(root, label=label, matches=_is_text, depth=depth))
         if _matches(file.path.relative_to(root).parts, rest)
     ]
 
@@ -172,7 +173,7 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _hub(repo_id: str) -> list[SourceFile]:
-    """Data files of a Hugging Face dataset, fetched as files: no code of the repository ever runs."""
+    """Data files of a Hugging Face dataset, downloaded as files: no code of the repository ever runs."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -181,33 +182,34 @@ def _hub(repo_id: str) -> list[SourceFile]:
         ) from None
     patterns = [f"*{suffix}{gz}" for suffix in HUB_SUFFIXES for gz in ("", ".gz")]
     try:
-        fetched = snapshot_download(repo_id, repo_type="dataset", allow_patterns=[*patterns, "README.md"])
+        folder = Path(
+            snapshot_download(repo_id, repo_type="dataset", allow_patterns=[*patterns, "README.md"])
+        )
     except Exception as error:  # the hub client raises its own, its HTTP client's and the system's errors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
-            f"{repo_id} is no local file or folder and cannot be fetched from the hub: {reason}"
+            f"{repo_id} is no local file or folder and cannot be downloaded from the hub: {reason}"
         ) from None
-    folder = Path(fetched)
-    granted = _card_license(folder / "README.md")
 
-    def wanted(name: str) -> bool:
+    def is_data(name: str) -> bool:
         return _is_text(name) and file_type(name) in HUB_SUFFIXES
 
-    source = f"hf://datasets/{repo_id}@{folder.name}"  # the snapshot's folder is named by its commit
+    license = _card_license(folder / "README.md")
+    source = f"hf://datasets/{repo_id}@{folder.name}"  # the name of a snapshot's folder is its commit
     return [
         SourceFile(path=file.path, name=file.name, source=source, license=file.license)
-        for file in _sorted(_walk(folder, label=repo_id, wanted=wanted, license=granted))
+        for file in _sorted(_walk(folder, label=repo_id, matches=is_data, license=license))
     ]
 
 
 def _card_license(card: Path) -> str | None:
-    """`license:` in the header of a dataset card."""
-    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", _head(card), re.MULTILINE)
-    return found[1] if found else None
+    """License in the header of a dataset card, if there is one."""
+    match = re.search(r"^license:\s*['\"]?([\w.+-]+)", _head(card), re.MULTILINE)
+    return match[1] if match else None
 
 
 def _license_in(folder: Path) -> str | None:
-    """What the license file in this very folder says, if there is one."""
+    """License in the license file of this folder, if there is one."""
     try:
         names = sorted(name for name in os.listdir(folder) if LICENSE_FILE.fullmatch(name))
     except OSError:
@@ -216,7 +218,7 @@ def _license_in(folder: Path) -> str | None:
 
 
 def _head(path: Path) -> str:
-    """The first 20,000 bytes of a regular file as text; empty when it cannot be read."""
+    """First 20,000 bytes of a regular file as text; empty when it cannot be read."""
     try:
         if not path.is_file():
             return ""

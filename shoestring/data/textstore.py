@@ -1,8 +1,8 @@
-"""The cleaned corpus on disk: documents without duplicates, split by document, one text file and an index.
+"""Cleaned corpus on disk: documents without duplicates, split by document, in one text file with an index.
 
-Everything later (tokenizer training, tokenization, evaluation) reads this and not the sources, so duplicates
-are looked for once and what is held out cannot leak. Files: `text.bin` (UTF-8, documents end to end),
-`documents.npy` (INDEX), `manifest.json`.
+All later stages (tokenizer training, tokenization, evaluation) read this and not the sources, so duplicates
+are removed once and held-out documents cannot leak into training. Files: `text.bin` (UTF-8, all documents one
+after the other), `documents.npy` (one INDEX entry per document), `manifest.json`.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from shoestring.data.corpus import CorpusFile, DataConfig, Document, Skipped, corpus_files, read
-from shoestring.data.dedup import Deduplicator, Verdict
+from shoestring.data.corpus import CorpusFile, DataConfig, Document, SkipCounts, corpus_files, read_documents
+from shoestring.data.dedup import Deduplicator, Match
 from shoestring.data.folder import open_sealed, seal
-from shoestring.data.manifest import SPLITS, corpus_manifest, sizes_of
+from shoestring.data.manifest import SPLITS, corpus_manifest, entry_sizes
 from shoestring.durable import new_folder
 from shoestring.errors import DataError
 
@@ -36,30 +36,30 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextStore:
-    """A corpus after cleaning; `index` has one INDEX entry per document, `manifest` says what went in."""
+    """A cleaned corpus; `index` has one INDEX entry per document, `manifest` lists its files."""
 
     folder: Path
     manifest: dict[str, Any]
     index: NDArray[Any]
 
     def select(self, split: str) -> NDArray[np.int64]:
-        """The numbers of a split's documents, in order.  # (documents,)"""
+        """Indices of the documents of a split, in order.  # (documents,)"""
         return np.flatnonzero(self.index["split"] == SPLITS.index(split)).astype(np.int64)
 
     def sizes(self) -> NDArray[np.int64]:
         """UTF-8 bytes of every document.  # (documents,)"""
-        return sizes_of(self.index)
+        return entry_sizes(self.index)
 
     def texts(self, split: str = "train") -> Iterator[str]:
-        """The texts of one split in order; the tokenizer is trained on these."""
+        """Texts of one split in order; the tokenizer is trained on those of `train`."""
         return (document.text for document in self.documents(split))
 
     def documents(self, split: str = "train") -> Iterator[Document]:
-        """The documents of one split in order."""
+        """Documents of one split in order."""
         return self.read(self.select(split))
 
     def read(self, numbers: Iterable[int]) -> Iterator[Document]:
-        """The documents of these numbers, each read as it is asked for."""
+        """Documents with these indices, read one by one."""
         with open(self.folder / TEXT, "rb") as file:
             for number in numbers:
                 entry = self.index[number]
@@ -75,31 +75,31 @@ class TextStore:
                 )
 
 
-def documents(config: DataConfig, cache_dir: str | Path, progress: Progress | None = None) -> TextStore:
-    """The corpus of `config`, read and cleaned now or found in `cache_dir` from an earlier run.
+def prepare_corpus(config: DataConfig, cache_dir: str | Path, progress: Progress | None = None) -> TextStore:
+    """Read and clean the corpus of `config`, or open the one that an earlier run left in `cache_dir`.
 
-    Raises DataError for a source that is not there or a corpus without text, StorageError for a full disk.
+    Raises DataError for a missing source or a corpus without text, StorageError for a full disk.
     """
-    skipped: Skipped = Counter()
-    files = corpus_files(config, skipped)
+    skips: SkipCounts = Counter()
+    files = corpus_files(config, skips)
     key = _key(config, files)
     folder = Path(cache_dir) / f"corpus-{key[:16]}"
     if not folder.exists():
         total = sum(file.bytes for file in files)
         with new_folder(folder, needed_bytes=total) as partial:
-            _Writer(partial, config, files, skipped, key).write(progress)
+            _Writer(partial, config, files, skips, key).write(progress)
     return open_store(folder)
 
 
 def open_store(folder: Path) -> TextStore:
-    """A finished corpus folder, its files verified; raises DataError naming a damaged one."""
+    """Open a corpus folder and check its files. Raises DataError naming a damaged one."""
     manifest = open_sealed(folder, kind=KIND, names=(TEXT, DOCUMENTS))
     index = load_index(folder / DOCUMENTS, INDEX, (folder / TEXT).stat().st_size)
     return TextStore(folder=folder, manifest=manifest, index=index)
 
 
 def load_index(path: Path, dtype: np.dtype[Any], total: int) -> NDArray[Any]:
-    """An index whose `end` column rises to `total`; raises DataError for anything else."""
+    """Load an index whose `end` column rises to `total`. Raises DataError for anything else."""
     try:
         index = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -111,25 +111,25 @@ def load_index(path: Path, dtype: np.dtype[Any], total: int) -> NDArray[Any]:
 
 
 def _key(config: DataConfig, files: list[CorpusFile]) -> str:
-    """Changes with every file's name, content and license and with every option that shapes the text."""
+    """Hash of name, content and license of every file and of every option that changes the text."""
     options = {k: v for k, v in asdict(config).items() if k not in ("sources", "fim_rate")}
     listing = [(file.file.name, file.sha256, file.file.license) for file in files]
     return hashlib.sha256(json.dumps([FORMAT, options, listing]).encode()).hexdigest()
 
 
 class _Writer:
-    """Reads, deduplicates and splits in one pass; memory holds 17 bytes a document, not the text."""
+    """Reads, deduplicates and splits in one pass; memory holds 17 bytes per document, not the text."""
 
     def __init__(
-        self, folder: Path, config: DataConfig, files: list[CorpusFile], skipped: Skipped, key: str
+        self, folder: Path, config: DataConfig, files: list[CorpusFile], skips: SkipCounts, key: str
     ) -> None:
-        self.folder, self.config, self.files, self.skipped, self.key = folder, config, files, skipped, key
+        self.folder, self.config, self.files, self.skips, self.key = folder, config, files, skips, key
         self.ends, self.origins, self.licenses, self.splits = array("Q"), array("I"), array("I"), array("B")
         self.license_numbers: dict[str | None, int] = {}
         self.heldout_bytes = 0
 
     def write(self, progress: Progress | None) -> None:
-        done, total = 0, sum(file.bytes for file in self.files)
+        bytes_done, total = 0, sum(file.bytes for file in self.files)
         with (
             open(self.folder / TEXT, "w+b") as out,
             Deduplicator(
@@ -137,19 +137,19 @@ class _Writer:
                 near=self.config.drop_near_duplicates,
                 jaccard=self.config.near_duplicate_jaccard,
                 spool_dir=self.folder,
-            ) as seen,
+            ) as deduplicator,
         ):
             for number, file in enumerate(self.files):
-                for document in read(file.file, self.config, self.skipped):
-                    if seen.add(document.text) is Verdict.NEW:
+                for document in read_documents(file.file, self.config, self.skips):
+                    if deduplicator.add(document.text) is Match.NONE:
                         self._append(out, document, number)
-                done += file.bytes
+                bytes_done += file.bytes
                 if progress:
-                    progress(done, total)
+                    progress(bytes_done, total)
             if not self.ends:
-                raise DataError(_no_text(self.config, self.skipped))
+                raise DataError(_no_text(self.config, self.skips))
             if self.config.heldout_fraction and self.config.heldout_max_bytes and 1 not in self.splits:
-                self._hold_out_the_end(out)
+                self._hold_out_end(out)
         index = np.zeros(len(self.ends), dtype=INDEX)
         index["end"], index["file"] = self.ends, self.origins
         index["license"], index["split"] = self.licenses, self.splits
@@ -158,11 +158,11 @@ class _Writer:
             self.files,
             index,
             licenses=list(self.license_numbers),
-            duplicates={v.value: seen.counts[v] for v in (Verdict.EXACT, Verdict.NEAR)},
-            skipped=self.skipped,
+            duplicates={match.value: deduplicator.counts[match] for match in (Match.EXACT, Match.NEAR)},
+            skips=self.skips,
         )
-        if self.skipped:
-            log.warning("%d texts were skipped; the manifest names them", self.skipped.total())
+        if self.skips:
+            log.warning("%d texts were skipped; the manifest says which and why", self.skips.total())
         seal(self.folder, {"kind": KIND, "format": FORMAT, "key": self.key, **manifest})
 
     def _append(self, out: BinaryIO, document: Document, number: int) -> None:
@@ -170,30 +170,29 @@ class _Writer:
         out.write(data)
         self.ends.append((self.ends[-1] if self.ends else 0) + len(data))
         self.origins.append(number)
-        known = self.license_numbers.setdefault(document.license, len(self.license_numbers))
-        self.licenses.append(known)
+        self.licenses.append(self.license_numbers.setdefault(document.license, len(self.license_numbers)))
         self.splits.append(self._is_heldout(data))
         self.heldout_bytes += len(data) * self.splits[-1]
 
     def _is_heldout(self, data: bytes) -> bool:
-        """By a hash of the text alone: adding files to a corpus moves no document to the other side."""
+        """Whether a document is held out: its hash decides, so new files move no other document."""
         share = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") / 2.0**64
         fits = self.heldout_bytes + len(data) <= self.config.heldout_max_bytes
         return share < self.config.heldout_fraction and fits
 
-    def _hold_out_the_end(self, out: BinaryIO) -> None:
-        """No document's hash was drawn (few, large documents): the corpus's last lines are held out."""
+    def _hold_out_end(self, out: BinaryIO) -> None:
+        """Hold out the last lines of a corpus of few documents, when no hash chose one of them."""
         total = self.ends[-1]
-        wanted = min(max(int(total * self.config.heldout_fraction), 1), self.config.heldout_max_bytes)
-        number = next(i for i, end in enumerate(self.ends) if end > total - wanted)
+        size = min(max(int(total * self.config.heldout_fraction), 1), self.config.heldout_max_bytes)
+        number = next(i for i, end in enumerate(self.ends) if end > total - size)
         start = self.ends[number - 1] if number else 0
         out.seek(start)
         text = out.read(self.ends[number] - start)
-        newline = text.rfind(b"\n", 0, total - wanted - start)
+        newline = text.rfind(b"\n", 0, total - size - start)
         if newline < 0:
             newline = text.find(b"\n")
         cut = start + newline + 1
-        if newline >= 0 and start < cut < self.ends[number]:  # part of it stays: cut it in two
+        if newline >= 0 and start < cut < self.ends[number]:  # the cut is inside a document: make two of it
             for column in (self.origins, self.licenses, self.splits):
                 column.insert(number, column[number])
             self.ends.insert(number, cut)
@@ -207,7 +206,7 @@ class _Writer:
         out.seek(0, 2)
 
 
-def _no_text(config: DataConfig, skipped: Skipped) -> str:
-    why = next((f"; {path}: {reason}" for (path, reason), _ in skipped.most_common(1)), "")
+def _no_text(config: DataConfig, skips: SkipCounts) -> str:
+    why = next((f"; {path}: {reason}" for (path, reason), _ in skips.most_common(1)), "")
     names = ", ".join(config.sources)
-    return f"no text in {names}{why}; name sources with text, or set text_field to its column"
+    return f"there is no text in {names}{why}; name sources with text, or set text_field to its column"

@@ -12,7 +12,7 @@ import torch
 from shoestring import config as configs
 from shoestring.data.dataset import Dataset, prepare
 from shoestring.data.loader import Loader
-from shoestring.data.textstore import TextStore, documents
+from shoestring.data.textstore import TextStore, prepare_corpus
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, ConfigError
@@ -78,7 +78,7 @@ def build(
     if not resume:
         write_atomic(out / "config.toml", configs.dumps(config))
     say("reading the corpus, dropping duplicates, holding some out")
-    store = documents(config.data, cache_folder())
+    store = prepare_corpus(config.data, cache_folder())
     say(f"{store.sizes().sum():,} bytes in {len(store.sizes()):,} documents; making tokens of them")
     tokenizer = _tokenizer(config, shape, store, out, resume=resume)
     dataset = prepare(config.data, tokenizer, cache_folder(), store=store)

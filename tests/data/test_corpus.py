@@ -3,14 +3,14 @@ from collections import Counter
 import pytest
 
 from shoestring import config as configuration
-from shoestring.data.corpus import DataConfig, corpus_files, read
+from shoestring.data.corpus import DataConfig, corpus_files, read_documents
 from shoestring.errors import ConfigError, DataError
 
 
 def documents(config):
-    skipped = Counter()
-    files = corpus_files(config, skipped)
-    return [document for file in files for document in read(file.file, config, skipped)], skipped
+    skips = Counter()
+    files = corpus_files(config, skips)
+    return [document for file in files for document in read_documents(file.file, config, skips)], skips
 
 
 def test_documents_know_where_they_came_from(tmp_path):
@@ -18,13 +18,13 @@ def test_documents_know_where_they_came_from(tmp_path):
     folder.mkdir()
     (folder / "a.py").write_text("# SPDX-License-Identifier: Apache-2.0 OR MIT\nx = 1\n")
     (folder / "b.jsonl").write_text('{"text": "row one", "license": "CC0-1.0"}\n{"text": "row two"}\n')
-    found, skipped = documents(DataConfig(sources=(str(folder),)))
-    assert [(d.path, d.license, d.text[:7]) for d in found] == [
+    result, skips = documents(DataConfig(sources=(str(folder),)))
+    assert [(d.path, d.license, d.text[:7]) for d in result] == [
         ("home/a.py", "Apache-2.0 OR MIT", "# SPDX-"),
         ("home/b.jsonl", "CC0-1.0", "row one"),
         ("home/b.jsonl", None, "row two"),
     ]
-    assert not skipped
+    assert not skips
 
 
 def test_what_cannot_be_read_is_counted_and_named(tmp_path):
@@ -33,9 +33,9 @@ def test_what_cannot_be_read_is_counted_and_named(tmp_path):
     (folder / "a.txt").write_bytes(b"\xff\xff")
     (folder / "b.txt").write_text("  \n")
     (folder / "c.txt").write_text("good")
-    found, skipped = documents(DataConfig(sources=(str(folder),)))
-    assert [d.text for d in found] == ["good"]
-    assert skipped == {("home/a.txt", "not UTF-8"): 1, ("home/b.txt", "empty"): 1}
+    result, skips = documents(DataConfig(sources=(str(folder),)))
+    assert [d.text for d in result] == ["good"]
+    assert skips == {("home/a.txt", "not UTF-8"): 1, ("home/b.txt", "empty"): 1}
 
 
 def test_sources_come_in_the_order_given(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoestring.data.dedup import Deduplicator, Verdict, jaccard, shingle_hashes
+from shoestring.data.dedup import Deduplicator, Match, jaccard, shingle_hashes
 
 
 def judge(texts, **options):
@@ -20,19 +20,19 @@ def five_grams(text):
 
 def brute_force(texts, threshold):
     """Keep each text that no kept one resembles: every pair compared as Python sets."""
-    kept, verdicts = [], []
+    kept, matches = [], []
     for text in texts:
         grams = five_grams(text)
         near = any(len(grams & other) / len(grams | other) >= threshold for other in kept)
-        verdicts.append(Verdict.NEAR if near else Verdict.NEW)
+        matches.append(Match.NEAR if near else Match.NONE)
         if not near:
             kept.append(grams)
-    return verdicts
+    return matches
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.6, 0.8, 0.9]))
-def test_verdicts_equal_brute_force(seed, threshold):
+def test_matches_equal_brute_force(seed, threshold):
     rng = random.Random(seed)
     originals = [[f"w{rng.randrange(500)}" for _ in range(rng.randrange(1, 150))] for _ in range(6)]
     texts = []
@@ -46,30 +46,30 @@ def test_verdicts_equal_brute_force(seed, threshold):
     if threshold >= 0.8:
         assert ours == theirs
     else:
-        assert ours.count(Verdict.NEAR) >= 0.5 * theirs.count(Verdict.NEAR)
+        assert ours.count(Match.NEAR) >= 0.5 * theirs.count(Match.NEAR)
 
 
 def test_equal_but_for_white_space_is_exact():
     text = "def f(x):\n    return x\n"
     assert judge([text, "def f(x):  return x", "def g(y): return 2"]) == [
-        Verdict.NEW,
-        Verdict.EXACT,
-        Verdict.NEW,
+        Match.NONE,
+        Match.EXACT,
+        Match.NONE,
     ]
 
 
 def test_switches():
     text = " ".join(f"w{i}" for i in range(100))
-    assert judge([text, text], exact=False) == [Verdict.NEW, Verdict.NEAR]
-    assert judge([text, text], near=False) == [Verdict.NEW, Verdict.EXACT]
-    assert judge([text, text], exact=False, near=False) == [Verdict.NEW, Verdict.NEW]
-    assert judge([text, text + " w100"], near=False) == [Verdict.NEW, Verdict.NEW]
+    assert judge([text, text], exact=False) == [Match.NONE, Match.NEAR]
+    assert judge([text, text], near=False) == [Match.NONE, Match.EXACT]
+    assert judge([text, text], exact=False, near=False) == [Match.NONE, Match.NONE]
+    assert judge([text, text + " w100"], near=False) == [Match.NONE, Match.NONE]
 
 
 def test_text_without_spaces_between_words_is_compared_by_character():
     text = "".join(chr(0x4E00 + i * 7) for i in range(200))
-    assert judge([text, text[:100] + "的" + text[100:]]) == [Verdict.NEW, Verdict.NEAR]
-    assert judge([text, text[::-1]]) == [Verdict.NEW, Verdict.NEW]
+    assert judge([text, text[:100] + "的" + text[100:]]) == [Match.NONE, Match.NEAR]
+    assert judge([text, text[::-1]]) == [Match.NONE, Match.NONE]
 
 
 @given(st.sets(st.integers(0, 2**32 - 1)), st.sets(st.integers(0, 2**32 - 1)))
@@ -94,7 +94,7 @@ def test_boilerplate_does_not_make_it_quadratic():
         rng = random.Random(1)
         texts = [shared + " " + " ".join(f"w{rng.randrange(10**9)}" for _ in range(40)) for _ in range(count)]
         start = time.process_time()
-        assert set(judge(texts)) == {Verdict.NEW}
+        assert set(judge(texts)) == {Match.NONE}
         return time.process_time() - start
 
     assert seconds(800) < 4 * 3.0 * max(seconds(200), 0.02)

@@ -2,7 +2,7 @@ import hashlib
 import json
 
 from shoestring.data.corpus import DataConfig
-from shoestring.data.textstore import documents
+from shoestring.data.textstore import prepare_corpus
 
 
 def test_the_manifest_accounts_for_every_file_and_byte(tmp_path):
@@ -13,7 +13,7 @@ def test_the_manifest_accounts_for_every_file_and_byte(tmp_path):
     (folder / "c.txt").write_text("two ")
     (folder / "d.txt").write_bytes(b"\xff")
     config = DataConfig(sources=(str(folder),), heldout_fraction=0, drop_near_duplicates=False)
-    manifest = documents(config, tmp_path / "cache").manifest
+    manifest = prepare_corpus(config, tmp_path / "cache").manifest
     a, b, c, d = manifest["files"]
     data = (folder / "a.py").read_bytes()
     assert a["path"] == "d/a.py"
@@ -32,7 +32,7 @@ def test_the_manifest_accounts_for_every_file_and_byte(tmp_path):
 
 
 def test_no_absolute_path_is_written(corpus_folder, tmp_path):
-    folder = documents(DataConfig(sources=(str(corpus_folder),)), tmp_path / "cache").folder
+    folder = prepare_corpus(DataConfig(sources=(str(corpus_folder),)), tmp_path / "cache").folder
     text = (folder / "manifest.json").read_text()
     assert str(tmp_path) not in text
     assert json.loads(text)["files"][0]["path"] == "corpus/file00.py"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.data.packing import Epoch, fill_in_the_middle, framed
+from shoestring.data.packing import Epoch, fill_in_the_middle, frame
 from shoestring.data.shards import Shard, SpecialIds
 from shoestring.errors import ConfigError
 
@@ -48,11 +48,11 @@ def whole_stream(epoch, shard):
     """The stream built the plain way: every document framed, in order, one after the other."""
     out = []
     for n in epoch.order.tolist():
-        if epoch.rearranged[n]:
+        if epoch.fim_mask[n]:
             generator = np.random.default_rng([epoch.seed, epoch.epoch, n + 1])
             out += flat(fill_in_the_middle(shard.document(n), SPECIAL, generator))
         else:
-            out += flat(framed(shard.document(n), SPECIAL))
+            out += flat(frame(shard.document(n), SPECIAL))
     return out
 
 
@@ -92,7 +92,7 @@ def test_epochs_and_seeds_shuffle_differently_and_repeat_exactly():
 
 def test_the_rate_is_the_share_of_rearranged_documents():
     epoch = Epoch(shard_of([3] * 20_000), seed=0, epoch=0, seq_len=8, fim_rate=0.1)
-    assert 0.093 < epoch.rearranged.mean() < 0.107  # 3 standard deviations
+    assert 0.093 < epoch.fim_mask.mean() < 0.107  # 3 standard deviations
 
 
 def test_no_documents_give_no_rows():

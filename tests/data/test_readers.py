@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.data import readers
-from shoestring.data.readers import pieces, rows
+from shoestring.data.readers import cut_stream, read_rows
 from shoestring.errors import MissingDependencyError
 
 
 def read(path, limit=1 << 20):
-    found = list(rows(path, text_field="text", license_field="license", limit_bytes=limit))
+    found = list(read_rows(path, text_field="text", license_field="license", limit_bytes=limit))
     return [row.text for row in found if not row.problem], [row.problem for row in found if row.problem]
 
 
@@ -32,7 +32,7 @@ def test_text_files_come_whole(tmp_path, name):
 
 @given(st.text(alphabet=st.sampled_from("aé深😀\n"), max_size=400), st.integers(8, 60))
 def test_pieces_add_up_to_the_text_and_stay_small(text, limit):
-    parts = list(pieces(io.BytesIO(text.encode()), limit))
+    parts = list(cut_stream(io.BytesIO(text.encode()), limit))
     assert b"".join(parts) == text.encode()
     assert "".join(part.decode() for part in parts) == text
     assert all(0 < len(part) <= limit for part in parts)
@@ -78,7 +78,7 @@ def test_jsonl_rows_survive_bad_neighbors(tmp_path, name):
         b'{"text": "two", "license": 7}',
     ]
     path = write(tmp_path / name, b"\n".join(lines))
-    found = list(rows(path, text_field="text", license_field="license", limit_bytes=1 << 20))
+    found = list(read_rows(path, text_field="text", license_field="license", limit_bytes=1 << 20))
     assert [(row.text, row.license) for row in found if not row.problem] == [("one", "MIT"), ("two", None)]
     assert len([row for row in found if row.problem]) == 9
     assert "no string field 'text' in a line; it has content, id" in [row.problem for row in found]
@@ -123,10 +123,10 @@ def test_parquet(tmp_path, name):
         pa.table({"text": ["one", None, "two"], "license": ["MIT", "MIT", None], "id": [1, 2, 3]}), out
     )
     path = write(tmp_path / name, out.getvalue())
-    found = list(rows(path, text_field="text", license_field="license", limit_bytes=1 << 20))
+    found = list(read_rows(path, text_field="text", license_field="license", limit_bytes=1 << 20))
     assert [(row.text, row.license) for row in found if not row.problem] == [("one", "MIT"), ("two", None)]
     assert [row.problem for row in found if row.problem] == ["no string in column 'text' of a row"]
-    (missing,) = rows(path, text_field="body", license_field="license", limit_bytes=1 << 20)
+    (missing,) = read_rows(path, text_field="body", license_field="license", limit_bytes=1 << 20)
     assert missing.problem == "no column 'body'; it has text, license, id"
 
 

@@ -6,13 +6,13 @@ import pytest
 from shoestring.data import shards
 from shoestring.data.corpus import DataConfig
 from shoestring.data.shards import open_shards, special_ids, tokenize
-from shoestring.data.textstore import documents
+from shoestring.data.textstore import prepare_corpus
 from shoestring.errors import DataError, StorageError, TokenizerError
 
 
 @pytest.fixture
 def store(corpus_folder, tmp_path):
-    return documents(DataConfig(sources=(str(corpus_folder),), heldout_fraction=0.2), tmp_path / "cache")
+    return prepare_corpus(DataConfig(sources=(str(corpus_folder),), heldout_fraction=0.2), tmp_path / "cache")
 
 
 def run(store, tokenizer, tmp_path, **options):

@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from shoestring.data.sources import find, guess_license
+from shoestring.data.sources import find_files, guess_license
 from shoestring.errors import DataError, MissingDependencyError
 
 MIT = (
@@ -12,7 +12,7 @@ MIT = (
 
 
 def names(source):
-    return [file.name for file in find(str(source))]
+    return [file.name for file in find_files(str(source))]
 
 
 def test_a_folder_is_walked_in_order_without_hidden_or_other_files(tmp_path):
@@ -54,16 +54,16 @@ def test_globs_match_as_a_shell_does(tmp_path):
 
 def test_what_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="no file, folder or glob"):
-        find(str(tmp_path / "nothing"))
+        find_files(str(tmp_path / "nothing"))
     with pytest.raises(DataError, match="there is no folder"):
-        find(str(tmp_path / "nothing" / "*.txt"))
+        find_files(str(tmp_path / "nothing" / "*.txt"))
     (tmp_path / "a.pkl").write_text("x")
     with pytest.raises(DataError, match=r"only \.txt"):
-        find(str(tmp_path / "a.pkl"))
+        find_files(str(tmp_path / "a.pkl"))
 
 
 def test_the_standard_library_has_relative_names_and_no_tests():
-    files = find("stdlib")
+    files = find_files("stdlib")
     assert "stdlib/argparse.py" in [file.name for file in files]
     assert all(file.name.startswith("stdlib/") and file.license == "PSF-2.0" for file in files)
     banned = {"test", "tests", "site-packages", "__pycache__"}
@@ -76,9 +76,9 @@ def test_a_license_file_speaks_for_its_folder_and_below(tmp_path):
     (tmp_path / "a" / "LICENSE").write_text(MIT)
     for name in ("a/x.py", "a/b/y.py", "z.py"):
         (tmp_path / name).write_text("x = 1")
-    licenses = {file.path.name: file.license for file in find(str(tmp_path))}
+    licenses = {file.path.name: file.license for file in find_files(str(tmp_path))}
     assert licenses == {"x.py": "MIT", "y.py": "MIT", "z.py": None}
-    assert find(str(tmp_path / "a" / "x.py"))[0].license == "MIT"
+    assert find_files(str(tmp_path / "a" / "x.py"))[0].license == "MIT"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_hub_dataset_is_fetched_as_files_only(tmp_path, monkeypatch, source):
         return str(folder)
 
     fake_hub(monkeypatch, download)
-    (file,) = find(source)
+    (file,) = find_files(source)
     assert (file.name, file.license) == ("some/data/data/train.jsonl", "cc-by-4.0")
     assert file.source == "hf://datasets/some/data@0123abcd"
     assert asked["repo_id"] == "some/data"
@@ -131,10 +131,10 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch):
 
     fake_hub(monkeypatch, download)
     with pytest.raises(DataError, match=r"some/data is no local file or folder.*offline$"):
-        find("some/data")
+        find_files("some/data")
 
 
 def test_a_missing_hub_client_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingDependencyError, match="pip install huggingface_hub"):
-        find("hf://datasets/some/data")
+        find_files("hf://datasets/some/data")

@@ -6,7 +6,7 @@ import pytest
 
 from shoestring.data import textstore
 from shoestring.data.corpus import DataConfig
-from shoestring.data.textstore import documents
+from shoestring.data.textstore import prepare_corpus
 from shoestring.errors import DataError, StorageError
 
 
@@ -20,7 +20,7 @@ def split_of(store):
 
 def test_every_document_comes_back_once_with_its_split(corpus_folder, tmp_path):
     config = DataConfig(sources=(str(corpus_folder),), heldout_fraction=0.2)
-    store = documents(config, tmp_path / "cache")
+    store = prepare_corpus(config, tmp_path / "cache")
     texts = {f"corpus/{p.name}": p.read_text() for p in corpus_folder.iterdir()}
     found = {d.path: d.text for split in ("train", "heldout") for d in store.documents(split)}
     assert found == texts
@@ -39,7 +39,7 @@ def test_duplicates_go_before_the_split_so_none_crosses_it(tmp_path):
         (folder / f"{i:02}a.txt").write_text(" ".join(words))
         words[50] = "other"
         (folder / f"{i:02}b.txt").write_text(" ".join(words))
-    store = documents(DataConfig(sources=(str(folder),), heldout_fraction=0.5), tmp_path / "cache")
+    store = prepare_corpus(DataConfig(sources=(str(folder),), heldout_fraction=0.5), tmp_path / "cache")
     kept = paths(store, "train") + paths(store, "heldout")
     assert sorted(kept) == [f"d/{i:02}a.txt" for i in range(40)]
     assert len(paths(store, "heldout")) > 5
@@ -48,21 +48,21 @@ def test_duplicates_go_before_the_split_so_none_crosses_it(tmp_path):
 
 def test_adding_files_moves_no_document_to_the_other_side(corpus_folder, tmp_path):
     config = DataConfig(sources=(str(corpus_folder),), heldout_fraction=0.3)
-    before = split_of(documents(config, tmp_path / "cache"))
+    before = split_of(prepare_corpus(config, tmp_path / "cache"))
     (corpus_folder / "a_new_one.py").write_text("print('something quite different')")
-    after = split_of(documents(config, tmp_path / "cache"))
+    after = split_of(prepare_corpus(config, tmp_path / "cache"))
     assert len(after) == len(before) + 1
     assert before.items() <= after.items()
 
 
 def test_heldout_bytes_are_bounded(corpus_folder, tmp_path):
     config = DataConfig(sources=(str(corpus_folder),), heldout_fraction=0.5, heldout_max_bytes=900)
-    store = documents(config, tmp_path / "cache")
+    store = prepare_corpus(config, tmp_path / "cache")
     assert 0 < sum(len(text.encode()) for text in store.texts("heldout")) <= 900
 
 
 def test_nothing_is_held_out_when_that_is_asked(corpus_folder, tmp_path):
-    store = documents(DataConfig(sources=(str(corpus_folder),), heldout_fraction=0), tmp_path / "cache")
+    store = prepare_corpus(DataConfig(sources=(str(corpus_folder),), heldout_fraction=0), tmp_path / "cache")
     assert paths(store, "heldout") == []
     assert len(paths(store, "train")) == 60
 
@@ -70,7 +70,9 @@ def test_nothing_is_held_out_when_that_is_asked(corpus_folder, tmp_path):
 def test_of_a_single_text_the_last_lines_are_held_out(tmp_path):
     text = "".join(f"line {i} of one file: grüße\n" for i in range(1000))
     (tmp_path / "one.txt").write_text(text)
-    store = documents(DataConfig(sources=(str(tmp_path / "one.txt"),), heldout_fraction=0.05), tmp_path / "c")
+    store = prepare_corpus(
+        DataConfig(sources=(str(tmp_path / "one.txt"),), heldout_fraction=0.05), tmp_path / "c"
+    )
     (train,), (heldout,) = store.texts("train"), store.texts("heldout")
     assert train + heldout == text
     assert train.endswith("\n")
@@ -80,49 +82,51 @@ def test_of_a_single_text_the_last_lines_are_held_out(tmp_path):
 def test_a_single_line_cannot_be_split(tmp_path):
     (tmp_path / "one.txt").write_text("just this")
     with pytest.raises(DataError, match="heldout_fraction=0"):
-        documents(DataConfig(sources=(str(tmp_path / "one.txt"),), heldout_fraction=0.01), tmp_path / "c")
+        prepare_corpus(
+            DataConfig(sources=(str(tmp_path / "one.txt"),), heldout_fraction=0.01), tmp_path / "c"
+        )
 
 
 def test_a_corpus_without_text_says_why_and_leaves_nothing(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a.jsonl").write_text('{"content": "x"}\n')
     with pytest.raises(DataError, match=r"no text in .*it has content.*text_field"):
-        documents(DataConfig(sources=(str(tmp_path / "d"),)), tmp_path / "cache")
+        prepare_corpus(DataConfig(sources=(str(tmp_path / "d"),)), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_the_same_corpus_is_read_once(corpus_folder, tmp_path, monkeypatch):
     config = DataConfig(sources=(str(corpus_folder),))
     calls = []
-    first = documents(config, tmp_path / "cache", lambda done, total: calls.append((done, total)))
+    first = prepare_corpus(config, tmp_path / "cache", lambda done, total: calls.append((done, total)))
     assert calls[-1][0] == calls[-1][1] == sum(p.stat().st_size for p in corpus_folder.iterdir())
-    monkeypatch.setattr(textstore, "read", None)
-    assert documents(config, tmp_path / "cache").folder == first.folder
+    monkeypatch.setattr(textstore, "read_documents", None)
+    assert prepare_corpus(config, tmp_path / "cache").folder == first.folder
     shutil.copytree(corpus_folder, tmp_path / "elsewhere" / "corpus")
     moved = DataConfig(sources=(str(tmp_path / "elsewhere" / "corpus"),), fim_rate=0.5)
-    assert documents(moved, tmp_path / "cache").folder == first.folder
+    assert prepare_corpus(moved, tmp_path / "cache").folder == first.folder
 
 
 def test_a_changed_option_or_file_is_another_corpus(corpus_folder, tmp_path):
     config = DataConfig(sources=(str(corpus_folder),))
-    folders = {documents(config, tmp_path / "cache").folder}
+    folders = {prepare_corpus(config, tmp_path / "cache").folder}
     folders.add(
-        documents(DataConfig(sources=config.sources, heldout_fraction=0.1), tmp_path / "cache").folder
+        prepare_corpus(DataConfig(sources=config.sources, heldout_fraction=0.1), tmp_path / "cache").folder
     )
     (corpus_folder / "file00.py").write_text("changed = True")
-    folders.add(documents(config, tmp_path / "cache").folder)
+    folders.add(prepare_corpus(config, tmp_path / "cache").folder)
     assert len(folders) == 3
 
 
 @pytest.mark.parametrize("name", ["text.bin", "documents.npy"])
 def test_a_damaged_store_is_refused_by_name(corpus_folder, tmp_path, name):
     config = DataConfig(sources=(str(corpus_folder),))
-    path = documents(config, tmp_path / "cache").folder / name
+    path = prepare_corpus(config, tmp_path / "cache").folder / name
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(DataError, match=name):
-        documents(config, tmp_path / "cache")
+        prepare_corpus(config, tmp_path / "cache")
 
 
 def test_an_index_that_does_not_fit_is_refused(tmp_path):
@@ -144,5 +148,5 @@ def test_a_full_disk_loses_nothing(corpus_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(textstore.np, "save", full)
     with pytest.raises(StorageError, match=r"no room for .*cache"):
-        documents(DataConfig(sources=(str(corpus_folder),)), tmp_path / "cache")
+        prepare_corpus(DataConfig(sources=(str(corpus_folder),)), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

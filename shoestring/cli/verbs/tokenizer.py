@@ -21,12 +21,12 @@ def train(
 ) -> None:
     """Train a byte-level BPE on the training split of a corpus (held-out documents are not read)."""
     from shoestring.data.corpus import DataConfig
-    from shoestring.data.textstore import documents
+    from shoestring.data.textstore import prepare_corpus
     from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
     from shoestring.train.pretrain_run import cache_folder
 
-    store = documents(DataConfig(sources=tuple(source)), cache_folder())
+    store = prepare_corpus(DataConfig(sources=tuple(source)), cache_folder())
     tokenizer = Tokenizer.train(store.texts(), vocab_size)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)
