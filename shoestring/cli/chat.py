@@ -148,7 +148,7 @@ def say(
     asked = {"thinking": thinking} if thinking is not None and is_conversation(prompt) else None
     tokenizer, reply, stopped = llm.get_tokenizer(), None, False
     try:
-        with closing(llm.stream(prompt, params, chat_template_kwargs=asked)) as outputs:  # type: ignore[type-var]
+        with closing(llm.stream(prompt, params, chat_template_kwargs=asked)) as outputs:
             for output in outputs:
                 if reply is None:
                     reply = Reply(tokenizer, thinking=ends_in_thinking(output.prompt_token_ids, tokenizer))

@@ -1,6 +1,7 @@
 """Who answers: a model in this process, or (remote/client.py) one behind a server; both look the same."""
 
 import hashlib
+from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import replace
 from typing import Protocol
@@ -52,30 +53,29 @@ class LocalTeacher:
 
     def answers(self, asks: Iterable[Ask]) -> Generator[Answer | None, None, None]:
         """See Teacher.answers; a problem whose prompt does not fit fails alone."""
-        engine, waiting = self.llm.engine, iter(asks)
-        room = AHEAD * engine.settings.max_num_seqs
+        dispatcher, waiting = self.llm.dispatcher, iter(asks)
+        room = AHEAD * self.llm.engine.settings.max_num_seqs
         open_asks: dict[str, Ask] = {}
-        prefixes: dict[str, str] = {}
+        outputs: deque[RequestOutput] = deque()
         try:
             while True:
                 while sum(ask.n for ask in open_asks.values()) < room and (ask := next(waiting, None)):
                     try:
                         request = self._request(ask)
-                        engine.add_request(request)
+                        dispatcher.add([request], outputs.append)
                     except ConfigError as error:
                         yield Answer(id=ask.id, fault=str(error))
                         continue
-                    opened = ends_in_thinking(request.prompt_token_ids, self.llm.get_tokenizer())
-                    open_asks[request.request_id], prefixes[ask.id] = ask, THINK if opened else ""
+                    open_asks[request.request_id] = ask
                 if not open_asks:
                     return
-                for output in engine.step():
-                    if output.finished and (done := open_asks.pop(output.request_id, None)):
-                        yield from _answers(done, output, prefixes.pop(done.id))
+                dispatcher.step()
+                while outputs:
+                    output = outputs.popleft()
+                    yield from self._answers(open_asks.pop(output.request_id), output)
                 yield None
         finally:
-            for request_id in open_asks:
-                engine.abort(request_id)
+            dispatcher.abort(open_asks)
 
     def _request(self, ask: Ask) -> Request:
         ids = self._prompt(ask)
@@ -91,12 +91,12 @@ class LocalTeacher:
             return prompt_ids(question, tokenizer, None, PromptStyle(format=self._form)).ids
         return read_chat(ask.messages, tokenizer, self.llm.template, self._options).token_ids
 
-
-def _answers(ask: Ask, output: RequestOutput, prefix: str) -> Iterable[Answer]:
-    for completion in output.outputs:
-        yield Answer(
-            id=ask.id,
-            text=prefix + completion.text,
-            finish_reason=completion.finish_reason or "",
-            tokens=len(completion.token_ids),
-        )
+    def _answers(self, ask: Ask, output: RequestOutput) -> Iterable[Answer]:
+        in_thinking = ends_in_thinking(output.prompt_token_ids, self.llm.get_tokenizer())
+        for completion in output.outputs:
+            yield Answer(
+                id=ask.id,
+                text=(THINK if in_thinking else "") + completion.text,
+                finish_reason=completion.finish_reason or "",
+                tokens=len(completion.token_ids),
+            )

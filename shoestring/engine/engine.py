@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,22 +11,15 @@ from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
 from shoestring.engine.output import Completion, RequestState
-from shoestring.engine.paged_cache import PagedCache, cache_specs
+from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
 from shoestring.engine.pages import PagePool, pages_for
-from shoestring.engine.request import Request, RequestOutput, SamplingParams
-from shoestring.engine.routed_experts import KeptRouting
+from shoestring.engine.request import Request, RequestOutput, SamplingParams, check_request
+from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.runner import Runner
 from shoestring.engine.sampler import Sampled, Sampler
 from shoestring.engine.scheduler import Batch, Scheduler
 from shoestring.engine.sequence import Sequence
-from shoestring.engine.settings import (
-    EngineCounters,
-    EngineSettings,
-    check_request,
-    check_settings,
-    eos_ids,
-    plan_cache,
-)
+from shoestring.engine.settings import EngineCounters, EngineSettings, check_settings, eos_ids
 from shoestring.engine.speculate import MTPDrafter, PromptLookup
 from shoestring.errors import ConfigError
 from shoestring.model.transformer import Transformer
@@ -61,11 +55,13 @@ class Engine:
             max_num_batched_tokens=self.settings.max_num_batched_tokens,
             enable_prefix_caching=self.settings.enable_prefix_caching,
         )
-        routing = None
-        if self.settings.keep_routing and model.config.moe_layers:
-            routing = KeptRouting(model.config, num_pages=plan.num_pages, device=device)
+        routed_experts = None
+        if self.settings.enable_return_routed_experts and model.config.moe_layers:
+            routed_experts = RoutedExperts(model.config, num_pages=plan.num_pages, device=device)
         max_pages = pages_for(plan.max_model_len)
-        self.runner = Runner(model, cache, max_num_seqs=sequences, max_pages=max_pages, routing=routing)
+        self.runner = Runner(
+            model, cache, max_num_seqs=sequences, max_pages=max_pages, routed_experts=routed_experts
+        )
         self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
         self.speculation = self._speculation(plan.speculation)
         self._requests: dict[str, RequestState] = {}
@@ -76,21 +72,27 @@ class Engine:
 
     def add_request(self, request: Request) -> None:
         """Queue a request; raises ConfigError for one that cannot be served, and takes nothing of it."""
-        if request.request_id in self._requests:
-            raise ConfigError(f"request_id {request.request_id!r} is still in use by an unfinished request")
-        max_length = check_request(request, self.model.config, self.max_model_len, self.tokenizer)
-        matchers = self._matchers(request.sampling_params)
-        sequences: list[Sequence] = []
-        for index in range(request.sampling_params.n):
-            leader = sequences[0] if index else None
-            sequences.append(Sequence.start(request, index, max_length, leader))
-        completions = [Completion(sequence, self.tokenizer, self.eos_ids) for sequence in sequences]
-        self._requests[request.request_id] = RequestState(request, completions)
-        for completion in completions:
-            self._completions[completion.sequence] = completion
-            self.scheduler.add(completion.sequence)
-        self.sampler.matchers.update(zip(sequences, matchers, strict=False))
-        self._counters.requests += 1
+        self.add_requests([request])
+
+    def add_requests(self, requests: Collection[Request]) -> None:
+        """Queue requests; raises ConfigError for the first that cannot be served, and then queues none."""
+        states: dict[str, RequestState] = {}
+        matchers: dict[Sequence, Matcher] = {}
+        for request in requests:
+            if request.request_id in self._requests or request.request_id in states:
+                raise ConfigError(
+                    f"request_id {request.request_id!r} is still in use by an unfinished request"
+                )
+            states[request.request_id] = state = self._open(request)
+            sequences = [completion.sequence for completion in state.completions]
+            matchers.update(zip(sequences, self._matchers(request.sampling_params), strict=False))
+        for state in states.values():
+            for completion in state.completions:
+                self._completions[completion.sequence] = completion
+                self.scheduler.add(completion.sequence)
+        self._requests |= states
+        self.sampler.matchers.update(matchers)
+        self._counters.requests += len(states)
 
     @torch.inference_mode()
     def step(self) -> list[RequestOutput]:
@@ -146,6 +148,15 @@ class Engine:
             pages_used=scheduler.pool.num_used,
         )
 
+    def _open(self, request: Request) -> RequestState:
+        """The request with its n completions, checked and not yet queued."""
+        max_length = check_request(request, self.model.config, self.max_model_len, self.tokenizer)
+        sequences: list[Sequence] = []
+        for index in range(request.sampling_params.n):
+            leader = sequences[0] if index else None
+            sequences.append(Sequence.start(request, index, max_length, leader))
+        return RequestState(request, [Completion(s, self.tokenizer, self.eos_ids) for s in sequences])
+
     def _accept(self, batch: Batch, sampled: dict[Sequence, Sampled]) -> dict[Sequence, list[int]]:
         """Hand each sequence's tokens to its completion, which may end there; what it took."""
         accepted, now = {}, time.monotonic()
@@ -180,8 +191,8 @@ class Engine:
         for item in batch.scheduled:
             completion = self._completions[item.sequence]
             if completion.finish_reason is not None:
-                if self.runner.routing is not None:
-                    completion.experts = self.runner.routing.of(item.sequence)
+                if self.runner.routed_experts is not None:
+                    completion.routed_experts = self.runner.routed_experts.of(item.sequence)
                 self._remove(item.sequence)
 
     def _remove(self, sequence: Sequence) -> None:

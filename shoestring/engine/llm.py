@@ -1,9 +1,6 @@
 """LLM: a model and its engine behind vLLM's offline API: generate, chat, stream."""
 
 import hashlib
-import signal
-import threading
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,10 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from shoestring.device import choose
+from shoestring.engine.dispatch import Dispatcher, OutputStream
 from shoestring.engine.engine import Engine
 from shoestring.engine.load import default_sampling, load_engine
 from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams
-from shoestring.engine.settings import EngineCounters, EngineSettings, Speculation, check_request
+from shoestring.engine.settings import EngineCounters, EngineSettings, SpeculationMethod
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.model.hf.hub import resolve
 from shoestring.model.packed.quantize import Quantization
@@ -55,7 +53,7 @@ class LLM:
         seed: int | None = 0,
         max_model_len: int | None = None,
         max_num_seqs: int = 64,
-        speculation: Speculation = "auto",
+        speculation: SpeculationMethod = "auto",
     ) -> None:
         """Load a folder, `org/name` or `org/name@revision`; raises ShoestringError, before memory is spent.
 
@@ -100,8 +98,7 @@ class LLM:
         self.folder, self.default_sampling, self._seed = folder, dict(sampling), seed
         self._template: Template | None = None
         self._numbers = count()
-        # Who waits for which request's outputs: streams and calls may be open at the same time.
-        self._listeners: dict[str, deque[RequestOutput]] = {}
+        self.dispatcher = Dispatcher(engine)
 
     def generate(
         self,
@@ -146,8 +143,8 @@ class LLM:
         *,
         tools: Sequence[Message] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> Iterator[RequestOutput]:
-        """What is new after each step, for one prompt or conversation; closing the iterator aborts it."""
+    ) -> OutputStream:
+        """The new text and tokens after each step, for one prompt or conversation; closing it aborts them."""
         if is_conversation(prompt):
             options = ChatOptions(tools=tools, chat_template_kwargs=chat_template_kwargs)
             read = [self._chat(prompt, options)]
@@ -157,8 +154,7 @@ class LLM:
             read = read_prompts(prompt, self.tokenizer)
         if len(read) != 1:
             raise ConfigError(f"stream takes one prompt, not {len(read)}; generate takes many")
-        requests = self._requests(read, sampling_params, "delta")
-        return self._outputs(requests)
+        return self.dispatcher.outputs(self._requests(read, sampling_params, "delta"))
 
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer; ConfigError for a model without one."""
@@ -198,15 +194,15 @@ class LLM:
 
     def _complete(self, prompts: list[Prompt], params: Params, show: bool) -> list[RequestOutput]:
         requests = self._requests(prompts, params, "final_only")
-        done: dict[str, RequestOutput] = {}
-        with _progress(len(requests), show) as advance:
-            for output in self._outputs(requests):
-                done[output.request_id] = output
+        outputs: dict[str, RequestOutput] = {}
+        with _progress(len(requests), show) as advance, self.dispatcher.outputs(requests) as stream:
+            for output in stream:
+                outputs[output.request_id] = output
                 advance()
-        return [done[request.request_id] for request in requests]
+        return [outputs[request.request_id] for request in requests]
 
     def _requests(self, prompts: list[Prompt], params: Params, kind: OutputKind) -> list[Request]:
-        """Checked requests; ConfigError for the first that the engine would refuse."""
+        """One request for each prompt, with its seed; the engine checks them."""
         if params is None:
             params = self.get_default_sampling_params()
         if isinstance(params, SamplingParams):
@@ -225,7 +221,6 @@ class LLM:
                 prompt=prompt.text,
                 cache_salt=prompt.cache_salt,
             )
-            check_request(request, self.engine.model.config, self.engine.max_model_len, self.tokenizer)
             requests.append(request)
         return requests
 
@@ -234,53 +229,6 @@ class LLM:
             return params.seed
         digest = hashlib.blake2b(f"{self._seed}:{number}".encode(), digest_size=7).digest()
         return int.from_bytes(digest, "little")
-
-    def _outputs(self, requests: list[Request]) -> Iterator[RequestOutput]:
-        """The requests' outputs as they come; whoever stops listening aborts what is unfinished."""
-        mine: deque[RequestOutput] = deque()
-        unfinished: set[str] = set()
-        try:
-            for request in requests:
-                self.engine.add_request(request)
-                unfinished.add(request.request_id)
-                self._listeners[request.request_id] = mine
-            while unfinished or mine:
-                while mine:
-                    output = mine.popleft()
-                    if output.finished:
-                        unfinished.discard(output.request_id)
-                        del self._listeners[output.request_id]
-                    yield output
-                if unfinished:
-                    self._step()
-        finally:
-            for request_id in unfinished:
-                self.engine.abort(request_id)
-                self._listeners.pop(request_id, None)
-
-    def _step(self) -> None:
-        """One step of the engine; each output goes to who waits for it."""
-        with _whole():
-            for output in self.engine.step():
-                if output.request_id in self._listeners:
-                    self._listeners[output.request_id].append(output)
-
-
-@contextmanager
-def _whole() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done: an engine interrupted inside a step is of no more use."""
-    held = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not held or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught = []
-    signal.signal(signal.SIGINT, lambda *_: caught.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if caught:
-        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -99,7 +99,7 @@ class Completion:
         self.text = TextOutput(tokenizer, params)
         self.token_logprobs: list[float] = []
         self.logprobs: list[dict[int, Logprob]] = []
-        self.experts: Tensor | None = None
+        self.routed_experts: Tensor | None = None
         self._eos_ids = frozenset() if params.ignore_eos else eos_ids
         self._stop_ids = frozenset(params.stop_token_ids)
         self._reported = (0, 0)  # tokens and characters of earlier deltas
@@ -149,7 +149,7 @@ class Completion:
             logprobs=tuple(self.logprobs[tokens:]) if wanted else None,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
-            experts=self.experts,
+            routed_experts=self.routed_experts,
         )
 
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from shoestring import kernels
-from shoestring.engine.pages import PAGE_SIZE
+from shoestring.engine.pages import PAGE_SIZE, pages_for
+from shoestring.engine.settings import DEFAULT_TOKENS, EngineSettings, SpeculationMethod
+from shoestring.errors import ConfigError
 from shoestring.model.attention import attention_class
 from shoestring.model.cache import CacheSpec
 from shoestring.model.config import ModelConfig
@@ -93,6 +95,18 @@ class PagedView:
     layers: list[PagedLayer]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CachePlan:
+    """The size of a paged cache, and the longest context that it holds."""
+
+    num_pages: int
+    num_layers: int
+    """The main layers, and the MTP module if it drafts."""
+    max_model_len: int
+    speculation: SpeculationMethod
+    """Never auto."""
+
+
 def cache_specs(config: ModelConfig, num_layers: int) -> list[CacheSpec]:
     """The spec of so many layers, MTP modules counted as layers."""
     return [attention_class(config).cache_spec(config)] * num_layers
@@ -115,3 +129,39 @@ def available_bytes(device: torch.device) -> int | None:
         return None
     fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def plan_cache(
+    config: ModelConfig, settings: EngineSettings, *, dtype: torch.dtype, device: torch.device
+) -> CachePlan:
+    """How many pages of how many layers fit; raises ConfigError with what would, before memory is spent."""
+    kind = settings.speculation
+    if kind == "auto":
+        kind = "mtp" if config.num_nextn_predict_layers else "prompt_lookup"
+    num_layers = config.num_hidden_layers + (kind == "mtp")
+    one_page = page_bytes(config, num_layers, dtype)
+    wanted = settings.max_model_len or config.max_position_embeddings
+    free = available_bytes(device)
+    if settings.kv_cache_memory_bytes is not None:
+        num_bytes = settings.kv_cache_memory_bytes
+        if free is not None and num_bytes > free:
+            raise ConfigError(
+                f"kv_cache_memory_bytes = {num_bytes:,} is more than the {free:,} bytes of memory that are "
+                f"free; give at most {free // 2:,}"
+            )
+    else:
+        tokens = max(settings.max_num_seqs * DEFAULT_TOKENS, settings.max_model_len or 0)
+        num_bytes = pages_for(min(tokens, settings.max_num_seqs * wanted)) * one_page
+        num_bytes = num_bytes if free is None else min(num_bytes, free // 2)
+    num_pages = num_bytes // one_page
+    need = pages_for(settings.max_model_len or 2)
+    if num_pages < need:
+        raise ConfigError(
+            f"a cache of {num_bytes:,} bytes holds {num_pages * PAGE_SIZE:,} tokens; "
+            f"max_model_len = {settings.max_model_len or 2:,} needs kv_cache_memory_bytes of "
+            f"{need * one_page:,}"
+        )
+    max_model_len = min(wanted, num_pages * PAGE_SIZE)
+    return CachePlan(
+        num_pages=num_pages, num_layers=num_layers, max_model_len=max_model_len, speculation=kind
+    )

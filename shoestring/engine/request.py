@@ -9,6 +9,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from shoestring.errors import ConfigError
+from shoestring.model.config import ModelConfig
+from shoestring.tokenizer.bpe import Tokenizer
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 OutputKind = Literal["cumulative", "delta", "final_only"]
@@ -190,6 +192,36 @@ class Request:
         object.__setattr__(self, "prompt_token_ids", tuple(self.prompt_token_ids))
 
 
+def check_request(
+    request: Request, config: ModelConfig, max_model_len: int, tokenizer: Tokenizer | None
+) -> int:
+    """The length at which the request's completions end; ConfigError for what cannot be served."""
+    params, ids = request.sampling_params, request.prompt_token_ids
+    if not 0 < len(ids) < max_model_len:
+        raise ConfigError(
+            f"the prompt has {len(ids):,} tokens; this engine takes 1 to {max_model_len - 1:,}, so shorten it"
+        )
+    structured = params.structured_outputs
+    named = {
+        "the prompt": ids,
+        "logit_bias": params.logit_bias or (),
+        "stop_token_ids": params.stop_token_ids,
+        "after_token_id": () if structured is None else (structured.after_token_id or 0,),
+    }
+    for name, token_ids in named.items():
+        wrong = [i for i in token_ids if not (type(i) is int and 0 <= i < config.vocab_size)]
+        if wrong:
+            raise ConfigError(
+                f"{name} holds token id {wrong[0]!r}; the model knows 0 to {config.vocab_size - 1}"
+            )
+    if tokenizer is None and params.stop:
+        raise ConfigError("stop strings need an engine with a tokenizer; use stop_token_ids")
+    if tokenizer is None and params.structured_outputs is not None:
+        raise ConfigError("structured_outputs need an engine with a tokenizer")
+    room = max_model_len - len(ids)
+    return len(ids) + min(room, params.max_tokens or room)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logprob:
     """One token's log-probability under the unprocessed logits, and its rank (1 is the likeliest)."""
@@ -214,7 +246,7 @@ class CompletionOutput:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     """The stop string or stop token id; None for the end-of-sentence token. The message of an "error"."""
-    experts: Tensor | None = field(default=None, compare=False)
+    routed_experts: Tensor | None = field(default=None, compare=False)
     """(T - 1, MoE layers, K) int16 of all T tokens but the last, prompt and output, where the engine keeps
     routing; with the last output."""
 

@@ -1,4 +1,4 @@
-"""Which experts each token went to, kept page by page beside its cache entries, for a trainer to replay."""
+"""The experts that each token was routed to, stored by page beside its cache entries, for a trainer."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,8 @@ from shoestring.model.config import ModelConfig
 from shoestring.model.moe import Routing
 
 
-class KeptRouting:
-    """The L MoE layers' choices of K experts; a page that sequences share holds them for all of these."""
+class RoutedExperts:
+    """The K experts of every token in the L MoE layers; sequences that share a page share them too."""
 
     def __init__(self, config: ModelConfig, *, num_pages: int, device: torch.device) -> None:
         assert config.moe is not None
@@ -20,13 +20,13 @@ class KeptRouting:
         shape = (num_pages * PAGE_SIZE, len(self._layers), config.moe.num_experts_per_tok)
         self._experts_SLK = torch.zeros(shape, dtype=torch.int16, device=device)
 
-    def keep(self, routings: Mapping[int, Routing], slot_N: Tensor) -> None:
-        """Note where the rows of one pass went."""
-        chosen = torch.stack([routings[layer].experts_NK for layer in self._layers], dim=1)
-        self._experts_SLK.index_copy_(0, slot_N, chosen.to(torch.int16))
+    def store(self, routings: Mapping[int, Routing], slot_N: Tensor) -> None:
+        """Store the experts of the rows of one pass."""
+        experts_NLK = torch.stack([routings[layer].experts_NK for layer in self._layers], dim=1)
+        self._experts_SLK.index_copy_(0, slot_N, experts_NLK.to(torch.int16))
 
     def of(self, sequence: Sequence) -> Tensor:
-        """(T - 1, L, K) int16 of a running sequence of T tokens; the last one went nowhere yet."""
+        """(T - 1, L, K) int16 of a running sequence of T tokens; the last one has not been computed."""
         pages = torch.tensor(sequence.pages, device=self._experts_SLK.device)
         slots = (pages[:, None] * PAGE_SIZE + torch.arange(PAGE_SIZE, device=pages.device)).flatten()
         return self._experts_SLK[slots[: len(sequence.token_ids) - 1]].cpu()

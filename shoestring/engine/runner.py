@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shoestring.engine.paged_cache import PagedCache, RowIndex
 from shoestring.engine.pages import PAGE_SIZE
-from shoestring.engine.routed_experts import KeptRouting
+from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.scheduler import Batch
 from shoestring.engine.sequence import Sequence
 from shoestring.model.transformer import Transformer
@@ -42,9 +42,9 @@ class Runner:
         *,
         max_num_seqs: int,
         max_pages: int,
-        routing: KeptRouting | None = None,
+        routed_experts: RoutedExperts | None = None,
     ) -> None:
-        self.model, self.cache, self.routing = model, cache, routing
+        self.model, self.cache, self.routed_experts = model, cache, routed_experts
         self._table_BM = np.zeros((max_num_seqs, max_pages), dtype=np.int32)
         self._owners: list[tuple[Sequence | None, int]] = [(None, 0)] * max_num_seqs
         self._filled = [0] * max_num_seqs  # pages of the owner already in its row
@@ -62,8 +62,8 @@ class Runner:
         index = self.index(spans)
         ids_BT = torch.tensor([ids], device=self.model.device)
         features = self.model.features(ids_BT, self.cache.at(index), index.positions_BT)
-        if self.routing is not None:
-            self.routing.keep(features.routings, index.slot_N)
+        if self.routed_experts is not None:
+            self.routed_experts.store(features.routings, index.slot_N)
         hidden_ND = features.hidden_BTD[0]
         wanted_ND = hidden_ND if len(chosen) == end else hidden_ND[chosen]
         return StepResult(hidden_ND, self.model.logits(wanted_ND[None])[0])

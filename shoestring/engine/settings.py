@@ -1,18 +1,13 @@
-"""The engine's settings and counters, and what fits: cache and requests are checked beforehand."""
+"""The engine's settings, with their check, and its counters."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
-from shoestring.engine.paged_cache import available_bytes, page_bytes
-from shoestring.engine.pages import PAGE_SIZE, pages_for
-from shoestring.engine.request import Request
 from shoestring.errors import ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.tokenizer.bpe import Tokenizer
 
-Speculation = Literal["auto", "mtp", "prompt_lookup", "off"]
+SpeculationMethod = Literal["auto", "mtp", "prompt_lookup", "off"]
 DEFAULT_TOKENS = 1024
 """Tokens that the cache holds for each sequence unless `kv_cache_memory_bytes` says otherwise."""
 
@@ -30,13 +25,13 @@ class EngineSettings:
     max_model_len: int | None = None
     """Longest prompt with its output; None is the model's context, as far as the cache holds it."""
     enable_prefix_caching: bool = True
-    speculation: Speculation = "auto"
+    speculation: SpeculationMethod = "auto"
     """auto is mtp for a model with such modules, prompt_lookup for others."""
     num_speculative_tokens: int = 1
     """Tokens drafted ahead for each sequence and step."""
     adaptive_speculation: bool = True
     """Measure whether drafting pays, and leave it while it does not."""
-    keep_routing: bool = False
+    enable_return_routed_experts: bool = False
     """Report which experts each token went to, if the model has experts."""
 
 
@@ -71,18 +66,6 @@ class EngineCounters:
         return self.accepted_tokens / max(self.drafted_tokens, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CachePlan:
-    """What the paged cache will be."""
-
-    num_pages: int
-    num_layers: int
-    """The main layers, and the MTP module if it drafts."""
-    max_model_len: int
-    speculation: Speculation
-    """Never auto."""
-
-
 def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
     """Raise ConfigError naming the setting that cannot be."""
     for name in ("max_num_seqs", "max_num_batched_tokens", "num_speculative_tokens"):
@@ -104,72 +87,6 @@ def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
         raise ConfigError(
             f"max_model_len = {settings.max_model_len} must be from 2 to the model's {longest:,}"
         )
-
-
-def plan_cache(
-    config: ModelConfig, settings: EngineSettings, *, dtype: torch.dtype, device: torch.device
-) -> CachePlan:
-    """How many pages of how many layers fit; raises ConfigError with what would, before memory is spent."""
-    kind = settings.speculation
-    if kind == "auto":
-        kind = "mtp" if config.num_nextn_predict_layers else "prompt_lookup"
-    num_layers = config.num_hidden_layers + (kind == "mtp")
-    one_page = page_bytes(config, num_layers, dtype)
-    wanted = settings.max_model_len or config.max_position_embeddings
-    free = available_bytes(device)
-    if settings.kv_cache_memory_bytes is not None:
-        num_bytes = settings.kv_cache_memory_bytes
-        if free is not None and num_bytes > free:
-            raise ConfigError(
-                f"kv_cache_memory_bytes = {num_bytes:,} is more than the {free:,} bytes of memory that are "
-                f"free; give at most {free // 2:,}"
-            )
-    else:
-        tokens = max(settings.max_num_seqs * DEFAULT_TOKENS, settings.max_model_len or 0)
-        num_bytes = pages_for(min(tokens, settings.max_num_seqs * wanted)) * one_page
-        num_bytes = num_bytes if free is None else min(num_bytes, free // 2)
-    num_pages = num_bytes // one_page
-    need = pages_for(settings.max_model_len or 2)
-    if num_pages < need:
-        raise ConfigError(
-            f"a cache of {num_bytes:,} bytes holds {num_pages * PAGE_SIZE:,} tokens; "
-            f"max_model_len = {settings.max_model_len or 2:,} needs kv_cache_memory_bytes of "
-            f"{need * one_page:,}"
-        )
-    max_model_len = min(wanted, num_pages * PAGE_SIZE)
-    return CachePlan(
-        num_pages=num_pages, num_layers=num_layers, max_model_len=max_model_len, speculation=kind
-    )
-
-
-def check_request(
-    request: Request, config: ModelConfig, max_model_len: int, tokenizer: Tokenizer | None
-) -> int:
-    """The length at which the request's completions end; ConfigError for what cannot be served."""
-    params, ids = request.sampling_params, request.prompt_token_ids
-    if not 0 < len(ids) < max_model_len:
-        raise ConfigError(
-            f"the prompt has {len(ids):,} tokens; this engine takes 1 to {max_model_len - 1:,}, so shorten it"
-        )
-    structured = params.structured_outputs
-    named = {
-        "the prompt": ids,
-        "logit_bias": params.logit_bias or (),
-        "stop_token_ids": params.stop_token_ids,
-        "after_token_id": () if structured is None else (structured.after_token_id or 0,),
-    }
-    for name, token_ids in named.items():
-        wrong = [i for i in token_ids if not (type(i) is int and 0 <= i < config.vocab_size)]
-        if wrong:
-            raise ConfigError(
-                f"{name} holds token id {wrong[0]!r}; the model knows 0 to {config.vocab_size - 1}"
-            )
-    if tokenizer is None and params.stop:
-        raise ConfigError("stop strings need an engine with a tokenizer; use stop_token_ids")
-    if tokenizer is None and params.structured_outputs is not None:
-        raise ConfigError("structured_outputs need an engine with a tokenizer")
-    room = max_model_len - len(ids)
-    return len(ids) + min(room, params.max_tokens or room)
 
 
 def eos_ids(config: ModelConfig, tokenizer: Tokenizer | None) -> frozenset[int]:

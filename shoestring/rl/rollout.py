@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from shoestring.engine.dispatch import Dispatcher
 from shoestring.engine.engine import Engine
 from shoestring.engine.request import CompletionOutput, Request, SamplingParams
 from shoestring.rl.recipe import GRPOConfig, RewardConfig
@@ -90,22 +91,17 @@ def roll_out(
     and the answer's place in its group, and on nothing else of the batch. Raises ConfigError for a prompt
     that does not fit.
     """
-    for number, question in enumerate(questions):
-        engine.add_request(_request(number, question, config, first + number))
+    requests = [_request(question, config, first + number) for number, question in enumerate(questions)]
+    numbers = {request.request_id: number for number, request in enumerate(requests)}
     groups: list[list[Answer]] = [[] for _ in questions]
-    try:
-        while engine.has_unfinished():
-            for output in engine.step():
-                number = int(output.request_id)
-                groups[number] = [_read(questions[number], c) for c in output.outputs]
-                for place, completion in enumerate(output.outputs):
-                    if completion.finish_reason in ("stop", "length"):
-                        text, ticket = groups[number][place].text, number * config.group + place
-                        verifier.submit(ticket, questions[number].task, questions[number].example, text)
-    except BaseException:
-        for number in range(len(questions)):
-            engine.abort(str(number))
-        raise
+    with Dispatcher(engine).outputs(requests) as outputs:
+        for output in outputs:
+            number = numbers[output.request_id]
+            groups[number] = [_read(questions[number], c) for c in output.outputs]
+            for place, completion in enumerate(output.outputs):
+                if completion.finish_reason in ("stop", "length"):
+                    text, ticket = groups[number][place].text, number * config.group + place
+                    verifier.submit(ticket, questions[number].task, questions[number].example, text)
     for verdict in verifier.results(wait=True):
         if verdict.reward is not None:
             number, place = divmod(verdict.ticket, config.group)
@@ -125,7 +121,7 @@ def reward_parts(accuracy: float, text: str, config: RewardConfig) -> dict[str, 
     return parts
 
 
-def _request(number: int, question: Question, config: GRPOConfig, number_in_run: int) -> Request:
+def _request(question: Question, config: GRPOConfig, number_in_run: int) -> Request:
     digest = hashlib.blake2b(f"{config.seed}:{number_in_run}".encode(), digest_size=7)
     params = SamplingParams(
         n=config.group,
@@ -135,7 +131,9 @@ def _request(number: int, question: Question, config: GRPOConfig, number_in_run:
         seed=int.from_bytes(digest.digest(), "little"),
         output_kind="final_only",
     )
-    return Request(request_id=str(number), prompt_token_ids=question.prompt.ids, sampling_params=params)
+    return Request(
+        request_id=str(number_in_run), prompt_token_ids=question.prompt.ids, sampling_params=params
+    )
 
 
 def _read(question: Question, completion: CompletionOutput) -> Answer:
@@ -146,5 +144,5 @@ def _read(question: Question, completion: CompletionOutput) -> Answer:
         text=question.prompt.opening + completion.text,
         is_truncated=completion.finish_reason == "length",
         parts={},
-        experts=completion.experts,
+        experts=completion.routed_experts,
     )

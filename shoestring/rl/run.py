@@ -182,5 +182,5 @@ def _engine_settings(config: GRPOConfig, model: Transformer) -> EngineSettings:
         max_num_seqs=sequences,
         max_num_batched_tokens=sequences + 128,
         speculation="off",  # with so many sequences a draft costs more than it saves
-        keep_routing=config.keep_routing,
+        enable_return_routed_experts=config.keep_routing,
     )

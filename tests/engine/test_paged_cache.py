@@ -1,15 +1,29 @@
 """Pages against the dense cache: what is written into scattered slots is what attention reads."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from shoestring.engine.paged_cache import PagedCache, RowIndex, available_bytes, cache_specs, page_bytes
+from shoestring.engine import paged_cache
+from shoestring.engine.paged_cache import (
+    PagedCache,
+    RowIndex,
+    available_bytes,
+    cache_specs,
+    page_bytes,
+    plan_cache,
+)
 from shoestring.engine.pages import PAGE_SIZE
+from shoestring.engine.settings import EngineSettings
+from shoestring.errors import ConfigError
 from shoestring.model.cache import DenseLayerCache
 from shoestring.model.cost import cache_bytes_per_token
 from shoestring.model.presets import PRESETS
 
 CPU = torch.device("cpu")
+TINY = PRESETS["tiny"]
+PAGE = page_bytes(TINY, TINY.num_hidden_layers, torch.float32)
 H, C, R, G, D = 4, 6, 2, 2, 5
 LATENT = {"latent": (C,), "k_rope": (R,)}
 GROUPED = {"key": (G, D), "value": (G, D)}
@@ -93,3 +107,49 @@ def test_entries_are_kept_in_the_caches_precision():
 def test_free_memory_is_a_plausible_number():
     free = available_bytes(CPU)
     assert free is None or 2**20 < free < 2**50
+
+
+def plan(config=TINY, **settings):
+    settings = EngineSettings(**{"speculation": "off", **settings})
+    return plan_cache(config, settings, dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kv_cache_memory_bytes": 2**60}, "bytes of memory that are free; give at most"),
+        ({"kv_cache_memory_bytes": PAGE - 1}, "holds 0 tokens"),
+        (
+            {"kv_cache_memory_bytes": 2 * PAGE, "max_model_len": 65},
+            f"needs kv_cache_memory_bytes of {3 * PAGE:,}",
+        ),
+    ],
+)
+def test_a_cache_that_cannot_be_is_refused_with_what_can(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        plan(**settings)
+
+
+@pytest.mark.parametrize(("modules", "kind"), [(1, "mtp"), (0, "prompt_lookup")])
+def test_auto_takes_what_the_model_has(modules, kind):
+    made = plan(replace(TINY, num_nextn_predict_layers=modules), speculation="auto")
+    assert (made.speculation, made.num_layers) == (kind, TINY.num_hidden_layers + modules)
+
+
+def test_a_small_cache_shortens_the_context():
+    made = plan(kv_cache_memory_bytes=3 * PAGE + 5)
+    assert (made.num_pages, made.max_model_len) == (3, 3 * PAGE_SIZE)
+
+
+def test_by_default_every_sequence_gets_a_thousand_tokens_or_its_context():
+    assert plan(max_num_seqs=8).num_pages == 8 * 256 // PAGE_SIZE
+    longer = replace(TINY, max_position_embeddings=10_000)
+    assert plan(longer, max_num_seqs=8).num_pages == 8 * 1024 // PAGE_SIZE
+    assert plan(longer, max_num_seqs=2, max_model_len=9000).max_model_len == 9000
+
+
+def test_by_default_half_of_what_is_free_is_the_limit(monkeypatch):
+    monkeypatch.setattr(paged_cache, "available_bytes", lambda device: 10 * PAGE)
+    assert plan(max_num_seqs=64).num_pages == 5
+    with pytest.raises(ConfigError, match="needs kv_cache_memory_bytes of"):
+        plan(max_num_seqs=64, max_model_len=200)

@@ -26,7 +26,9 @@ def model() -> Transformer:
 
 
 def complete(of: Transformer, **settings) -> list[CompletionOutput]:
-    engine = Engine(of, None, EngineSettings(**{"max_num_seqs": 8, "keep_routing": True} | settings))
+    engine = Engine(
+        of, None, EngineSettings(**{"max_num_seqs": 8, "enable_return_routed_experts": True} | settings)
+    )
     params = SamplingParams(n=3, max_tokens=25, seed=1, ignore_eos=True)
     for name in ("a", "b"):  # the second finds the first's prompt in the cache
         engine.add_request(Request(request_id=name, prompt_token_ids=PROMPT, sampling_params=params))
@@ -58,10 +60,10 @@ def test_it_is_what_one_pass_over_the_text_gives(model, packed, settings) -> Non
     with torch.inference_mode():
         for completion in complete(PackedCopy(model).model if packed else model, **settings):
             ids = torch.tensor([[*PROMPT, *completion.token_ids]])
-            assert completion.experts.shape == (ids.shape[1] - 1, 2, 2)
+            assert completion.routed_experts.shape == (ids.shape[1] - 1, 2, 2)
             for place, layer in enumerate(CONFIG.moe_layers):
                 wanted = model.features(ids).routings[layer].experts_NK[:-1].sort(-1).values
-                assert torch.equal(completion.experts[:, place].sort(-1).values.long(), wanted)
+                assert torch.equal(completion.routed_experts[:, place].sort(-1).values.long(), wanted)
 
 
 def test_replaying_it_gives_the_engine_s_probabilities(model) -> None:
@@ -69,7 +71,7 @@ def test_replaying_it_gives_the_engine_s_probabilities(model) -> None:
     engine_model = PackedCopy(model).model
     completion = complete(engine_model, speculation="off")[0]
     ids = torch.tensor([[*PROMPT, *completion.token_ids]])
-    kept = {layer: completion.experts[:, i].long() for i, layer in enumerate(CONFIG.moe_layers)}
+    kept = {layer: completion.routed_experts[:, i].long() for i, layer in enumerate(CONFIG.moe_layers)}
     with torch.inference_mode():
         own = model.features(ids[:, :-1]).hidden_BTD
         same = model.features(ids[:, :-1], experts=kept).hidden_BTD
@@ -79,6 +81,6 @@ def test_replaying_it_gives_the_engine_s_probabilities(model) -> None:
 
 
 def test_only_where_it_is_asked_for_and_there_are_experts(model) -> None:
-    assert all(c.experts is None for c in complete(model, keep_routing=False))
+    assert all(c.routed_experts is None for c in complete(model, enable_return_routed_experts=False))
     dense = initialize(Transformer(replace(TINY, moe=None, vocab_size=60)), torch.Generator().manual_seed(0))
-    assert all(c.experts is None for c in complete(dense.eval()))
+    assert all(c.routed_experts is None for c in complete(dense.eval()))

@@ -88,14 +88,6 @@ def sampling(llm: "LLM", asked: dict[str, Any], *, complete: bool) -> "SamplingP
     return build(SamplingParams, {**ours, **llm.default_sampling, **asked}, where="--set")
 
 
-def complete_text(llm: "LLM", prompt: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """A completion as JSON, without a terminal."""
-    from shoestring.engine.request import SamplingParams
-
-    reply = once(llm, prompt, SamplingParams(**settings), None)
-    return {"prompt": prompt, **report(reply)}
-
-
 def once(
     llm: "LLM", prompt: Any, params: "SamplingParams", view: View | None, *, thinking: bool | None = None
 ) -> Reply:

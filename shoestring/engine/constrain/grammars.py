@@ -100,15 +100,6 @@ class GrammarCache:
         return Grammar(matcher, self.vocab_size, self.eos_ids, self._text_mask)
 
 
-def compile_grammar(spec: StructuredOutputsParams, tokenizer: Tokenizer, vocab_size: int) -> "Grammar":
-    """One grammar, when there will be no second: `GrammarCache.compile` without the cache."""
-    cache = GrammarCache(tokenizer, vocab_size)
-    try:
-        return cache.compile(spec)
-    finally:
-        cache.close()
-
-
 class Grammar:
     """A compiled grammar, from which any number of requests get a matcher of their own."""
 

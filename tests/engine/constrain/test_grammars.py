@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from shoestring.engine.constrain.grammars import (
     GrammarCache,
     apply_mask,
-    compile_grammar,
     pack_mask,
     unpack_mask,
 )
@@ -228,8 +227,8 @@ def test_more_than_one_end_token(tokenizer):
         cache.close()
 
 
-def test_one_grammar_without_a_cache(tokenizer):
-    matcher = compile_grammar(StructuredOutputsParams(choice=("no",)), tokenizer, WIDTH).matcher()
+def test_nothing_follows_the_last_letter_of_a_choice(cache, tokenizer):
+    matcher = cache.compile(StructuredOutputsParams(choice=("no",))).matcher()
     assert feed(matcher, tokenizer, "no")
     assert matcher.is_stopped
 
