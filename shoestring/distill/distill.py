@@ -23,7 +23,7 @@ from shoestring.model.presets import PRESETS
 from shoestring.remote.client import Remote
 from shoestring.remote.config import RemoteConfig, checked_url
 from shoestring.tasks.load import load_task
-from shoestring.tasks.verify import TaskSpec, Verifier
+from shoestring.tasks.verify import Verifier
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
 
@@ -160,8 +160,8 @@ def _collected(
     if done.exists():
         figures: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         return figures
-    specs = {task: TaskSpec(name=task, options=options) for task, options in config.tasks.items()}
-    with Verifier(specs, workers=config.workers, timeout_s=config.verify_timeout_s) as verifier:
+    tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
+    with Verifier(tasks, workers=config.workers, timeout_s=config.verify_timeout_s) as verifier:
         teacher = _teacher(config, runtime, folder, name)
         begun = (out / "collected").exists()
         result = collect(

@@ -101,7 +101,6 @@ def evaluate_task(
     examples: Sequence[Example],
     config: TaskEvalConfig,
     *,
-    verifier: Verifier,
     template: Template | None = None,
     transcripts: Path | None = None,
     show: bool = False,
@@ -114,7 +113,6 @@ def evaluate_task(
 
     Args:
         examples: at least one, of different keys; see `choose_problems`.
-        verifier: knows the task by `task.name` and has nothing else outstanding.
         template: the model's; None when config.prompt has a format.
         transcripts: a .jsonl file for every answer with its reward, one problem a line.
         show: progress on a terminal.
@@ -126,14 +124,15 @@ def evaluate_task(
     tokenizer = llm.get_tokenizer()
     prompts = [prompt_ids(example.question, tokenizer, template, config.prompt) for example in examples]
     inputs = [{"prompt_token_ids": prompt.ids} for prompt in prompts]
-    grader = _Grader(task, verifier, tokenizer)
-    params = [config.params(example.key) for example in examples]
-    sampled = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
     greedy = None
-    if config.greedy:
-        params = [SamplingParams(temperature=0, max_tokens=config.max_tokens)] * len(examples)
-        rows = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
-        greedy = [row[0] for row in rows]
+    with Verifier({task.name: task}) as verifier:
+        grader = _Grader(task, verifier, tokenizer)
+        params = [config.params(example.key) for example in examples]
+        sampled = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
+        if config.greedy:
+            params = [SamplingParams(temperature=0, max_tokens=config.max_tokens)] * len(examples)
+            rows = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
+            greedy = [row[0] for row in rows]
     if transcripts is not None:
         _write_transcripts(transcripts, examples, sampled, greedy)
     return summarize(task.name, sampled, greedy, k=config.k, seed=config.seed)

@@ -19,7 +19,8 @@ from shoestring.rl.recipe import GRPOConfig, learning_rate_share
 from shoestring.rl.rollout import Answer, Question, reward_parts, roll_out
 from shoestring.rl.run import Run, build, save, write_model
 from shoestring.rl.update import Judged, UpdateStats, update
-from shoestring.tasks.verify import SHARE_FROM, TaskSpec, Verifier
+from shoestring.tasks.load import load_task
+from shoestring.tasks.verify import SHARE_FROM, Verifier
 from shoestring.train.finish import Clock, mean_of, replace_folder, settle
 from shoestring.train.parallel import Ranks
 from shoestring.train.report import receipt
@@ -59,12 +60,12 @@ def grpo(
     shows and evaluates; the others return an empty report.
     """
     title = f"{', '.join(task.name for task in config.tasks)}: {config.start} -> {out.name}"
-    specs = {task.name: TaskSpec(name=task.name, options=task.options) for task in config.tasks}
     with ExitStack() as stack:
         ranks = stack.enter_context(Ranks(runtime))
         is_quiet = quiet or not ranks.is_first
         display = stack.enter_context(Display(title, config.steps, unit="steps", quiet=is_quiet))
-        verifier = stack.enter_context(Verifier(specs))
+        tasks = {share.name: load_task(share.name, share.options) for share in config.tasks}
+        verifier = stack.enter_context(Verifier(tasks))
         run = build(config, runtime, out, ranks, resume=resume, say=display.say)
         peak = ranks.sum([measure_peak(runtime)])[0]
         since = run.step if resume else None

@@ -24,7 +24,7 @@ from shoestring.rl.grpo import Evaluate, grpo
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.stages import CollectStage, CorpusStage, RecipeConfig, Stage, located
 from shoestring.tasks.load import load_task
-from shoestring.tasks.verify import TaskSpec, Verifier
+from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 from shoestring.train.sft import sft
@@ -181,11 +181,10 @@ def _collect(
 ) -> dict[str, Any]:
     """Verified answers of the teacher, with general conversations mixed in: folder/mixed.jsonl."""
     tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
-    specs = {name: TaskSpec(name=name, options=options) for name, options in config.tasks.items()}
     teacher = Path(config.teacher)
     name = f"{teacher.parent.name} (sha256 {folder_sha256(teacher)[:16]})"
     llm = LLM.of(load_engine(teacher, runtime, settings=SETTINGS), teacher)
-    with Verifier(specs) as verifier:
+    with Verifier(tasks) as verifier:
         asked = LocalTeacher(llm, name, params=config.collect.params(), thinking=True, form=config.form)
         problems = problems_of(tasks, config.problems, config.collect.seed)
         begun = folder.exists()

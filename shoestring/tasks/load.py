@@ -1,7 +1,8 @@
-"""A task by its name and options; only the module that is asked for is imported."""
+"""Load a task by its name and options, or from the description that another process sent."""
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from shoestring import config
@@ -17,32 +18,37 @@ TASKS = {
     "math": "shoestring.tasks.math:Math",
 }
 GYM = "reasoning_gym:"
+GYM_TASK = "shoestring.tasks.gym:Gym"
 
 
 def load_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
-    """The task `name`; `reasoning_gym:<generator>` is that generator of the library's.
+    """The task `name`, from its own module alone; `reasoning_gym:<generator>` is a generator of that library.
 
     Raises ConfigError, listing what there is, for a wrong name, option or value, and MissingDependencyError
     when the library of a task is not installed.
     """
-    return build(target_of(name), name, options or {})
-
-
-def target_of(name: str) -> str:
-    """Where a task's class is, as `module:Class`."""
-    if name.startswith(GYM) and name != GYM:
-        return "shoestring.tasks.gym:Gym"
+    fields, generator = dict(options or {}), name.removeprefix(GYM)
+    if name.startswith(GYM) and generator:
+        return _build(GYM_TASK, {"generator": generator, "options": fields}, name)
     if name not in TASKS:
         raise ConfigError(f"no task {name!r}; there are {', '.join(TASKS)} and {GYM}<generator>")
-    return TASKS[name]
+    return _build(TASKS[name], fields, name)
 
 
-def build(target: str, name: str, options: Mapping[str, Any]) -> Task:
-    """Import the class and fill in its options; `target` is one of ours, never a stranger's words."""
+def describe(task: Task) -> dict[str, Any]:
+    """A task as JSON: its class and its fields. Every task that is not pure is a dataclass for this."""
+    cls = type(task)
+    return {"target": f"{cls.__module__}:{cls.__qualname__}", "fields": asdict(task)}  # type: ignore[call-overload]
+
+
+def rebuild(description: Mapping[str, Any]) -> Task:
+    """The task that `describe` described, in the child process that judges it."""
+    return _build(description["target"], description["fields"], description["target"])
+
+
+def _build(target: str, fields: Mapping[str, Any], name: str) -> Task:
+    """Import the class `module:Class` and fill in its fields; it is one of ours, never a stranger's text."""
     module, _, class_name = target.partition(":")
     cls = getattr(importlib.import_module(module), class_name)
-    data = dict(options)
-    if name.startswith(GYM):
-        data = {"generator": name.removeprefix(GYM), "options": data}
-    task: Task = config.build(cls, data, where=f"the task {name}")
+    task: Task = config.build(cls, dict(fields), where=f"the task {name}")
     return task

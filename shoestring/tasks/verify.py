@@ -11,13 +11,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from shoestring import child
-from shoestring.tasks.load import load_task, target_of
-from shoestring.tasks.task import Example
+from shoestring.tasks.load import describe
+from shoestring.tasks.task import Example, Task
 from shoestring.tasks.verify_child import judge
 
 log = logging.getLogger(__name__)
@@ -29,14 +29,6 @@ GIVE_UP_AFTER = 20
 """Timeouts and deaths in a row, after which the rest of a batch is not tried."""
 SHARE_FROM = 100
 """Verdicts before a share of faults means anything."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
-    """What to load: see `load.load_task`."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,22 +57,13 @@ class Verifier:
     skipped, so that a broken verifier cannot hold up a run for longer than that.
     """
 
-    def __init__(self, tasks: Mapping[str, TaskSpec], *, workers: int = 1, timeout_s: float = 10.0) -> None:
-        """Load the tasks by their labels; children start when they are needed.
-
-        Raises ConfigError or MissingDependencyError for a task that cannot be loaded.
-        """
-        self._tasks = {label: load_task(spec.name, spec.options) for label, spec in tasks.items()}
+    def __init__(self, tasks: Mapping[str, Task], *, workers: int = 1, timeout_s: float = 10.0) -> None:
+        """`tasks` by the names that `submit` takes; children start when they are needed."""
+        self._tasks = dict(tasks)
         loads = {
-            label: child.frame(
-                {
-                    "load": label,
-                    "target": target_of(spec.name),
-                    "name": spec.name,
-                    "options": dict(spec.options),
-                }
-            )
-            for label, spec in tasks.items()
+            name: child.frame({"load": name, **describe(task)})
+            for name, task in tasks.items()
+            if not task.is_pure
         }
         self.faults: Counter[tuple[str, str]] = Counter()
         """Verdicts without a reward, by task and fault."""

@@ -1,7 +1,7 @@
 """Rewards in a child process that may be killed: the child's side.
 
 Run as a script by `verify.Verifier`. Requests and replies are JSON, each after its length in four bytes:
-`{"load": label, "target", "name", "options"}`, then any number of `{"task": label, "example", "text"}`.
+`{"load": name, "target", "fields"}`, then any number of `{"task": name, "example", "text"}`.
 """
 
 import json
@@ -49,13 +49,13 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any], tasks: "dict[str, Task]") -> dict[str, Any]:
-    from shoestring.tasks.load import build
+    from shoestring.tasks.load import rebuild
     from shoestring.tasks.task import Example
 
     if "load" not in request:
         return judge(tasks[request["task"]], Example(**request["example"]), request["text"])
     try:
-        task = build(request["target"], request["name"], request["options"])
+        task = rebuild(request)
         task.prepare()
         tasks[request["load"]] = task
         return {"ready": True}

@@ -10,7 +10,8 @@ from shoestring.distill.collect import CollectConfig, collect, problems_of
 from shoestring.distill.keep import KeepConfig
 from shoestring.errors import ConfigError, DataError, Stopped
 from shoestring.remote.client import OUT_OF_MONEY, Answer
-from shoestring.tasks.verify import TaskSpec, Verifier
+from shoestring.tasks.load import load_task
+from shoestring.tasks.verify import Verifier
 
 CONFIG = CollectConfig(samples=4, keep=KeepConfig(per_problem=2))
 
@@ -163,9 +164,7 @@ def test_without_money_what_there_is_is_taken(run, fake_teacher):
 
 def test_the_real_verifier_fits(tmp_path, fake_teacher):
     """With the arithmetic task, whose right answer is known."""
-    with Verifier({"sums": TaskSpec(name="arithmetic")}) as verifier:
-        from shoestring.tasks.load import load_task
-
+    with Verifier({"sums": load_task("arithmetic")}) as verifier:
         problems = problems_of({"sums": load_task("arithmetic")}, 3, 0)
         answers = {problem.id: problem.example.answer for problem in problems}
         teacher = fake_teacher(lambda ask, k: f"<think>{k}</think>{answers[ask.id] if k else 'no'}")

@@ -12,20 +12,12 @@ from shoestring.engine.request import CompletionOutput, RequestOutput
 from shoestring.errors import ConfigError, DataError
 from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
 from shoestring.tasks.arithmetic import Arithmetic
-from shoestring.tasks.verify import TaskSpec, Verifier
 from shoestring.tokenizer.questions import PromptStyle
 
 TASK = Arithmetic(steps=1, largest=9, limit=90)
-OPTIONS = {"steps": 1, "largest": 9, "limit": 90}
 CONFIG = TaskEvalConfig(
     problems=6, samples=4, k=(1, 4), temperature=1.0, top_p=1.0, max_tokens=12, greedy=True
 )
-
-
-@pytest.fixture
-def verifier():
-    with Verifier({"arithmetic": TaskSpec(name="arithmetic", options=OPTIONS)}) as verifier:
-        yield verifier
 
 
 @dataclass
@@ -59,7 +51,7 @@ class Parrot:
         ]
 
 
-def test_known_replies_get_the_score_they_deserve(tokenizer, llm, verifier, tmp_path):
+def test_known_replies_get_the_score_they_deserve(tokenizer, llm, tmp_path):
     examples = choose_problems(TASK, CONFIG)[:2]
     right, wrong = ([str(e.answer) for e in examples], [str(e.answer + 1) for e in examples])
     parrot = Parrot(
@@ -71,9 +63,7 @@ def test_known_replies_get_the_score_they_deserve(tokenizer, llm, verifier, tmp_
     )
     config = TaskEvalConfig(samples=4, k=(2, 4))
     file = tmp_path / "answers.jsonl"
-    score = evaluate_task(
-        parrot, TASK, examples, config, verifier=verifier, template=llm.template, transcripts=file
-    )
+    score = evaluate_task(parrot, TASK, examples, config, template=llm.template, transcripts=file)
     assert score.pass_at_1 == (2 / 4 + 1 / 4) / 2
     assert score.maj_at_k[4] == 1 / 2  # the first problem's votes agree although their words do not
     assert score.format_share == (3 / 4 + 3 / 4) / 2  # the forced tag is part of the turn
@@ -86,22 +76,20 @@ def test_known_replies_get_the_score_they_deserve(tokenizer, llm, verifier, tmp_
     assert len({params.seed for _, params in parrot.asked}) == 2
 
 
-def test_a_failing_engine_is_no_score(tokenizer, llm, verifier):
+def test_a_failing_engine_is_no_score(tokenizer, llm):
     parrot = Parrot(tokenizer, [["4"] * 2], failing=True)
     example = choose_problems(TASK, CONFIG)[:1]
     with pytest.raises(DataError, match="2 of 2 answers to arithmetic got no verdict"):
-        evaluate_task(parrot, TASK, example, TaskEvalConfig(k=()), verifier=verifier, template=llm.template)
+        evaluate_task(parrot, TASK, example, TaskEvalConfig(k=()), template=llm.template)
 
 
-def test_a_score_repeats_and_no_problem_changes_another(llm, model, tokenizer, folder, verifier, tmp_path):
+def test_a_score_repeats_and_no_problem_changes_another(llm, model, tokenizer, folder, tmp_path):
     examples = choose_problems(TASK, CONFIG)
     assert len(examples) == 6
 
     def run(name, chosen, engine=llm):
         file = tmp_path / name
-        score = evaluate_task(
-            engine, TASK, chosen, CONFIG, verifier=verifier, template=llm.template, transcripts=file
-        )
+        score = evaluate_task(engine, TASK, chosen, CONFIG, template=llm.template, transcripts=file)
         return score, [json.loads(line) for line in file.read_text().splitlines()]
 
     score, answers = run("one", examples)
@@ -117,10 +105,10 @@ def test_a_score_repeats_and_no_problem_changes_another(llm, model, tokenizer, f
     assert answers[0]["greedy"]["tokens"] <= 12
 
 
-def test_the_live_model_is_scored(llm, model, verifier):
+def test_the_live_model_is_scored(llm, model):
     """After an update of shared weights, the same engine answers as the new model would."""
     examples = choose_problems(TASK, CONFIG)
-    ask = {"verifier": verifier, "template": llm.template}
+    ask = {"template": llm.template}
     before = evaluate_task(llm, TASK, examples, CONFIG, **ask)
     with torch.no_grad():
         model.head_weight_WD.neg_()
@@ -134,14 +122,14 @@ def test_the_live_model_is_scored(llm, model, verifier):
     assert evaluate_task(llm, TASK, examples, CONFIG, **ask).to_json() == before.to_json()
 
 
-def test_a_model_without_template_is_asked_by_a_format(llm, verifier):
+def test_a_model_without_template_is_asked_by_a_format(llm):
     config = TaskEvalConfig(samples=1, k=(1,), max_tokens=4, prompt=PromptStyle(format="Q: {question}\n"))
-    score = evaluate_task(llm, TASK, choose_problems(TASK, CONFIG)[:1], config, verifier=verifier)
+    score = evaluate_task(llm, TASK, choose_problems(TASK, CONFIG)[:1], config)
     assert score.mean_thinking_tokens == 0
     with pytest.raises(ConfigError, match="no chat template"):
-        evaluate_task(llm, TASK, choose_problems(TASK, CONFIG)[:1], CONFIG, verifier=verifier)
+        evaluate_task(llm, TASK, choose_problems(TASK, CONFIG)[:1], CONFIG)
     with pytest.raises(DataError, match="no problem"):
-        evaluate_task(llm, TASK, [], CONFIG, verifier=verifier)
+        evaluate_task(llm, TASK, [], CONFIG)
 
 
 def test_problems_are_chosen_by_the_seed_and_each_is_there_once():

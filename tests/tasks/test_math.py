@@ -8,7 +8,7 @@ import pytest
 from shoestring.errors import ConfigError, DataError, MissingDependencyError
 from shoestring.tasks.math import Math
 from shoestring.tasks.task import Example
-from shoestring.tasks.verify import TaskSpec, Verifier
+from shoestring.tasks.verify import Verifier
 
 CASES = [
     (r"\frac{1}{2}", r"<think>a</think>It is $\boxed{0.5}$.", 1.0),
@@ -47,7 +47,7 @@ def test_problems_are_read(file):
 
 def test_answers_are_compared_by_value_in_the_child():
     pytest.importorskip("math_verify")
-    with Verifier({"math": TaskSpec(name="math", options={"path": "unused"})}, timeout_s=20) as verifier:
+    with Verifier({"math": Math(path="unused")}, timeout_s=20) as verifier:
         for ticket, (gold, text, _) in enumerate(CASES):
             verifier.submit(ticket, "math", Example(key="k", question="q", answer=gold), text)
         rewards = {verdict.ticket: verdict.reward for verdict in verifier.results(wait=True)}
@@ -66,7 +66,7 @@ def test_an_unreadable_true_answer_gives_no_verdict_and_code_is_not_run(tmp_path
 
 def test_endless_computing_is_ended():
     pytest.importorskip("math_verify")
-    with Verifier({"math": TaskSpec(name="math", options={"path": "unused"})}, timeout_s=1.5) as verifier:
+    with Verifier({"math": Math(path="unused")}, timeout_s=1.5) as verifier:
         hard = Example(key="k", question="q", answer="3")
         verifier.submit(0, "math", hard, r"\boxed{9^{9^{9^{9^{9}}}}}")
         verifier.submit(1, "math", hard, "3")

@@ -8,8 +8,9 @@ import pytest
 from shoestring import child
 from shoestring.errors import ConfigError
 from shoestring.tasks import verify
+from shoestring.tasks.load import load_task
 from shoestring.tasks.task import Example
-from shoestring.tasks.verify import TaskSpec, Verdict, Verifier
+from shoestring.tasks.verify import Verdict, Verifier
 
 EXAMPLE = Example(key="k", question="1+1=?", answer=2)
 FAULTS = {
@@ -30,7 +31,7 @@ FAULTS = {
 
 
 def open_verifier(name, timeout_s=5.0, workers=1, **options):
-    return Verifier({name: TaskSpec(name=name, options=options)}, workers=workers, timeout_s=timeout_s)
+    return Verifier({name: load_task(name, options)}, workers=workers, timeout_s=timeout_s)
 
 
 def ask(verifier, name, texts):
@@ -171,6 +172,6 @@ def test_hostile_error_text_does_not_reach_the_terminal(misbehaving, caplog):
 
 def test_wrong_tasks_are_refused_at_once():
     with pytest.raises(ConfigError, match="no task"):
-        Verifier({"a": TaskSpec(name="nothing")})
+        open_verifier("nothing")
     with pytest.raises(ConfigError, match="stepz"):
-        Verifier({"a": TaskSpec(name="arithmetic", options={"stepz": 3})})
+        open_verifier("arithmetic", stepz=3)

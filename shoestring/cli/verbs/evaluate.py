@@ -148,22 +148,19 @@ def score_task(model: str, name: str, config: Any, device: str, out: Path | None
     from shoestring.evals.manifest import problems_sha256
     from shoestring.evals.passk import choose_problems, evaluate_task
     from shoestring.tasks.load import load_task
-    from shoestring.tasks.verify import TaskSpec, Verifier
 
     task = load_task(name, config.options)
     examples = choose_problems(task, config)  # what is wrong with the task shows before the model is read
     llm = open_scored(model, config.max_tokens, device)
-    with Verifier({task.name: TaskSpec(name=name, options=config.options)}) as verifier:
-        score = evaluate_task(
-            llm,
-            task,
-            examples,
-            config,
-            verifier=verifier,
-            template=llm.template if llm.has_template and not config.prompt.format else None,
-            transcripts=None if out is None else out.with_suffix(".jsonl"),
-            show=True,
-        )
+    score = evaluate_task(
+        llm,
+        task,
+        examples,
+        config,
+        template=llm.template if llm.has_template and not config.prompt.format else None,
+        transcripts=None if out is None else out.with_suffix(".jsonl"),
+        show=True,
+    )
     return {**score.to_json(), "problems_sha256": problems_sha256(examples)}
 
 

@@ -159,22 +159,19 @@ def _score(
     from shoestring import config as configs
     from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
     from shoestring.tasks.load import load_task
-    from shoestring.tasks.verify import TaskSpec, Verifier
 
     config = configs.build(TaskEvalConfig, data, where=f"score.tasks.{name}")
     task = load_task(name, config.options)
     if template is None and not config.prompt.format:
         template = llm.template
-    with Verifier({task.name: TaskSpec(name=name, options=config.options)}) as verifier:
-        score = evaluate_task(
-            llm,
-            task,
-            choose_problems(task, config),
-            config,
-            verifier=verifier,
-            template=template,
-            transcripts=None if folder is None else folder.parent / f"answers-{name}.jsonl",
-        )
+    score = evaluate_task(
+        llm,
+        task,
+        choose_problems(task, config),
+        config,
+        template=template,
+        transcripts=None if folder is None else folder.parent / f"answers-{name}.jsonl",
+    )
     data = score.to_json()
     flat = {f"pass_at_{k}": v for k, v in data.pop("pass_at_k").items()}
     return {**data, **flat, **{f"maj_at_{k}": v for k, v in data.pop("maj_at_k").items()}}
