@@ -22,6 +22,7 @@ from pathlib import Path
 
 from shoestring import config as configs
 from shoestring.data.corpus import DataConfig
+from shoestring.durable import cache_folder
 from shoestring.kernels.cpu_build import library
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.hf.config import save_config
@@ -176,7 +177,7 @@ def rl_recipe(folder: Path, steps: int, seed: int) -> Path:
 def share_kernels(cache: Path) -> None:
     """Give the runs a cache of their own, but for the compiled kernels: compiling is not what is killed."""
     library()
-    kernels = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoestring" / "kernels"
+    kernels = cache_folder("kernels")
     kernels.mkdir(parents=True, exist_ok=True)
     (cache / "shoestring").mkdir(parents=True)
     (cache / "shoestring" / "kernels").symlink_to(kernels)

@@ -22,10 +22,9 @@ import torch
 
 from shoestring.engine.adaptive import Speculation
 from shoestring.engine.engine import Engine, EngineSettings
-from shoestring.engine.paged_cache import page_bytes
-from shoestring.engine.pages import pages_for
 from shoestring.engine.request import Request, SamplingParams
 from shoestring.model.config import GQAConfig, RopeConfig
+from shoestring.model.memory import page_bytes, pages_for
 from shoestring.model.presets import TINY
 from shoestring.model.transformer import Transformer, initialize
 
@@ -116,7 +115,7 @@ def requests(rng: random.Random, count: int, shared: list[list[int]]) -> list[Re
 
 def engine(model: Transformer, pages: int, **settings: object) -> Engine:
     layers = model.config.num_hidden_layers + (settings["speculation"] == "mtp")
-    num_bytes = pages * page_bytes(model.config, layers, model.compute_dtype)
+    num_bytes = pages * page_bytes(model.config, layers, model.compute_dtype.itemsize)
     return Engine(model, None, EngineSettings(kv_cache_memory_bytes=num_bytes, **settings))
 
 

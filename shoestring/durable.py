@@ -1,4 +1,4 @@
-"""Write files that survive a crash: fsync, rename, and a full disk told in one sentence."""
+"""Write files that survive a crash: fsync, rename, and a full disk told in one sentence; the cache folder."""
 
 import errno
 import os
@@ -65,6 +65,15 @@ def new_folder(target: Path, *, needed_bytes: int, leftovers: str | None = None)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` of this package's cache, for files that can be made or fetched again; may not exist.
+
+    RuntimeError where the user has no home folder.
+    """
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root).expanduser() if root else Path.home() / ".cache") / "shoestring" / name
 
 
 def sync(path: Path) -> None:

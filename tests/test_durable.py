@@ -156,3 +156,11 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     with new_folder(tmp_path / "y", needed_bytes=1, leftovers=r"x\.tmp-.*?"):
         assert not elsewhere.exists()
         assert living.exists()
+
+
+def test_the_cache_folder_is_the_systems(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert durable.cache_folder("data") == tmp_path / "shoestring" / "data"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert durable.cache_folder("data") == tmp_path / "home" / ".cache" / "shoestring" / "data"

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from shoestring.device import Runtime
     from shoestring.engine.llm import LLM
     from shoestring.engine.settings import EngineSettings
-    from shoestring.model.packed.quantize import Progress, Quantization
+    from shoestring.model.memory import Quantization
+    from shoestring.model.packed.quantize import Progress
 
 Weights = Annotated[
     str | None,

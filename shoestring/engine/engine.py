@@ -12,7 +12,7 @@ from torch import Tensor
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
 from shoestring.engine.output import Completion, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
-from shoestring.engine.pages import PagePool, pages_for
+from shoestring.engine.pages import PagePool
 from shoestring.engine.request import Request, RequestOutput, SamplingParams, check_request
 from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.runner import Runner
@@ -22,6 +22,7 @@ from shoestring.engine.sequence import Sequence
 from shoestring.engine.settings import EngineCounters, EngineSettings, check_settings, eos_ids
 from shoestring.engine.speculate import MTPDrafter, PromptLookup
 from shoestring.errors import ConfigError
+from shoestring.model.memory import pages_for
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
 

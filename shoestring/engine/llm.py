@@ -16,7 +16,7 @@ from shoestring.engine.request import OutputKind, Request, RequestOutput, Sampli
 from shoestring.engine.settings import EngineCounters, EngineSettings, SpeculationMethod
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.model.hf.hub import resolve
-from shoestring.model.packed.quantize import Quantization
+from shoestring.model.memory import Quantization
 from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
 from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
 from shoestring.tokenizer.chat.load import load_template

@@ -1,6 +1,6 @@
 """A checkpoint folder as a running engine, refused before it is read when memory is too small for it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,50 +8,23 @@ import torch
 
 from shoestring.device import Runtime
 from shoestring.engine.engine import Engine
-from shoestring.engine.paged_cache import available_bytes, page_bytes
-from shoestring.engine.pages import pages_for
+from shoestring.engine.paged_cache import available_bytes
 from shoestring.engine.request import SamplingParams
 from shoestring.engine.settings import DEFAULT_TOKENS, EngineSettings, check_settings
 from shoestring.errors import CheckpointError, ConfigError
+from shoestring.model import memory as model_memory
 from shoestring.model.config import ModelConfig
-from shoestring.model.cost import parameters
 from shoestring.model.hf.config import load_config
 from shoestring.model.hf.folder import load_model
 from shoestring.model.hf.shards import find_tensors, read_json
-from shoestring.model.packed.quantize import (
-    RESERVE_BYTES,
-    Progress,
-    Quantization,
-    choose_quantization,
-    load_for_inference,
-    memory_bytes,
-    stored_quantization,
-)
+from shoestring.model.memory import Memory, Quantization, choose_quantization
+from shoestring.model.packed.quantize import Progress, load_for_inference, stored_quantization
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import TOKENIZER_FILE, Tokenizer
 
 GENERATION_FILE = "generation_config.json"
 TAKEN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """What a checkpoint's generation_config.json may say about sampling; the rest is transformers' own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes that serving a model takes."""
-
-    weights: int
-    cache: int
-    programs: int = RESERVE_BYTES
-    """Python, PyTorch and the activations of a step."""
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.cache + self.programs
-
-    def __str__(self) -> str:
-        parts = (self.weights, self.cache, self.programs)
-        weights, cache, programs = (f"{part / 1e9:.1f}" for part in parts)
-        return f"{self.total / 1e9:.1f} GB (weights {weights}, cache {cache}, programs {programs})"
 
 
 def load_engine(
@@ -127,17 +100,18 @@ def memory(
 def weight_bytes(folder: Path, quantization: Quantization | None) -> int:
     """Bytes of the weights in memory; None is as they are stored."""
     config = load_config(folder)
-    kept = quantization or stored_quantization(folder)
-    if kept is not None:
-        return memory_bytes(config, kept)
+    form = quantization or stored_quantization(folder)
+    if form is not None:
+        return model_memory.weight_bytes(config, form)
     matrices = {info.dtype for info in find_tensors(folder).values() if len(info.shape) == 2}
-    return memory_bytes(config, None) * (1 if matrices == {"BF16"} else 2)  # others are kept in float32
+    width = 2 if matrices == {"BF16"} else 4  # others become float32
+    return model_memory.weight_bytes(config, bytes_per_weight=width)
 
 
 def cache_bytes(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype, tokens: int) -> int:
     """Bytes of a paged cache for so many tokens; an MTP module that drafts has entries too."""
     drafts = config.num_nextn_predict_layers > 0 and settings.speculation in ("auto", "mtp")
-    return pages_for(tokens) * page_bytes(config, config.num_hidden_layers + drafts, dtype)
+    return model_memory.cache_bytes(config, tokens, config.num_hidden_layers + drafts, dtype.itemsize)
 
 
 def default_sampling(folder: Path) -> dict[str, Any]:
@@ -175,8 +149,7 @@ def choose(
 
 def read_bytes_per_token(folder: Path, quantization: Quantization | None) -> float:
     """Bytes of weights that one stream's next token needs: those of the parameters that are active for it."""
-    count = parameters(load_config(folder))
-    return weight_bytes(folder, quantization) * count.active / (count.total + count.mtp)
+    return model_memory.read_bytes_per_token(load_config(folder), weight_bytes(folder, quantization))
 
 
 def _wanted_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> int:
@@ -195,7 +168,7 @@ def _what_fits(config: ModelConfig, kept: Quantization | None, need: Memory, fre
     if kept == "int4":
         return "take a smaller model or a shorter context, or free some memory"
     smaller = [name for name in get_args(Quantization) if kept is None or name == "int4"]
-    totals = {name: replace(need, weights=memory_bytes(config, name)).total for name in smaller}
+    totals = {name: replace(need, weights=model_memory.weight_bytes(config, name)).total for name in smaller}
     said = ", ".join(f"{name} {total / 1e9:.1f} GB" for name, total in totals.items())
     fitting = [name for name, total in totals.items() if total <= free]
     if fitting:

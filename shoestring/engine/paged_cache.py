@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from shoestring import kernels
-from shoestring.engine.pages import PAGE_SIZE, pages_for
 from shoestring.engine.settings import DEFAULT_TOKENS, EngineSettings, SpeculationMethod
 from shoestring.errors import ConfigError
 from shoestring.model.attention import attention_class
 from shoestring.model.cache import CacheSpec
 from shoestring.model.config import ModelConfig
+from shoestring.model.memory import PAGE_SIZE, page_bytes, pages_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +112,6 @@ def cache_specs(config: ModelConfig, num_layers: int) -> list[CacheSpec]:
     return [attention_class(config).cache_spec(config)] * num_layers
 
 
-def page_bytes(config: ModelConfig, num_layers: int, dtype: torch.dtype) -> int:
-    """Bytes of one page over all layers."""
-    elements = sum(
-        torch.Size(shape).numel() for spec in cache_specs(config, num_layers) for shape in spec.values()
-    )
-    return PAGE_SIZE * elements * dtype.itemsize
-
-
 def available_bytes(device: torch.device) -> int | None:
     """Memory that can still be taken on this device; None where the system does not say."""
     if device.type == "cuda":
@@ -139,7 +131,7 @@ def plan_cache(
     if kind == "auto":
         kind = "mtp" if config.num_nextn_predict_layers else "prompt_lookup"
     num_layers = config.num_hidden_layers + (kind == "mtp")
-    one_page = page_bytes(config, num_layers, dtype)
+    one_page = page_bytes(config, num_layers, dtype.itemsize)
     wanted = settings.max_model_len or config.max_position_embeddings
     free = available_bytes(device)
     if settings.kv_cache_memory_bytes is not None:

@@ -6,8 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-PAGE_SIZE = 32
-"""Tokens per page."""
+from shoestring.model.memory import PAGE_SIZE
 
 Digest = bytes
 
@@ -20,11 +19,6 @@ def page_digest(parent: Digest, token_ids: Sequence[int]) -> Digest:
 def root_digest(cache_salt: str) -> Digest:
     """The parent of a first page: tenants with other salts never meet."""
     return hashlib.sha256(b"shoestring prefix" + cache_salt.encode("utf-8", "surrogatepass")).digest()
-
-
-def pages_for(tokens: int) -> int:
-    """Pages that so many tokens fill or begin."""
-    return -(-tokens // PAGE_SIZE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

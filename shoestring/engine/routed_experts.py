@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from shoestring.engine.pages import PAGE_SIZE
 from shoestring.engine.sequence import Sequence
 from shoestring.model.config import ModelConfig
+from shoestring.model.memory import PAGE_SIZE
 from shoestring.model.moe import Routing
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from shoestring.engine.paged_cache import PagedCache, RowIndex
-from shoestring.engine.pages import PAGE_SIZE
 from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.scheduler import Batch
 from shoestring.engine.sequence import Sequence
+from shoestring.model.memory import PAGE_SIZE
 from shoestring.model.transformer import Transformer
 
 

@@ -4,8 +4,9 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shoestring.engine.pages import PAGE_SIZE, PagePool, pages_for
+from shoestring.engine.pages import PagePool
 from shoestring.engine.sequence import Sequence
+from shoestring.model.memory import PAGE_SIZE, pages_for
 
 
 @dataclass(slots=True, eq=False)  # not frozen: one is made for each token

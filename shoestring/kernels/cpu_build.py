@@ -11,6 +11,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from shoestring.durable import cache_folder
+
 log = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "cpu"
@@ -43,7 +45,7 @@ def _compiled(compiler: str) -> Path:
     version = _run([compiler, "--version"])
     parts = [path.read_text() for path in (*sources, *sorted(SOURCES.glob("*.h")))]
     key = "\0".join([*parts, *FLAGS, version, _cpu_features()])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoestring" / "kernels"
+    folder = cache_folder("kernels")
     target = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if _whole(target):
         return target

@@ -1,4 +1,4 @@
-"""What a model costs, exactly, from its config alone: parameters, FLOPs per token, cache bytes per token.
+"""Costs of a model, exactly, from its config alone: parameters, FLOPs per token, cache bytes per token.
 
 Counted are matrix products, two FLOPs per multiply-add: projections, experts, router, output head, and
 the two products of attention over exactly the keys a causal mask leaves. Not counted: embedding look-ups,
@@ -42,17 +42,20 @@ def parameters(config: ModelConfig) -> Parameters:
     )
 
 
-def cache_bytes_per_token(config: ModelConfig, bytes_per_element: int = 2) -> int:
-    """Bytes that decoding keeps for each token of context, over all layers of the main model.
+def cache_bytes_per_token(
+    config: ModelConfig, bytes_per_element: int = 2, num_layers: int | None = None
+) -> int:
+    """Bytes of the cache for each token of context, over `num_layers` layers (None: those of the main model).
 
-    MLA keeps the latent and one rope key (V2 section 2.1.3); GQA keeps keys and values of every KV head.
+    MLA caches the latent and one rope key (V2 section 2.1.3), GQA keys and values of every KV head.
     """
     attention = config.attention
     if isinstance(attention, MLAConfig):
         elements = attention.kv_lora_rank + attention.qk_rope_head_dim
     else:
         elements = 2 * attention.num_key_value_heads * attention.head_dim
-    return config.num_hidden_layers * elements * bytes_per_element
+    layers = config.num_hidden_layers if num_layers is None else num_layers
+    return layers * elements * bytes_per_element
 
 
 def forward_flops(config: ModelConfig, seq_len: int, *, mtp: bool = False) -> int:

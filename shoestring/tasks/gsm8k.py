@@ -1,6 +1,5 @@
 """GSM8K: grade school word problems with a number for an answer (arXiv 2110.14168)."""
 
-import os
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -57,8 +56,7 @@ def _with_number(example: Example) -> Example:
 
 def _fetched() -> Path:
     """The folder of the two files, fetched when they are not there yet."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(cache).expanduser() / "shoestring" / "gsm8k"
+    folder = durable.cache_folder("gsm8k")
     for name in ("train.jsonl", "test.jsonl"):
         if not (folder / name).is_file():
             durable.write_atomic(folder / name, _download(f"{ORIGIN}/{name}"))

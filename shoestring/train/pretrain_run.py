@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from shoestring.data.dataset import Dataset, prepare
 from shoestring.data.loader import Loader
 from shoestring.data.textstore import TextStore, prepare_corpus
 from shoestring.device import Runtime
-from shoestring.durable import write_atomic
+from shoestring.durable import cache_folder, write_atomic
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.config import load_config
@@ -78,10 +77,11 @@ def build(
     if not resume:
         write_atomic(out / "config.toml", configs.dumps(config))
     say("reading the corpus, dropping duplicates, holding some out")
-    store = prepare_corpus(config.data, cache_folder())
+    prepared = cache_folder("data")  # texts and shards, keyed by content, for later runs too
+    store = prepare_corpus(config.data, prepared)
     say(f"{store.sizes().sum():,} bytes in {len(store.sizes()):,} documents; making tokens of them")
     tokenizer = _tokenizer(config, shape, store, out, resume=resume)
-    dataset = prepare(config.data, tokenizer, cache_folder(), store=store)
+    dataset = prepare(config.data, tokenizer, prepared, store=store)
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     shape = replace(shape, **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
     model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
@@ -168,11 +168,6 @@ def model_config(name: str) -> ModelConfig:
     raise ConfigError(
         f"model = {name!r} is neither a folder with a config.json nor one of {', '.join(PRESETS)}"
     )
-
-
-def cache_folder() -> Path:
-    """Where prepared texts and shards are kept between runs: they are keyed by content."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoestring" / "data"
 
 
 def _tokenizer(

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from shoestring.engine.engine import Engine, EngineSettings
-from shoestring.engine.paged_cache import page_bytes
-from shoestring.engine.pages import PAGE_SIZE
 from shoestring.engine.request import Request, SamplingParams, StructuredOutputsParams
 from shoestring.errors import ConfigError
+from shoestring.model.memory import PAGE_SIZE, page_bytes
 from shoestring.model.transformer import Transformer, initialize
 
 GREEDY = {"temperature": 0, "ignore_eos": True}
@@ -22,7 +21,7 @@ PROMPTS = [[(7 * i + j) % 250 for j in range(length)] for i, length in enumerate
 def engine(model, pages=40, tokenizer=None, **settings) -> Engine:
     settings = {"speculation": "off", "max_num_seqs": 6, "adaptive_speculation": False, **settings}
     layers = model.config.num_hidden_layers + (settings["speculation"] == "mtp")
-    num_bytes = pages * page_bytes(model.config, layers, model.compute_dtype)
+    num_bytes = pages * page_bytes(model.config, layers, model.compute_dtype.itemsize)
     return Engine(model, tokenizer, EngineSettings(kv_cache_memory_bytes=num_bytes, **settings))
 
 

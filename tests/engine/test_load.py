@@ -12,7 +12,8 @@ from shoestring.engine import load
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.hf.folder import save_model
-from shoestring.model.packed.quantize import RESERVE_BYTES, quantize_folder
+from shoestring.model.memory import RESERVE_BYTES
+from shoestring.model.packed.quantize import quantize_folder
 
 RUNTIME = Runtime(device=torch.device("cpu"), compute_dtype=torch.float32)
 ONE = EngineSettings(max_num_seqs=1, max_model_len=64)

@@ -6,24 +6,17 @@ import pytest
 import torch
 
 from shoestring.engine import paged_cache
-from shoestring.engine.paged_cache import (
-    PagedCache,
-    RowIndex,
-    available_bytes,
-    cache_specs,
-    page_bytes,
-    plan_cache,
-)
-from shoestring.engine.pages import PAGE_SIZE
+from shoestring.engine.paged_cache import PagedCache, RowIndex, available_bytes, cache_specs, plan_cache
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError
 from shoestring.model.cache import DenseLayerCache
 from shoestring.model.cost import cache_bytes_per_token
+from shoestring.model.memory import PAGE_SIZE, page_bytes
 from shoestring.model.presets import PRESETS
 
 CPU = torch.device("cpu")
 TINY = PRESETS["tiny"]
-PAGE = page_bytes(TINY, TINY.num_hidden_layers, torch.float32)
+PAGE = page_bytes(TINY, TINY.num_hidden_layers, torch.float32.itemsize)
 H, C, R, G, D = 4, 6, 2, 2, 5
 LATENT = {"latent": (C,), "k_rope": (R,)}
 GROUPED = {"key": (G, D), "value": (G, D)}
@@ -86,7 +79,7 @@ def attend(layer, q, spec):
 @pytest.mark.parametrize("name", ["tiny", "deepseek-v3", "r1-distill-qwen-1.5b"])
 def test_a_page_is_as_large_as_the_cost_model_says(name):
     config = PRESETS[name]
-    of_page = page_bytes(config, config.num_hidden_layers, torch.bfloat16)
+    of_page = page_bytes(config, config.num_hidden_layers, torch.bfloat16.itemsize)
     assert of_page == PAGE_SIZE * cache_bytes_per_token(config, 2)
 
 
@@ -94,7 +87,7 @@ def test_the_cache_is_as_large_as_its_pages():
     config = PRESETS["tiny"]
     specs = cache_specs(config, 4)
     cache = PagedCache(specs, num_pages=5, dtype=torch.float32, device=CPU)
-    assert cache.nbytes == 5 * page_bytes(config, 4, torch.float32)
+    assert cache.nbytes == 5 * page_bytes(config, 4, torch.float32.itemsize)
 
 
 def test_entries_are_kept_in_the_caches_precision():

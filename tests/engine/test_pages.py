@@ -5,7 +5,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from shoestring.engine.pages import PAGE_SIZE, PagePool, page_digest, pages_for
+from shoestring.engine.pages import PagePool, page_digest
+from shoestring.model.memory import PAGE_SIZE, pages_for
 
 PAGES = 8
 

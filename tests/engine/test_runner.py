@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from shoestring.engine.paged_cache import PagedCache, cache_specs
-from shoestring.engine.pages import PAGE_SIZE, PagePool
+from shoestring.engine.pages import PagePool
 from shoestring.engine.request import Request
 from shoestring.engine.runner import Runner, Span
 from shoestring.engine.scheduler import Scheduler
 from shoestring.engine.sequence import Sequence
 from shoestring.kernels import packed
+from shoestring.model.memory import PAGE_SIZE
 
 PROMPTS = [list(range(50)), [7], list(range(100, 133))]
 

@@ -6,10 +6,11 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from shoestring.engine.pages import PAGE_SIZE, PagePool, pages_for
+from shoestring.engine.pages import PagePool
 from shoestring.engine.request import Request, SamplingParams
 from shoestring.engine.scheduler import Scheduler
 from shoestring.engine.sequence import Sequence
+from shoestring.model.memory import PAGE_SIZE, pages_for
 
 BUDGET, ROWS, PAGES = 40, 4, 10
 

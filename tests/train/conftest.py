@@ -101,7 +101,7 @@ def corpus(tmp_path_factory) -> Path:
 def recipe(tmp_path_factory, monkeypatch, corpus, tiny_shape):
     """Makes a recipe of 12 steps, the first with half the rows; shards are kept between tests."""
     shards = tmp_path_factory.getbasetemp() / "shards"
-    monkeypatch.setattr(run, "cache_folder", lambda: shards)
+    monkeypatch.setattr(run, "cache_folder", lambda _: shards)
     shape = tmp_path_factory.getbasetemp() / "shape"
     save_config(tiny_shape, shape)
 

@@ -211,7 +211,7 @@ real = story.train_step
 story.train_step = lambda *a: (time.sleep(0.05), real(*a))[1]
 story.measure_peak = lambda _: 1e9
 story.curves.draw = lambda *_, **__: None
-run.cache_folder = lambda: Path(sys.argv[3])
+run.cache_folder = lambda _: Path(sys.argv[3])
 torch.set_num_threads(1)
 recipe = configs.load(PretrainConfig, sys.argv[1])
 runtime = Runtime(device=torch.device("cpu"), compute_dtype=torch.float32)
@@ -226,7 +226,7 @@ except ShoestringError as error:
 def test_ctrl_c_saves_and_exits_75(whole, recipe, runtime, tmp_path, same_run):
     out = tmp_path / "run"
     configs.save(recipe(), tmp_path / "recipe.toml")
-    places = (tmp_path / "recipe.toml", out, run.cache_folder())
+    places = (tmp_path / "recipe.toml", out, run.cache_folder("data"))
     command = [sys.executable, "-c", DRIVER, *map(str, places)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

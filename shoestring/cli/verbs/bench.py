@@ -66,10 +66,10 @@ def room_for(model: str, most: int, prompt: int, tokens: int, device: str) -> di
     from shoestring.device import choose
     from shoestring.engine.load import cache_bytes
     from shoestring.engine.measure import longest_request
-    from shoestring.engine.pages import PAGE_SIZE
     from shoestring.engine.settings import EngineSettings
     from shoestring.errors import ConfigError
     from shoestring.model.hf.config import load_config
+    from shoestring.model.memory import PAGE_SIZE
 
     rows = max(EngineSettings.max_num_batched_tokens, 2 * most)
     settings = EngineSettings(max_num_seqs=most, max_num_batched_tokens=rows, enable_prefix_caching=False)

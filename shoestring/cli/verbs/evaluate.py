@@ -136,10 +136,10 @@ def score_text(model: str, config: Any, runtime: "Runtime") -> dict[str, Any]:
     from shoestring.cli.verbs.run import load
     from shoestring.data.corpus import DataConfig
     from shoestring.data.dataset import prepare
-    from shoestring.train.pretrain_run import cache_folder
+    from shoestring.durable import cache_folder
 
     loaded, tokenizer = load(model, runtime)
-    dataset = prepare(DataConfig(sources=config.sources, fim_rate=0.0), tokenizer, cache_folder())
+    dataset = prepare(DataConfig(sources=config.sources, fim_rate=0.0), tokenizer, cache_folder("data"))
     return heldout_report(loaded, dataset, config.seq_len, config.max_tokens)
 
 

@@ -26,12 +26,12 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print a model's shape and exact costs, from its config or its file's header alone."""
-    from shoestring.model.packed.quantize import memory_bytes
+    from shoestring.model.memory import weight_bytes
 
     config, stored = find(model)
     figures = {"model": model, **costs(config, seq_len), **stored}
     figures |= {
-        f"memory_bytes_{form or 'bf16'}": memory_bytes(config, form) for form in (None, "int8", "int4")
+        f"memory_bytes_{form or 'bf16'}": weight_bytes(config, form) for form in (None, "int8", "int4")
     }
     if as_json:
         print_json(figures | {"config": asdict(config)})

@@ -26,7 +26,8 @@ def quantize(
     from shoestring.engine.load import fit
     from shoestring.engine.settings import EngineSettings
     from shoestring.errors import ConfigError
-    from shoestring.model.packed.quantize import BITS, quantize_folder
+    from shoestring.model.memory import BITS
+    from shoestring.model.packed.quantize import quantize_folder
 
     forms = {number: name for name, number in BITS.items()}
     if bits is not None and (bits not in forms or target_ram is not None):

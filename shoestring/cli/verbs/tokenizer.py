@@ -22,11 +22,11 @@ def train(
     """Train a byte-level BPE on the training split of a corpus (held-out documents are not read)."""
     from shoestring.data.corpus import DataConfig
     from shoestring.data.textstore import prepare_corpus
+    from shoestring.durable import cache_folder
     from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
-    from shoestring.train.pretrain_run import cache_folder
 
-    store = prepare_corpus(DataConfig(sources=tuple(source)), cache_folder())
+    store = prepare_corpus(DataConfig(sources=tuple(source)), cache_folder("data"))
     tokenizer = Tokenizer.train(store.texts(), vocab_size)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)

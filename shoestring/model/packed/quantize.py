@@ -1,18 +1,18 @@
-"""Quantized models: pack a checkpoint while it is read, write the packed one, map it, choose what fits."""
+"""Quantized models: pack a checkpoint while it is read, write the packed one, map it."""
 
 import contextlib
 import json
 import mmap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
 from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, ConfigError
-from shoestring.kernels.packed import Bits, available
+from shoestring.kernels.packed import available
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.config import CONFIG_NAME, load_config, to_hf
 from shoestring.model.hf.folder import copy_tokenizer, load_model, without_missing_mtp
@@ -20,21 +20,18 @@ from shoestring.model.hf.names import sinks
 from shoestring.model.hf.safetensors_file import TensorInfo
 from shoestring.model.hf.shards import find_tensors, read_json
 from shoestring.model.hf.weights import DTYPES, load_weights, save_weights
+from shoestring.model.memory import BITS, Quantization
 from shoestring.model.packed.block import pack_structure
 from shoestring.model.packed.layers import PackedLinear
 from shoestring.model.transformer import Transformer
 
-Quantization = Literal["int8", "int4"]
 Progress = Callable[[int, int], None]
 
-BITS: dict[Quantization, Bits] = {"int8": 8, "int4": 4}
 METHOD = "shoestring"
 """`quant_method` in config.json of a packed checkpoint; no other program reads its blocks."""
 ROWS_AT_ONCE = 4096
 MADV_POPULATE_READ = 22
 """Map all pages of a file now; Python's mmap has no name for it yet."""
-RESERVE_BYTES = 700_000_000
-"""Python, PyTorch and the activations of one step, beside weights and cache."""
 
 
 def load_for_inference(
@@ -60,7 +57,7 @@ def load_for_inference(
         return _map(folder, stored, compute_dtype)
     if quantization is None:
         return load_model(folder, dtype=_stored_dtype(folder), compute_dtype=compute_dtype)
-    model = _packed_model(without_missing_mtp(load_config(folder), folder), quantization, compute_dtype)
+    model = packed_model(without_missing_mtp(load_config(folder), folder), quantization, compute_dtype)
     load_weights(model, folder, progress=progress)
     _pack_tied_head(model)
     return model.eval()
@@ -102,41 +99,12 @@ def stored_quantization(folder: Path) -> Quantization | None:
     raise CheckpointError(f"{path} has a quantization_config that this version cannot read: {settings}")
 
 
-def memory_bytes(config: ModelConfig, quantization: Quantization | None) -> int:
-    """Bytes of the weights in memory; None counts two bytes a weight."""
-    with torch.device("meta"):
-        model = Transformer(config)
-    if quantization is None:
-        return 2 * sum(parameter.numel() for parameter in model.parameters())
-    _packed_dtypes(pack_structure(model.to("meta"), BITS[quantization]))
-    return sum(tensor.nbytes for tensor in model.state_dict().values())
-
-
-def choose_quantization(config: ModelConfig, target_bytes: int, cache_bytes: int) -> Quantization | None:
-    """The most exact form whose weights, cache and programs fit in `target_bytes`.
-
-    Raises ConfigError, saying what the smallest would need.
-    """
-    need = 0
-    for quantization in (None, *get_args(Quantization)):
-        need = memory_bytes(config, quantization) + cache_bytes + RESERVE_BYTES
-        if need <= target_bytes:
-            return quantization
-    raise ConfigError(
-        f"the model needs {need / 1e9:.1f} GB at 4 bits with its cache, and {target_bytes / 1e9:.1f} GB were "
-        "given; take a smaller model, a shorter context, or more memory"
-    )
-
-
-def _packed_model(config: ModelConfig, quantization: Quantization, compute_dtype: torch.dtype) -> Transformer:
-    """The empty model, on the meta device."""
+def packed_model(
+    config: ModelConfig, quantization: Quantization, compute_dtype: torch.dtype = torch.float32
+) -> Transformer:
+    """The empty model, on the meta device. Its embedding is in bfloat16: looked up, not multiplied."""
     with torch.device("meta"):
         model = pack_structure(Transformer(config, compute_dtype), BITS[quantization])
-    return _packed_dtypes(model)
-
-
-def _packed_dtypes(model: Transformer) -> Transformer:
-    """Embeddings are looked up, not multiplied: 16 bits a value are small enough and exact enough."""
     embedding = model.model.embed_tokens
     embedding.weight = nn.Parameter(embedding.weight.bfloat16(), requires_grad=False)
     return model
@@ -159,7 +127,7 @@ def _stored_dtype(folder: Path) -> torch.dtype | None:
 def _map(folder: Path, quantization: Quantization, compute_dtype: torch.dtype) -> Transformer:
     """Open a packed checkpoint without reading it: its tensors are pages of its files."""
     config = load_config(folder)
-    model = _packed_model(config, quantization, compute_dtype)
+    model = packed_model(config, quantization, compute_dtype)
     found, maps = find_tensors(folder), {}
     wanted = model.state_dict()
     if wanted.keys() != found.keys():

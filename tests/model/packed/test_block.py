@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from shoestring.engine.paged_cache import PagedCache, PagedView, RowIndex, cache_specs
-from shoestring.engine.pages import PAGE_SIZE
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.hf.names import sinks
+from shoestring.model.memory import PAGE_SIZE
 from shoestring.model.moe import Router
 from shoestring.model.packed.block import PackedBlock, PackedMTPBlock, pack_structure
 from shoestring.model.packed.layers import PackedRouter

@@ -11,11 +11,10 @@ from shoestring.errors import CheckpointError, ConfigError, StorageError
 from shoestring.kernels.packed import pack, unpack
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig
 from shoestring.model.hf.folder import save_model
+from shoestring.model.memory import weight_bytes
 from shoestring.model.packed.layers import PackedExperts, PackedLinear, PackedUpProjection
 from shoestring.model.packed.quantize import (
-    choose_quantization,
     load_for_inference,
-    memory_bytes,
     quantize_folder,
     stored_quantization,
 )
@@ -82,7 +81,7 @@ def test_a_written_checkpoint_is_mapped_and_gives_the_same_bits(
     mapped = load_for_inference(tmp_path / "packed")
     assert torch.equal(logits(mapped), logits(load_for_inference(tmp_path / "plain", quantization)))
     in_memory = sum(tensor.nbytes for tensor in mapped.state_dict().values())
-    assert memory_bytes(config, quantization) == in_memory
+    assert weight_bytes(config, quantization) == in_memory
 
 
 def test_the_weights_are_those_of_the_checkpoint(tmp_path: Path) -> None:
@@ -143,16 +142,6 @@ def test_a_plain_checkpoint_keeps_its_width(tmp_path: Path) -> None:
     checkpoint(tmp_path / "full", SMALL)
     assert load_for_inference(tmp_path / "half").lm_head.weight.dtype == torch.bfloat16
     assert load_for_inference(tmp_path / "full").lm_head.weight.dtype == torch.float32
-
-
-def test_what_fits_is_chosen() -> None:
-    sizes = [memory_bytes(SMALL, quantization) for quantization in (None, "int8", "int4")]
-    assert sizes == sorted(sizes, reverse=True)
-    reserve = 700_000_000
-    for size, quantization in zip(sizes, (None, "int8", "int4"), strict=True):
-        assert choose_quantization(SMALL, size + reserve + 1000, 1000) == quantization
-    with pytest.raises(ConfigError, match="at 4 bits with its cache"):
-        choose_quantization(SMALL, 1000, 1000)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
