@@ -143,7 +143,8 @@ def say(
     llm: "LLM", prompt: Any, params: "SamplingParams", screen: View | None, *, thinking: bool | None = None
 ) -> tuple[Reply, bool]:
     """The reply to a text or a conversation, shown on `screen`, and whether Ctrl-C stopped it there."""
-    from shoestring.tokenizer.prompts import ends_in_thinking, is_conversation
+    from shoestring.tokenizer.prompts import is_conversation
+    from shoestring.tokenizer.thinking import ends_in_thinking
 
     asked = {"thinking": thinking} if thinking is not None and is_conversation(prompt) else None
     tokenizer, reply, stopped = llm.get_tokenizer(), None, False

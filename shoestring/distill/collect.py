@@ -20,7 +20,7 @@ from shoestring.errors import ConfigError, DataError, Stopped
 from shoestring.remote.client import OUT_OF_MONEY, Answer, Ask
 from shoestring.tasks.task import Example, Task
 from shoestring.tasks.verify import Verifier
-from shoestring.tokenizer.chat.deepseek import split_thinking
+from shoestring.tokenizer.thinking import split_thinking
 from shoestring.train.stop import StopRequest
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ from shoestring.engine.request import Request, RequestOutput, SamplingParams
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError
 from shoestring.remote.client import Answer, Ask
-from shoestring.tokenizer.prompts import ChatOptions, ends_in_thinking, read_chat
+from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.tokenizer.questions import PromptStyle, prompt_ids
 from shoestring.tokenizer.special import THINK
+from shoestring.tokenizer.thinking import ends_in_thinking
 
 SETTINGS = EngineSettings(max_num_seqs=256, speculation="off")
 """Of an engine that only answers many questions: with so many at once a draft costs more than it saves."""

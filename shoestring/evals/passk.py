@@ -17,7 +17,8 @@ from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template
-from shoestring.tokenizer.questions import PromptStyle, QuestionPrompt, prompt_ids, thinking_tokens
+from shoestring.tokenizer.questions import PromptStyle, QuestionPrompt, prompt_ids
+from shoestring.tokenizer.thinking import thinking_tokens
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Text to ids and back, and chat templates; no torch here."""
+"""Tokenizer, special tokens, chat templates, and prompts as token ids."""

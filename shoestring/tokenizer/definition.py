@@ -1,4 +1,4 @@
-"""What tokenizer.json says: trained from texts, or read from a stranger's file and checked."""
+"""Content of tokenizer.json: trained from texts, or read from a file and checked."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -9,13 +9,12 @@ from shoestring.errors import ConfigError, TokenizerError
 from shoestring.tokenizer.special import SPECIAL_TOKENS, THINK_TAGS
 
 RUN = 128
-"""Longest run of one kind of character in a chunk: no text, however hostile, makes a long chunk."""
+"""Longest run of one kind of character in a chunk, so that no text makes a chunk that is slow to merge."""
 
-# What a token may not cross, in DeepSeek-V3's manner: digits in groups of three; Chinese and Japanese
-# apart from the rest; then words with the mark or space before them, marks with the line ends after
-# them, line ends, spaces. The last branch takes what no class holds (controls, unassigned). Each
-# repetition is bounded and no two in a row can match the same character without the bound, so the time
-# is linear.
+# Borders that no token crosses, as in DeepSeek-V3: digits in groups of three; Chinese and Japanese apart
+# from the rest; then words with the mark or space before them, marks with the line ends after them, line
+# ends, spaces. The last branch matches all other characters (controls, unassigned). Each repetition has a
+# bound, and two in a row never match the same character, so the time is linear.
 CHUNKS = (
     r"\p{N}{1,3}",
     rf"[一-龥぀-ゟ゠-ヿ]{{1,{RUN}}}",
@@ -39,17 +38,16 @@ SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 
 def train(texts: Iterable[str], vocab_size: int, min_frequency: int) -> dict[str, Any]:
-    """The definition of a byte-level BPE (Sennrich et al. 2016, over bytes) learned from `texts`.
+    """Train a byte-level BPE (Sennrich et al. 2016, over bytes) on `texts`; returns its definition.
 
-    The same texts in the same order give the same definition. It holds at most `vocab_size` ids, fewer
-    when the texts are too short to fill them. Raises ConfigError for a vocabulary too small for the
-    bytes and special tokens.
+    The same texts in the same order give the same definition. It has at most `vocab_size` ids, fewer if
+    the texts are too short. Raises ConfigError for a vocabulary too small for the bytes and special tokens.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     if vocab_size < SMALLEST_VOCABULARY:
         raise ConfigError(
-            f"vocab_size is {vocab_size}; bytes and special tokens need {SMALLEST_VOCABULARY} or more"
+            f"vocab_size is {vocab_size}, and bytes and special tokens need {SMALLEST_VOCABULARY} or more"
         )
     splits: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in CHUNKS]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -63,23 +61,22 @@ def train(texts: Iterable[str], vocab_size: int, min_frequency: int) -> dict[str
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_checked(texts), trainer)
+    tokenizer.train_from_iterator(_check_each(texts), trainer)
     definition: dict[str, Any] = json.loads(tokenizer.to_str())
     for token in definition["added_tokens"]:
-        # As DeepSeek marks them: other engines' skip_special_tokens must leave the thinking tags for
-        # their parsers.
+        # As DeepSeek does: with skip_special_tokens other engines keep the thinking tags for their parsers.
         token["special"] = token["content"] not in THINK_TAGS
     return definition
 
 
-def _checked(texts: Iterable[str]) -> Iterator[str]:
+def _check_each(texts: Iterable[str]) -> Iterator[str]:
     for number, text in enumerate(texts):
         check_text(text, f"training text {number}")
         yield text
 
 
 def check_text(text: str, name: str = "the text") -> None:
-    """Raise TokenizerError when `text` has a lone surrogate, which no byte sequence can stand for."""
+    """Raise TokenizerError when `text` has a lone surrogate, which has no UTF-8 bytes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -90,25 +87,25 @@ def check_text(text: str, name: str = "the text") -> None:
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:
-    """The JSON object in `path`; TokenizerError names the file when it is missing, too big or damaged."""
+    """Read the JSON object in `path`. Raises TokenizerError when it is missing, too large or damaged."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise TokenizerError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, so it is no {kind}")
+            raise TokenizerError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, so it is not a {kind}")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TokenizerError(f"no {kind} at {path}; name a folder that holds one") from None
+        raise TokenizerError(f"there is no {kind} at {path}; name a folder that has one") from None
     except OSError as error:
         raise TokenizerError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} is damaged, fetch or copy it again: {str(error)[:200]}") from None
+        raise TokenizerError(f"{path} is damaged, download or copy it again: {str(error)[:200]}") from None
     if not isinstance(value, dict):
-        raise TokenizerError(f"{path} is no {kind}: it holds a {type(value).__name__}, not an object")
+        raise TokenizerError(f"{path} is not a {kind}: it holds a {type(value).__name__}, not an object")
     return value
 
 
 def check(definition: dict[str, Any], name: str) -> None:
-    """Raise TokenizerError unless `definition` is a byte-level BPE with sensible ids; `name` is the file."""
-    model, added = definition.get("model"), definition.get("added_tokens")
+    """Raise TokenizerError unless `definition` is a byte-level BPE with valid ids; `name` is the file."""
+    model, added_tokens = definition.get("model"), definition.get("added_tokens")
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
     if not isinstance(model, dict) or kind != "BPE":
         raise TokenizerError(f"{name} has a model of type {kind!r}; only byte-level BPE is supported")
@@ -117,21 +114,21 @@ def check(definition: dict[str, Any], name: str) -> None:
             f"{name} is not byte-level (no ByteLevel decoder); only byte-level BPE is supported"
         )
     vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not isinstance(added, list):
-        raise TokenizerError(f"{name} is damaged: model.vocab is no object or added_tokens is no list")
+    if not isinstance(vocab, dict) or not isinstance(added_tokens, list):
+        raise TokenizerError(f"{name} is damaged: model.vocab is not an object or added_tokens is not a list")
     ids = list(vocab.values())
-    for token in added:
+    for token in added_tokens:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not token["content"]:
             raise TokenizerError(f"{name} is damaged: an entry of added_tokens has no content")
         if len(token["content"]) > MAX_SPECIAL_CHARS:
             raise TokenizerError(f"{name} has a special token longer than {MAX_SPECIAL_CHARS} characters")
         ids.append(token.get("id"))
     if not ids or not all(type(i) is int and 0 <= i < MAX_ID for i in ids):
-        raise TokenizerError(f"{name} has an id that is no whole number from 0 to {MAX_ID - 1}")
+        raise TokenizerError(f"{name} has an id that is not a whole number from 0 to {MAX_ID - 1}")
 
 
 def compile_definition(definition: dict[str, Any], name: str) -> Any:
-    """The `tokenizers.Tokenizer` of a checked definition; TokenizerError when the library refuses it."""
+    """Compile a checked definition as `tokenizers.Tokenizer`. Raises TokenizerError when that fails."""
     from tokenizers import Tokenizer
 
     try:
@@ -140,20 +137,18 @@ def compile_definition(definition: dict[str, Any], name: str) -> Any:
         tokenizer.no_padding()
     except (KeyboardInterrupt, SystemExit):
         raise
-    except (
-        BaseException
-    ) as error:  # a panic in Rust arrives as a BaseException; nothing else can come from here
-        raise TokenizerError(f"{name} is no tokenizer that can be used: {str(error)[:200]}") from None
+    except BaseException as error:  # a panic in Rust is a BaseException; no other error is raised here
+        raise TokenizerError(f"{name} cannot be used as a tokenizer: {str(error)[:200]}") from None
     return tokenizer
 
 
 def without_added_tokens(definition: dict[str, Any]) -> dict[str, Any]:
-    """The same byte-level BPE knowing no special token: what user text is encoded with."""
+    """Definition of the same BPE without special tokens; text from users is encoded with it."""
     return {**definition, "added_tokens": [], "post_processor": None}
 
 
 def byte_of_char() -> dict[str, int]:
-    """Byte-level BPE's alphabet: which byte each printable stand-in is (GPT-2, Radford et al. 2019)."""
+    """Alphabet of byte-level BPE: the byte of each printable character (GPT-2, Radford et al. 2019)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(0x100 + n): b for n, b in enumerate(others)}

@@ -1,17 +1,16 @@
-"""Prompts as vLLM's offline API takes them: text, ids, dictionaries, conversations -> ids."""
+"""Prompts as in vLLM's offline API (text, ids, dictionaries, conversations), converted to token ids."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.messages import Message
 from shoestring.tokenizer.chat.template import Piece, Template, encode_pieces, pieces_text
-from shoestring.tokenizer.special import THINK, THINK_END
 
 PromptInput = str | Sequence[int] | Mapping[str, Any]
-"""Text, ids, {"prompt": text} or {"prompt_token_ids": ids}; a dictionary may hold a cache_salt too."""
+"""Text, ids, {"prompt": text} or {"prompt_token_ids": ids}; a dictionary may also have a cache_salt."""
 Conversation = Sequence[Message]
 
 DICT_KEYS = ("prompt", "prompt_token_ids", "cache_salt")
@@ -19,7 +18,7 @@ DICT_KEYS = ("prompt", "prompt_token_ids", "cache_salt")
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A prompt that is ready for the engine."""
+    """Prompt as token ids, ready for the engine."""
 
     token_ids: tuple[int, ...]
     text: str | None = None
@@ -28,27 +27,27 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions:
-    """How conversations become prompts, by the names of vLLM's `chat`."""
+    """Options for turning a conversation into a prompt, with the names of vLLM's `chat`."""
 
     tools: Sequence[Message] | None = None
     add_generation_prompt: bool = True
-    """End where the assistant's next turn begins."""
+    """End the prompt where the assistant's next turn begins."""
     continue_final_message: bool = False
-    """End inside the last message, which the model goes on with."""
+    """End the prompt inside the last message, which the model continues."""
     chat_template_kwargs: Mapping[str, Any] | None = None
-    """thinking (or enable_thinking): ask for, or refuse, thinking before the answer."""
+    """Variables of the template: thinking (or enable_thinking), True for thinking before the answer."""
 
     def __post_init__(self) -> None:
         if self.add_generation_prompt and self.continue_final_message:
             raise ConfigError("continue_final_message = True needs add_generation_prompt = False")
-        given = dict(self.chat_template_kwargs or {})
-        wrong = [name for name in given if name not in ("thinking", "enable_thinking")]
+        kwargs = dict(self.chat_template_kwargs or {})
+        wrong = [name for name in kwargs if name not in ("thinking", "enable_thinking")]
         if wrong:
             raise ConfigError(
-                f"chat_template_kwargs has {wrong[0]!r}; it takes thinking (or enable_thinking)"
+                f"chat_template_kwargs has {wrong[0]!r}; only thinking (or enable_thinking) is supported"
             )
-        if any(not isinstance(value, bool) for value in given.values()) or len(set(given.values())) > 1:
-            raise ConfigError(f"chat_template_kwargs = {given} must say thinking = True or False")
+        if any(not isinstance(value, bool) for value in kwargs.values()) or len(set(kwargs.values())) > 1:
+            raise ConfigError(f"chat_template_kwargs = {kwargs}; thinking must be True or False")
 
     @property
     def thinking(self) -> bool | None:
@@ -56,14 +55,14 @@ class ChatOptions:
 
 
 def read_prompts(prompts: PromptInput | Sequence[PromptInput], tokenizer: Tokenizer | None) -> list[Prompt]:
-    """One prompt or many as a list. Text gets the begin token in front and never becomes another special one.
+    """Convert one prompt or a list of them. Text gets the begin token in front and no other special token.
 
-    Raises ConfigError naming the prompt that is of another kind.
+    Raises ConfigError naming the first prompt that is not valid.
     """
     if isinstance(prompts, (str, Mapping)) or _is_ids(prompts):
         return [_read_prompt(prompts, tokenizer, "the prompt")]
     if not isinstance(prompts, Sequence):
-        raise ConfigError(f"prompts = {type(prompts).__name__} is neither a prompt nor a list of them")
+        raise ConfigError(f"prompts is a {type(prompts).__name__}, neither a prompt nor a list of prompts")
     return [_read_prompt(prompt, tokenizer, f"prompt {n}") for n, prompt in enumerate(prompts)]
 
 
@@ -80,7 +79,7 @@ def is_conversation(value: Any) -> TypeGuard[Conversation]:
 def read_chat(
     messages: Conversation, tokenizer: Tokenizer, template: Template, options: ChatOptions
 ) -> Prompt:
-    """A conversation as the prompt for its next turn. Raises TokenizerError for a message that is wrong."""
+    """Convert a conversation to the prompt for its next turn. Raises TokenizerError for a wrong message."""
     pieces = template.render(
         messages,
         add_generation_prompt=options.add_generation_prompt,
@@ -89,21 +88,14 @@ def read_chat(
         with_loss=False,
     )
     if options.continue_final_message:
-        pieces = _cut(pieces, messages[-1])
+        pieces = _end_in_message(pieces, messages[-1])
     return Prompt(token_ids=tuple(encode_pieces(pieces, tokenizer).ids), text=pieces_text(pieces))
-
-
-def ends_in_thinking(token_ids: Sequence[int], tokenizer: Tokenizer) -> bool:
-    """Whether a reply to this prompt begins inside its thinking: of the two tags, `<think>` came last."""
-    begin, end = tokenizer.specials.get(THINK), tokenizer.specials.get(THINK_END)
-    last = next((token_id for token_id in reversed(token_ids) if token_id in (begin, end)), None)
-    return last is not None and last == begin
 
 
 def _read_prompt(prompt: Any, tokenizer: Tokenizer | None, name: str) -> Prompt:
     if isinstance(prompt, str):
         if tokenizer is None:
-            raise ConfigError(f"{name} is text and this model has no tokenizer; give token ids")
+            raise ConfigError(f"{name} is text and this model has no tokenizer; pass token ids")
         start = [tokenizer.bos_id] if "bos_token" in tokenizer.roles else []
         return Prompt(token_ids=(*start, *tokenizer.encode(prompt)), text=prompt)
     if isinstance(prompt, Mapping):
@@ -117,7 +109,7 @@ def _read_prompt(prompt: Any, tokenizer: Tokenizer | None, name: str) -> Prompt:
 
 def _read_mapping(prompt: Mapping[str, Any], tokenizer: Tokenizer | None, name: str) -> Prompt:
     if wrong := [key for key in prompt if key not in DICT_KEYS]:
-        raise ConfigError(f"{name} has {wrong[0]!r}; a prompt takes {', '.join(DICT_KEYS)}")
+        raise ConfigError(f"{name} has {wrong[0]!r}; the keys of a prompt are {', '.join(DICT_KEYS)}")
     salt = prompt.get("cache_salt", "")
     if not isinstance(salt, str):
         raise ConfigError(f"the cache_salt of {name} is not text")
@@ -125,30 +117,29 @@ def _read_mapping(prompt: Mapping[str, Any], tokenizer: Tokenizer | None, name: 
     if ids is not None and _is_ids(ids):
         return Prompt(token_ids=tuple(ids), text=text if isinstance(text, str) else None, cache_salt=salt)
     if ids is None and isinstance(text, str):
-        read = _read_prompt(text, tokenizer, name)
-        return Prompt(token_ids=read.token_ids, text=text, cache_salt=salt)
+        return replace(_read_prompt(text, tokenizer, name), cache_salt=salt)
     raise ConfigError(f"{name} needs prompt (text) or prompt_token_ids (a list of ids)")
 
 
 def _is_ids(value: Any) -> bool:
-    """Whether `value` is a list of whole numbers; what they may be, the engine checks."""
+    """Whether `value` is a list of whole numbers; the engine checks their range."""
     if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence) or not value:
         return False
     return all(isinstance(token_id, int) and not isinstance(token_id, bool) for token_id in value)
 
 
-def _cut(pieces: list[Piece], last: Message) -> list[Piece]:
-    """The pieces up to the end of the last message's own text, without what the template puts after it."""
+def _end_in_message(pieces: list[Piece], last: Message) -> list[Piece]:
+    """Pieces up to the end of the text of the last message, without the template's text after it."""
     content = last.get("content") or last.get("reasoning_content") or last.get("reasoning")
     if last.get("role") != "assistant" or not isinstance(content, str) or not content.strip():
         raise ConfigError(
-            "continue_final_message needs a last message of the assistant, with text to go on with"
+            "continue_final_message needs a last message of the assistant that has text to continue"
         )
-    kept = list(pieces)
-    while kept and not pieces_text(kept).rstrip().endswith(content.rstrip()):
-        kept.pop()
-    if not kept:
+    head = list(pieces)
+    while head and not pieces_text(head).rstrip().endswith(content.rstrip()):
+        head.pop()
+    if not head:
         raise TokenizerError(
-            "the chat template writes text after the last message, so it cannot be continued"
+            "the chat template changes the text of the last message, so it cannot be continued"
         )
-    return kept if kept[-1].special else [*kept[:-1], Piece(text=kept[-1].text.rstrip())]
+    return head if head[-1].special else [*head[:-1], Piece(text=head[-1].text.rstrip())]

@@ -1,6 +1,6 @@
-"""The special tokens, spelled as DeepSeek spells them.
+"""Special tokens, with the spelling of DeepSeek-V3 and R1.
 
-The bars are U+FF5C and the gaps U+2581, so that they cannot be typed by accident. Source: the published
+The bars are U+FF5C and the spaces U+2581, so that nobody types them by accident. Source: the published
 tokenizers of DeepSeek-V3 and DeepSeek-R1, whose checkpoints and templates use the same strings.
 """
 
@@ -26,7 +26,7 @@ TOOL_OUTPUT_END = "<｜tool▁output▁end｜>"
 
 THINK_TAGS = (THINK, THINK_END)
 
-# The order is the order of ids: begin, end and pad are 0, 1 and 2, as in DeepSeek-V3.
+# Ids are in this order: begin, end and pad are 0, 1 and 2, as in DeepSeek-V3.
 SPECIAL_TOKENS = (
     BOS,
     EOS,

@@ -1,4 +1,4 @@
-"""Ids -> text pieces as they arrive, never half a character, split into thinking and answer."""
+"""Incremental decoding of a reply: whole characters only, split into thinking and answer."""
 
 import codecs
 from collections.abc import Iterable, Iterator
@@ -13,22 +13,21 @@ Kind = Literal["thinking", "answer"]
 
 @dataclass(frozen=True, kw_only=True)
 class TextPiece:
-    """Text that is ready to show, and which part of the reply it belongs to."""
+    """Text that is ready to show, and the part of the reply that it belongs to."""
 
     text: str
     kind: Kind
 
 
 class TextStream:
-    """The incremental `decode` of one reply.
+    """Incremental `decode` of one reply.
 
-    The thinking tags are recognized by their ids, are not part of the text, and switch between
-    `thinking` and `answer`; every other special token is left out. Text of one kind, put together,
-    equals `decode` of its ids.
+    The thinking tags, by their ids, switch between `thinking` and `answer` and are not part of the text;
+    other special tokens are left out. The texts of one kind together equal `decode` of its ids.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, thinking: bool = False) -> None:
-        """`thinking=True` when the prompt already ended in `<think>`."""
+        """Start inside the thinking with `thinking=True`, for a prompt that ends in `<think>`."""
         self._tokenizer = tokenizer
         self._specials = frozenset(tokenizer.specials.values())
         self._kinds: dict[int | None, Kind] = {
@@ -39,7 +38,7 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, ids: Iterable[int]) -> list[TextPiece]:
-        """The text that these ids complete; bytes of an unfinished character wait for the next call."""
+        """Decode more ids; bytes of an incomplete character wait for the next call."""
         pieces: list[TextPiece] = []
         text = ""
         for token_id in ids:
@@ -52,7 +51,7 @@ class TextStream:
         return pieces
 
     def finish(self) -> list[TextPiece]:
-        """What is left when the reply ends: U+FFFD for a character that never became whole."""
+        """Rest of the text at the end of the reply: U+FFFD for an incomplete character."""
         return list(self._piece(self._decoder.decode(b"", final=True)))
 
     def _piece(self, text: str) -> Iterator[TextPiece]:

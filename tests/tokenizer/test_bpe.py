@@ -205,14 +205,14 @@ def broken(tokenizer: Tokenizer, folder: Path, change) -> Path:
 CHANGES = {
     "WordPiece": lambda d: d["model"].update(type="WordPiece"),
     "not byte-level": lambda d: d.update(decoder=None),
-    "model.vocab is no object": lambda d: d["model"].update(vocab=[["a", 1]]),
-    "no whole number": lambda d: d["model"]["vocab"].update(zz=-1),
-    "no whole number from": lambda d: d["model"]["vocab"].update(zz=1 << 40),
-    "no tokenizer that can be used": lambda d: d["model"].update(merges=[["qqq", "zzz"]]),
+    "model.vocab is not an object": lambda d: d["model"].update(vocab=[["a", 1]]),
+    "not a whole number": lambda d: d["model"]["vocab"].update(zz=-1),
+    "not a whole number from": lambda d: d["model"]["vocab"].update(zz=1 << 40),
+    "cannot be used as a tokenizer": lambda d: d["model"].update(merges=[["qqq", "zzz"]]),
     "no content": lambda d: d["added_tokens"].append({"id": 5}),
     "longer than": lambda d: d["added_tokens"].append({"id": 5, "content": "x" * 1000}),
-    "can be used": lambda d: d["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex="(((("),
-    "from plain text": lambda d: d["added_tokens"].append(
+    "used as a tokenizer": lambda d: d["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex="(((("),
+    "plain text becomes": lambda d: d["added_tokens"].append(
         {**d["added_tokens"][0], "content": "def", "id": d["model"]["vocab"]["def"]}
     ),
 }

@@ -1,22 +1,18 @@
-"""Questions as prompts: chat templates, plain formats, forced openings, and the length of thinking."""
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 from shoestring.tokenizer.chat.template import Piece, encode_prompt
-from shoestring.tokenizer.questions import PromptStyle, prompt_ids, thinking_tokens
-from shoestring.tokenizer.special import BOS, THINK, THINK_END
+from shoestring.tokenizer.questions import PromptStyle, prompt_ids
+from shoestring.tokenizer.special import BOS, THINK
 
 WORDS = Tokenizer.train(["What is 3 + 4? It is seven, think about it."], 300)
 CHAT = PromptStyle()
 
 
 class Fixed:
-    """A stranger's template that writes `before`, the question and `after`."""
+    """Template that writes `before`, the question and `after`."""
 
     name = "fixed"
 
@@ -71,21 +67,3 @@ def test_what_cannot_be_asked_is_refused():
             PromptStyle(format=form)
     with pytest.raises(ConfigError, match=r"prompt\.system"):
         PromptStyle(format="{question}", system="s")
-
-
-@pytest.mark.parametrize("special", [True, False])
-def test_thinking_is_what_stands_before_the_last_closing_tag(special):
-    thoughts = WORDS.encode("It is seven")
-    end = WORDS.encode(THINK_END, allow_special=special)
-    answer = WORDS.encode("seven")
-    assert thinking_tokens(THINK, [*thoughts, *end, *answer], WORDS) == len(thoughts)
-    assert thinking_tokens(THINK, [*thoughts, *end, *thoughts, *end], WORDS) == 2 * len(thoughts) + len(end)
-    assert thinking_tokens(THINK, thoughts, WORDS) == len(thoughts)
-    assert thinking_tokens("", [*thoughts, *end], WORDS) == 0
-    assert thinking_tokens("", [WORDS.special_id(THINK), *thoughts, *end], WORDS) == 1 + len(thoughts)
-    assert thinking_tokens(THINK + THINK_END, thoughts, WORDS) == 0
-
-
-@given(st.lists(st.integers(0, WORDS.vocab_size + 3)), st.sampled_from(["", THINK, "<think>\n"]))
-def test_any_tokens_have_a_length_of_thinking(ids, opening):
-    assert 0 <= thinking_tokens(opening, ids, WORDS) <= len(ids)

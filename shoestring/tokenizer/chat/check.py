@@ -1,4 +1,4 @@
-"""Check a chat template: end token learned, one begin token, prefixes kept, user text harmless."""
+"""Checks of a chat template for training: end token in the loss, prefixes preserved, user text safe."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ THINKING_TURNS = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was checked: whether it holds, and one sentence that says what was seen."""
+    """Result of one check: whether it passed, and one sentence about it."""
 
     name: str
     ok: bool
@@ -41,12 +41,12 @@ class Finding:
 
 
 def check_template(tokenizer: Tokenizer, template: Template) -> list[Finding]:
-    """All findings for a template; training with it is safe when every one is `ok`."""
+    """Run all checks; a template is safe for training when every finding is `ok`."""
     checks: dict[str, Callable[[Tokenizer, Template], str]] = {
         "renders": _renders,
         "one begin token": _one_begin_token,
-        "prefix-preserving": lambda k, t: _keeps_prefixes(t, TWO_TURNS),
-        "prefix-preserving with thinking": lambda k, t: _keeps_prefixes(t, THINKING_TURNS),
+        "prefix-preserving": lambda k, t: _preserves_prefixes(t, TWO_TURNS),
+        "prefix-preserving with thinking": lambda k, t: _preserves_prefixes(t, THINKING_TURNS),
         "assistant turns in the loss": _turns_in_loss,
         "end token in the loss": _end_in_loss,
         "user text stays text": _user_text_stays,
@@ -54,8 +54,8 @@ def check_template(tokenizer: Tokenizer, template: Template) -> list[Finding]:
     return [_finding(name, check, tokenizer, template) for name, check in checks.items()]
 
 
-class _Failed(Exception):
-    """A check did not hold; its text is the finding's sentence."""
+class _CheckFailed(Exception):
+    """Failure of a check; its text is the sentence of the finding."""
 
 
 def _finding(
@@ -63,14 +63,14 @@ def _finding(
 ) -> Finding:
     try:
         return Finding(name=name, ok=True, text=check(tokenizer, template))
-    except (_Failed, TokenizerError) as failure:
+    except (_CheckFailed, TokenizerError) as failure:
         return Finding(name=name, ok=False, text=str(failure))
 
 
 def _renders(tokenizer: Tokenizer, template: Template) -> str:
     count = len(encode_prompt(TWO_TURNS[:1], tokenizer, template))
     if count == 0:
-        raise _Failed("the prompt of one user message has no tokens at all")
+        raise _CheckFailed("the prompt of one user message has no tokens")
     return f"the prompt of one short user message has {count} tokens"
 
 
@@ -81,74 +81,77 @@ def _one_begin_token(tokenizer: Tokenizer, template: Template) -> str:
     ids = encode_pieces(pieces, tokenizer).ids
     count = ids.count(tokenizer.bos_id)
     if count > 1:
-        raise _Failed(
-            f"the begin token {tokenizer.roles['bos_token']!r} comes {count} times in one conversation"
+        raise _CheckFailed(
+            f"the begin token {tokenizer.roles['bos_token']!r} occurs {count} times in one conversation"
         )
-    return "the begin token comes once" if count else "the template writes no begin token"
+    return "the begin token occurs once" if count else "the template writes no begin token"
 
 
-def _keeps_prefixes(template: Template, messages: Sequence[Message]) -> str:
-    """Each prompt must begin the finished turn, and each finished turn the longer conversation."""
+def _preserves_prefixes(template: Template, messages: Sequence[Message]) -> str:
+    """Check that each prompt begins its complete turn, and each turn the longer conversation."""
     full = pieces_text(template.render(messages, with_loss=False))
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
         prompt = pieces_text(template.render(messages[:number], add_generation_prompt=True, with_loss=False))
         turn = pieces_text(template.render(messages[: number + 1], with_loss=False))
-        _require_prefix(prompt, turn, f"the prompt before message {number}", "the finished turn")
+        _require_prefix(prompt, turn, f"the prompt before message {number}", "the complete turn")
         _require_prefix(turn, full, f"the conversation up to message {number}", "the longer conversation")
-    return "every prompt is the beginning of its finished turn, and every turn of the longer conversation"
+    return "every prompt is the beginning of its complete turn, and every turn of the longer conversation"
 
 
 def _require_prefix(earlier: str, later: str, what: str, other: str) -> None:
-    broken = prefix_break(earlier, later)
-    if broken is None:
+    difference = prefix_break(earlier, later)
+    if difference is None:
         return
-    raise _Failed(
-        f"{what} is not the beginning of {other}: {broken}; serving would ask what was never learned"
+    raise _CheckFailed(
+        f"{what} is not the beginning of {other}: {difference}; prompts would differ from the training data"
     )
 
 
 def _turns_in_loss(tokenizer: Tokenizer, template: Template) -> str:
     chat = encode_chat(TWO_TURNS, tokenizer, template)
-    learned = [tokenizer.decode(ids) for ids in _spans(chat)]
+    loss_texts = [tokenizer.decode(ids) for ids in _spans(chat)]
     for answer in ("Four.", "Six."):
-        if not any(answer in text for text in learned):
-            raise _Failed(f"the assistant's {answer!r} is not in the loss, which holds {learned}")
+        if not any(answer in text for text in loss_texts):
+            raise _CheckFailed(f"the assistant's {answer!r} is not in the loss; the loss has {loss_texts}")
     for question in ("What is", "And 3"):
-        if any(question in text for text in learned):
-            raise _Failed(f"the user's {question!r} is in the loss, so the model would learn to ask it")
-    return f"the loss holds {len(learned)} of 2 assistant turns and nothing of the user"
+        if any(question in text for text in loss_texts):
+            raise _CheckFailed(
+                f"the user's {question!r} is in the loss, so the model would learn to write the user's text"
+            )
+    return f"the loss has {len(loss_texts)} of 2 assistant turns and no text of the user"
 
 
 def _end_in_loss(tokenizer: Tokenizer, template: Template) -> str:
     end = tokenizer.eos_id
     spans = list(_spans(encode_chat(TWO_TURNS, tokenizer, template)))
     if not spans:
-        raise _Failed("no token at all is in the loss")
+        raise _CheckFailed("no token is in the loss")
     for number, ids in enumerate(spans):
         if end not in ids:
-            raise _Failed(
+            raise _CheckFailed(
                 f"turn {number} ends in {tokenizer.decode(ids[-1:])!r} without an end token in its loss "
                 f"({tokenizer.roles['eos_token']!r}): the model would never learn to stop"
             )
-    return f"every assistant turn ends in {tokenizer.roles['eos_token']!r}, inside the loss"
+    return f"every assistant turn ends in {tokenizer.roles['eos_token']!r}, which is in the loss"
 
 
 def _user_text_stays(tokenizer: Tokenizer, template: Template) -> str:
-    """A user who types every special token must get the same special ids as one who types none."""
+    """Check that special tokens in a user's text do not become special ids."""
     control = set(tokenizer.specials.values())
-    # Between full stops, so that a template which trims or splits sees ordinary text around each.
+    # Full stops between them, so that a template that trims or splits finds ordinary text around each.
     hostile = " . ".join(["Hello", *tokenizer.specials, "bye"])
-    seen = []
+    special_ids = []
     for text in ("Hello", hostile):
         ids = encode_prompt(({"role": "user", "content": text},), tokenizer, template)
-        seen.append([i for i in ids if i in control])
-    if seen[0] != seen[1]:
-        extra = next((i for i in seen[1] if seen[1].count(i) > seen[0].count(i)), None)
-        named = tokenizer.decode([extra]) if extra is not None else "fewer than without"
-        raise _Failed(f"text typed by a user became special tokens: {named!r}")
-    return f"none of {len(control)} special tokens typed by a user became one"
+        special_ids.append([i for i in ids if i in control])
+    without, with_specials = special_ids
+    if without != with_specials:
+        extra = next((i for i in with_specials if with_specials.count(i) > without.count(i)), None)
+        name = tokenizer.decode([extra]) if extra is not None else "fewer than without"
+        raise _CheckFailed(f"text of a user became special tokens: {name!r}")
+    return f"none of {len(control)} special tokens in a user's text became one"
 
 
 def _spans(chat: ChatIds) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""Our chat template: the conversation format of DeepSeek-V3 and R1, as a function and as Jinja."""
+"""Chat template in the format of DeepSeek-V3 and R1, as a function and in Jinja."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from shoestring.durable import write_atomic
 from shoestring.tokenizer import special as sp
 from shoestring.tokenizer.chat.messages import Message, check_messages
 from shoestring.tokenizer.chat.template import Piece
+from shoestring.tokenizer.thinking import split_thinking
 
 TEMPLATE_FILE = "chat_template.jinja"
 
@@ -20,17 +21,15 @@ TOOLS_HEADING = "## Tools\n\nYou can call these functions, each given as a JSON 
 class DeepSeekTemplate:
     """`<bos>system<｜User｜>question<｜Assistant｜><think>thoughts</think>answer<eos>...`
 
-    As DeepSeek-V3 and R1 write it: system messages are joined and stand first wherever they were given;
-    tool outputs follow the calls, and the assistant goes on after them without a new `<｜Assistant｜>`.
-    Where ours differs: every round of tool outputs is opened and closed (theirs loses the opening of
-    the second round), tools are described in the system text (theirs ignores them), and `thinking=True`
-    ends the prompt in `<think>` without a line break, so that special tokens stand at every border and
-    each prompt is a prefix of the finished turn.
+    The format of DeepSeek-V3 and R1: all system messages are joined and come first; tool outputs follow the
+    calls, and the assistant continues after them without a new `<｜Assistant｜>`. Differences from DeepSeek's
+    template: every round of tool outputs has its begin and end token (DeepSeek's lacks the begin token of the
+    second round), tools are described in the system text (DeepSeek's ignores them), and `thinking=True` ends
+    the prompt in `<think>` without a line break, so that each prompt is a prefix of the complete turn.
 
-    `keep_thinking` writes the thinking of every turn, which keeps the conversation prefix-preserving:
-    right for training. `keep_thinking=False` is R1's official behavior: the thinking of assistant
-    turns before the last user message is dropped (`content.split("</think>")[-1]`), so a past turn no
-    longer reads as the model wrote it.
+    `keep_thinking` keeps the thinking of every turn, so that a prompt is always a prefix of the longer
+    conversation, as training needs. `keep_thinking=False` is R1's official behavior: the thinking of
+    assistant turns before the last user message is removed (`content.split("</think>")[-1]`).
     """
 
     keep_thinking: bool = True
@@ -48,12 +47,12 @@ class DeepSeekTemplate:
         thinking: bool | None = None,
         with_loss: bool = True,
     ) -> list[Piece]:
-        """See `Template.render`. `thinking` None and False both leave it to the model whether to think."""
-        checked = check_messages(messages)
-        pieces = [_special(sp.BOS), Piece(text=_system_text(checked, tools))]
-        turns = [message for message in checked if message["role"] != "system"]
+        """Render as `Template.render`; with `thinking` None or False the model decides whether to think."""
+        messages = check_messages(messages)
+        pieces = [_special(sp.BOS), Piece(text=_system_text(messages, tools))]
+        turns = [message for message in messages if message["role"] != "system"]
         last_user = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=-1)
-        before = ""  # the role of the turn before, system messages left out
+        before = ""  # role of the turn before
         for number, turn in enumerate(turns):
             role = turn["role"]
             if before == "tool" and role != "tool":
@@ -74,19 +73,11 @@ class DeepSeekTemplate:
         return pieces
 
     def save(self, folder: str | Path) -> None:
-        """Write chat_template.jinja, which gives other engines the same tokens."""
+        """Write chat_template.jinja, which renders the same tokens in other engines."""
         keep = "true" if self.keep_thinking else "false"
         write_atomic(
             Path(folder) / TEMPLATE_FILE, JINJA.replace("keep_thinking = true", f"keep_thinking = {keep}")
         )
-
-
-def split_thinking(content: str) -> tuple[str | None, str]:
-    """`<think>a</think>b` -> ("a", "b"); content of another form is all answer: (None, content)."""
-    if content.startswith(sp.THINK) and sp.THINK_END in content:
-        reasoning, _, answer = content.removeprefix(sp.THINK).partition(sp.THINK_END)
-        return reasoning, answer
-    return None, content
 
 
 def _special(token: str, *, in_loss: bool = False) -> Piece:
@@ -108,7 +99,7 @@ def _tool_output(turn: Message, *, first: bool) -> Iterator[Piece]:
 
 
 def _assistant(turn: Message, *, keep_thinking: bool) -> Iterator[Piece]:
-    """The model's own words, all in the loss: thinking, answer, tool calls, end token."""
+    """Pieces of an assistant turn, all in the loss: thinking, answer, tool calls, end token."""
     content = turn["content"] or ""
     reasoning = turn.get("reasoning_content")
     if not keep_thinking:
@@ -140,8 +131,8 @@ def _tool_calls(calls: Sequence[Mapping[str, Any]]) -> Iterator[Piece]:
     yield _special(sp.TOOL_CALLS_END, in_loss=True)
 
 
-# The function above in Jinja, for other engines; a test holds the two equal, token for token. Two
-# variables may be passed: thinking (end the prompt in <think>) and keep_thinking.
+# The same template in Jinja, for other engines; a test compares the two, token by token. It has two
+# variables: thinking (end the prompt in <think>) and keep_thinking.
 JINJA = """\
 {%- if keep_thinking is not defined %}{% set keep_thinking = true %}{% endif -%}
 {%- set ns = namespace(system='', joined=false, before='', users=0, asked=0) -%}

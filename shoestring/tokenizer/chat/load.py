@@ -1,4 +1,4 @@
-"""Find the chat template that a checkpoint folder brings."""
+"""Loading of the chat template in a checkpoint folder."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ MAX_TEMPLATE_BYTES = 1 << 20
 
 
 def load_template(path: str | Path, tokenizer: Tokenizer, *, time_limit_s: float = 1.0) -> Template:
-    """The template in a folder (chat_template.jinja, or chat_template in tokenizer_config.json) or in a file.
+    """Load a template: a file, or a folder's chat_template.jinja or chat_template in tokenizer_config.json.
 
-    A folder saved by us gives our own function. Raises TokenizerError when there is none or it cannot
-    be read.
+    A template that DeepSeekTemplate saved is loaded as DeepSeekTemplate. Raises TokenizerError when there is
+    none or it cannot be read.
     """
     path = Path(path)
     file = path / TEMPLATE_FILE if path.is_dir() else path
@@ -36,21 +36,21 @@ def _read(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_TEMPLATE_BYTES:
             raise TokenizerError(
-                f"{file} is larger than {MAX_TEMPLATE_BYTES >> 10} KiB, so it is no chat template"
+                f"{file} is larger than {MAX_TEMPLATE_BYTES >> 10} KiB, so it is not a chat template"
             )
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise TokenizerError(f"cannot read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise TokenizerError(f"{file} is not UTF-8 text, so it is no chat template") from None
+        raise TokenizerError(f"{file} is not UTF-8 text, so it is not a chat template") from None
 
 
 def _from_config(file: Path) -> str:
-    """`chat_template` is one text, or a list of named ones of which `default` is meant."""
-    found: Any = read_json(file, CONFIG_FILE).get("chat_template") if file.exists() else None
-    if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-        found = named.get("default")
-    if not isinstance(found, str):
-        raise TokenizerError(f"{file.parent} has no chat template; put one in {TEMPLATE_FILE}")
-    return found
+    """Read `chat_template`: one text, or a list of templates with names, of which `default` is used."""
+    source: Any = read_json(file, CONFIG_FILE).get("chat_template") if file.exists() else None
+    if isinstance(source, list):
+        templates = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+        source = templates.get("default")
+    if not isinstance(source, str):
+        raise TokenizerError(f"{file.parent} has no chat template; add one as {TEMPLATE_FILE}")
+    return source

@@ -1,4 +1,4 @@
-"""Messages of a conversation, checked and brought into one form."""
+"""Messages of a conversation: checked, and converted to one form."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ Message = Mapping[str, Any]
 
 
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The messages in one known form; raises TokenizerError naming the message that is wrong.
+    """Check messages and convert them to one form. Raises TokenizerError naming the message that is wrong.
 
-    `developer` becomes `system`, a list of text parts becomes their text, and `reasoning` (as some
-    servers call it) becomes `reasoning_content`. Roles and call types are from fixed lists, so they
-    cannot smuggle text into a template.
+    `developer` becomes `system`, a list of text parts becomes their text, and `reasoning` (the word of some
+    servers) becomes `reasoning_content`. Roles and types of calls come from fixed lists, so no other text
+    can reach a template through them.
     """
     if not messages:
         raise TokenizerError("the conversation is empty; it needs at least one message")
@@ -25,24 +25,22 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 def _check_message(message: Message, name: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise TokenizerError(f"{name} is a {type(message).__name__}, not an object with role and content")
-    checked = {key: value for key, value in message.items() if key != "reasoning"}
+    result = {key: value for key, value in message.items() if key != "reasoning"}
     role = "system" if message.get("role") == "developer" else message.get("role")
     if role not in ROLES:
         raise TokenizerError(f"{name} has the role {role!r}; the roles are {', '.join(ROLES)}")
-    checked["role"] = role
-    checked["content"] = _check_content(message.get("content"), name)
+    result["role"] = role
+    result["content"] = _check_content(message.get("content"), name)
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     if reasoning is not None:
-        checked["reasoning_content"] = _check_content(reasoning, f"the reasoning of {name}")
+        result["reasoning_content"] = _check_content(reasoning, f"the reasoning of {name}")
     if calls := message.get("tool_calls"):
         if role != "assistant" or not isinstance(calls, Sequence):
-            raise TokenizerError(f"{name} has tool_calls; only an assistant message has a list of them")
-        checked["tool_calls"] = [
-            _check_call(call, f"tool call {i} of {name}") for i, call in enumerate(calls)
-        ]
-    elif checked["content"] is None:
+            raise TokenizerError(f"{name} has tool_calls; only an assistant message may have them, as a list")
+        result["tool_calls"] = [_check_call(call, f"tool call {i} of {name}") for i, call in enumerate(calls)]
+    elif result["content"] is None:
         raise TokenizerError(f"{name} ({role}) has no content")
-    return {key: value for key, value in checked.items() if key != "tool_calls" or value}
+    return {key: value for key, value in result.items() if key != "tool_calls" or value}
 
 
 def _check_content(content: Any, name: str) -> str | None:
@@ -52,7 +50,7 @@ def _check_content(content: Any, name: str) -> str | None:
     if not all(
         isinstance(p, Mapping) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in parts
     ):
-        raise TokenizerError(f"{name} has content that is not text; give a string or parts of type text")
+        raise TokenizerError(f"{name} has content that is not text; use a string or parts of type text")
     return "".join(part["text"] for part in parts)
 
 

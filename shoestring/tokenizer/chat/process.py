@@ -1,4 +1,4 @@
-"""A stranger's Jinja template, rendered in a child process that may be killed: the parent's side."""
+"""Child process that renders a Jinja template, and may be killed: the parent's side."""
 
 import subprocess
 import threading
@@ -10,8 +10,8 @@ from shoestring import child
 from shoestring.errors import MissingDependencyError, TokenizerError
 
 
-class TemplateWorker:
-    """One template in one child, started when needed and again after it was killed. Thread-safe."""
+class TemplateProcess:
+    """Child process for one template, started when needed and again after it was killed. Thread-safe."""
 
     def __init__(self, source: str, *, time_limit_s: float = 1.0, max_chars: int = 1 << 20) -> None:
         self.source = source
@@ -22,7 +22,7 @@ class TemplateWorker:
         self._finalizer: Any = None
 
     def render(self, variables: dict[str, Any], *, generation_marks: str, stand_ins: dict[str, str]) -> str:
-        """The rendered text; raises TokenizerError for an error, a timeout, or too much output or memory."""
+        """Render the template. Raises TokenizerError for an error, a timeout, too much output or memory."""
         request = {
             "render": variables,
             "generation_marks": generation_marks,
@@ -35,7 +35,7 @@ class TemplateWorker:
             return self._ask(request, self.time_limit_s)
 
     def close(self) -> None:
-        """End the child; a later render starts another."""
+        """End the child; the next render starts another."""
         if self._finalizer is not None:
             self._finalizer()
         self._child = None
@@ -47,7 +47,9 @@ class TemplateWorker:
         self._finalizer = weakref.finalize(self, child.end, self._child)
         if self._exchange(b"", child.START_LIMIT_S) is None:
             self.close()
-            raise MissingDependencyError("the chat template process did not start; is jinja2 installed?")
+            raise MissingDependencyError(
+                "the process for the chat template did not start; pip install jinja2 if it is missing"
+            )
         try:
             self._ask({"compile": self.source}, self.time_limit_s)
         except TokenizerError:
@@ -66,8 +68,7 @@ class TemplateWorker:
             raise TokenizerError(f"the chat template cannot render this conversation: {reply['error']}")
         return str(reply["text"])
 
-    def _exchange(self, sent: bytes, limit_s: float) -> dict[str, Any] | None:
-        """See child.exchange."""
+    def _exchange(self, data: bytes, limit_s: float) -> dict[str, Any] | None:
         assert self._child is not None
-        longest = 8 * self.max_chars + 4096  # a character is at most six bytes of JSON
-        return child.exchange(self._child, sent, limit_s=limit_s, max_reply_bytes=longest)
+        max_reply_bytes = 8 * self.max_chars + 4096  # a character is at most six bytes of JSON
+        return child.exchange(self._child, data, limit_s=limit_s, max_reply_bytes=max_reply_bytes)

@@ -1,4 +1,4 @@
-"""Messages -> ids and loss mask: the door to chat templates, ours and strangers'."""
+"""Chat template interface: messages to pieces of text, and pieces to token ids with a loss mask."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from shoestring.tokenizer.chat.messages import Message
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A run of a rendered conversation: one special token, or text that can never become one."""
+    """Part of a rendered conversation: one special token, or text that never becomes one."""
 
     text: str
     special: bool = False
@@ -19,14 +19,14 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatIds:
-    """A conversation as ids; `loss_mask[i]` says whether the model learns to produce `ids[i]`."""
+    """Conversation as token ids; `loss_mask[i]` is True if the model learns to produce `ids[i]`."""
 
     ids: list[int] = field(default_factory=list)
     loss_mask: list[bool] = field(default_factory=list)
 
 
 class Template(Protocol):
-    """What turns checked messages into pieces: DeepSeekTemplate (ours) and JinjaTemplate (anyone's)."""
+    """Chat template that renders messages into pieces: DeepSeekTemplate or JinjaTemplate."""
 
     @property
     def name(self) -> str: ...
@@ -40,12 +40,11 @@ class Template(Protocol):
         thinking: bool | None = None,
         with_loss: bool = True,
     ) -> list[Piece]:
-        """Pieces of the conversation.
+        """Render a conversation.
 
-        `add_generation_prompt` ends it where the assistant's next turn begins. `thinking` asks for, or
-        refuses, thinking before the answer (None: the template's own default). `with_loss=False` may
-        save work when only the text matters. Raises TokenizerError for a message or a template that
-        cannot be rendered.
+        `add_generation_prompt` ends it where the assistant's next turn begins. `thinking` asks for thinking
+        before the answer, or for none (None: the default of the template). `with_loss=False` may save work
+        when only the text is needed. Raises TokenizerError for a wrong message or template.
         """
         ...
 
@@ -58,7 +57,7 @@ def encode_chat(
     tools: Sequence[Message] | None = None,
     thinking: bool | None = None,
 ) -> ChatIds:
-    """A whole conversation for training: the mask holds each assistant turn's content and its end token."""
+    """Encode a conversation for training: the mask is True for each assistant turn and its end token."""
     return encode_pieces(template.render(messages, tools=tools, thinking=thinking), tokenizer)
 
 
@@ -70,7 +69,7 @@ def encode_prompt(
     tools: Sequence[Message] | None = None,
     thinking: bool | None = None,
 ) -> list[int]:
-    """Ids that ask the model for the assistant's next turn."""
+    """Encode a conversation as the prompt for the assistant's next turn."""
     pieces = template.render(
         messages, add_generation_prompt=True, tools=tools, thinking=thinking, with_loss=False
     )
@@ -78,24 +77,24 @@ def encode_prompt(
 
 
 def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> ChatIds:
-    """Pieces as ids.
+    """Encode pieces.
 
-    Neighboring texts are encoded as one, except where the loss begins or ends: there the prompt ends
-    when the model is served, so a token must not reach across in training either.
+    Neighboring texts are encoded as one, except where the loss begins or ends: the prompt ends there when
+    the model is served, so no token may cross this border in training either.
     """
     return encode_many([pieces], tokenizer)[0]
 
 
 def encode_many(conversations: Iterable[Iterable[Piece]], tokenizer: Tokenizer) -> list[ChatIds]:
-    """`encode_pieces` of each; three times as fast for many short ones."""
-    merged = [merge_pieces(pieces) for pieces in conversations]
-    texts = [piece.text for pieces in merged for piece in pieces if not piece.special]
-    encoded = iter(tokenizer.encode_batch(texts))
+    """Encode several lists of pieces at once; three times as fast for many short ones."""
+    piece_lists = [merge_pieces(pieces) for pieces in conversations]
+    texts = [piece.text for pieces in piece_lists for piece in pieces if not piece.special]
+    text_ids = iter(tokenizer.encode_batch(texts))
     results = []
-    for pieces in merged:
+    for pieces in piece_lists:
         result = ChatIds()
         for piece in pieces:
-            ids = [tokenizer.special_id(piece.text)] if piece.special else next(encoded)
+            ids = [tokenizer.special_id(piece.text)] if piece.special else next(text_ids)
             result.ids.extend(ids)
             result.loss_mask.extend([piece.in_loss] * len(ids))
         results.append(result)
@@ -103,24 +102,24 @@ def encode_many(conversations: Iterable[Iterable[Piece]], tokenizer: Tokenizer) 
 
 
 def merge_pieces(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join neighboring texts that agree on the loss; drop empty ones."""
-    merged: list[Piece] = []
+    """Join neighboring texts that are both in the loss or both not; drop empty ones."""
+    result: list[Piece] = []
     for piece in pieces:
-        last = merged[-1] if merged else None
+        last = result[-1] if result else None
         if last and not last.special and not piece.special and last.in_loss == piece.in_loss:
-            merged[-1] = Piece(text=last.text + piece.text, in_loss=piece.in_loss)
+            result[-1] = Piece(text=last.text + piece.text, in_loss=piece.in_loss)
         elif piece.text:
-            merged.append(piece)
-    return merged
+            result.append(piece)
+    return result
 
 
 def pieces_text(pieces: Iterable[Piece]) -> str:
-    """The rendered conversation as one string, for people to read."""
+    """Text of a rendered conversation, for people to read."""
     return "".join(piece.text for piece in pieces)
 
 
 def prefix_break(earlier: str, later: str) -> str | None:
-    """None when `later` begins with `earlier`; else where they part, as a clause for an error."""
+    """Description of the first difference when `later` does not begin with `earlier`; else None."""
     if later.startswith(earlier):
         return None
     pairs = enumerate(zip(earlier, later, strict=False))

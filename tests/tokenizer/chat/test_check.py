@@ -41,8 +41,8 @@ def test_dropped_thinking_is_reported_for_what_it_is(tokenizer: Tokenizer):
 @pytest.mark.parametrize(
     ("source", "name", "sentence"),
     [
-        ("{{ bos_token }}" + GOOD, "one begin token", "comes 2 times"),
-        ("<｜begin▁of▁sentence｜>" + GOOD, "one begin token", "comes 2 times"),
+        ("{{ bos_token }}" + GOOD, "one begin token", "occurs 2 times"),
+        ("<｜begin▁of▁sentence｜>" + GOOD, "one begin token", "occurs 2 times"),
         (LOOP.replace("%END%", "\n") + PROMPT, "end token in the loss", "would never learn to stop"),
         (LOOP.replace("%END%", "<|eot_id|>") + PROMPT, "end token in the loss", "<|eot_id|>"),
         (
@@ -74,7 +74,7 @@ def test_dropped_thinking_is_reported_for_what_it_is(tokenizer: Tokenizer):
         ),
         ("{{ raise_exception('no') }}", "renders", "no"),
         ("{% for %}", "renders", "cannot render"),
-        ("", "renders", "no tokens at all"),
+        ("", "renders", "has no tokens"),
         (
             GOOD.replace(
                 "{{ m.content }}", "{% if 'bye' in m.content %}<|eot_id|>{% endif %}{{ m.content }}"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from shoestring.tokenizer import special as sp
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat.deepseek import JINJA, DeepSeekTemplate, split_thinking
+from shoestring.tokenizer.chat.deepseek import JINJA, DeepSeekTemplate
 from shoestring.tokenizer.chat.jinja import JinjaTemplate
 from shoestring.tokenizer.chat.load import load_template
 from shoestring.tokenizer.chat.template import encode_chat, encode_pieces, encode_prompt, pieces_text
@@ -138,9 +138,6 @@ def test_only_an_assistant_s_leading_thinking_is_markup(tokenizer: Tokenizer):
     think = tokenizer.special_id(sp.THINK)
     assert encode_prompt([{"role": "user", "content": THOUGHT}], tokenizer, OURS).count(think) == 0
     assert encode_chat(PAST, tokenizer, OURS).ids.count(think) == 1
-    assert split_thinking("<think>a</think>b</think>") == ("a", "b</think>")
-    assert split_thinking("b<think>a</think>") == (None, "b<think>a</think>")
-    assert split_thinking("<think>never closed") == (None, "<think>never closed")
 
 
 @given(

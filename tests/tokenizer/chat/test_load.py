@@ -35,7 +35,7 @@ def test_of_named_templates_the_default_is_meant(tokenizer: Tokenizer, tmp_path:
 def test_no_template_is_an_error_that_names_the_folder(tokenizer: Tokenizer, tmp_path: Path, config):
     if config is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    with pytest.raises(TokenizerError, match="no chat template; put one in") as caught:
+    with pytest.raises(TokenizerError, match="no chat template; add one as") as caught:
         load_template(tmp_path, tokenizer)
     assert str(tmp_path) in str(caught.value)
 

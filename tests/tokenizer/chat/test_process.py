@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shoestring.errors import TokenizerError
-from shoestring.tokenizer.chat.process import TemplateWorker
+from shoestring.tokenizer.chat.process import TemplateProcess
 
 VARIABLES = {"messages": [{"role": "user", "content": "hello"}], "bos_token": "<s>"}
 MARKS: dict = {"generation_marks": "\ue000\ue001", "stand_ins": {}}
@@ -33,7 +33,7 @@ BOMBS = {
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_child_knows_no_secret_of_ours(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SECRET", "canary")
-    worker = TemplateWorker("x")
+    worker = TemplateProcess("x")
     worker.render(VARIABLES, **MARKS)
     assert worker._child is not None
     assert b"canary" not in Path(f"/proc/{worker._child.pid}/environ").read_bytes()
@@ -42,7 +42,7 @@ def test_the_child_knows_no_secret_of_ours(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_stopped_in_time(name: str):
-    worker = TemplateWorker(BOMBS[name], time_limit_s=0.5)
+    worker = TemplateProcess(BOMBS[name], time_limit_s=0.5)
     start = time.monotonic()
     with pytest.raises(TokenizerError, match="chat template"):
         worker.render(VARIABLES, **MARKS)
@@ -53,7 +53,7 @@ def test_bombs_are_stopped_in_time(name: str):
 def test_a_stopped_template_is_started_again():
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
     source = "{% if messages[0].content == 'bomb' %}" + loop
-    worker = TemplateWorker(source + "{% endfor %}{% endif %}fine", time_limit_s=0.5)
+    worker = TemplateProcess(source + "{% endfor %}{% endif %}fine", time_limit_s=0.5)
     for _ in range(2):
         assert worker.render(VARIABLES, **MARKS) == "fine"
         with pytest.raises(TokenizerError, match=r"more than 0\.5 s"):
@@ -63,7 +63,7 @@ def test_a_stopped_template_is_started_again():
 
 
 def test_the_same_child_answers_until_it_is_closed():
-    worker = TemplateWorker("{{ messages[0].content }}")
+    worker = TemplateProcess("{{ messages[0].content }}")
     worker.render(VARIABLES, **MARKS)
     child = worker._child
     assert child is not None
@@ -74,7 +74,7 @@ def test_the_same_child_answers_until_it_is_closed():
 
 
 def test_the_child_ends_with_its_owner():
-    worker = TemplateWorker("x")
+    worker = TemplateProcess("x")
     worker.render(VARIABLES, **MARKS)
     assert worker._child is not None
     number = worker._child.pid
@@ -84,7 +84,7 @@ def test_the_child_ends_with_its_owner():
 
 
 def test_a_child_killed_from_outside_is_replaced():
-    worker = TemplateWorker("fine")
+    worker = TemplateProcess("fine")
     worker.render(VARIABLES, **MARKS)
     assert worker._child is not None
     worker._child.kill()
@@ -97,14 +97,14 @@ def test_a_child_killed_from_outside_is_replaced():
     "source", ["{% if %}", "{{ x", "{% unknown %}", "{{ x | nofilter }}", "{{ '\\ud800' }}"]
 )
 def test_wrong_templates_are_reported(source: str):
-    worker = TemplateWorker(source)
+    worker = TemplateProcess(source)
     with pytest.raises(TokenizerError, match="cannot render"):
         worker.render(VARIABLES, **MARKS)
     worker.close()
 
 
 def test_the_limit_of_output_is_a_mebibyte():
-    worker = TemplateWorker("{% for i in range(n) %}{{ 'x' * 1024 }}{% endfor %}")
+    worker = TemplateProcess("{% for i in range(n) %}{{ 'x' * 1024 }}{% endfor %}")
     assert len(worker.render({"n": 1024}, **MARKS)) == 1 << 20
     with pytest.raises(TokenizerError, match="longer than 1048576"):
         worker.render({"n": 1025}, **MARKS)

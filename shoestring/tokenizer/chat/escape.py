@@ -1,4 +1,4 @@
-"""Disarm message text before a stranger's template sees it, so that no special token can come out of it."""
+"""Escaping of message texts for Jinja templates, so that no special token comes out of them."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -6,66 +6,65 @@ from typing import Any
 
 from shoestring.errors import TokenizerError
 
-# Values that templates compare with, and that cannot spell anything by themselves.
-WORDS = {"function", "object", "string", "number", "integer", "boolean", "array", "null", "text"}
-WORDS |= {"system", "user", "assistant", "tool"}
+# Values that templates compare with; none of them alone is a special token.
+PLAIN_WORDS = {"function", "object", "string", "number", "integer", "boolean", "array", "null", "text"}
+PLAIN_WORDS |= {"system", "user", "assistant", "tool"}
 PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
 
 
-class Shield:
-    """Replaces single characters of message text by private-use stand-ins, and puts them back later.
+class Escaper:
+    """Replaces single characters of message texts by private-use characters, and puts them back later.
 
-    Chosen over encoding the contents apart, because templates trim, split and slice contents; and over
-    inserting marks, because lengths and trimming stay as they are. In each string, whichever way its
-    letters' case is changed, it replaces the first character of: every spelling of a special token; an
-    end of the string that begins one (`<｜User`); a start that ends one (`User｜>`); and a whole string
-    from inside one (`User`, for templates that write `<｜{{ name }}｜>`). So neither a string alone, nor
-    beside other strings, nor beside the template's own text spells a special token. A template that
-    deletes or replaces characters inside contents could still join the halves of one; none that is
-    known does. The stand-ins occur nowhere in the input, so restoring loses nothing.
+    Encoding the contents separately would not do, because templates trim, split and slice them; inserted
+    marks would change lengths and trimming. In each string, in upper and lower case, it replaces the first
+    character of: every special token; an end of the string that begins one (`<｜User`); a begin that ends
+    one (`User｜>`); and a whole string from inside one (`User`, for templates that write `<｜{{ name }}｜>`).
+    So no string spells a special token, alone, next to other strings, or next to text of the template. A
+    template that deletes or replaces characters inside contents could still join two halves of one; no
+    template is known to do so. The private-use characters do not occur in the input, so nothing is lost.
     """
 
     def __init__(self, spellings: "Spellings", but_thinking: "Spellings", inputs: Any) -> None:
-        """`inputs` is everything that is rendered, the template too: no stand-in may occur in it."""
-        self._unused = _unused_characters(set("".join(_strings(inputs))))
+        """Choose stand-ins that do not occur in `inputs`: all that is rendered, the template too."""
+        self._free_characters = _free_characters(set("".join(_strings(inputs))))
         self.generation_marks = self._fresh() + self._fresh()
         self._stand_in: dict[str, str] = {}
         self._all, self._but_thinking = spellings, but_thinking
 
     @property
     def stand_ins(self) -> dict[str, str]:
-        """Each stand-in so far, and the character it stands for."""
+        """Character that each stand-in replaces, for those used so far."""
         return {stand_in: char for char, stand_in in self._stand_in.items()}
 
-    def message(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """A message with its strings disarmed; the thinking tags of an assistant's content are left."""
-        shielded = {str(self.value(key)): self.value(value) for key, value in message.items()}
+    def escape_message(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Escape the strings of a message, except for the thinking tags in an assistant's content."""
+        result = {str(self.escape(key)): self.escape(value) for key, value in message.items()}
         if message["role"] == "assistant" and isinstance(message.get("content"), str):
-            shielded["content"] = self._disarm(message["content"], self._but_thinking)
-        return shielded
+            result["content"] = self._escape_text(message["content"], self._but_thinking)
+        return result
 
-    def value(self, value: Any) -> Any:
-        """Any JSON value with its strings disarmed; keys too, where they spell a whole special token."""
+    def escape(self, value: Any) -> Any:
+        """Escape the strings of a JSON value; keys only where they contain a whole special token."""
         if isinstance(value, str):
-            return value if value in WORDS else self._disarm(value, self._all)
+            return value if value in PLAIN_WORDS else self._escape_text(value, self._all)
         if isinstance(value, Mapping):
             return {
-                self._disarm(str(key), self._all, edges=False): self.value(item)
+                self._escape_text(str(key), self._all, edges=False): self.escape(item)
                 for key, item in value.items()
             }
         if isinstance(value, Sequence):
-            return [self.value(item) for item in value]
+            return [self.escape(item) for item in value]
         if value is None or isinstance(value, bool | int | float):
             return value
         raise TokenizerError(
-            f"a message holds a {type(value).__name__}; chat templates take only JSON values"
+            f"a message contains a {type(value).__name__}; only JSON values are allowed in chat templates"
         )
 
-    def restore(self, text: str) -> str:
-        """Rendered text with the original characters."""
+    def unescape(self, text: str) -> str:
+        """Put the original characters back into rendered text."""
         return text.translate({ord(stand_in): char for char, stand_in in self._stand_in.items()})
 
-    def _disarm(self, text: str, spellings: "Spellings", *, edges: bool = True) -> str:
+    def _escape_text(self, text: str, spellings: "Spellings", *, edges: bool = True) -> str:
         places = set(spellings.whole(text))
         if edges:
             places.update(spellings.edges(text))
@@ -80,29 +79,29 @@ class Shield:
         return "".join(chars)
 
     def _fresh(self) -> str:
-        char = next(self._unused, None)
+        char = next(self._free_characters, None)
         if char is None:
             raise TokenizerError("the conversation uses every private-use character; remove some of them")
         return char
 
 
 class Spellings:
-    """Where text holds special tokens or parts that neighbors could complete, ignoring case."""
+    """Finds special tokens in a text, and parts of them that neighboring text could complete, in any case."""
 
     def __init__(self, specials: Sequence[str]) -> None:
         self._lower = [special.lower() for special in specials]
         self._begins = {special[:n] for special in self._lower for n in range(1, len(special))}
         self._ends = {special[n:] for special in self._lower for n in range(1, len(special))}
         self._longest = max(map(len, self._lower), default=0)
-        # Matching at a position, not over it, finds spellings that overlap.
+        # A lookahead also finds spellings that overlap.
         self._at = re.compile(f"(?={any_of(specials)})", re.IGNORECASE)
 
     def whole(self, text: str) -> Iterator[int]:
-        """First character of each whole spelling."""
-        return (found.start() for found in self._at.finditer(text))
+        """Positions of all special tokens."""
+        return (match.start() for match in self._at.finditer(text))
 
     def edges(self, text: str) -> Iterator[int]:
-        """Characters to replace so that the text, or the text trimmed, completes no spelling."""
+        """Positions to replace so that neighboring text completes no special token, trimmed or not."""
         for first, last in {(0, len(text)), (len(text) - len(text.lstrip()), len(text.rstrip()))}:
             inner = text[first:last].lower()
             if len(inner) != last - first or not inner:  # a letter whose lower case is two characters
@@ -116,7 +115,7 @@ class Spellings:
 
 
 def any_of(words: Collection[str]) -> str:
-    """A regular expression for the longest of `words` at a position; it never tries one character twice."""
+    """Regular expression for the longest of `words` at a position, without backtracking."""
     rests: dict[str, list[str]] = {}
     for word in words:
         if word:
@@ -135,8 +134,8 @@ def any_of(words: Collection[str]) -> str:
     return f"(?:{'|'.join(branches)})"
 
 
-def _unused_characters(used: set[str]) -> Iterator[str]:
-    return (chr(code) for codes in PRIVATE for code in codes if chr(code) not in used)
+def _free_characters(characters: set[str]) -> Iterator[str]:
+    return (chr(code) for codes in PRIVATE for code in codes if chr(code) not in characters)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -5,52 +5,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.errors import TokenizerError
-from shoestring.tokenizer.chat.shield import Shield, Spellings, any_of
+from shoestring.tokenizer.chat.escape import Escaper, Spellings, any_of
 
 SPECIALS = ["<|end|>", "<|endoftext|>", "<think>", "</think>", "[INST]", "<|e"]
 ALL = Spellings(SPECIALS)
 letters = st.text("<|end>[INST]thk/ \n\ue000", max_size=25)
 
 
-def shield(*inputs: object) -> Shield:
-    return Shield(ALL, Spellings([s for s in SPECIALS if "think" not in s]), list(inputs))
+def escaper_for(*inputs: object) -> Escaper:
+    return Escaper(ALL, Spellings([s for s in SPECIALS if "think" not in s]), list(inputs))
 
 
 @given(st.lists(letters, min_size=1, max_size=4), st.sampled_from(["", *"<>|["]))
-def test_no_join_of_disarmed_texts_spells_a_special_token(texts: list[str], glue: str):
-    guard = shield(texts)
-    safe = [guard.value(text) for text in texts]
+def test_no_join_of_escaped_texts_spells_a_special_token(texts: list[str], glue: str):
+    escaper = escaper_for(texts)
+    safe = [escaper.escape(text) for text in texts]
     for joined in (glue.join(safe), glue.join(s.strip() for s in safe), "<|" + safe[0] + "|>"):
         assert not [s for s in SPECIALS if s != "<|e" and s in joined.lower()]
-    assert guard.restore("".join(safe)) == "".join(texts)
+    assert escaper.unescape("".join(safe)) == "".join(texts)
     assert [len(s) for s in safe] == [len(t) for t in texts]
 
 
 def test_ordinary_text_is_left_alone():
-    guard = shield()
+    escaper = escaper_for()
     for text in ("Hello, how are you?", "a < b", "def f(x):\n    return x", "x[0]"):
-        assert guard.value(text) == text
-    assert guard.value({"a": [1, 2.5, None, True]}) == {"a": [1, 2.5, None, True]}
-    assert guard.stand_ins == {}
+        assert escaper.escape(text) == text
+    assert escaper.escape({"a": [1, 2.5, None, True]}) == {"a": [1, 2.5, None, True]}
+    assert escaper.stand_ins == {}
 
 
 def test_thinking_tags_stay_in_an_assistant_s_content_only():
-    guard = shield()
+    escaper = escaper_for()
     text = "<think>a</think>b"
-    assert guard.message({"role": "assistant", "content": text})["content"] == text
-    assert guard.message({"role": "user", "content": text})["content"] != text
-    assert guard.message({"role": "assistant", "content": "x", "name": text})["name"] != text
+    assert escaper.escape_message({"role": "assistant", "content": text})["content"] == text
+    assert escaper.escape_message({"role": "user", "content": text})["content"] != text
+    assert escaper.escape_message({"role": "assistant", "content": "x", "name": text})["name"] != text
 
 
 def test_a_value_that_is_no_json_is_refused():
-    with pytest.raises(TokenizerError, match="holds a object"):
-        shield().value(object())
+    with pytest.raises(TokenizerError, match="contains a object"):
+        escaper_for().escape(object())
 
 
 def test_a_text_with_every_private_character_is_refused():
     everything = "".join(map(chr, [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]))
     with pytest.raises(TokenizerError, match="every private-use character"):
-        shield(everything)
+        escaper_for(everything)
 
 
 @given(
