@@ -59,16 +59,16 @@ def measure(size, seed, arguments, runtime):
             folder, {}, replace(recipe.score, tasks={"countdown": recipe.score.tasks["countdown"]}), runtime
         )
 
-    base = replace(settings("small-base"), start=size)
+    base = replace(settings("small-base"), model=size)
     kept(out / "base.json", lambda: sft(base, runtime, out / "base", quiet=True))
     start = str(out / "base" / "model")
-    policy = replace(settings("zero"), start=start, steps=arguments.rl_steps, eval_every=10**9)
+    policy = replace(settings("zero"), model=start, steps=arguments.rl_steps, eval_every=10**9)
     reinforced = kept(out / "rl.json", lambda: grpo(policy, runtime, out / "rl", quiet=True))
     budget = reinforced["train_flops"]
     config = settings("student")
     shape = PRESETS[size]
     per_token = train_flops_per_token(shape, 128)
-    asked = config.problems * config.collect.samples * arguments.teacher_tokens
+    asked = config.problems * config.collect.num_generations * arguments.teacher_tokens
     sampling = asked * decode_flops_per_token(PRESETS["r1-mini"], 128)
     tokens = max(int((budget - sampling) / per_token), 10_000)
     config = replace(config, student=start, sft={**config.sft, "total_tokens": tokens})

@@ -147,7 +147,7 @@ def pretrain_recipe(folder: Path, steps: int, seed: int) -> Path:
         seed=seed,
         data=DataConfig(sources=(str(folder / "text"),), heldout_fraction=0.1),
         optim=OptimConfig(name="muon"),
-        schedule=ScheduleConfig(warmup=0.05, batch_ramp_until=0.0),
+        schedule=ScheduleConfig(warmup_ratio=0.05, batch_ramp_until=0.0),
     )
     configs.save(recipe, folder / "recipe.toml")
     return folder / "recipe.toml"
@@ -156,18 +156,18 @@ def pretrain_recipe(folder: Path, steps: int, seed: int) -> Path:
 def rl_recipe(folder: Path, steps: int, seed: int) -> Path:
     """Small rounds of a model that thinks, in two optimizer steps each, held to a reference."""
     recipe = GRPOConfig(
-        start=str(EMBEDDED),
+        model=str(EMBEDDED),
         tasks=(TaskShare(name="countdown"),),
         steps=steps,
-        prompts=2,
-        group=6,
+        num_prompts=2,
+        num_generations=6,
         max_tokens=60,
-        updates=2,
+        steps_per_generation=2,
         refresh_reference=7,
         save_every=SAVE_EVERY,
         eval_every=50,
         seed=seed,
-        loss=PolicyLossConfig(kl_weight=0.01),
+        loss=PolicyLossConfig(beta=0.01),
         optim=PolicyOptim(name="muon", lr=3e-4, muon_lr=3e-4),
     )
     configs.save(recipe, folder / "recipe.toml")

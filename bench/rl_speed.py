@@ -88,11 +88,11 @@ def recipe(model, job):
     from shoestring.rl.recipe import GRPOConfig, PolicyOptim, TaskShare
 
     return GRPOConfig(
-        start=str(model),
+        model=str(model),
         tasks=(TaskShare(name="countdown"),),
         steps=job["steps"],
-        prompts=job["prompts"],
-        group=job["group"],
+        num_prompts=job["prompts"],
+        num_generations=job["group"],
         max_tokens=job["max_tokens"],
         save_every=10**9,
         eval_every=10**9,

@@ -1,10 +1,11 @@
 """Load, save and strictly override frozen dataclasses: recipes in, recipes out."""
 
 import copy
+import logging
 import tomllib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,37 @@ from typing import Any, TypeVar
 from shoestring.errors import ConfigError
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+OLD_NAMES: Mapping[str, Mapping[str, str]] = {
+    "GRPOConfig": {
+        "start": "model",
+        "prompts": "num_prompts",
+        "group": "num_generations",
+        "updates": "steps_per_generation",
+        "refill": "dynamic_sampling",
+        "refresh_reference": "ref_model_sync_steps",
+        "warmup": "warmup_steps",
+        "floor": "min_lr_ratio",
+    },
+    "PolicyLossConfig": {
+        "kind": "loss_type",
+        "clip_low": "epsilon_low",
+        "clip_high": "epsilon_high",
+        "kl_weight": "beta",
+        "kl_unbiased": "use_bias_correction_kl",
+        "off_policy_delta": "off_policy_mask_threshold",
+        "mask_truncated": "mask_truncated_completions",
+    },
+    "SFTConfig": {"start": "model"},
+    "ScheduleConfig": {"warmup": "warmup_ratio", "floor": "min_lr_ratio"},
+    "OptimConfig": {"clip": "max_grad_norm"},
+    "CollectConfig": {"samples": "num_generations"},
+    "OnPolicyConfig": {"prompts": "num_prompts", "samples": "num_generations"},
+    "HarnessConfig": {"chat": "apply_chat_template"},
+}
+"""Names in older recipes, runs and scores, by dataclass (with its subclasses): read, with a warning."""
 
 
 def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
@@ -29,7 +61,8 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path} is not valid TOML: it is nested too deeply") from None
-    return build(cls, override(data, overrides), where=str(path))
+    data = _with_new_names(cls, data, str(path))
+    return build(cls, override(data, [_with_new_path(cls, setting) for setting in overrides]), str(path))
 
 
 def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
@@ -50,10 +83,13 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
 
 
 def build(cls: type[T], data: dict[str, Any], where: str = "the configuration") -> T:
-    """`cls` from plain `data`: an unknown name or a wrong type raises ConfigError naming the field."""
+    """`cls` from plain `data`, whose names may be old ones.
+
+    Raises ConfigError naming the field for an unknown name, a wrong type, or one value under two names.
+    """
     from pydantic import TypeAdapter, ValidationError  # 0.1 s to import: not for --help
 
-    _refuse_unknown(cls, data, where, prefix="")
+    data = _with_new_names(cls, data, where)
     try:
         return TypeAdapter(cls).validate_python(data)
     except ValidationError as error:
@@ -82,18 +118,50 @@ def _toml_value(text: str) -> Any:
     return table["value"] if len(table) == 1 else text  # a line break in it could start another name
 
 
-def _refuse_unknown(cls: type, data: dict[str, Any], where: str, prefix: str) -> None:
-    hints = typing.get_type_hints(cls)
-    known = [field.name for field in fields(cls)]
-    for name, value in data.items():
-        if name not in known:
-            raise ConfigError(f"{where}: no {prefix + name!r}; {cls.__name__} has {', '.join(known)}")
-        if isinstance(value, dict) and (inner := _dataclass_in(hints[name], value)) is not None:
-            _refuse_unknown(inner, value, where, prefix=f"{prefix}{name}.")
-        for place, item in enumerate(value) if isinstance(value, list) else ():
-            of_item = next((_dataclass_in(hint, item) for hint in typing.get_args(hints[name])), None)
-            if isinstance(item, dict) and of_item is not None:
-                _refuse_unknown(of_item, item, where, prefix=f"{prefix}{name}[{place}].")
+def _with_new_names(cls: type, data: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """`data` with old names replaced at every depth; ConfigError for a name that `cls` has not."""
+    hints, names = typing.get_type_hints(cls), [field.name for field in fields(cls)]
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        name = _new_name(cls, key, where)
+        if name not in names:
+            raise ConfigError(f"{where}: no {prefix + key!r}; {cls.__name__} has {', '.join(names)}")
+        if name in result:
+            raise ConfigError(f"{where}: {prefix + name} is given twice, once under its old name; remove one")
+        result[name] = _value_with_new_names(hints[name], value, where, prefix + name)
+    return result
+
+
+def _value_with_new_names(hint: Any, value: Any, where: str, path: str) -> Any:
+    """A field's value; tables inside it that belong to a dataclass get their new names."""
+    if isinstance(value, dict) and (cls := _dataclass_in(hint, value)) is not None:
+        return _with_new_names(cls, value, where, f"{path}.")
+    if isinstance(value, list):
+        of_item = next(iter(typing.get_args(hint)), None)
+        return [
+            _value_with_new_names(of_item, item, where, f"{path}[{place}]")
+            for place, item in enumerate(value)
+        ]
+    return value
+
+
+def _with_new_path(cls: type, setting: str) -> str:
+    """An `a.b=value` with old names in its path replaced."""
+    path, equals, text = setting.partition("=")
+    names, owner = [], cls if equals else None
+    for part in path.strip().split("."):
+        names.append(part if owner is None else _new_name(owner, part, "--set"))
+        hint = None if owner is None else typing.get_type_hints(owner).get(names[-1])
+        owner = _dataclass_in(hint, {})
+    return f"{'.'.join(names)}{equals}{text}"
+
+
+def _new_name(cls: type, name: str, where: str) -> str:
+    """Today's name of a field, with a warning if `name` is an old one."""
+    old_names = {old: new for base in cls.__mro__ for old, new in OLD_NAMES.get(base.__name__, {}).items()}
+    if name in old_names:
+        log.warning("%s: %s is now called %s", where, name, old_names[name])
+    return old_names.get(name, name)
 
 
 def _dataclass_in(hint: Any, value: Any) -> type | None:

@@ -1,7 +1,7 @@
 import math
 import os
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import pytest
@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring import config as configs
+from shoestring.distill.collect import CollectConfig
+from shoestring.distill.on_policy import OnPolicyConfig
 from shoestring.errors import ConfigError
+from shoestring.evals.harness import HarnessConfig
+from shoestring.rl.losses import PolicyLossConfig
+from shoestring.rl.pipeline import settings_of
+from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.stages import RecipeConfig
+from shoestring.train.optim import OptimConfig
+from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.schedule import ScheduleConfig
+from shoestring.train.sft_recipe import SFTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,9 +167,101 @@ def test_a_closed_file_is_refused(tmp_path):
 
 
 def test_names_inside_a_list_of_tables_are_checked_and_saved() -> None:
-    data = {"stages": [{"name": "base", "sft": {"start": "tiny"}}]}
+    data = {"stages": [{"name": "base", "sft": {"model": "tiny"}}]}
     recipe = configs.build(RecipeConfig, data)
     assert configs.build(RecipeConfig, tomllib.loads(configs.dumps(recipe))) == recipe
     data["stages"][0]["titel"] = "misspelled"
     with pytest.raises(ConfigError, match=r"no 'stages\[0\]\.titel'; Stage has name"):
         configs.build(RecipeConfig, data)
+
+
+R1_MINI = """
+[[stages]]
+name = "base"
+[stages.sft]
+start = "r1-mini"
+data = ["x.jsonl"]
+optim = { clip = 0.5 }
+schedule = { warmup = 0.02, constant_until = 0.4, floor = 0.02 }
+
+[[stages]]
+name = "zero"
+[stages.grpo]
+start = "@base/model"
+tasks = [{ name = "countdown" }]
+prompts = 24
+group = 16
+updates = 2
+refill = 1
+refresh_reference = 9
+warmup = 3
+floor = 0.2
+optim = { clip = 0.25 }
+[stages.grpo.loss]
+kind = "grpo"
+clip_low = 0.1
+clip_high = 0.3
+kl_weight = 0.001
+kl_unbiased = false
+off_policy_delta = 1.0
+mask_truncated = true
+
+[[stages]]
+name = "student"
+[stages.distill]
+teacher = "@zero/model"
+student = "@base/model"
+tasks = { countdown = {} }
+collect = { samples = 3 }
+on_policy = { prompts = 5, samples = 6 }
+sft = { optim = { clip = 2.0 } }
+"""
+
+
+def test_an_older_recipe_of_stages_is_read_with_a_warning_for_each_old_name(tmp_path, caplog):
+    (tmp_path / "r1-mini.toml").write_text(R1_MINI)
+    recipe = configs.load(RecipeConfig, tmp_path / "r1-mini.toml")
+    base, zero, student = (settings_of(stage, tmp_path, 0) for stage in recipe.stages)
+    assert (base.model, base.optim.max_grad_norm) == ("r1-mini", 0.5)
+    assert (base.schedule.warmup_ratio, base.schedule.min_lr_ratio) == (0.02, 0.02)
+    assert (zero.model, zero.num_prompts, zero.num_generations) == (f"{tmp_path}/base/model", 24, 16)
+    assert (zero.steps_per_generation, zero.dynamic_sampling, zero.ref_model_sync_steps) == (2, 1, 9)
+    assert (zero.warmup_steps, zero.min_lr_ratio, zero.optim.max_grad_norm) == (3, 0.2, 0.25)
+    assert zero.loss == PolicyLossConfig(
+        loss_type="grpo",
+        epsilon_low=0.1,
+        epsilon_high=0.3,
+        beta=0.001,
+        use_bias_correction_kl=False,
+        off_policy_mask_threshold=1.0,
+        mask_truncated_completions=True,
+    )
+    assert student.collect.num_generations == 3
+    assert (student.on_policy.num_prompts, student.on_policy.num_generations) == (5, 6)
+    assert student.sft_config(tmp_path, "").optim.max_grad_norm == 2.0
+    assert caplog.messages.count("stage zero: group is now called num_generations") == 1
+    assert len(caplog.messages) == 24
+
+
+def test_every_old_name_leads_to_a_field():
+    classes = (GRPOConfig, PolicyLossConfig, SFTConfig, ScheduleConfig, OptimConfig)
+    classes += (CollectConfig, OnPolicyConfig, HarnessConfig)
+    assert {cls.__name__ for cls in classes} == configs.OLD_NAMES.keys()
+    for cls in classes:
+        names, old_names = {item.name for item in fields(cls)}, configs.OLD_NAMES[cls.__name__]
+        assert set(old_names.values()) <= names
+        assert not set(old_names) & names
+
+
+@pytest.mark.parametrize("name", ["clip", "max_grad_norm"])
+def test_an_override_by_either_name_wins_over_an_older_recipe(tmp_path, name, caplog):
+    (tmp_path / "old.toml").write_text("model = 'tiny'\n[optim]\nclip = 0.5")
+    config = configs.load(PretrainConfig, tmp_path / "old.toml", [f"optim.{name}=0.25"])
+    assert config.optim.max_grad_norm == 0.25
+    warnings = [f"{place}: clip is now called max_grad_norm" for place in (tmp_path / "old.toml", "--set")]
+    assert caplog.messages == warnings[: 1 + (name == "clip")]
+
+
+def test_one_value_under_both_names_is_refused():
+    with pytest.raises(ConfigError, match=r"optim\.max_grad_norm is given twice, once under its old name"):
+        configs.build(PretrainConfig, {"optim": {"clip": 1.0, "max_grad_norm": 1.0}})

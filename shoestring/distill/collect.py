@@ -37,7 +37,7 @@ SAY_EVERY_S = 5.0
 class CollectConfig:
     """How a teacher is asked, and what of its answers is kept."""
 
-    samples: int = 8
+    num_generations: int = 8
     """Answers asked for to each problem."""
     max_tokens: int = 4096
     """Of one answer, thinking included; longer ones are dropped."""
@@ -51,7 +51,7 @@ class CollectConfig:
     keep: KeepConfig = field(default_factory=KeepConfig)
 
     def __post_init__(self) -> None:
-        for name in ("samples", "max_tokens"):
+        for name in ("num_generations", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         self.params()
@@ -124,7 +124,7 @@ def collect(
     resume: bool = False,
     say: Callable[[str], None] = log.info,
 ) -> Collected:
-    """Ask for `config.samples` answers to each problem; write those worth learning from into folder `out`.
+    """Have each problem answered `config.num_generations` times; write what is worth learning into `out`.
 
     Every answer and verdict is in `out/journal.jsonl` when it comes, so what was paid for is never asked for
     again: `resume` goes on after Ctrl-C, a kill or a dead server, and filters, samples and problems may be
@@ -133,7 +133,7 @@ def collect(
     """
     identity = {
         "teacher": teacher.name,
-        **{k: v for k, v in asdict(config).items() if k not in ("keep", "samples")},
+        **{k: v for k, v in asdict(config).items() if k not in ("keep", "num_generations")},
     }
     with Journal(out / JOURNAL, identity, resume=resume) as journal:
         teacher.spent = journal.spent
@@ -193,9 +193,9 @@ class _Gathering:
         config, counts = self.config, self.journal.counts
         system = ({"role": "system", "content": config.system},) if config.system else ()
         for id, problem in self.problems.items():
-            if (have := counts[id]) < config.samples:
+            if (have := counts[id]) < config.num_generations:
                 user = {"role": "user", "content": problem.example.question}
-                yield Ask(id=id, messages=(*system, user), n=config.samples - have, start=have)
+                yield Ask(id=id, messages=(*system, user), n=config.num_generations - have, start=have)
 
     def _take(self, answer: Answer) -> None:
         if answer.fault is None:
@@ -235,7 +235,7 @@ class _Gathering:
         records = [record for record in self.journal.records if record.id in self.problems]
         right = sum((record.reward or 0.0) >= self.config.keep.reward for record in records)
         money = f", {self.teacher.spent:.2f} spent" if self.teacher.spent else ""
-        total = len(self.problems) * self.config.samples
+        total = len(self.problems) * self.config.num_generations
         self.say(f"{len(records):,} of {total:,} answers, {right:,} right{money}")
 
 

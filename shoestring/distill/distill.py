@@ -61,7 +61,7 @@ class DistillConfig:
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """For a teacher behind a server."""
     sft: dict[str, Any] = field(default_factory=dict)
-    """Fields of SFTConfig but `start` and `data`, which are the student and what was collected."""
+    """Fields of SFTConfig but `model` and `data`, which are the student and what was collected."""
     on_policy: OnPolicyConfig = field(default_factory=OnPolicyConfig)
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class DistillConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         if not self.verify_timeout_s > 0 or not self.general_ratio > 0:
             raise ConfigError("verify_timeout_s and general_ratio must be over 0")
-        if wrong := [name for name in ("start", "data") if name in self.sft]:
+        if wrong := [name for name in ("model", "start", "data") if name in self.sft]:
             raise ConfigError(f"sft.{wrong[0]} is decided by the distillation; leave it out")
         if self.is_remote:
             checked_url(self.teacher)
@@ -91,7 +91,7 @@ class DistillConfig:
 
     def sft_config(self, data: Path, tokenizer: str) -> SFTConfig:
         """The student's fine-tuning; ConfigError for a wrong name or value."""
-        given = {"start": self.student, "data": (str(data),), **self.sft}
+        given = {"model": self.student, "data": (str(data),), **self.sft}
         if self.student in PRESETS:
             given.setdefault("tokenizer", tokenizer)
             if not given["tokenizer"]:

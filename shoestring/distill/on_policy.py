@@ -48,9 +48,9 @@ class OnPolicyConfig:
     """Reverse KL on the student's own samples: DeepSeek-V4's distillation, GKD with lambda 1 and beta 1."""
 
     steps: int = 200
-    prompts: int = 16
+    num_prompts: int = 16
     """Problems in a step."""
-    samples: int = 4
+    num_generations: int = 4
     """Answers of the student to each."""
     max_tokens: int = 1024
     """Of one answer; those that reach it are learned from like the others."""
@@ -69,13 +69,21 @@ class OnPolicyConfig:
     optim: OnPolicyOptim = field(default_factory=OnPolicyOptim)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "prompts", "samples", "max_tokens", "micro_tokens", "rows", "save_every"):
+        for name in (
+            "steps",
+            "num_prompts",
+            "num_generations",
+            "max_tokens",
+            "micro_tokens",
+            "rows",
+            "save_every",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         for name in ("seed", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
-        SamplingParams(n=self.samples, temperature=self.temperature, max_tokens=self.max_tokens)
+        SamplingParams(n=self.num_generations, temperature=self.temperature, max_tokens=self.max_tokens)
 
 
 def on_policy(
@@ -135,13 +143,13 @@ class _Loop:
     ) -> None:
         self.config, self.out, self.source, self.problems = config, out, student, problems
         self.tokenizer = Tokenizer.load(student)
-        self.words = check_vocabulary(self.tokenizer, Tokenizer.load(teacher))
+        self.vocab_size = check_vocabulary(self.tokenizer, Tokenizer.load(teacher))
         dtype, device = runtime.compute_dtype, runtime.device
         self.student = load_model(student, dtype=torch.float32, compute_dtype=dtype, device=device).train()
         self.teacher = load_model(teacher, dtype=dtype, compute_dtype=dtype, device=device)
         self.teacher.requires_grad_(False)
         self.optimizers = build_optimizers(self.student, config.optim)
-        sequences = min(config.prompts * config.samples, 256)
+        sequences = min(config.num_prompts * config.num_generations, 256)
         settings = EngineSettings(max_num_seqs=sequences, max_num_batched_tokens=max(512, sequences))
         self.llm = LLM.of(PolicyEngine(self.student, self.tokenizer, settings), student)
         self.step = 0
@@ -155,10 +163,10 @@ class _Loop:
         try:
             share = min((self.step + 1) / max(config.warmup_steps, 1), 1.0)
             settings = UpdateSettings(
-                words=self.words,
+                vocab_size=self.vocab_size,
                 micro_tokens=config.micro_tokens,
                 rows=config.rows,
-                clip=config.optim.clip,
+                max_grad_norm=config.optim.max_grad_norm,
                 lr_share=share,
             )
             stats = update(self.student, self.teacher, self.optimizers, samples, settings)
@@ -184,7 +192,7 @@ class _Loop:
             chat_template_kwargs=None if config.thinking is None else {"thinking": config.thinking}
         )
         prompts, params = [], []
-        for place in range(self.step * config.prompts, (self.step + 1) * config.prompts):
+        for place in range(self.step * config.num_prompts, (self.step + 1) * config.num_prompts):
             example = self._problem(place).example
             message = {"role": "user", "content": example.question}
             prompt = read_chat([message], self.tokenizer, self.llm.template, options)
@@ -192,7 +200,7 @@ class _Loop:
             seed = random.Random(f"{config.seed}:{place}").getrandbits(48)
             params.append(
                 SamplingParams(
-                    n=config.samples,
+                    n=config.num_generations,
                     temperature=config.temperature,
                     max_tokens=config.max_tokens,
                     seed=seed,

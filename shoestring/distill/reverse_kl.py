@@ -40,13 +40,13 @@ class UpdateStats:
 class UpdateSettings:
     """What a step needs to know."""
 
-    words: int
+    vocab_size: int
     """Ids of the tokenizer; logits beyond them are padding."""
     micro_tokens: int
     """Tokens in one forward pass, padding included."""
     rows: int
     """Places whose logits are in memory at once."""
-    clip: float
+    max_grad_norm: float
     lr_share: float
 
 
@@ -56,29 +56,29 @@ def reverse_kl(
     teacher_hidden_ND: Tensor,
     teacher_logits: Logits,
     *,
-    words: int,
+    vocab_size: int,
     rows: int,
 ) -> Tensor:
     """KL(student || teacher) at each of N places, in nats: (N,), with gradient for the student.
 
     The sum over every word of p (log p - log q) (GKD with a reverse KL, arXiv 2306.13649, section 3.1), exact
-    and without sampling noise. Only the first `words` logits count: models of one tokenizer pad theirs
+    and without sampling noise. Only the first `vocab_size` logits count: models of one tokenizer pad theirs
     differently. `rows` places at a time have logits in memory, in the backward pass too, where they are
     computed again; it changes nothing else.
     """
     parts = [
-        checkpoint(_part, part, logits, teacher_part, teacher_logits, words, use_reentrant=False)
+        checkpoint(_part, part, logits, teacher_part, teacher_logits, vocab_size, use_reentrant=False)
         for part, teacher_part in zip(hidden_ND.split(rows), teacher_hidden_ND.split(rows), strict=True)
     ]
     return torch.cat(parts)
 
 
 def _part(
-    hidden_ND: Tensor, logits: Logits, teacher_hidden_ND: Tensor, teacher_logits: Logits, words: int
+    hidden_ND: Tensor, logits: Logits, teacher_hidden_ND: Tensor, teacher_logits: Logits, vocab_size: int
 ) -> Tensor:
-    logp_NW = logits(hidden_ND)[:, :words].log_softmax(-1)
+    logp_NW = logits(hidden_ND)[:, :vocab_size].log_softmax(-1)
     with torch.no_grad():
-        logq_NW = teacher_logits(teacher_hidden_ND)[:, :words].log_softmax(-1)
+        logq_NW = teacher_logits(teacher_hidden_ND)[:, :vocab_size].log_softmax(-1)
     return (logp_NW.exp() * (logp_NW - logq_NW)).sum(-1)
 
 
@@ -106,12 +106,12 @@ def update(
             student.logits,
             teacher_hidden_ND,
             teacher.logits,
-            words=settings.words,
+            vocab_size=settings.vocab_size,
             rows=settings.rows,
         )
         (kl_N.sum() / tokens).backward()
         total += kl_N.detach().double().sum().cpu()
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(student.parameters(), settings.clip))
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(student.parameters(), settings.max_grad_norm))
     if not (math.isfinite(total) and math.isfinite(grad_norm)):
         optimizers.zero_grad()
         raise NonFiniteError(f"the KL is {total / tokens:.4g} and the gradient's norm {grad_norm:.4g}")

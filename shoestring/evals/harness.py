@@ -28,7 +28,7 @@ class HarnessConfig:
     """Examples before each question; None is each task's own number."""
     limit: int | None = None
     """Only so many questions of each task: for trying, not for reporting."""
-    chat: bool = False
+    apply_chat_template: bool = False
     """Put the questions into the model's chat template."""
     thinking: bool = False
     """Ask the template for thinking; the task sees the answer after it, and stop strings apply there."""
@@ -46,8 +46,10 @@ class HarnessConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} = {value} must be at least 1")
-        if self.thinking and not self.chat:
-            raise ConfigError("thinking = true is asked of a chat template; set chat = true too")
+        if self.thinking and not self.apply_chat_template:
+            raise ConfigError(
+                "thinking = true is asked of a chat template; set apply_chat_template = true too"
+            )
 
 
 def evaluate_harness(llm: LLM, tasks: Sequence[str], config: HarnessConfig) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def evaluate_harness(llm: LLM, tasks: Sequence[str], config: HarnessConfig) -> d
         tasks=list(tasks),
         num_fewshot=config.num_fewshot,
         limit=config.limit,
-        apply_chat_template=config.chat,
+        apply_chat_template=config.apply_chat_template,
         task_manager=manager,
         log_samples=False,
         bootstrap_iters=1000,
@@ -133,7 +135,7 @@ class Adapter:
         Special tokens count in texts that a chat template made, and nowhere else.
         """
         bos = self.tokenizer.roles.get("bos_token")
-        ids = self.tokenizer.encode(text, allow_special=self.config.chat)
+        ids = self.tokenizer.encode(text, allow_special=self.config.apply_chat_template)
         wanted = bos is not None and ids[:1] != [self.tokenizer.specials[bos]] if begin is None else begin
         return [self.prefix_id, *ids] if wanted else ids
 

@@ -59,7 +59,7 @@ def grpo(
     of one process but for rounding, whatever their number, before a resume and after. The first one writes,
     shows and evaluates; the others return an empty report.
     """
-    title = f"{', '.join(task.name for task in config.tasks)}: {config.start} -> {out.name}"
+    title = f"{', '.join(task.name for task in config.tasks)}: {config.model} -> {out.name}"
     with ExitStack() as stack:
         ranks = stack.enter_context(Ranks(runtime))
         is_quiet = quiet or not ranks.is_first
@@ -126,7 +126,7 @@ def summary(run: Run) -> dict[str, Any]:
     rows = read(run.out / "metrics.jsonl")
     part = max(1, len(rows) // 20)
     figures: dict[str, Any] = {
-        "start": run.config.start,
+        "start": run.config.model,
         "tasks": ", ".join(task.name for task in run.config.tasks),
         "steps": run.step,
         "answers": run.answers,
@@ -144,24 +144,24 @@ def _step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[tuple[Ques
     samples: list[tuple[Question, list[Answer]]] = []
     judged: list[Judged] = []
     with_signal = number = 0
-    for _ in range(1 + config.refill):
-        missing = config.prompts - with_signal
+    for _ in range(1 + config.dynamic_sampling):
+        missing = config.num_prompts - with_signal
         part, first = ranks.part(missing), run.questions.drawn
         questions = run.questions.draw(missing)[part.start : part.stop]
         groups = roll_out(run.engine, questions, config, verifier, first=first + part.start)
         samples += zip(questions, groups, strict=True)
         values, has_signal = judge(groups, config)
         with_signal += int(ranks.sum([sum(has_signal)])[0])
-        wanted = [not config.refill or signal for signal in has_signal]
+        wanted = [not config.dynamic_sampling or signal for signal in has_signal]
         kept = [item for items, is_kept in zip(values, wanted, strict=True) if is_kept for item in items]
         counts = [int(count) for count in ranks.each(len(kept))]
         before = number + sum(counts[: ranks.rank])
         judged += [replace(item, number=before + place) for place, item in enumerate(kept)]
         number += sum(counts)
-        if with_signal >= config.prompts:
+        if with_signal >= config.num_prompts:
             break
     sampled_s = time.perf_counter() - start
-    if config.loss.kl_weight and run.step % config.refresh_reference == 0:
+    if config.loss.beta and run.step % config.ref_model_sync_steps == 0:
         assert run.reference is not None
         run.reference.load_state_dict(run.model.state_dict())
     share = learning_rate_share(run.step, config)

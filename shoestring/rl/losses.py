@@ -18,36 +18,35 @@ LOG_RATIO_LIMIT = 20.0
 class PolicyLossConfig:
     """Which objective; by default Dr.GRPO with clip-higher and without a KL term."""
 
-    kind: Literal["grpo", "dr_grpo", "dapo", "gspo"] = "dr_grpo"
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "gspo"] = "dr_grpo"
     """How tokens are weighed and what is clipped; see the functions of these names."""
-    clip_low: float = 0.2
-    """Ratios under 1 - clip_low gain nothing more (PPO's and DAPO's 0.2; GSPO's section 5.1: 3e-4)."""
-    clip_high: float = 0.28
-    """Ratios over 1 + clip_high gain nothing more (clip-higher, DAPO section 3.1; GSPO 4e-4; R1 both 10)."""
-    kl_weight: float = 0.0
-    """Beta, the weight of the KL to the reference (R1-Zero: 0.001; DAPO section 2.3 and Dr.GRPO: 0)."""
-    kl_unbiased: bool = True
+    epsilon_low: float = 0.2
+    """Ratios under 1 - epsilon_low gain nothing more (PPO's and DAPO's 0.2; GSPO's section 5.1: 3e-4)."""
+    epsilon_high: float = 0.28
+    """Ratios over 1 + epsilon_high gain nothing more (clip-higher, DAPO section 3.1; GSPO 4e-4; R1: 10)."""
+    beta: float = 0.0
+    """Weight of the KL to the reference (R1-Zero: 0.001; DAPO section 2.3 and Dr.GRPO: 0)."""
+    use_bias_correction_kl: bool = True
     """Weigh the KL estimate by the ratio, so its gradient is the KL's (V3.2 section 3.1); else GRPO's k3."""
-    off_policy_delta: float | None = None
+    off_policy_mask_threshold: float | None = None
     """Leave out bad answers whose mean log(old/new) is over this (V3.2 section 3.1, without a value)."""
-    mask_truncated: bool = False
+    mask_truncated_completions: bool = False
     """Leave answers cut at the length limit out of the loss (overlong filtering, DAPO section 3.4)."""
     negative_scale: float = 1.0
     """Factor on negative advantages. Not from a paper: our own experiment used 0.3, on one seed."""
 
     def __post_init__(self) -> None:
-        if self.kind not in OBJECTIVES:
-            raise ConfigError(f"loss.kind = {self.kind!r} is none of {', '.join(OBJECTIVES)}")
-        for name in ("clip_low", "clip_high"):
+        if self.loss_type not in OBJECTIVES:
+            raise ConfigError(f"loss.loss_type = {self.loss_type!r} is none of {', '.join(OBJECTIVES)}")
+        for name in ("epsilon_low", "epsilon_high"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"loss.{name} = {getattr(self, name)} is not a number over 0")
-        for name in ("kl_weight", "negative_scale"):
+        for name in ("beta", "negative_scale"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"loss.{name} = {getattr(self, name)} is not a number of at least 0")
-        if self.off_policy_delta is not None and not 0.0 <= self.off_policy_delta < math.inf:
-            raise ConfigError(
-                f"loss.off_policy_delta = {self.off_policy_delta} is not a number of at least 0"
-            )
+        threshold = self.off_policy_mask_threshold
+        if threshold is not None and not 0.0 <= threshold < math.inf:
+            raise ConfigError(f"loss.off_policy_mask_threshold = {threshold} is not a number of at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +74,7 @@ class PolicyLoss:
     drift: Tensor
     """Mean over tokens of k3 of the KL from the policy that sampled to this one."""
     off_policy_share: Tensor
-    """Share of answers that `off_policy_delta` left out."""
+    """Share of answers that `off_policy_mask_threshold` left out."""
 
 
 class Terms(NamedTuple):
@@ -90,7 +89,7 @@ def loss_mask(mask_NT: Tensor, *, valid_N: Tensor, truncated_N: Tensor, config: 
 
     Apply it to a whole step before `denominators`: what is left out is in no denominator either.
     """
-    kept_N = valid_N & ~truncated_N if config.mask_truncated else valid_N
+    kept_N = valid_N & ~truncated_N if config.mask_truncated_completions else valid_N
     return mask_NT & kept_N[:, None]
 
 
@@ -123,65 +122,71 @@ def policy_loss(
     """
     assert logp_NT.shape == old_logp_NT.shape == mask_NT.shape
     assert mask_NT.dtype == torch.bool
-    if config.kl_weight and ref_logp_NT is None:
-        raise ConfigError(f"loss.kl_weight = {config.kl_weight} needs log-probabilities of a reference")
+    if config.beta and ref_logp_NT is None:
+        raise ConfigError(f"loss.beta = {config.beta} needs log-probabilities of a reference")
     tokens, sequences = max(denominators.tokens, 1), max(denominators.sequences, 1)
     logp_NT = _checked("the policy's log-probabilities", logp_NT, mask_NT)
-    gap_NT = logp_NT - _checked("the sampling policy's log-probabilities", old_logp_NT.detach(), mask_NT)
+    log_ratio_NT = logp_NT - _checked(
+        "the sampling policy's log-probabilities", old_logp_NT.detach(), mask_NT
+    )
     advantages_N1 = _checked("the advantages", advantages_N, mask_NT.any(1))[:, None]
-    terms = OBJECTIVES[config.kind](gap_NT, mask_NT, denominators)
+    terms = OBJECTIVES[config.loss_type](log_ratio_NT, mask_NT, denominators)
 
-    kept_N1 = _on_policy(gap_NT, advantages_N1, mask_NT, config.off_policy_delta)
+    kept_N1 = _on_policy(log_ratio_NT, advantages_N1, mask_NT, config.off_policy_mask_threshold)
     scale_N1 = kept_N1 * torch.where(advantages_N1 < 0, config.negative_scale, 1.0)
     ratio_NT = _exp(terms.log_ratio_NT)
-    bounded_NT = ratio_NT.clamp(1 - config.clip_low, 1 + config.clip_high)
+    bounded_NT = ratio_NT.clamp(1 - config.epsilon_low, 1 + config.epsilon_high)
     free_NT, held_NT = (r * advantages_N1 * scale_N1 for r in (ratio_NT, bounded_NT))
     loss = -(torch.minimum(free_NT, held_NT) * terms.weight_NT).sum()
 
     kl = torch.zeros((), device=logp_NT.device)
     if ref_logp_NT is not None:
         ref_NT = _checked("the reference's log-probabilities", ref_logp_NT.detach(), mask_NT)
-        kl_NT = unbiased_kl(logp_NT, gap_NT, ref_NT) if config.kl_unbiased else k3(logp_NT, ref_NT)
-        if config.kl_weight:
-            loss = loss + config.kl_weight * (kl_NT * terms.weight_NT).sum()
+        kl_NT = (
+            unbiased_kl(logp_NT, log_ratio_NT, ref_NT)
+            if config.use_bias_correction_kl
+            else k3(logp_NT, ref_NT)
+        )
+        if config.beta:
+            loss = loss + config.beta * (kl_NT * terms.weight_NT).sum()
         kl = (kl_NT.detach() * mask_NT).sum() / tokens
     return PolicyLoss(
         loss=loss,
         clip_share=((held_NT < free_NT) & mask_NT).sum() / tokens,
         kl=kl,
-        drift=(k3(torch.zeros_like(gap_NT), gap_NT.detach()) * mask_NT).sum() / tokens,
+        drift=(k3(torch.zeros_like(log_ratio_NT), log_ratio_NT.detach()) * mask_NT).sum() / tokens,
         off_policy_share=(~kept_N1[:, 0] & mask_NT.any(1)).sum() / sequences,
     )
 
 
-def grpo(gap_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+def grpo(log_ratio_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
     """Mean over answers of the mean over their tokens (GRPO, arXiv 2402.03300 eq. 3; R1, 2501.12948 eq. 1).
 
     A token of a long answer weighs less: long wrong answers are punished little, "length bias".
     """
-    return Terms(gap_NT, mask_NT.to(gap_NT.dtype) / _length(mask_NT) / max(whole.sequences, 1))
+    return Terms(log_ratio_NT, mask_NT.to(log_ratio_NT.dtype) / _length(mask_NT) / max(whole.sequences, 1))
 
 
-def dr_grpo(gap_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+def dr_grpo(log_ratio_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
     """Mean over answers of the sum over tokens, by a constant (Dr.GRPO, arXiv 2503.20783 section 3.2).
 
     The constant is the longest length allowed, so every token of every step weighs the same.
     """
-    return Terms(gap_NT, mask_NT.to(gap_NT.dtype) / (whole.max_tokens * max(whole.sequences, 1)))
+    return Terms(log_ratio_NT, mask_NT.to(log_ratio_NT.dtype) / (whole.max_tokens * max(whole.sequences, 1)))
 
 
-def dapo(gap_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+def dapo(log_ratio_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
     """Mean over all tokens of the whole step (token-level loss, DAPO, arXiv 2503.14476 section 3.3)."""
-    return Terms(gap_NT, mask_NT.to(gap_NT.dtype) / max(whole.tokens, 1))
+    return Terms(log_ratio_NT, mask_NT.to(log_ratio_NT.dtype) / max(whole.tokens, 1))
 
 
-def gspo(gap_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+def gspo(log_ratio_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
     """One ratio per answer, the geometric mean of its tokens' (GSPO, arXiv 2507.18071 section 4.1, eq. 5-7).
 
     The clip ranges belong to this mean: a thousand times narrower than for tokens.
     """
-    mean_gap_N1 = (gap_NT * mask_NT).sum(1, keepdim=True) / _length(mask_NT)
-    return grpo(mean_gap_N1.expand_as(gap_NT), mask_NT, whole)
+    mean_log_ratio_N1 = (log_ratio_NT * mask_NT).sum(1, keepdim=True) / _length(mask_NT)
+    return grpo(mean_log_ratio_N1.expand_as(log_ratio_NT), mask_NT, whole)
 
 
 def k3(logp_NT: Tensor, ref_logp_NT: Tensor) -> Tensor:
@@ -193,22 +198,22 @@ def k3(logp_NT: Tensor, ref_logp_NT: Tensor) -> Tensor:
     return log_r_NT.exp() - log_r_NT - 1
 
 
-def unbiased_kl(logp_NT: Tensor, gap_NT: Tensor, ref_logp_NT: Tensor) -> Tensor:
+def unbiased_kl(logp_NT: Tensor, log_ratio_NT: Tensor, ref_logp_NT: Tensor) -> Tensor:
     """k3 times the ratio to the sampling policy (DeepSeek-V3.2, arXiv 2512.02556 section 3.1).
 
     Its mean over the sampling policy's tokens is KL(policy || reference), and so is its gradient's.
     """
-    return _exp(gap_NT) * k3(logp_NT, ref_logp_NT)
+    return _exp(log_ratio_NT) * k3(logp_NT, ref_logp_NT)
 
 
 OBJECTIVES = {"grpo": grpo, "dr_grpo": dr_grpo, "dapo": dapo, "gspo": gspo}
 
 
-def _on_policy(gap_NT: Tensor, advantages_N1: Tensor, mask_NT: Tensor, delta: float | None) -> Tensor:
+def _on_policy(log_ratio_NT: Tensor, advantages_N1: Tensor, mask_NT: Tensor, delta: float | None) -> Tensor:
     """Off-policy sequence masking (V3.2 section 3.1): not for a bad answer that the policy has moved from."""
     if delta is None:
         return torch.ones_like(advantages_N1, dtype=torch.bool)
-    moved_N1 = -(gap_NT.detach() * mask_NT).sum(1, keepdim=True) / _length(mask_NT)
+    moved_N1 = -(log_ratio_NT.detach() * mask_NT).sum(1, keepdim=True) / _length(mask_NT)
     return (advantages_N1 >= 0) | (moved_N1 <= delta)
 
 

@@ -51,29 +51,29 @@ class PolicyOptim(OptimConfig):
 class GRPOConfig:
     """Group relative policy optimization of a model on tasks with verifiable rewards."""
 
-    start: str
+    model: str
     """A model: a folder or a hub name (org/name)."""
     tasks: tuple[TaskShare, ...]
     steps: int = 1000
-    prompts: int = 32
+    num_prompts: int = 32
     """Questions in a step (R1-Zero: 32)."""
-    group: int = 16
-    """Answers to each (R1-Zero: 16)."""
+    num_generations: int = 16
+    """Answers to each question, the papers' G (R1-Zero: 16)."""
     max_tokens: int = 1024
-    """An answer is cut here."""
+    """An answer is cut here, as vLLM's max_tokens; TRL's max_completion_length."""
     temperature: float = 1.0
-    refill: int = 0
+    dynamic_sampling: int = 0
     """Further rounds of questions to fill a step whose groups agree (dynamic sampling, DAPO section 3.2)."""
-    updates: int = 1
-    """Optimizer steps on what one round sampled (R1-Zero: 16); over 1 the later ones are off-policy."""
+    steps_per_generation: int = 1
+    """Optimizer steps into which a step's answers are split (R1-Zero: 16); the later ones are off-policy."""
     keep_routing: bool = True
     """Train each token with the experts that the engine sent it to (DeepSeek-V3.2, section 3.1)."""
     advantage: AdvantageKind = "dr_grpo"
-    refresh_reference: int = 400
+    ref_model_sync_steps: int = 400
     """Steps after which the policy becomes the reference of the KL (R1-Zero: 400)."""
-    warmup: int = 5
+    warmup_steps: int = 5
     """Steps over which the learning rate rises; it then falls by a cosine."""
-    floor: float = 0.1
+    min_lr_ratio: float = 0.1
     """Learning rate at the end, as a share of its peak."""
     micro_tokens: int = 16_384
     """Tokens in one forward pass, padding included: bounds memory, not the result."""
@@ -94,25 +94,34 @@ class GRPOConfig:
             raise ConfigError(f"tasks names one twice: {', '.join(names)}; give each once, with its share")
         if any(not 0.0 < task.share < math.inf for task in self.tasks):
             raise ConfigError("a task's share is a number over 0; leave out a task that should not be drawn")
-        for name in ("steps", "prompts", "max_tokens", "updates", "refresh_reference", "micro_tokens"):
+        for name in (
+            "steps",
+            "num_prompts",
+            "max_tokens",
+            "steps_per_generation",
+            "ref_model_sync_steps",
+            "micro_tokens",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         for name in ("eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        if not 2 <= self.group <= 128:
-            raise ConfigError(f"group = {self.group} must be from 2 to 128: answers are compared")
-        if self.refill < 0 or self.warmup < 0 or self.seed < 0:
-            raise ConfigError("refill, warmup and seed must be at least 0")
+        if not 2 <= self.num_generations <= 128:
+            raise ConfigError(
+                f"num_generations = {self.num_generations} must be from 2 to 128: answers are compared"
+            )
+        if self.dynamic_sampling < 0 or self.warmup_steps < 0 or self.seed < 0:
+            raise ConfigError("dynamic_sampling, warmup_steps and seed must be at least 0")
         if not 0.01 <= self.temperature <= 10.0:
             raise ConfigError(f"temperature = {self.temperature} is not between 0.01 and 10")
-        if not 0.0 <= self.floor <= 1.0:
-            raise ConfigError(f"floor = {self.floor} is not between 0 and 1")
+        if not 0.0 <= self.min_lr_ratio <= 1.0:
+            raise ConfigError(f"min_lr_ratio = {self.min_lr_ratio} is not between 0 and 1")
 
 
 def learning_rate_share(step: int, config: GRPOConfig) -> float:
     """Learning rate of step `step` (from 0), as a share of its peak: a linear rise, then a cosine."""
-    if step < config.warmup:
-        return (step + 1) / (config.warmup + 1)
-    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return config.min_lr_ratio + (1 - config.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

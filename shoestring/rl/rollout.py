@@ -100,11 +100,11 @@ def roll_out(
             groups[number] = [_read(questions[number], c) for c in output.outputs]
             for place, completion in enumerate(output.outputs):
                 if completion.finish_reason in ("stop", "length"):
-                    text, ticket = groups[number][place].text, number * config.group + place
+                    text, ticket = groups[number][place].text, number * config.num_generations + place
                     verifier.submit(ticket, questions[number].task, questions[number].example, text)
     for verdict in verifier.results(wait=True):
         if verdict.reward is not None:
-            number, place = divmod(verdict.ticket, config.group)
+            number, place = divmod(verdict.ticket, config.num_generations)
             answer = groups[number][place]
             parts = reward_parts(verdict.reward, answer.text, config.reward)
             groups[number][place] = replace(answer, parts=parts)
@@ -124,7 +124,7 @@ def reward_parts(accuracy: float, text: str, config: RewardConfig) -> dict[str, 
 def _request(question: Question, config: GRPOConfig, number_in_run: int) -> Request:
     digest = hashlib.blake2b(f"{config.seed}:{number_in_run}".encode(), digest_size=7)
     params = SamplingParams(
-        n=config.group,
+        n=config.num_generations,
         temperature=config.temperature,
         max_tokens=config.max_tokens,
         logprobs=0,

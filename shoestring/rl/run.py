@@ -58,7 +58,7 @@ class Run:
     @property
     def name(self) -> str:
         """For titles: the start's name and the run's."""
-        return f"{Path(self.config.start).name}: {self.out.resolve().name}"
+        return f"{Path(self.config.model).name}: {self.out.resolve().name}"
 
 
 def build(
@@ -77,10 +77,10 @@ def build(
     if not resume:
         checkpoint.refuse_to_overwrite(out)
     saved = checkpoint.latest(out / "checkpoints") if resume else None
-    start = resolve(config.start)
+    start = resolve(config.model)
     if stored_quantization(start) is not None:
-        raise ConfigError(f"{config.start} is quantized, which cannot be trained; give the full weights")
-    say(f"loading {config.start}")
+        raise ConfigError(f"{config.model} is quantized, which cannot be trained; give the full weights")
+    say(f"loading {config.model}")
     folder = start if saved is None else saved
     device, dtype = runtime.device, runtime.compute_dtype
     model = load_model(folder, compute_dtype=dtype, device=device).train()
@@ -138,9 +138,9 @@ def write_model(run: Run, folder: Path) -> None:
     config = run.config
     names = ", ".join(task.name for task in config.tasks)
     lineage = (
-        f"`{Path(config.start).name}`, reinforced by `shoestring rl` for {run.step:,} steps of "
-        f"{config.prompts} questions x {config.group} answers (GRPO, {config.loss.kind}) on {names}, "
-        f"whose rewards are computed by a program (seed {config.seed})."
+        f"`{Path(config.model).name}`, reinforced by `shoestring rl` for {run.step:,} steps of "
+        f"{config.num_prompts} questions x {config.num_generations} answers "
+        f"(GRPO, {config.loss.loss_type}) on {names}, whose rewards a program computes (seed {config.seed})."
     )
     save_model(run.model, folder, tokenizer_files=run.out / "tokenizer", lineage=lineage, name=run.name)
 
@@ -151,7 +151,7 @@ def _restore(run: Run, folder: Path) -> None:
     tree, counters = state.unflatten(tensors, values["state"]), values["counters"]
     run.optimizers.load_state_dict(tree["optimizer"])
     if (tree["reference"] is None) != (run.reference is None):
-        raise CheckpointError(f"{folder} and the recipe disagree on loss.kl_weight; use the run's own recipe")
+        raise CheckpointError(f"{folder} and the recipe disagree on loss.beta; use the run's own recipe")
     if run.reference is not None:
         run.reference.load_state_dict(tree["reference"])
     for name in ("step", "answers", "tokens", "flops"):
@@ -171,13 +171,13 @@ def _template(folder: Path, tokenizer: Tokenizer, config: GRPOConfig) -> Templat
 
 
 def _reference(model: Transformer, config: GRPOConfig) -> Transformer | None:
-    if not config.loss.kl_weight:
+    if not config.loss.beta:
         return None
     return copy.deepcopy(model).requires_grad_(False)
 
 
 def _engine_settings(config: GRPOConfig, model: Transformer) -> EngineSettings:
-    sequences = min(config.prompts * config.group, MAX_SEQUENCES)
+    sequences = min(config.num_prompts * config.num_generations, MAX_SEQUENCES)
     return EngineSettings(
         max_num_seqs=sequences,
         max_num_batched_tokens=sequences + 128,

@@ -76,7 +76,7 @@ def update(
     lr_share: float,
     ranks: Ranks,
 ) -> UpdateStats:
-    """Learn from a round of answers in `config.updates` optimizer steps.
+    """Learn from a round of answers in `config.steps_per_generation` optimizer steps.
 
     `judged` holds every answer with a reward; those whose gradient is zero are counted in the denominators
     and not computed. Micro-batches change nothing but memory. A step whose loss or gradient is not finite
@@ -84,9 +84,9 @@ def update(
     weights and figures become those of one process with all of them, but for rounding.
     """
     stats = UpdateStats()
-    parts = _parts(judged, min(config.updates, max(int(ranks.sum([len(judged)])[0]), 1)))
+    parts = _parts(judged, min(config.steps_per_generation, max(int(ranks.sum([len(judged)])[0]), 1)))
     rounds = [list(_micro_batches(part, config, model)) for part in parts]
-    if config.updates > 1 or reference is not None:
+    if config.steps_per_generation > 1 or reference is not None:
         for micro in (micro for micros in rounds for micro in micros):
             _look_back(model, reference, micro, config)
     for part, micros in zip(parts, rounds, strict=True):
@@ -111,7 +111,11 @@ def _add_up(stats: UpdateStats, ranks: Ranks) -> None:
 
 def whole_step(judged: Sequence[Judged], config: GRPOConfig, ranks: Ranks) -> Denominators:
     """What the sums of an optimizer step are divided by: the answers of all processes, computed or not."""
-    kept = [item.answer for item in judged if not (config.loss.mask_truncated and item.answer.is_truncated)]
+    kept = [
+        item.answer
+        for item in judged
+        if not (config.loss.mask_truncated_completions and item.answer.is_truncated)
+    ]
     sequences, tokens = ranks.sum([len(kept), sum(len(answer.token_ids) for answer in kept)])
     return Denominators(sequences=int(sequences), tokens=int(tokens), max_tokens=config.max_tokens)
 
@@ -127,7 +131,8 @@ def _micro_batches(judged: Sequence[Judged], config: GRPOConfig, model: Transfor
     kept = [
         item
         for item in judged
-        if (item.advantage or loss.kl_weight) and not (loss.mask_truncated and item.answer.is_truncated)
+        if (item.advantage or loss.beta)
+        and not (loss.mask_truncated_completions and item.answer.is_truncated)
     ]
     kept.sort(key=lambda item: _length(item.answer))
     rows: list[Judged] = []
@@ -197,7 +202,7 @@ def answer_logprobs(model: Transformer, micro: Micro, temperature: float) -> Ten
 @torch.no_grad()
 def _look_back(model: Transformer, reference: Transformer | None, micro: Micro, config: GRPOConfig) -> None:
     """Note what the policy that sampled, and the reference, say of the answers before anything is learned."""
-    if config.updates > 1:
+    if config.steps_per_generation > 1:
         micro.old_logp_NT = answer_logprobs(model, micro, config.temperature)
     if reference is not None:
         own, micro.experts = micro.experts, None  # the reference's experts are its own
@@ -229,7 +234,7 @@ def _step(
     grad_norm = math.nan
     if math.isfinite(loss_sum):
         ranks.sum_gradients(model)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip))
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm))
     if not math.isfinite(grad_norm):
         optimizers.zero_grad()
         stats.skipped += 1

@@ -31,13 +31,13 @@ class OptimConfig:
     momentum: float = 0.95
     """Muon's momentum."""
     newton_schulz_steps: int = 5
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     """Largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "muon"):
             raise ConfigError(f"optim.name = {self.name!r} is neither adamw nor muon")
-        for name in ("lr", "muon_lr", "eps", "clip", "newton_schulz_steps"):
+        for name in ("lr", "muon_lr", "eps", "max_grad_norm", "newton_schulz_steps"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"optim.{name} = {getattr(self, name)} is not a number over 0")
         for name in ("beta1", "beta2", "momentum"):

@@ -138,7 +138,7 @@ def _checked_step(run: Run, batch: Batch, progress: float, runtime: Runtime) -> 
         mtp_weight=schedule.mtp_weight(progress, config.schedule),
         bias_speed=schedule.bias_speed(progress, config.schedule),
         balance_alpha=config.balance_alpha,
-        clip=config.optim.clip,
+        clip=config.optim.max_grad_norm,
         micro_rows=config.micro_batch_size,
     )
     inputs, targets = (torch.from_numpy(ids).to(runtime.device) for ids in (batch.inputs, batch.targets))

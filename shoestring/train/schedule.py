@@ -15,12 +15,12 @@ from shoestring.errors import ConfigError
 class ScheduleConfig:
     """Phases as fractions of the token budget; defaults are DeepSeek-V3's (arXiv 2412.19437, section 4.2)."""
 
-    warmup: float = 0.002
+    warmup_ratio: float = 0.002
     """Learning rate rises linearly until here (V3: 2,000 steps)."""
     constant_until: float = 10.0 / 14.8
     cosine_until: float = 14.3 / 14.8
-    """The cosine reaches `floor` here."""
-    floor: float = 0.1
+    """The cosine reaches `min_lr_ratio` here."""
+    min_lr_ratio: float = 0.1
     """Learning rate after the cosine, as a share of the peak (V3: 2.2e-5 of 2.2e-4)."""
     tail_from: float = 14.633 / 14.8
     tail: float = 0.0332
@@ -36,8 +36,16 @@ class ScheduleConfig:
     mtp_drop_at: float = 10.0 / 14.8
 
     def __post_init__(self) -> None:
-        order = ("warmup", "constant_until", "cosine_until", "tail_from")
-        shares = (*order, "floor", "tail", "batch_start", "batch_ramp_until", "bias_until", "mtp_drop_at")
+        order = ("warmup_ratio", "constant_until", "cosine_until", "tail_from")
+        shares = (
+            *order,
+            "min_lr_ratio",
+            "tail",
+            "batch_start",
+            "batch_ramp_until",
+            "bias_until",
+            "mtp_drop_at",
+        )
         for name in shares:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"schedule.{name} = {getattr(self, name)} is not between 0 and 1")
@@ -51,14 +59,14 @@ class ScheduleConfig:
 
 def learning_rate_share(progress: float, schedule: ScheduleConfig) -> float:
     """Learning rate of the step that ends at `progress`, as a share of its peak."""
-    if progress < schedule.warmup:
-        return progress / schedule.warmup
+    if progress < schedule.warmup_ratio:
+        return progress / schedule.warmup_ratio
     if progress <= schedule.constant_until:
         return 1.0
     if progress <= schedule.cosine_until:
         done = (progress - schedule.constant_until) / (schedule.cosine_until - schedule.constant_until)
-        return schedule.floor + (1.0 - schedule.floor) * 0.5 * (1.0 + math.cos(math.pi * done))
-    return schedule.floor if progress <= schedule.tail_from else schedule.tail
+        return schedule.min_lr_ratio + (1.0 - schedule.min_lr_ratio) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return schedule.min_lr_ratio if progress <= schedule.tail_from else schedule.tail
 
 
 def batch_rows(progress: float, full_rows: int, schedule: ScheduleConfig, *, multiple: int = 1) -> int:
@@ -85,7 +93,7 @@ def mtp_weight(progress: float, schedule: ScheduleConfig) -> float:
 def phase(progress: float, schedule: ScheduleConfig) -> str:
     """The learning-rate phase's name, for people."""
     ends = [
-        (schedule.warmup, "warm-up"),
+        (schedule.warmup_ratio, "warm-up"),
         (schedule.constant_until, "constant"),
         (schedule.cosine_until, "cosine"),
         (schedule.tail_from, "floor"),

@@ -56,7 +56,7 @@ def sft(
             f"WORLD_SIZE = {runtime.world_size}: fine-tuning runs in one process; start just one"
         )
     files = ", ".join(Path(name).name for name in config.data)
-    with Display(f"fine-tuning {config.start} on {files} -> {out.name}", 1, quiet=quiet) as early:
+    with Display(f"fine-tuning {config.model} on {files} -> {out.name}", 1, quiet=quiet) as early:
         run = build(config, runtime, out, resume=resume, say=early.say)
     with ExitStack() as stack:
         title = f"{run.name}: {len(run.order.numbers):,} conversations"
@@ -116,7 +116,7 @@ def summary(run: SFTRun) -> dict[str, Any]:
     heldout = [row["heldout_bits_per_byte"] for row in rows if "heldout_bits_per_byte" in row]
     parameters = list(run.model.parameters())
     return {
-        "start": run.config.start,
+        "start": run.config.model,
         "conversations": len(run.order.numbers),
         "heldout_conversations": len(run.heldout),
         "too_long": sum(file["too_long"] for file in run.manifest["files"]),
@@ -147,7 +147,7 @@ def _step(run: SFTRun) -> dict[str, Any]:
         mtp_weight=0.0 if config.lora.rank else schedule.mtp_weight(progress, config.schedule),
         bias_speed=schedule.bias_speed(progress, config.schedule),
         balance_alpha=config.balance_alpha,
-        clip=config.optim.clip,
+        clip=config.optim.max_grad_norm,
     )
     try:
         stats = sft_step(run.model, run.optimizers, blocks, settings)

@@ -25,7 +25,7 @@ class SFTOptim(OptimConfig):
 class SFTSchedule(ScheduleConfig):
     """ScheduleConfig as one cosine to a tenth (R1's SFT, arXiv 2501.12948, section 2.3); the bias stays."""
 
-    warmup: float = 0.03
+    warmup_ratio: float = 0.03
     constant_until: float = 0.03
     cosine_until: float = 1.0
     tail_from: float = 1.0
@@ -40,7 +40,7 @@ class SFTSchedule(ScheduleConfig):
 class SFTConfig:
     """Supervised fine-tuning of a model on conversations."""
 
-    start: str
+    model: str
     """A model: a folder or a hub name (org/name). A preset's name starts from random weights."""
     data: tuple[str, ...]
     """jsonl files, a conversation a line: {"messages": [{"role", "content", "reasoning_content"?}, ...]}."""
@@ -57,9 +57,9 @@ class SFTConfig:
     micro_tokens: int = 16_384
     """Tokens in one forward pass, padding included: bounds memory, not the result."""
     tokenizer: str = ""
-    """A folder with tokenizer.json; empty: the start's own, which a preset has not."""
+    """A folder with tokenizer.json; empty: the model's own, which a preset has not."""
     template: str = ""
-    """A chat template's folder or file; empty: the start's own, or DeepSeek's where it has none."""
+    """A chat template's folder or file; empty: the model's own, or DeepSeek's where it has none."""
     heldout_fraction: float = 0.0
     """Share of the conversations that is scored and not learned from."""
     eval_every: int = 50

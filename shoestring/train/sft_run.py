@@ -58,7 +58,7 @@ class SFTRun:
     @property
     def name(self) -> str:
         """For titles: the start's name and the run's."""
-        return f"{Path(self.config.start).name}: {self.out.resolve().name}"
+        return f"{Path(self.config.model).name}: {self.out.resolve().name}"
 
     @property
     def total_tokens(self) -> int:
@@ -82,10 +82,10 @@ def build(
         checkpoint.refuse_to_overwrite(out)
     saved = checkpoint.latest(out / "checkpoints") if resume else None
     start = saved if saved and not config.lora.rank else _start(config)
-    shape = PRESETS[config.start] if start is None else load_config(start)
+    shape = PRESETS[config.model] if start is None else load_config(start)
     if config.seq_len > shape.max_position_embeddings:
         raise ConfigError(
-            f"seq_len = {config.seq_len}, but {config.start} has max_position_embeddings = "
+            f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
             f"{shape.max_position_embeddings}; lower seq_len"
         )
     tokenizer = _tokenizer(config, start, out, own=saved is not None)
@@ -95,7 +95,7 @@ def build(
     template = load_template(out / "tokenizer", tokenizer)
     data = load_conversations(files, tokenizer, template, seq_len=config.seq_len, learn=config.learn)
     train, heldout = data.split(config.heldout_fraction)
-    say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.start}")
+    say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.model}")
     model = _model(config, runtime, start, tokenizer, data)
     run = SFTRun(
         config=config,
@@ -145,9 +145,9 @@ def write_model(run: SFTRun, folder: Path) -> None:
 
 def write_adapter(run: SFTRun, folder: Path) -> None:
     """The adapter as it now is, with tokenizer and chat template, into a folder."""
-    start = Path(run.config.start).expanduser()
+    start = Path(run.config.model).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(run.model, folder, base=str(start.resolve()) if start.exists() else run.config.start)
+    save_adapter(run.model, folder, base=str(start.resolve()) if start.exists() else run.config.model)
     copy_tokenizer(run.out / "tokenizer", folder)
 
 
@@ -164,15 +164,15 @@ def _restore(run: SFTRun, folder: Path) -> None:
 
 def _start(config: SFTConfig) -> Path | None:
     """The folder of the model to start from; None for a preset's random weights."""
-    if config.start in PRESETS:
+    if config.model in PRESETS:
         if not config.tokenizer:
-            raise ConfigError(f"start = {config.start!r} is a preset; name a folder with tokenizer=")
+            raise ConfigError(f"model = {config.model!r} is a preset; name a folder with tokenizer=")
         if config.lora.rank:
-            raise ConfigError(f"start = {config.start!r} has random weights; LoRA needs a trained model")
+            raise ConfigError(f"model = {config.model!r} has random weights; LoRA needs a trained model")
         return None
-    folder = resolve(config.start)
+    folder = resolve(config.model)
     if stored_quantization(folder) is not None:
-        raise ConfigError(f"{config.start} is packed by `quantize`; start from what it was made of")
+        raise ConfigError(f"{config.model} is packed by `quantize`; start from what it was made of")
     return folder
 
 
@@ -183,7 +183,7 @@ def _model(
     generator = torch.Generator(runtime.device).manual_seed(config.seed)
     if start is None:
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-        shape = replace(PRESETS[config.start], **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
+        shape = replace(PRESETS[config.model], **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
         model = initialize(Transformer(shape, runtime.compute_dtype).to(runtime.device), generator)
     else:
         kept = runtime.compute_dtype if config.lora.rank else torch.float32
@@ -222,7 +222,7 @@ def _tokenizer(config: SFTConfig, start: Path | None, out: Path, *, own: bool) -
     elif not brings:
         if ASSISTANT not in tokenizer.specials:
             raise ConfigError(
-                f"{config.start} has no chat template, and its tokenizer lacks DeepSeek's special tokens; "
+                f"{config.model} has no chat template, and its tokenizer lacks DeepSeek's special tokens; "
                 "name a chat template's file with template="
             )
         DeepSeekTemplate().save(folder)
@@ -249,9 +249,9 @@ def _origin(config: SFTConfig, out: Path, start: Path | None, saved: Path | None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{out / 'data.json'} cannot be read ({error}); restore it") from None
         if start != saved and _origin(config, out, start, None) != known:
-            raise CheckpointError(f"{config.start} is not what this run's adapter began on; put it back")
+            raise CheckpointError(f"{config.model} is not what this run's adapter began on; put it back")
         return known
-    name = Path(config.start).name if Path(config.start).exists() else config.start
+    name = Path(config.model).name if Path(config.model).exists() else config.model
     if start is None:
         return {"name": name, "weights": "random", "seed": config.seed}
     if (revision := commit(start)) is not None:

@@ -13,7 +13,7 @@ from shoestring.remote.client import OUT_OF_MONEY, Answer
 from shoestring.tasks.load import load_task
 from shoestring.tasks.verify import Verifier
 
-CONFIG = CollectConfig(samples=4, keep=KeepConfig(per_problem=2))
+CONFIG = CollectConfig(num_generations=4, keep=KeepConfig(per_problem=2))
 
 
 def right(ask, k):
@@ -68,7 +68,7 @@ def test_every_reason_is_counted(run, fake_teacher):
         Answer(id="numbers/0", text="0", finish_reason="stop"),
         Answer(id="numbers/0", fault="too long"),
     ]
-    config = CollectConfig(samples=6, keep=KeepConfig(per_problem=1))
+    config = CollectConfig(num_generations=6, keep=KeepConfig(per_problem=1))
     result = run(fake_teacher(lambda _, k: said[k]), config, count=1)
     found = {why: count for why, count in result.dropped.items() if count}
     assert found == {"truncated": 1, "duplicate": 1, "surplus": 1, "format": 1}
@@ -134,7 +134,7 @@ def test_a_verifier_that_keeps_failing_ends_it(run, fake_teacher, fake_verifier,
 
 def test_filters_and_samples_may_change_when_it_goes_on_and_the_teacher_may_not(run, fake_teacher):
     run(fake_teacher(right))
-    loose = CollectConfig(samples=6, keep=KeepConfig(reward=0.0, per_problem=9))
+    loose = CollectConfig(num_generations=6, keep=KeepConfig(reward=0.0, per_problem=9))
     teacher = fake_teacher(right)
     result = run(teacher, loose, resume=True)
     assert len(teacher.asked) == 10
@@ -168,7 +168,7 @@ def test_the_real_verifier_fits(tmp_path, fake_teacher):
         problems = problems_of({"sums": load_task("arithmetic")}, 3, 0)
         answers = {problem.id: problem.example.answer for problem in problems}
         teacher = fake_teacher(lambda ask, k: f"<think>{k}</think>{answers[ask.id] if k else 'no'}")
-        result = collect(teacher, problems, verifier, CollectConfig(samples=2), tmp_path)
+        result = collect(teacher, problems, verifier, CollectConfig(num_generations=2), tmp_path)
     assert (result.kept, result.dropped["wrong"]) == (3, 3)
 
 
@@ -177,7 +177,7 @@ def test_problems_are_different_and_end_where_the_task_does(numbers):
     assert [problem.id for problem in problems] == ["a/0", "a/1", "a/2"] + [f"b/{i}" for i in range(5)]
 
 
-@pytest.mark.parametrize("changes", [{"samples": 0}, {"temperature": -1.0}, {"top_p": 0.0}])
+@pytest.mark.parametrize("changes", [{"num_generations": 0}, {"temperature": -1.0}, {"top_p": 0.0}])
 def test_settings_that_cannot_be_meant(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         CollectConfig(**changes)

@@ -27,7 +27,7 @@ SFT = {
     "save_every": 2,
     "eval_every": 100,
 }
-ANYTHING = CollectConfig(samples=4, max_tokens=60, keep=KeepConfig(reward=0.0, thinking=False))
+ANYTHING = CollectConfig(num_generations=4, max_tokens=60, keep=KeepConfig(reward=0.0, thinking=False))
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def remote_config(server, student_folder):
             "tasks": {"arithmetic": {}},
             "problems": 12,
             "remote": {"model": "big", "price_in": 1.0, "price_out": 2.0, "cost_cap": 1.0},
-            "collect": {"samples": 2, "max_tokens": 100},
+            "collect": {"num_generations": 2, "max_tokens": 100},
             "sft": SFT,
         }
         return configs.build(DistillConfig, data | changes)
@@ -176,7 +176,7 @@ def test_on_policy(runtime, tmp_path, teacher_folder, student_folder):
         method="on_policy",
         tasks={"arithmetic": {}},
         problems=8,
-        on_policy=OnPolicyConfig(steps=2, prompts=2, samples=2, max_tokens=6),
+        on_policy=OnPolicyConfig(steps=2, num_prompts=2, num_generations=2, max_tokens=6),
     )
     said = []
     report = distill(config, runtime, tmp_path / "run", say=said.append)
@@ -189,10 +189,10 @@ def test_on_policy(runtime, tmp_path, teacher_folder, student_folder):
 
 
 def test_when_nothing_is_kept_the_reasons_are_said(remote_config, runtime, tmp_path):
-    config = remote_config(collect={"samples": 1, "keep": {"max_characters": 3}}, problems=6)
+    config = remote_config(collect={"num_generations": 1, "keep": {"max_characters": 3}}, problems=6)
     with pytest.raises(DataError, match=r"none of 6 answers .*\(2 wrong, 4 long\)"):
         distill(config, runtime, tmp_path / "run", quiet=True)
-    loose = remote_config(collect={"samples": 1}, problems=6)
+    loose = remote_config(collect={"num_generations": 1}, problems=6)
     assert distill(loose, runtime, tmp_path / "run", resume=True, quiet=True)["collected"]["kept"] == 4
 
 

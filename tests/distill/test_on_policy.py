@@ -17,8 +17,8 @@ from shoestring.train.report import metrics
 
 CONFIG = OnPolicyConfig(
     steps=6,
-    prompts=4,
-    samples=2,
+    num_prompts=4,
+    num_generations=2,
     max_tokens=8,
     warmup_steps=1,
     save_every=2,

@@ -26,12 +26,12 @@ def parts():
 
 def test_it_is_the_kl_of_the_definition(parts):
     hidden, head, teacher_hidden, teacher_head = parts
-    found = reverse_kl(hidden, linear(head), teacher_hidden, linear(teacher_head), words=5, rows=2)
+    found = reverse_kl(hidden, linear(head), teacher_hidden, linear(teacher_head), vocab_size=5, rows=2)
     p = torch.distributions.Categorical(logits=hidden @ head.T)
     q = torch.distributions.Categorical(logits=teacher_hidden @ teacher_head.T)
     torch.testing.assert_close(found, torch.distributions.kl_divergence(p, q))
     assert (found > 0).all()
-    same = reverse_kl(hidden, linear(head), hidden, linear(head), words=5, rows=3)
+    same = reverse_kl(hidden, linear(head), hidden, linear(head), vocab_size=5, rows=3)
     torch.testing.assert_close(same, torch.zeros(7, dtype=torch.float64))
 
 
@@ -40,7 +40,9 @@ def test_its_gradient_is_that_of_enumeration(parts):
     hidden, head, teacher_hidden, teacher_head = parts
     hidden.requires_grad_()
     head.requires_grad_()
-    reverse_kl(hidden, linear(head), teacher_hidden, linear(teacher_head), words=5, rows=2).sum().backward()
+    reverse_kl(
+        hidden, linear(head), teacher_hidden, linear(teacher_head), vocab_size=5, rows=2
+    ).sum().backward()
     logits = (hidden @ head.T).detach()
     logp, logq = logits.log_softmax(-1), (teacher_hidden @ teacher_head.T).log_softmax(-1)
     expected = torch.zeros_like(logits)
@@ -55,10 +57,10 @@ def test_its_gradient_is_that_of_enumeration(parts):
 @pytest.mark.parametrize("rows", [1, 3, 7, 100])
 def test_chunks_change_nothing(parts, rows):
     hidden, head, teacher_hidden, teacher_head = (part.clone().requires_grad_() for part in parts)
-    kl = reverse_kl(hidden, linear(head), teacher_hidden, linear(teacher_head), words=5, rows=rows)
+    kl = reverse_kl(hidden, linear(head), teacher_hidden, linear(teacher_head), vocab_size=5, rows=rows)
     kl.sum().backward()
     whole = [part.clone().requires_grad_() for part in parts]
-    kl_whole = reverse_kl(whole[0], linear(whole[1]), whole[2], linear(whole[3]), words=5, rows=7)
+    kl_whole = reverse_kl(whole[0], linear(whole[1]), whole[2], linear(whole[3]), vocab_size=5, rows=7)
     kl_whole.sum().backward()
     torch.testing.assert_close(kl, kl_whole)
     torch.testing.assert_close(head.grad, whole[1].grad)
@@ -69,9 +71,9 @@ def test_chunks_change_nothing(parts, rows):
 def test_padding_words_do_not_count(parts):
     hidden, head, teacher_hidden, teacher_head = parts
     padded = torch.cat((head, 9 * torch.ones(3, 3, dtype=torch.float64)))
-    found = reverse_kl(hidden, linear(padded), teacher_hidden, linear(teacher_head), words=5, rows=9)
+    found = reverse_kl(hidden, linear(padded), teacher_hidden, linear(teacher_head), vocab_size=5, rows=9)
     torch.testing.assert_close(
-        found, reverse_kl(hidden, linear(head), teacher_hidden, linear(teacher_head), words=5, rows=9)
+        found, reverse_kl(hidden, linear(head), teacher_hidden, linear(teacher_head), vocab_size=5, rows=9)
     )
 
 
@@ -84,7 +86,7 @@ def test_logits_of_few_places_are_in_memory(parts):
         return hidden_ND @ head.T
 
     reverse_kl(
-        hidden.requires_grad_(), logits, teacher_hidden, linear(teacher_head), words=5, rows=2
+        hidden.requires_grad_(), logits, teacher_hidden, linear(teacher_head), vocab_size=5, rows=2
     ).sum().backward()
     assert max(seen) == 2
 
@@ -102,7 +104,8 @@ SAMPLES = [
 
 def settings(**changes):
     return UpdateSettings(
-        **{"words": 320, "micro_tokens": 10_000, "rows": 512, "clip": 1e9, "lr_share": 1.0} | changes
+        **{"vocab_size": 320, "micro_tokens": 10_000, "rows": 512, "max_grad_norm": 1e9, "lr_share": 1.0}
+        | changes
     )
 
 
@@ -142,7 +145,7 @@ def test_the_mean_is_over_the_answers_tokens_alone(models):
 def test_it_goes_down(models):
     student = copy.deepcopy(models[0])
     optimizers = build_optimizers(student, OptimConfig(lr=3e-3, weight_decay=0.0))
-    kls = [update(student, models[1], optimizers, SAMPLES, settings(clip=1.0)).kl for _ in range(12)]
+    kls = [update(student, models[1], optimizers, SAMPLES, settings(max_grad_norm=1.0)).kl for _ in range(12)]
     assert kls[-1] < 0.7 * kls[0]
 
 

@@ -67,7 +67,9 @@ def test_local_tasks_are_scored_and_score_the_same_again(llm, tasks):
     assert json.loads(json.dumps(found)) == found
     assert evaluate_harness(llm, names, config) == found
     chat = evaluate_harness(
-        llm, ["tiny_write"], HarnessConfig(include_path=str(tasks), chat=True, thinking=True, limit=2)
+        llm,
+        ["tiny_write"],
+        HarnessConfig(include_path=str(tasks), apply_chat_template=True, thinking=True, limit=2),
     )
     assert chat["tiny_write"]["problems"] == 2
     with pytest.raises(ConfigError, match="no task 'tiny_wrote'; near it are tiny_write"):
@@ -124,7 +126,7 @@ def test_texts_begin_with_the_begin_token_and_hold_no_other(adapter, llm):
     assert adapter.encode("Seven.", begin=False) == ids
     think = adapter.tokenizer.special_id(THINK)
     assert think not in adapter.encode(THINK)
-    chat = Adapter(llm, HarnessConfig(chat=True, thinking=True))
+    chat = Adapter(llm, HarnessConfig(apply_chat_template=True, thinking=True))
     prompt = chat.chat([{"role": "user", "content": "What is 3 + 4?"}], True)
     assert chat.encode(prompt).count(bos) == 1
     assert chat.encode(prompt)[-1] == think
@@ -159,7 +161,7 @@ def test_settings_that_cannot_be_kept_are_refused(adapter):
         adapter.generation({"num_beams": 4})
     with pytest.raises(ConfigError, match="wants 128 tokens and the context holds 128"):
         adapter.generate([("x", {"max_gen_toks": 128})])
-    with pytest.raises(ConfigError, match="chat = true"):
+    with pytest.raises(ConfigError, match="apply_chat_template = true"):
         HarnessConfig(thinking=True)
     with pytest.raises(ConfigError, match="limit = 0"):
         HarnessConfig(limit=0)
@@ -177,7 +179,7 @@ def test_long_contexts_lose_their_beginning_and_stop_strings_cut(adapter, llm):
 
 
 def test_with_thinking_the_task_sees_the_answer_and_stops_there(llm):
-    adapter = Adapter(llm, HarnessConfig(chat=True, thinking=True))
+    adapter = Adapter(llm, HarnessConfig(apply_chat_template=True, thinking=True))
     generation = adapter.generation({"until": ["\n\n"]})
     assert generation.params.stop == ()
     assert adapter._cut("so\n\nso</think>\n\n49\n\nmore", generation.until) == "49"

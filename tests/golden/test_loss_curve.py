@@ -24,7 +24,7 @@ STEPS, ROWS, LENGTH = 20, 4, 32
 # Of a value. Weights perturbed by 1e-6 of themselves, more than sums in another order on another CPU do, move
 # no value by more than 1e-6; both sets of kernels are 3e-7 apart.
 TOLERANCE = {"fast": 1e-4, "reference": 1e-5}
-PLAN = schedule.ScheduleConfig(warmup=0.2, constant_until=0.6, mtp_drop_at=0.5)
+PLAN = schedule.ScheduleConfig(warmup_ratio=0.2, constant_until=0.6, mtp_drop_at=0.5)
 SHAPE = ModelConfig(
     model_type="deepseek_v3",
     vocab_size=64,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from shoestring import config as configs
 from shoestring.errors import ConfigError, DataError, NonFiniteError, Stopped
 from shoestring.rl import grpo as story
 from shoestring.rl import update as updates
@@ -36,11 +37,11 @@ def coin(coin_source, tmp_path, monkeypatch):
 def recipe(student_folder):
     def make(**changes) -> GRPOConfig:
         settings = {
-            "start": str(student_folder),
+            "model": str(student_folder),
             "tasks": (TaskShare(name="coin"),),
             "steps": 4,
-            "prompts": 3,
-            "group": 4,
+            "num_prompts": 3,
+            "num_generations": 4,
             "max_tokens": 8,
             "save_every": 2,
             "eval_every": 2,
@@ -72,7 +73,9 @@ def curve(out: Path) -> list[dict]:
 
 def test_what_is_rewarded_becomes_more_frequent(coin, recipe, runtime, tmp_path) -> None:
     coin()
-    report = story.grpo(recipe(steps=40, prompts=6, group=8), runtime, tmp_path / "run", quiet=True)
+    report = story.grpo(
+        recipe(steps=40, num_prompts=6, num_generations=8), runtime, tmp_path / "run", quiet=True
+    )
     logged = rows(tmp_path / "run")
     early = sum(row["accuracy"] for row in logged[:5]) / 5
     late = sum(row["accuracy"] for row in logged[-5:]) / 5
@@ -89,9 +92,13 @@ def test_what_is_rewarded_becomes_more_frequent(coin, recipe, runtime, tmp_path)
     "changes",
     [
         {},
-        {"updates": 2, "keep_routing": True, "loss": PolicyLossConfig(kind="gspo", clip_low=0.2)},
-        {"loss": PolicyLossConfig(kl_weight=0.01, off_policy_delta=0.1), "refresh_reference": 3},
-        {"refill": 1, "reward": RewardConfig(format=0.5, language="en")},
+        {
+            "steps_per_generation": 2,
+            "keep_routing": True,
+            "loss": PolicyLossConfig(loss_type="gspo", epsilon_low=0.2),
+        },
+        {"loss": PolicyLossConfig(beta=0.01, off_policy_mask_threshold=0.1), "ref_model_sync_steps": 3},
+        {"dynamic_sampling": 1, "reward": RewardConfig(format=0.5, language="en")},
     ],
     ids=["plain", "off-policy", "reference", "refill"],
 )
@@ -122,6 +129,25 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(
     assert (parts / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
 
 
+def test_a_run_with_old_names_in_its_recipe_resumes(coin, recipe, runtime, tmp_path, caplog) -> None:
+    coin()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    config = recipe(min_lr_ratio=1.0)  # the learning rate does not depend on the number of steps
+    story.grpo(config, runtime, whole, quiet=True)
+    story.grpo(replace(config, steps=2), runtime, parts, quiet=True)
+    text = (parts / "config.toml").read_text()
+    for new, old in (("num_generations", "group"), ("max_grad_norm", "clip"), ("steps = 2", "steps = 4")):
+        text = text.replace(new, old)
+    (parts / "config.toml").write_text(text)
+    older = configs.load(GRPOConfig, parts / "config.toml")
+    assert older == config
+    assert f"{parts / 'config.toml'}: group is now called num_generations" in caplog.messages
+    story.grpo(older, runtime, parts, resume=True, quiet=True)
+    ours, theirs = weights(parts), weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert "group" not in (parts / "config.toml").read_text()
+
+
 def test_micro_batches_and_skipped_rows_change_nothing_but_memory(coin, recipe, runtime, tmp_path) -> None:
     coin()
     for name, size in (("small", 16), ("large", 10_000)):
@@ -141,7 +167,7 @@ def test_equal_rewards_leave_the_weights_alone(coin, recipe, runtime, tmp_path, 
 
 def test_truncated_answers_can_be_left_out(coin, recipe, runtime, tmp_path, student_folder) -> None:
     coin()
-    masked = recipe(max_tokens=1, loss=PolicyLossConfig(mask_truncated=True))
+    masked = recipe(max_tokens=1, loss=PolicyLossConfig(mask_truncated_completions=True))
     story.grpo(masked, runtime, tmp_path / "run", quiet=True)
     assert rows(tmp_path / "run")[0]["truncated"] > 0.9
     start = load_file(student_folder / "model.safetensors")
@@ -168,7 +194,7 @@ def test_numbers_that_are_not_finite_change_nothing(
 
     monkeypatch.setattr(updates, "answer_logprobs", broken)
     with pytest.raises(NonFiniteError, match="3 rounds in a row"):
-        story.grpo(recipe(steps=12, prompts=6, group=8), runtime, tmp_path / "run", quiet=True)
+        story.grpo(recipe(steps=12, num_prompts=6, num_generations=8), runtime, tmp_path / "run", quiet=True)
     saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
     start = load_file(student_folder / "model.safetensors")
     assert all(
@@ -190,7 +216,7 @@ def test_ctrl_c_saves(coin, recipe, runtime, tmp_path, monkeypatch) -> None:
     ("changes", "words"),
     [
         ({"tasks": ()}, "tasks is empty"),
-        ({"group": 1}, "group = 1"),
+        ({"num_generations": 1}, "num_generations = 1"),
         ({"steps": 0}, "steps = 0"),
         ({"tasks": (TaskShare(name="coin"), TaskShare(name="coin"))}, "names one twice"),
         ({"tasks": (TaskShare(name="coin", share=0.0),)}, "share"),

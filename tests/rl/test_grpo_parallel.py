@@ -81,14 +81,18 @@ with Ranks(runtime):
 CHANGES = {
     "plain": {},
     "deep": {
-        "updates": 2,
-        "refill": 1,
-        "prompts": 4,
-        "loss": PolicyLossConfig(kind="dapo", kl_weight=0.01),
-        "refresh_reference": 2,
+        "steps_per_generation": 2,
+        "dynamic_sampling": 1,
+        "num_prompts": 4,
+        "loss": PolicyLossConfig(loss_type="dapo", beta=0.01),
+        "ref_model_sync_steps": 2,
         "reward": RewardConfig(format=0.5),
     },
-    "lonely": {"prompts": 1, "steps": 2, "group": 8},  # a question that the first process does not get
+    "lonely": {
+        "num_prompts": 1,
+        "steps": 2,
+        "num_generations": 8,
+    },  # a question that the first process does not get
 }
 TIMED = ("sample_s", "update_s", "samples_per_s", "tokens_per_s")
 
@@ -118,11 +122,11 @@ def root(tmp_path, student_folder, coin_source, monkeypatch) -> Path:
     monkeypatch.setattr(story, "measure_peak", lambda _: 1e9)
     for name, changes in CHANGES.items():
         settings = {
-            "start": str(student_folder),
+            "model": str(student_folder),
             "tasks": (TaskShare(name="coin"),),
             "steps": 4,
-            "prompts": 3,
-            "group": 4,
+            "num_prompts": 3,
+            "num_generations": 4,
             "max_tokens": 8,
             "save_every": 2,
             "eval_every": 2,

@@ -39,19 +39,23 @@ def by_hand(case, config: PolicyLossConfig) -> dict[str, float]:
             "gspo": 1 / length / len(rows),
             "dr_grpo": 1 / MAX_TOKENS / len(rows),
             "dapo": 1 / tokens,
-        }[config.kind]
+        }[config.loss_type]
         mean_gap = sum(n - o for n, o in zip(new, old, strict=True)) / length
-        drop = config.off_policy_delta is not None and advantage < 0 and -mean_gap > config.off_policy_delta
+        drop = (
+            config.off_policy_mask_threshold is not None
+            and advantage < 0
+            and -mean_gap > config.off_policy_mask_threshold
+        )
         left_out += drop
         scaled = 0.0 if drop else advantage * (config.negative_scale if advantage < 0 else 1.0)
         for n, o, r in zip(new, old, ref, strict=True):
-            ratio = math.exp(mean_gap if config.kind == "gspo" else n - o)
-            bounded = min(max(ratio, 1 - config.clip_low), 1 + config.clip_high)
+            ratio = math.exp(mean_gap if config.loss_type == "gspo" else n - o)
+            bounded = min(max(ratio, 1 - config.epsilon_low), 1 + config.epsilon_high)
             gain = min(ratio * scaled, bounded * scaled)
             clipped += gain < ratio * scaled
             estimate = math.exp(r - n) - (r - n) - 1
-            estimate *= math.exp(n - o) if config.kl_unbiased else 1.0
-            loss += weight * (config.kl_weight * estimate - gain)
+            estimate *= math.exp(n - o) if config.use_bias_correction_kl else 1.0
+            loss += weight * (config.beta * estimate - gain)
             kl += estimate / tokens
             drift += (math.exp(n - o) - (n - o) - 1) / tokens
     return {
@@ -68,15 +72,15 @@ def by_hand(case, config: PolicyLossConfig) -> dict[str, float]:
     "changes",
     [
         {},
-        {"kl_weight": 0.1},
-        {"kl_weight": 0.1, "kl_unbiased": False},
-        {"off_policy_delta": 0.05, "negative_scale": 0.3, "kl_weight": 0.01},
-        {"clip_low": 0.01, "clip_high": 0.05},
-        {"clip_low": 10.0, "clip_high": 10.0},  # R1's second stage
+        {"beta": 0.1},
+        {"beta": 0.1, "use_bias_correction_kl": False},
+        {"off_policy_mask_threshold": 0.05, "negative_scale": 0.3, "beta": 0.01},
+        {"epsilon_low": 0.01, "epsilon_high": 0.05},
+        {"epsilon_low": 10.0, "epsilon_high": 10.0},  # R1's second stage
     ],
 )
 def test_as_by_hand(case, kind, changes):
-    config = PolicyLossConfig(kind=kind, **changes)
+    config = PolicyLossConfig(loss_type=kind, **changes)
     result = policy_loss(*case, config, denominators=denominators([case[-1]], MAX_TOKENS))
     assert {name: float(getattr(result, name)) for name in by_hand(case, config)} == pytest.approx(
         by_hand(case, config), rel=1e-6
@@ -86,7 +90,12 @@ def test_as_by_hand(case, kind, changes):
 def test_options_do_something(case):
     """Otherwise the comparison above would compare nothing."""
     plain = PolicyLossConfig()
-    changed = [{"clip_high": 0.05}, {"kl_weight": 0.1}, {"off_policy_delta": 0.05}, {"negative_scale": 0.3}]
+    changed = [
+        {"epsilon_high": 0.05},
+        {"beta": 0.1},
+        {"off_policy_mask_threshold": 0.05},
+        {"negative_scale": 0.3},
+    ]
     losses = [by_hand(case, replace(plain, **c))["loss"] for c in ({}, *changed)]
     assert len({round(loss, 9) for loss in losses}) == len(losses)
 
@@ -104,7 +113,7 @@ def test_loss_mask(mask_truncated):
         mask_NT,
         valid_N=torch.tensor([True, False, True]),
         truncated_N=torch.tensor([False, False, True]),
-        config=PolicyLossConfig(mask_truncated=mask_truncated),
+        config=PolicyLossConfig(mask_truncated_completions=mask_truncated),
     )
     assert mask.tolist() == [[True, True], [False, False], [not mask_truncated] * 2]
 
@@ -118,7 +127,7 @@ def test_a_nan_that_counts_is_refused(case, position):
 
 def test_kl_without_a_reference_is_refused(case):
     logp, old, _, advantages_N, mask_NT = case
-    config = PolicyLossConfig(kl_weight=0.1)
+    config = PolicyLossConfig(beta=0.1)
     with pytest.raises(ConfigError, match="reference"):
         policy_loss(
             logp, old, None, advantages_N, mask_NT, config, denominators=denominators([mask_NT], MAX_TOKENS)
@@ -134,7 +143,7 @@ def test_a_huge_ratio_has_a_finite_gradient():
         old_NT,
         torch.tensor([1.0, -1.0]),
         mask_NT,
-        PolicyLossConfig(kl_weight=0.1),
+        PolicyLossConfig(beta=0.1),
         denominators=denominators([mask_NT], 1),
     )
     result.loss.backward()
@@ -145,12 +154,12 @@ def test_a_huge_ratio_has_a_finite_gradient():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "ppo"}, "'ppo' is none of grpo, dr_grpo, dapo, gspo"),
-        ({"clip_low": 0.0}, "clip_low = 0.0"),
-        ({"clip_high": math.nan}, "clip_high = nan"),
-        ({"kl_weight": -1.0}, "kl_weight = -1.0"),
+        ({"loss_type": "ppo"}, "'ppo' is none of grpo, dr_grpo, dapo, gspo"),
+        ({"epsilon_low": 0.0}, "epsilon_low = 0.0"),
+        ({"epsilon_high": math.nan}, "epsilon_high = nan"),
+        ({"beta": -1.0}, "beta = -1.0"),
         ({"negative_scale": math.inf}, "negative_scale = inf"),
-        ({"off_policy_delta": -0.5}, "off_policy_delta = -0.5"),
+        ({"off_policy_mask_threshold": -0.5}, "off_policy_mask_threshold = -0.5"),
     ],
 )
 def test_wrong_settings(changes, words):

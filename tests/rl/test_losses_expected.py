@@ -7,7 +7,7 @@ from torch import Tensor
 from shoestring.rl.losses import Denominators, PolicyLossConfig, policy_loss
 
 KINDS = ("grpo", "dr_grpo", "dapo", "gspo")
-UNCLIPPED = {"clip_low": 1e6, "clip_high": 1e6}
+UNCLIPPED = {"epsilon_low": 1e6, "epsilon_high": 1e6}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -30,7 +30,7 @@ def expected_gradient(three, sampler: str, advantage_W: Tensor, kind: str = "dr_
     policy = three["policy"].log_softmax(0)
     old, ref = (three[name].detach().log_softmax(0) for name in (sampler, "ref"))
     whole = Denominators(sequences=1, tokens=1, max_tokens=1)
-    config = PolicyLossConfig(kind=kind, **UNCLIPPED | options)
+    config = PolicyLossConfig(loss_type=kind, **UNCLIPPED | options)
     total = torch.zeros((), dtype=torch.float64)
     for token in range(5):
         columns = (x[token].view(1, 1) for x in (policy, old, ref))
@@ -63,30 +63,35 @@ def test_expected_gradient_is_the_policy_gradient(three, sampler, kind):
 
 @pytest.mark.parametrize("sampler", ["policy", "old"])
 def test_unbiased_kl_has_the_gradient_of_the_kl(three, sampler):
-    found = expected_gradient(three, sampler, torch.zeros(5).double(), kl_weight=1.0, kl_unbiased=True)
+    found = expected_gradient(three, sampler, torch.zeros(5).double(), beta=1.0, use_bias_correction_kl=True)
     torch.testing.assert_close(found, exact_gradient(three, reverse_kl))
 
 
 def test_plain_k3_has_the_gradient_of_the_other_kl(three):
     """On-policy k3 as a loss follows KL(reference || policy): its value is unbiased, its gradient is not."""
-    found = expected_gradient(three, "policy", torch.zeros(5).double(), kl_weight=1.0, kl_unbiased=False)
+    found = expected_gradient(
+        three, "policy", torch.zeros(5).double(), beta=1.0, use_bias_correction_kl=False
+    )
     torch.testing.assert_close(found, exact_gradient(three, forward_kl))
     assert float((found - exact_gradient(three, reverse_kl)).abs().max()) > 0.03
 
 
 def test_plain_k3_off_policy_has_the_gradient_of_neither(three):
-    found = expected_gradient(three, "old", torch.zeros(5).double(), kl_weight=1.0, kl_unbiased=False)
+    found = expected_gradient(three, "old", torch.zeros(5).double(), beta=1.0, use_bias_correction_kl=False)
     for objective in (reverse_kl, forward_kl):
         assert float((found - exact_gradient(three, objective)).abs().max()) > 0.03
 
 
 @pytest.mark.parametrize(
-    ("sampler", "kl_unbiased", "exact"),
+    ("sampler", "use_bias_correction_kl", "exact"),
     [("policy", False, True), ("policy", True, True), ("old", True, True), ("old", False, False)],
 )
-def test_expected_value_of_the_kl_estimates(three, sampler, kl_unbiased, exact):
+def test_expected_value_of_the_kl_estimates(three, sampler, use_bias_correction_kl, exact):
     policy, old, ref = (three[n].detach().log_softmax(0)[:, None] for n in ("policy", sampler, "ref"))
-    mask, config = torch.ones(1, 1, dtype=torch.bool), PolicyLossConfig(kl_unbiased=kl_unbiased)
+    mask, config = (
+        torch.ones(1, 1, dtype=torch.bool),
+        PolicyLossConfig(use_bias_correction_kl=use_bias_correction_kl),
+    )
     whole, nothing = Denominators(sequences=1, tokens=1, max_tokens=1), torch.zeros(1).double()
     mean = 0.0
     for p, o, r in zip(policy.split(1), old.split(1), ref.split(1), strict=True):
@@ -123,7 +128,7 @@ def test_answers_of_two_tokens_by_enumeration(kind):
         chance = (logp * mask).sum().exp()
         result = policy_loss(
             logp, logp.detach(), None, torch.tensor([reward(a, b)]).double(), mask,
-            PolicyLossConfig(kind=kind), denominators=Denominators(sequences=1, tokens=1, max_tokens=1),
+            PolicyLossConfig(loss_type=kind), denominators=Denominators(sequences=1, tokens=1, max_tokens=1),
         )  # fmt: skip
         loss = loss + chance.detach() * result.loss
         exact = exact - chance * reward(a, b)

@@ -14,7 +14,7 @@ from shoestring.rl.losses import Denominators, PolicyLossConfig, denominators, l
 ADVANTAGES = ("grpo", "dr_grpo", "rloo")
 KINDS = ("grpo", "dr_grpo", "dapo", "gspo")
 MAX_TOKENS = 7
-EVERYTHING = {"kl_weight": 0.1, "off_policy_delta": 0.05, "negative_scale": 0.3}
+EVERYTHING = {"beta": 0.1, "off_policy_mask_threshold": 0.05, "negative_scale": 0.3}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_advantage = pytest.mark.parametrize("kind", ADVANTAGES)
 every_option = pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "all-options"])
@@ -164,42 +164,42 @@ def test_micro_batches_are_one_batch(kind, options, parts):
     batch = Batch()
     whole = denominators([batch.mask], MAX_TOKENS)
     pieces = [
-        measured(batch.rows(rows), whole, kind=kind, **options) for rows in torch.arange(8).chunk(parts)
+        measured(batch.rows(rows), whole, loss_type=kind, **options) for rows in torch.arange(8).chunk(parts)
     ]
     summed = {name: sum(figures[name] for figures, _ in pieces) for name in pieces[0][0]}
-    assert_same((summed, torch.cat([g for _, g in pieces])), measured(batch, kind=kind, **options))
+    assert_same((summed, torch.cat([g for _, g in pieces])), measured(batch, loss_type=kind, **options))
 
 
 @every_option
 @every_kind
 @pytest.mark.parametrize("size", [(3, 0), (0, 3), (2, 2)], ids=["columns", "rows", "both"])
 def test_padding_and_masked_rows_change_nothing(kind, options, size):
-    figures, gradient = measured(Batch().padded(*size), kind=kind, **options)
+    figures, gradient = measured(Batch().padded(*size), loss_type=kind, **options)
     assert not gradient[8:].any()
     assert not gradient[:, 6:].any()
-    assert_same((figures, gradient[:8, :6]), measured(Batch(), kind=kind, **options))
+    assert_same((figures, gradient[:8, :6]), measured(Batch(), loss_type=kind, **options))
 
 
 @every_option
 @every_kind
 def test_order_of_answers_changes_nothing(kind, options):
     order = torch.tensor([5, 2, 7, 0, 1, 6, 3, 4])
-    figures, gradient = measured(Batch(), kind=kind, **options)
-    assert_same(measured(Batch().rows(order), kind=kind, **options), (figures, gradient[order]))
+    figures, gradient = measured(Batch(), loss_type=kind, **options)
+    assert_same(measured(Batch().rows(order), loss_type=kind, **options), (figures, gradient[order]))
 
 
 @every_option
 @every_kind
 def test_a_batch_twice_is_the_batch(kind, options):
     twice = Batch().rows(torch.arange(16) % 8)
-    figures, gradient = measured(twice, kind=kind, **options)
-    assert_same((figures, 2 * gradient[:8]), measured(Batch(), kind=kind, **options))
+    figures, gradient = measured(twice, loss_type=kind, **options)
+    assert_same((figures, 2 * gradient[:8]), measured(Batch(), loss_type=kind, **options))
 
 
 @every_kind
 def test_on_policy_it_is_reinforce(kind):
     """At ratio 1 the gradient is minus advantage times the token's weight, and nothing is clipped."""
-    figures, gradient = measured(Batch(spread=0.0), kind=kind)
+    figures, gradient = measured(Batch(spread=0.0), loss_type=kind)
     batch = Batch()
     length_N1 = batch.mask.sum(1, keepdim=True)
     weight = {"dapo": 1 / batch.mask.sum(), "dr_grpo": 1 / (8 * MAX_TOKENS)}.get(kind, 1 / (8 * length_N1))
@@ -210,32 +210,35 @@ def test_on_policy_it_is_reinforce(kind):
 
 def test_gspo_is_grpo_on_policy():
     on_policy = Batch(spread=0.0)
-    assert_same(measured(on_policy, kind="gspo"), measured(on_policy, kind="grpo"))
-    assert measured(Batch(), kind="gspo")[0]["loss"] != measured(Batch(), kind="grpo")[0]["loss"]
+    assert_same(measured(on_policy, loss_type="gspo"), measured(on_policy, loss_type="grpo"))
+    assert measured(Batch(), loss_type="gspo")[0]["loss"] != measured(Batch(), loss_type="grpo")[0]["loss"]
 
 
 @every_option
 def test_gspo_is_grpo_for_answers_of_one_token(options):
     batch = Batch().padded(0, 0)
     batch.mask = batch.mask & (torch.arange(6) == 0)
-    assert_same(measured(batch, kind="gspo", **options), measured(batch, kind="grpo", **options))
+    assert_same(measured(batch, loss_type="gspo", **options), measured(batch, loss_type="grpo", **options))
 
 
 @every_option
 def test_equal_lengths_make_token_and_answer_means_one(options):
     batch = Batch().padded(0, 0)
     batch.mask = torch.ones_like(batch.mask)
-    assert_same(measured(batch, kind="grpo", **options), measured(batch, kind="dapo", **options))
+    assert_same(measured(batch, loss_type="grpo", **options), measured(batch, loss_type="dapo", **options))
     full = denominators([batch.mask], 6)  # as long as an answer may be
     assert_same(
-        measured(batch, full, kind="grpo", **options), measured(batch, full, kind="dr_grpo", **options)
+        measured(batch, full, loss_type="grpo", **options),
+        measured(batch, full, loss_type="dr_grpo", **options),
     )
 
 
 @every_option
 def test_dapo_is_dr_grpo_by_another_constant(options):
     tokens = int(Batch().mask.sum())
-    (_, by_tokens), (_, by_constant) = (measured(Batch(), kind=k, **options) for k in ("dapo", "dr_grpo"))
+    (_, by_tokens), (_, by_constant) = (
+        measured(Batch(), loss_type=k, **options) for k in ("dapo", "dr_grpo")
+    )
     torch.testing.assert_close(by_tokens * tokens, by_constant * 8 * MAX_TOKENS)
 
 
@@ -245,7 +248,7 @@ def test_length_bias(kind, ratio):
     batch = Batch(spread=0.0).rows(slice(2))
     batch.mask = torch.arange(6)[None] < torch.tensor([[2], [6]])
     batch.advantages = torch.tensor([-1.0, -1.0]).double()
-    _, gradient = measured(batch, kind=kind)
+    _, gradient = measured(batch, loss_type=kind)
     assert float(gradient[0, 0] / gradient[1, 0]) == pytest.approx(ratio, rel=1e-6)
 
 
@@ -272,8 +275,8 @@ def test_clipping_at_the_edges(kind, ratio, advantage, passes):
         one.logp = torch.nextafter(one.logp, torch.zeros(1, 6).double())
         one.logp = torch.nextafter(one.logp, torch.zeros(1, 6).double())
     one.advantages = torch.tensor([float(advantage)]).double()
-    figures, gradient = measured(one, Denominators(sequences=1, tokens=1, max_tokens=1), kind=kind,
-                                 clip_low=0.125, clip_high=0.25)  # fmt: skip
+    figures, gradient = measured(one, Denominators(sequences=1, tokens=1, max_tokens=1), loss_type=kind,
+                                 epsilon_low=0.125, epsilon_high=0.25)  # fmt: skip
     assert float(gradient[0, 0]) == pytest.approx(-ratio * advantage if passes else 0.0, rel=1e-6)
     assert figures["clip_share"] == (0 if passes else 1)
 
@@ -287,9 +290,9 @@ def test_off_policy_masking_takes_the_bad_and_distant_only(kind):
     assert 0 < dropped_N.sum() < (batch.advantages < 0).sum()
     without = batch.padded(0, 0)
     without.advantages = torch.where(dropped_N, 0.0, batch.advantages)
-    figures, gradient = measured(batch, kind=kind, kl_weight=0.1, off_policy_delta=0.05)
+    figures, gradient = measured(batch, loss_type=kind, beta=0.1, off_policy_mask_threshold=0.05)
     assert figures.pop("off_policy_share") == pytest.approx(float(dropped_N.float().mean()))
-    expected, expected_gradient = measured(without, kind=kind, kl_weight=0.1)
+    expected, expected_gradient = measured(without, loss_type=kind, beta=0.1)
     expected.pop("off_policy_share")
     assert_same((figures, gradient), (expected, expected_gradient))
 
@@ -297,8 +300,8 @@ def test_off_policy_masking_takes_the_bad_and_distant_only(kind):
 @every_kind
 def test_negative_scale_is_a_factor_on_bad_answers(kind):
     batch = Batch()
-    _, plain = measured(batch, kind=kind)
-    _, scaled = measured(batch, kind=kind, negative_scale=0.25)
+    _, plain = measured(batch, loss_type=kind)
+    _, scaled = measured(batch, loss_type=kind, negative_scale=0.25)
     factor_N1 = torch.where(batch.advantages < 0, 0.25, 1.0)[:, None]
     torch.testing.assert_close(scaled, plain * factor_N1)
 
@@ -311,11 +314,11 @@ def test_truncated_answers_are_as_if_never_sampled(kind):
         batch.mask,
         valid_N=torch.ones(8, dtype=torch.bool),
         truncated_N=truncated_N,
-        config=PolicyLossConfig(mask_truncated=True),
+        config=PolicyLossConfig(mask_truncated_completions=True),
     )
-    figures, gradient = measured(batch, kind=kind, **EVERYTHING)
+    figures, gradient = measured(batch, loss_type=kind, **EVERYTHING)
     assert not gradient[5:].any()
-    assert_same((figures, gradient[:5]), measured(Batch().rows(slice(5)), kind=kind, **EVERYTHING))
+    assert_same((figures, gradient[:5]), measured(Batch().rows(slice(5)), loss_type=kind, **EVERYTHING))
 
 
 @every_kind
@@ -323,17 +326,19 @@ def test_a_group_without_signal_moves_nothing_but_the_kl(kind):
     """Declared: with a KL term a group of equal rewards is still drawn to the reference."""
     batch = Batch()
     batch.advantages = values(torch.ones(2, 4).double(), "grpo").flatten()
-    assert not measured(batch, kind=kind)[1].any()
-    (_, one), (_, two) = (measured(batch, kind=kind, kl_weight=w) for w in (0.1, 0.2))
+    assert not measured(batch, loss_type=kind)[1].any()
+    (_, one), (_, two) = (measured(batch, loss_type=kind, beta=w) for w in (0.1, 0.2))
     assert one.any()
     torch.testing.assert_close(2 * one, two)
 
 
 @every_kind
-@pytest.mark.parametrize("kl_unbiased", [False, True])
-def test_no_kl_at_the_reference(kind, kl_unbiased):
+@pytest.mark.parametrize("use_bias_correction_kl", [False, True])
+def test_no_kl_at_the_reference(kind, use_bias_correction_kl):
     batch = Batch()
     batch.ref = batch.logp
-    figures, gradient = measured(batch, kind=kind, kl_weight=1.0, kl_unbiased=kl_unbiased)
+    figures, gradient = measured(
+        batch, loss_type=kind, beta=1.0, use_bias_correction_kl=use_bias_correction_kl
+    )
     assert figures["kl"] == 0
-    assert torch.equal(gradient, measured(batch, kind=kind)[1])
+    assert torch.equal(gradient, measured(batch, loss_type=kind)[1])

@@ -15,7 +15,7 @@ from shoestring.rl.losses import PolicyLossConfig, denominators, loss_mask, poli
 from shoestring.train.optim import OptimConfig, build_optimizers
 
 KINDS = ("grpo", "dr_grpo", "dapo", "gspo")
-EVERYTHING = {"kl_weight": 0.1, "off_policy_delta": 0.05, "negative_scale": 0.3}
+EVERYTHING = {"beta": 0.1, "off_policy_mask_threshold": 0.05, "negative_scale": 0.3}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_option = pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "all-options"])
 
@@ -96,9 +96,9 @@ def others(model, rollout) -> tuple[Tensor, Tensor]:
 @every_option
 @every_kind
 def test_model_micro_batches_are_one_batch(model, rollout, others, kind, options):
-    whole = gradient_of(model, rollout, *others, kind=kind, **options)
+    whole = gradient_of(model, rollout, *others, loss_type=kind, **options)
     for parts in (2, 8):
-        cut = gradient_of(model, rollout, *others, parts=parts, kind=kind, **options)
+        cut = gradient_of(model, rollout, *others, parts=parts, loss_type=kind, **options)
         torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
     assert float(whole.norm()) > 0.01
 
@@ -106,21 +106,21 @@ def test_model_micro_batches_are_one_batch(model, rollout, others, kind, options
 @every_kind
 def test_model_padding_changes_nothing(model, rollout, others, kind):
     """Five more columns and two more rows of other tokens."""
-    whole = gradient_of(model, rollout, *others, kind=kind, **EVERYTHING)
+    whole = gradient_of(model, rollout, *others, loss_type=kind, **EVERYTHING)
     wider = {
         "ids": torch.nn.functional.pad(rollout["ids"], (0, 5, 0, 2), value=11),
         "mask": torch.nn.functional.pad(rollout["mask"], (0, 5, 0, 2), value=False),
         "advantages": torch.nn.functional.pad(rollout["advantages"], (0, 2), value=9.0),
     }
     old, ref = (torch.nn.functional.pad(x, (0, 5, 0, 2), value=math.nan) for x in others)
-    padded = gradient_of(model, wider, old, ref, kind=kind, **EVERYTHING)
+    padded = gradient_of(model, wider, old, ref, loss_type=kind, **EVERYTHING)
     torch.testing.assert_close(padded, whole, rtol=1e-5, atol=1e-6)
 
 
 @every_kind
 def test_model_on_policy_gradient_is_reinforce(model, rollout, others, kind):
     logp = chosen_logp(model, rollout["ids"])
-    found = gradient_of(model, rollout, logp.detach(), others[1], kind=kind)
+    found = gradient_of(model, rollout, logp.detach(), others[1], loss_type=kind)
     mask, length = rollout["mask"], rollout["mask"].sum(1, keepdim=True)
     weight = {"dapo": 1 / mask.sum(), "dr_grpo": 1 / (8 * 9)}.get(kind, 1 / (8 * length))
     model.zero_grad()
@@ -136,11 +136,11 @@ def test_all_truncated_leaves_weights_bitwise_unchanged(model, rollout, others, 
         rollout["mask"],
         valid_N=torch.ones(8, dtype=torch.bool),
         truncated_N=torch.ones(8, dtype=torch.bool),
-        config=PolicyLossConfig(mask_truncated=True),
+        config=PolicyLossConfig(mask_truncated_completions=True),
     )
     assert denominators([mask], 9).sequences == 0
     before = copy.deepcopy(model.state_dict())
-    gradient = gradient_of(model, rollout | {"mask": mask}, *others, kind=kind, **EVERYTHING)
+    gradient = gradient_of(model, rollout | {"mask": mask}, *others, loss_type=kind, **EVERYTHING)
     assert not gradient.any()
     build_optimizers(model, OptimConfig(name=optimizer, weight_decay=0.0)).step(1.0)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -116,7 +116,7 @@ def recipe(tmp_path_factory, monkeypatch, corpus, tiny_shape):
             "eval_every": 6,
             "data": DataConfig(sources=(str(corpus),), heldout_fraction=0.2),
             "optim": OptimConfig(name="muon"),
-            "schedule": ScheduleConfig(warmup=0.2, batch_start=0.5, batch_ramp_until=0.04),
+            "schedule": ScheduleConfig(warmup_ratio=0.2, batch_start=0.5, batch_ramp_until=0.04),
         }
         return PretrainConfig(**settings | changes)
 

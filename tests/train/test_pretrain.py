@@ -110,7 +110,7 @@ def test_training_learns_and_the_bias_follows_the_load(recipe, runtime, tmp_path
 
 def test_the_first_step_is_not_wasted(recipe, runtime, tmp_path, log_rows):
     """With a long warm-up the rate rises from step 1 on, from above zero."""
-    schedule = ScheduleConfig(warmup=0.5, batch_ramp_until=0.0)
+    schedule = ScheduleConfig(warmup_ratio=0.5, batch_ramp_until=0.0)
     pretrain(recipe(schedule=schedule, total_tokens=12 * 4 * 32), runtime, tmp_path / "run", quiet=True)
     rates = [row["lr"] for row in log_rows(tmp_path / "run")]
     assert rates[:6] == pytest.approx([1e-3 * step / 6 for step in range(1, 7)])

@@ -15,7 +15,7 @@ def test_a_recipe_comes_back_from_its_file(tmp_path):
         watts=65.0,
         data=DataConfig(sources=("a", "b/*.md"), fim_rate=0.25),
         optim=OptimConfig(name="muon", lr=3e-4),
-        schedule=ScheduleConfig(warmup=0.02),
+        schedule=ScheduleConfig(warmup_ratio=0.02),
         price=Price(per_hour=1.5, source="a list"),
     )
     configs.save(recipe, tmp_path / "config.toml")
@@ -24,10 +24,16 @@ def test_a_recipe_comes_back_from_its_file(tmp_path):
 
 def test_overrides_reach_every_part(tmp_path):
     configs.save(PretrainConfig(), tmp_path / "r.toml")
-    settings = ["optim.lr=3e-4", "optim.name=muon", "data.sources=['x']", "schedule.warmup=0", "watts=20"]
+    settings = [
+        "optim.lr=3e-4",
+        "optim.name=muon",
+        "data.sources=['x']",
+        "schedule.warmup_ratio=0",
+        "watts=20",
+    ]
     recipe = configs.load(PretrainConfig, tmp_path / "r.toml", settings)
     assert (recipe.optim.lr, recipe.optim.name, recipe.data.sources) == (3e-4, "muon", ("x",))
-    assert (recipe.schedule.warmup, recipe.watts) == (0.0, 20.0)
+    assert (recipe.schedule.warmup_ratio, recipe.watts) == (0.0, 20.0)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +50,7 @@ def test_overrides_reach_every_part(tmp_path):
         ("watts=inf", "watts = inf"),
         ("optim.name=sgd", "optim.name = 'sgd'"),
         ("optim.lr=0", "optim.lr = 0"),
-        ("schedule.warmup=0.9", "warmup <= constant_until"),
+        ("schedule.warmup_ratio=0.9", "warmup_ratio <= constant_until"),
         ("data.fim_rate=2", "fim_rate = 2"),
         ("batch_size=many", "batch_size = 'many'"),
         ("optim.learning_rate=1", "no 'optim.learning_rate'; OptimConfig has name, lr"),

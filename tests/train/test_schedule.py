@@ -23,8 +23,8 @@ shares = st.floats(0.0, 1.0)
 def schedules(draw):
     """Any schedule that is allowed, empty phases and the ends included."""
     ends = sorted(draw(st.lists(st.one_of(shares, st.sampled_from([0.0, 0.5, 1.0])), min_size=4, max_size=4)))
-    names = ("warmup", "constant_until", "cosine_until", "tail_from")
-    rest = ("floor", "tail", "batch_start", "batch_ramp_until", "bias_until", "mtp_drop_at")
+    names = ("warmup_ratio", "constant_until", "cosine_until", "tail_from")
+    rest = ("min_lr_ratio", "tail", "batch_start", "batch_ramp_until", "bias_until", "mtp_drop_at")
     return ScheduleConfig(**dict(zip(names, ends, strict=True)), **{name: draw(shares) for name in rest})
 
 
@@ -80,7 +80,7 @@ def test_the_rate_is_continuous_but_for_the_tail(progress, distance):
     after = progress + distance
     if progress <= V3.tail_from < after:
         return
-    steepest = max(1 / V3.warmup, math.pi / 2 / (V3.cosine_until - V3.constant_until))
+    steepest = max(1 / V3.warmup_ratio, math.pi / 2 / (V3.cosine_until - V3.constant_until))
     change = abs(learning_rate_share(after, V3) - learning_rate_share(progress, V3))
     assert change <= steepest * distance + 1e-12
 
@@ -105,16 +105,16 @@ def test_the_batch_only_grows_and_divides_among_ranks(schedule, one, other, rank
 
 
 def test_without_a_warm_up_the_first_step_has_the_full_rate():
-    assert learning_rate_share(0.0, replace(V3, warmup=0.0)) == 1.0
-    assert learning_rate_share(1e-9, replace(V3, warmup=0.0)) == 1.0
-    assert phase(0.1, replace(V3, warmup=0.0)) == "constant"
+    assert learning_rate_share(0.0, replace(V3, warmup_ratio=0.0)) == 1.0
+    assert learning_rate_share(1e-9, replace(V3, warmup_ratio=0.0)) == 1.0
+    assert phase(0.1, replace(V3, warmup_ratio=0.0)) == "constant"
 
 
 def test_a_constant_schedule_is_constant_to_its_last_step():
-    constant = ScheduleConfig(warmup=0.0, constant_until=1.0, cosine_until=1.0, tail_from=1.0)
+    constant = ScheduleConfig(warmup_ratio=0.0, constant_until=1.0, cosine_until=1.0, tail_from=1.0)
     assert [learning_rate_share(p, constant) for p in (0.0, 0.5, 1.0)] == [1.0, 1.0, 1.0]
     to_the_end = ScheduleConfig(constant_until=0.5, cosine_until=1.0, tail_from=1.0)
-    assert learning_rate_share(1.0, to_the_end) == pytest.approx(V3.floor)
+    assert learning_rate_share(1.0, to_the_end) == pytest.approx(V3.min_lr_ratio)
 
 
 def test_an_empty_ramp_is_the_full_batch():
@@ -130,5 +130,5 @@ def test_a_value_outside_its_range_is_refused_by_name(name, value):
 
 
 def test_phases_out_of_order_are_refused():
-    with pytest.raises(ConfigError, match="warmup <= constant_until <= cosine_until <= tail_from"):
-        ScheduleConfig(warmup=0.8, constant_until=0.5)
+    with pytest.raises(ConfigError, match="warmup_ratio <= constant_until <= cosine_until <= tail_from"):
+        ScheduleConfig(warmup_ratio=0.8, constant_until=0.5)

@@ -74,7 +74,7 @@ def recipe(base, talks):
 
     def make(**changes) -> SFTConfig:
         settings = {
-            "start": str(base),
+            "model": str(base),
             "data": (str(talks),),
             "seq_len": 100,
             "batch_tokens": 300,
@@ -230,7 +230,7 @@ def test_lora_trains_and_saves_adapters_and_writes_them_merged(recipe, runtime, 
 def test_a_resumed_adapter_needs_the_base_it_began_on(recipe, runtime, base, tmp_path, monkeypatch):
     mine = tmp_path / "mine"
     shutil.copytree(base, mine)
-    config = recipe(start=str(mine), lora=LoraConfig(rank=2))
+    config = recipe(model=str(mine), lora=LoraConfig(rank=2))
     sft(config, runtime, tmp_path / "run", quiet=True)
     data = bytearray((mine / "model.safetensors").read_bytes())
     data[-1] ^= 1
@@ -268,7 +268,7 @@ def test_random_weights_start_from_a_preset_and_a_tokenizer(recipe, runtime, bas
     tokenizer = tmp_path / "tokens"
     tokenizer.mkdir()
     Tokenizer.train(["what is"], 256 + 30).save(tokenizer)
-    config = recipe(start="demo", tokenizer=str(tokenizer), learn="all", total_tokens=200)
+    config = recipe(model="demo", tokenizer=str(tokenizer), learn="all", total_tokens=200)
     report = sft(config, runtime, tmp_path / "run", quiet=True)
     assert report["train_loss"] == pytest.approx(math.log(4096), rel=0.1)
     assert "random weights" in (tmp_path / "run" / "model" / "README.md").read_text()
@@ -288,9 +288,9 @@ def test_a_broken_step_keeps_its_batch(recipe, runtime, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"start": "no/where/at/all"}, CheckpointError, "no/where"),
-        ({"start": "demo"}, ConfigError, "tokenizer="),
-        ({"start": "demo", "tokenizer": ".", "lora": LoraConfig(rank=1)}, ConfigError, "random weights"),
+        ({"model": "no/where/at/all"}, CheckpointError, "no/where"),
+        ({"model": "demo"}, ConfigError, "tokenizer="),
+        ({"model": "demo", "tokenizer": ".", "lora": LoraConfig(rank=1)}, ConfigError, "random weights"),
         ({"seq_len": 257}, ConfigError, "max_position_embeddings = 256"),
         ({"data": ("/nowhere.jsonl",)}, DataError, "/nowhere.jsonl"),
         ({"template": "/nowhere"}, ConfigError, "/nowhere"),
@@ -334,6 +334,6 @@ def test_wrong_values_name_their_field(recipe, wrong):
 
 
 def test_a_partial_recipe_keeps_fine_tuning_s_defaults():
-    data = {"start": "a", "data": ["b"], "optim": {"beta2": 0.99}, "schedule": {"warmup": 0.01}}
+    data = {"model": "a", "data": ["b"], "optim": {"beta2": 0.99}, "schedule": {"warmup_ratio": 0.01}}
     config = configs.build(SFTConfig, data)
     assert (config.optim.lr, config.schedule.cosine_until) == (1e-4, 1.0)

@@ -32,7 +32,7 @@ def rl(
 ) -> None:
     """Reinforce a model on tasks whose answers a program can check. Ctrl-C saves and exits with 75.
 
-    Without a recipe: --set start=MODEL --set 'tasks=[{name="countdown"}]'.
+    Without a recipe: --set model=MODEL --set 'tasks=[{name="countdown"}]'.
     """
     from shoestring.device import choose
     from shoestring.errors import ConfigError

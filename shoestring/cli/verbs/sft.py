@@ -11,7 +11,7 @@ from shoestring.cli.recipes import load_recipe
 
 
 def sft(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML) with start and data.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML) with model and data.")] = None,
     *,
     out: Out = Path("runs/sft"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
@@ -22,7 +22,7 @@ def sft(
 ) -> None:
     """Fine-tune a model on conversations (jsonl), all of it or by LoRA. Ctrl-C saves; --resume goes on.
 
-    Without a recipe: --set start=MODEL --set 'data=["FILE.jsonl"]'. LoRA: --set lora.rank=16.
+    Without a recipe: --set model=MODEL --set 'data=["FILE.jsonl"]'. LoRA: --set lora.rank=16.
     """
     from shoestring.device import choose
     from shoestring.train import sft as story

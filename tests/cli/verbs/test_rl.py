@@ -38,7 +38,7 @@ vocab_size = 320
 [[stages]]
 name = "base"
 [stages.sft]
-start = "SHAPE"
+model = "SHAPE"
 tokenizer = "@corpus/tokenizer"
 data = ["@corpus/conversations.jsonl"]
 learn = "all"
@@ -50,11 +50,11 @@ micro_tokens = 512
 [[stages]]
 name = "zero"
 [stages.grpo]
-start = "@base/model"
+model = "@base/model"
 tasks = [{ name = "countdown" }]
 steps = 2
-prompts = 2
-group = 2
+num_prompts = 2
+num_generations = 2
 max_tokens = 12
 eval_every = 1
 
@@ -67,7 +67,7 @@ tasks = { countdown = {} }
 problems = 4
 thinking = true
 [stages.distill.collect]
-samples = 1
+num_generations = 1
 max_tokens = 12
 keep = { reward = 0.0, thinking = false }
 [stages.distill.sft]
@@ -153,17 +153,17 @@ def test_a_path_that_no_stage_makes_is_refused_before_anything_runs(cli, recipe,
 
 
 def test_a_misspelled_setting_is_refused_before_anything_runs(cli, recipe, tmp_path):
-    recipe.write_text(recipe.read_text().replace("group = 2", "gruop = 2"))
+    recipe.write_text(recipe.read_text().replace("num_generations = 2", "num_generatoins = 2"))
     code, _, err = cli("rl", str(recipe), "--out", str(tmp_path / "run"))
     assert code == 2
-    assert "stage zero: no 'gruop'" in err
+    assert "stage zero: no 'num_generatoins'" in err
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_recipe_a_start_is_asked_for(cli, tmp_path):
+def test_without_a_recipe_a_model_is_asked_for(cli, tmp_path):
     code, _, err = cli("rl", "--out", str(tmp_path / "run"))
     assert code == 2
-    assert "start" in err
+    assert "model" in err
 
 
 def test_every_recipe_loads(repository):

@@ -21,7 +21,7 @@ def talks(tmp_path_factory) -> Path:
 def options(trained, talks) -> list[str]:
     """`--set` options of a run that takes a second."""
     fields = {
-        "start": json.dumps(str(trained / "model")),
+        "model": json.dumps(str(trained / "model")),
         "data": json.dumps([str(talks)]),
         "seq_len": "64",
         "batch_tokens": "400",
