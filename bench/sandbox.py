@@ -26,7 +26,7 @@ from pathlib import Path
 
 from sandbox_attacks import Attack, attacks
 
-from shoestring.sandbox.sandbox import Limits, Sandbox
+from shoestring.sandbox.process import Limits, Sandbox
 from shoestring.tasks.code import Code
 from shoestring.tasks.task import Example
 

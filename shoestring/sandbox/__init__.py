@@ -1,1 +1,1 @@
-"""Model-written programs run within limits, behind a boundary that is tried before it is trusted."""
+"""Model-written programs, run within limits in a process of their own that is tested before it is trusted."""

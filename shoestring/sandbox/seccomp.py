@@ -1,20 +1,20 @@
-"""The sandbox's list of allowed system calls, as a seccomp filter; every other call is refused.
+"""The system calls that a program may make, as a seccomp filter; every other call is refused.
 
 Numbers are Linux's own (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h); the
-filter's form is that of Documentation/userspace-api/seccomp_filter.rst. What a Python program needs to
-compute, read its input and write its output and files of its own is here; starting other programs, sockets,
-shared memory, tracing, mounting, new namespaces, keys, io_uring, bpf and modules are not.
+filter's form is that of Documentation/userspace-api/seccomp_filter.rst. Allowed is what a Python program
+needs to compute, to read its input and to write its output and its own files. Starting other programs,
+sockets, shared memory, tracing, mounting, new namespaces, keys, io_uring, bpf and modules are not allowed.
 """
 
 import struct
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-"""AUDIT_ARCH_* of the machines we know the numbers of."""
+"""AUDIT_ARCH_* of the machines in TABLE."""
 ALLOW, REFUSE, NOT_THERE, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # EPERM is 1, ENOSYS 38
 LOAD, EQUALS, HAS_BITS, RETURN = 0x20, 0x15, 0x45, 0x06
 NUMBER_AT, ARCHITECTURE_AT, FIRST_AT, SECOND_AT = 0, 4, 16, 24  # in struct seccomp_data; low halves
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
-TERMINAL_QUESTIONS = (0x5401, 0x5421, 0x5450, 0x5451, 0x541B)  # TCGETS, FIONBIO, FIONCLEX, FIOCLEX, FIONREAD
+ALLOWED_IOCTLS = (0x5401, 0x5421, 0x5450, 0x5451, 0x541B)  # TCGETS, FIONBIO, FIONCLEX, FIOCLEX, FIONREAD
 CLONE = {"x86_64": 56, "aarch64": 220}
 IOCTL = {"x86_64": 16, "aarch64": 29}
 PRLIMIT = {"x86_64": 302, "aarch64": 261}
@@ -44,14 +44,14 @@ renameat2 316 276 getrandom 318 278 copy_file_range 326 285 statx 332 291 rseq 3
 
 
 def allowed(machine: str) -> list[int]:
-    """The numbers of the calls that need no look at their arguments."""
+    """Numbers of the calls that are allowed whatever their arguments."""
     words = TABLE.split()
     column = 1 if machine == "x86_64" else 2
     return [int(words[at + column]) for at in range(0, len(words), 3) if words[at + column] != "-"]
 
 
 def filter_program(machine: str) -> bytes:
-    """The filter as an array of struct sock_filter; KeyError for a machine whose numbers we do not know."""
+    """The filter as an array of struct sock_filter; KeyError for a machine that is not in TABLE."""
     rules = [
         (LOAD, 0, 0, ARCHITECTURE_AT),
         (EQUALS, 1, 0, ARCHITECTURES[machine]),
@@ -69,11 +69,11 @@ def filter_program(machine: str) -> bytes:
         (EQUALS, 0, 1, 0),  # the limits of this process only
         (RETURN, 0, 0, ALLOW),
         (RETURN, 0, 0, REFUSE),
-        (EQUALS, 0, len(TERMINAL_QUESTIONS) + 3, IOCTL[machine]),
+        (EQUALS, 0, len(ALLOWED_IOCTLS) + 3, IOCTL[machine]),
         (LOAD, 0, 0, SECOND_AT),
     ]
-    for left, request in zip(range(len(TERMINAL_QUESTIONS), 0, -1), TERMINAL_QUESTIONS, strict=True):
-        rules.append((EQUALS, left, 0, request))
+    for distance, request in zip(range(len(ALLOWED_IOCTLS), 0, -1), ALLOWED_IOCTLS, strict=True):
+        rules.append((EQUALS, distance, 0, request))
     rules += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
     for number in allowed(machine):
         rules += [(EQUALS, 0, 1, number), (RETURN, 0, 0, ALLOW)]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from shoestring.errors import ConfigError, DataError
-from shoestring.sandbox.sandbox import Limits, Outcome, Sandbox
+from shoestring.sandbox.open import open_sandbox
+from shoestring.sandbox.process import Limits, Outcome, Sandbox
 from shoestring.tasks import code_families
 from shoestring.tasks.answers import split_reply
 from shoestring.tasks.problems import in_order, split_of
@@ -52,7 +53,7 @@ class Code(Task):
 
     @cached_property
     def sandbox(self) -> Sandbox:
-        return Sandbox.open()
+        return open_sandbox()
 
     def prepare(self) -> None:
         """Start the sandbox, so that the first answer need not wait for it."""

@@ -46,7 +46,7 @@ def test_arguments_are_looked_at(machine):
         assert verdict(machine, clone, bit | 17) == seccomp.REFUSE
     assert verdict(machine, seccomp.PRLIMIT[machine], 0, 7) == seccomp.ALLOW
     assert verdict(machine, seccomp.PRLIMIT[machine], 1, 7) == seccomp.REFUSE
-    for request in seccomp.TERMINAL_QUESTIONS:
+    for request in seccomp.ALLOWED_IOCTLS:
         assert verdict(machine, ioctl, 0, request) == seccomp.ALLOW
     assert verdict(machine, ioctl, 0, 0x5412) == seccomp.REFUSE  # TIOCSTI
 

@@ -6,8 +6,8 @@ from itertools import islice
 import pytest
 
 from shoestring.errors import ConfigError, DataError, MissingDependencyError
-from shoestring.sandbox.sandbox import Outcome
-from shoestring.tasks import code as room
+from shoestring.sandbox.process import Outcome
+from shoestring.tasks import code as module
 from shoestring.tasks.code import Code, last_block, same_text, same_value
 from shoestring.tasks.load import load_task
 from shoestring.tasks.task import Example
@@ -85,7 +85,7 @@ def test_a_function_is_judged_by_its_result(task):
 def test_no_program_earns_nothing_and_costs_nothing(without_sandbox):
     task = Code()
     assert task.reward(example(), "<think>```python\nprint(1)\n```</think>no") == 0.0
-    assert task.reward(example(), reply("x" * (room.MAX_PROGRAM_CHARS + 1))) == 0.0
+    assert task.reward(example(), reply("x" * (module.MAX_PROGRAM_CHARS + 1))) == 0.0
     assert "sandbox" not in vars(task)
 
 
@@ -212,6 +212,6 @@ def test_no_sandbox_no_task(monkeypatch):
     def refuse():
         raise MissingDependencyError("no boundary")
 
-    monkeypatch.setattr(room.Sandbox, "open", refuse)
+    monkeypatch.setattr(module, "open_sandbox", refuse)
     with pytest.raises(MissingDependencyError, match="no boundary"):
         Code()

@@ -1,4 +1,4 @@
-"""What the sandbox asks of the Linux kernel: namespaces, a file tree of its own, Landlock, no privileges.
+"""Linux calls that isolate a process: namespaces, a file tree of its own, Landlock, limits, no privileges.
 
 Only the standard library: this runs in the sandbox's process. Calls raise OSError with the call's name.
 Sources: namespaces(7), user_namespaces(7), pivot_root(2), Documentation/userspace-api/landlock.rst.
@@ -24,13 +24,13 @@ READ_FILES = 0b1100  # READ_FILE, READ_DIR
 USE_DEVICE = 0b0110  # WRITE_FILE, READ_FILE
 OWN_FILES = 0b111_0001_1011_1110  # not EXECUTE, IOCTL_DEV, nor making devices, sockets and named pipes
 TREE = "/proc"
-"""Where the new root is built: a folder that is always there and that nothing of Python's lies in."""
+"""The mount point of the new root while it is built: it always exists, and no file of Python is in it."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: object) -> int:
-    """A function of the C library by name; OSError when it returns a negative number."""
+    """Call a function of the C library by name; OSError when it returns a negative number."""
     plain = [
         a.encode() if isinstance(a, str) else ctypes.c_long(a) if isinstance(a, int) else a for a in arguments
     ]
@@ -42,9 +42,9 @@ def call(name: str, *arguments: object) -> int:
 
 
 def enter_namespaces() -> None:
-    """A user namespace (with "nobody" in it, where we are root), and in it its own mounts, network and IPC.
+    """Enter a user namespace (with "nobody" in it, where we are root) with its own mounts, network and IPC.
 
-    Every capability is from here on one over these namespaces only.
+    From here on every capability is one over these namespaces only.
     """
     user, group = os.getuid(), os.getgid()
     release, hold = os.pipe()
@@ -79,9 +79,9 @@ def _map_root(pid: int) -> int:
 
 
 def enter_tree(folders: list[str], hidden: list[str]) -> None:
-    """Leave the file system for one of these folders, read-only and where they were, /tmp and /dev/null.
+    """Leave the file system for a tree of these folders, read-only, at their old paths, /tmp and /dev/null.
 
-    `hidden` folders within them are empty.
+    Folders in `hidden` become empty.
     """
     call("mount", None, "/", None, RECURSIVE | PRIVATE, None)
     call("mount", "tmpfs", TREE, "tmpfs", NO_SUID | NO_DEVICES, "size=1m,nr_inodes=256,mode=755")
@@ -103,18 +103,18 @@ def enter_tree(folders: list[str], hidden: list[str]) -> None:
 
 def _bind(source: str, target: str) -> None:
     call("mount", source, target, None, BIND | RECURSIVE, None)
-    kept = os.statvfs(target).f_flag & NO_EXEC  # an inherited restriction may not be dropped
-    call("mount", None, target, None, REMOUNT | BIND | READ_ONLY | NO_SUID | NO_DEVICES | kept, None)
+    no_exec = os.statvfs(target).f_flag & NO_EXEC  # an inherited restriction may not be dropped
+    call("mount", None, target, None, REMOUNT | BIND | READ_ONLY | NO_SUID | NO_DEVICES | no_exec, None)
 
 
 def mount_tmp(max_bytes: int, *, owner: int) -> None:
-    """A new /tmp of this size in this process's mounts; it is gone when the last process of them is."""
+    """Mount a new /tmp of this size for this process; it is gone with the last process that sees it."""
     options = f"size={max_bytes},nr_inodes=1024,mode=700,uid={owner},gid={owner}"
     call("mount", "tmpfs", "/tmp", "tmpfs", NO_SUID | NO_DEVICES | NO_EXEC, options)
 
 
 def die_with_parent() -> None:
-    """SIGKILL for this process when the one that forked it ends. A change of user clears it."""
+    """Ask for SIGKILL when the process that forked this one ends. A change of user cancels it."""
     call("prctl", SET_DEATH_SIGNAL, 9, 0, 0, 0)
 
 
@@ -125,13 +125,13 @@ def is_nobody_mapped(proc: int) -> bool:
 
 
 def own_bytes(proc: int) -> tuple[int, int]:
-    """This process's address space and how much of it is resident."""
+    """Bytes of this process's address space, and those of it that are resident."""
     size, resident = _read("self/statm", proc).split()[:2]
     return int(size) * resource.getpagesize(), int(resident) * resource.getpagesize()
 
 
 def drop_privileges(user: int) -> None:
-    """Become `user` without any capability, untraceable, and never more again."""
+    """Become `user` without any capability, closed to tracing, for good."""
     if user:
         os.setgroups([])
         os.setresgid(user, user, user)
@@ -154,7 +154,7 @@ def limit(*, memory_bytes: int, processes: int, file_bytes: int, cpu_s: int) -> 
 
 
 def landlock_version() -> int:
-    """0 where the kernel has no Landlock, or has it switched off."""
+    """The kernel's Landlock version; 0 where it has none, or has it switched off."""
     try:
         return call("syscall", LANDLOCK_CREATE, None, 0, 1)
     except OSError:
@@ -162,27 +162,26 @@ def landlock_version() -> int:
 
 
 def restrict_files(readable: list[str], own: str) -> None:
-    """A second lock on the files, where the kernel has Landlock: read these folders, write only in `own`."""
+    """Restrict file access again where the kernel has Landlock: read these folders, write only in `own`."""
     version = landlock_version()
     if version == 0:
         return
-    known = (1 << FILE_RIGHTS_BY_ABI[max(v for v in FILE_RIGHTS_BY_ABI if v <= version)]) - 1
-    handled = struct.pack(
-        "=QQQ", known, 3, 3
-    )  # files; TCP bind and connect (4); abstract sockets, signals (6)
+    known_rights = (1 << FILE_RIGHTS_BY_ABI[max(v for v in FILE_RIGHTS_BY_ABI if v <= version)]) - 1
+    # Files; TCP bind and connect (version 4); abstract sockets and signals (version 6).
+    ruleset = struct.pack("=QQQ", known_rights, 3, 3)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    rules = call("syscall", LANDLOCK_CREATE, handled, size, 0)
+    rules = call("syscall", LANDLOCK_CREATE, ruleset, size, 0)
     rights = {**dict.fromkeys(readable, READ_FILES), own: OWN_FILES, "/dev/null": USE_DEVICE}
     for path, right in rights.items():
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        call("syscall", LANDLOCK_ADD, rules, 1, struct.pack("=Qi", right & known, folder), 0)
+        call("syscall", LANDLOCK_ADD, rules, 1, struct.pack("=Qi", right & known_rights, folder), 0)
         os.close(folder)
     call("syscall", LANDLOCK_RESTRICT, rules, 0)
     os.close(rules)
 
 
 def restrict_calls() -> None:
-    """From now on only the system calls of `sandbox_seccomp`, in this process and its children."""
+    """Allow only the system calls of `seccomp.py` from now on, in this process and its children."""
     program = ctypes.create_string_buffer(filter_program(os.uname().machine))
     length = (len(program) - 1) // 8
     header = ctypes.create_string_buffer(struct.pack("@HP", length, ctypes.addressof(program)))
@@ -190,7 +189,7 @@ def restrict_calls() -> None:
 
 
 def tree_bytes(proc: int, pid: int) -> int:
-    """Resident bytes of a process and all its descendants, a page shared after a fork counted in each.
+    """Resident bytes of a process and its descendants; a page that they share counts once in each.
 
     `proc` is an open folder: the /proc in which `pid` is a number.
     """

@@ -1,7 +1,7 @@
-"""Tries to break out of the sandbox when it is opened, by programs that do no harm if they succeed.
+"""The sandbox's self-test: programs that try to break out of it, and do no harm if they succeed.
 
-What is tried are the effects, not the mechanisms: a kernel, a container or a security module may forbid any
-of these in its own way, and may also pretend to have a boundary that it does not enforce.
+They try effects, not mechanisms: a kernel, a container or a security module may forbid each of these in its
+own way, and may also claim a boundary that it does not enforce.
 """
 
 import json
@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from shoestring.sandbox.sandbox import Limits, Sandbox
+from shoestring.sandbox.process import Limits, Sandbox
 
 ESCAPES = """
 import ctypes, json, os, platform, socket
@@ -99,40 +98,38 @@ if os.fork() == 0:
 """
 ECHO = "print(input())"
 WALL_S = 20.0
-"""They end by themselves much sooner; a busy machine is slow, not open."""
+"""The programs end by themselves much sooner; a busy machine is slow, not open."""
 
 
-def weaknesses(sandbox: "Sandbox") -> list[str]:
-    """What programs can do that they must not, in a few words each; none when the sandbox is a boundary."""
-    from shoestring.sandbox.sandbox import Limits
-
+def weaknesses(sandbox: Sandbox) -> list[str]:
+    """Sentences about what programs can do and must not; none when the sandbox is a boundary."""
     if not Path("/proc/self/task", str(os.getpid()), "children").exists():
         return ["the kernel does not list a process's children (CONFIG_PROC_CHILDREN)"]
-    found = []
+    problems = []
     with _outside() as outside:
         for program in (ESCAPES, PROCESSES, FILES):
             outcome = sandbox.run(program, json.dumps(outside), limits=Limits(wall_s=WALL_S, processes=8))
-            found += [f"programs can {line}" for line in dict.fromkeys(outcome.stdout.split("\n")) if line]
+            problems += [f"programs can {line}" for line in dict.fromkeys(outcome.stdout.split("\n")) if line]
             if outcome.status != "ok":
-                found.append(f"a trial ended with {outcome.status} {outcome.code}")
-    found += _not_stopped(sandbox, Limits(wall_s=WALL_S, memory_bytes=64 << 20, file_bytes=1 << 20))
+                problems.append(f"a test program ended with {outcome.status} {outcome.code}")
+    problems += _missed_limits(sandbox, Limits(wall_s=WALL_S, memory_bytes=64 << 20, file_bytes=1 << 20))
     sandbox.run(DAEMON)
     if not _is_idle(sandbox.pid):
-        found.append("processes survive their program")
+        problems.append("processes survive their program")
     if sandbox.run(ECHO, "canary\n").stdout != "canary\n":
-        found.append("an ordinary program does not run")
-    return found
+        problems.append("an ordinary program does not run")
+    return problems
 
 
-def _not_stopped(sandbox: "Sandbox", limits: "Limits") -> Iterator[str]:
-    for program, expected, wall_s in (
+def _missed_limits(sandbox: Sandbox, limits: Limits) -> Iterator[str]:
+    for program, limit, wall_s in (
         (MEMORY, "memory", 1.5),
         (FLOOD, "output", 1.5),
         (SPIN, "timeout", 0.2),
     ):
         outcome = sandbox.run(program, limits=replace(limits, wall_s=wall_s))
-        if outcome.status != expected:
-            yield f"programs are not stopped at the limit for {expected} ({outcome.status})"
+        if outcome.status != limit:
+            yield f"programs are not stopped at the limit for {limit} ({outcome.status})"
 
 
 def _is_idle(pid: int) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from shoestring.errors import MissingDependencyError
-from shoestring.sandbox import sandbox as door
-from shoestring.sandbox.sandbox import Limits, Sandbox
+from shoestring.sandbox import process
+from shoestring.sandbox.open import open_sandbox
+from shoestring.sandbox.process import Limits, Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 CHEAP = """read a file; see a file's metadata; write a file; inherited descriptors; start a program; trace
@@ -22,7 +23,7 @@ crash in C""".replace("\n", " ").split("; ")
 @pytest.fixture(scope="module")
 def sandbox():
     try:
-        opened = Sandbox.open()
+        opened = open_sandbox()
     except MissingDependencyError as error:
         pytest.skip(str(error))
     with opened:
@@ -168,18 +169,18 @@ def test_a_sandbox_that_was_killed_is_a_fault_and_then_replaced(sandbox):
 
 
 def test_too_much_input_is_the_programs_failure(sandbox):
-    assert sandbox.run("print(1)", "x" * (door.MAX_INPUT_CHARS + 1)).status == "exit"
+    assert sandbox.run("print(1)", "x" * (process.MAX_INPUT_CHARS + 1)).status == "exit"
 
 
 def test_another_system_is_refused(monkeypatch):
-    monkeypatch.setattr(door.sys, "platform", "darwin")
+    monkeypatch.setattr(process.sys, "platform", "darwin")
     with pytest.raises(MissingDependencyError, match="needs Linux, and this is darwin"):
-        Sandbox.open()
+        Sandbox()
 
 
 def test_a_kernel_that_refuses_is_named(monkeypatch):
     code = "import os; os.write(1, b'\\0\\0\\0\\x1e' + b'{\"refused\": \"unshare: denied\"}')"
-    monkeypatch.setattr(door, "CODE", code)
+    monkeypatch.setattr(process, "CODE", code)
     with pytest.raises(MissingDependencyError, match=r"unshare: denied.*allow them") as caught:
-        Sandbox.open()
+        Sandbox()
     assert caught.value.exit_code == 4

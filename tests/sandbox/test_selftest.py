@@ -1,4 +1,4 @@
-"""The start-up trial finds a boundary that is none: here, ordinary processes that pretend to be a sandbox."""
+"""The self-test sees a boundary that is none: here, ordinary processes that pretend to be a sandbox."""
 
 import os
 import subprocess
@@ -6,28 +6,27 @@ import sys
 
 import pytest
 
-from shoestring.errors import MissingDependencyError
-from shoestring.sandbox import canary as sandbox_canary
-from shoestring.sandbox.sandbox import Outcome, Sandbox
+from shoestring.sandbox import selftest
+from shoestring.sandbox.process import Outcome
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
 
 
 class Open:
-    """Runs programs with nothing around them but a clock; only fit for the canary's, which do no harm."""
+    """Runs programs with nothing around them but a clock; only fit for the self-test, which does no harm."""
 
     pid = os.getpid()
 
     def run(self, program, stdin="", *, limits=None):
-        if program in (sandbox_canary.PROCESSES, sandbox_canary.FILES, sandbox_canary.DAEMON):
+        if program in (selftest.PROCESSES, selftest.FILES, selftest.DAEMON):
             return Outcome(status="ok", code=0, stdout="", seconds=0.0)
         done = subprocess.run([sys.executable, "-c", program], input=stdin, capture_output=True, text=True)
         return Outcome(status="ok", code=done.returncode, stdout=done.stdout, seconds=0.0)
 
 
 def test_no_boundary_is_seen_in_each_respect(monkeypatch):
-    monkeypatch.setattr(sandbox_canary, "_is_idle", lambda pid: False)
-    found = sandbox_canary.weaknesses(Open())
+    monkeypatch.setattr(selftest, "_is_idle", lambda pid: False)
+    found = selftest.weaknesses(Open())
     expected = """read files outside; see files outside; write files outside; reach the network; start
         a program; reach local services; see other processes; see the environment; open
         sockets; make namespaces; limit for memory; limit for output; limit for timeout;
@@ -41,14 +40,4 @@ def test_what_runs_nothing_is_no_sandbox_either():
         def run(self, program, stdin="", *, limits=None):
             return Outcome(status="fault", code=0, stdout="", seconds=0.0)
 
-    assert "an ordinary program does not run" in sandbox_canary.weaknesses(Dead())
-
-
-def test_a_weak_sandbox_is_not_opened(monkeypatch):
-    try:
-        Sandbox.open().close()
-    except MissingDependencyError as error:
-        pytest.skip(str(error))
-    monkeypatch.setattr(sandbox_canary, "weaknesses", lambda sandbox: ["programs can reach the network"])
-    with pytest.raises(MissingDependencyError, match="not a boundary here: programs can reach the network"):
-        Sandbox.open()
+    assert "an ordinary program does not run" in selftest.weaknesses(Dead())
