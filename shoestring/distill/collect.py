@@ -17,7 +17,7 @@ from shoestring.distill.teachers import Teacher
 from shoestring.durable import write_stream
 from shoestring.engine.request import SamplingParams
 from shoestring.errors import ConfigError, DataError, Stopped
-from shoestring.remote.client import OUT_OF_MONEY, Answer, Ask
+from shoestring.remote.collector import OUT_OF_MONEY, ChatReply, ChatRequest
 from shoestring.tasks.task import Example, Task
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.thinking import split_thinking
@@ -136,7 +136,7 @@ def collect(
         **{k: v for k, v in asdict(config).items() if k not in ("keep", "num_generations")},
     }
     with Journal(out / JOURNAL, identity, resume=resume) as journal:
-        teacher.spent = journal.spent
+        teacher.total_cost = journal.spent
         gathering = _Gathering(
             teacher=teacher,
             problems={problem.id: problem for problem in problems},
@@ -172,7 +172,7 @@ class _Gathering:
                 self._submit(number)
         with StopRequest() as stop:
             try:
-                with closing(self.teacher.answers(list(self._asks()))) as answers:
+                with closing(self.teacher.replies(list(self._asks()))) as answers:
                     for answer in answers:
                         if answer is not None:
                             self._take(answer)
@@ -181,7 +181,7 @@ class _Gathering:
                         if stop.wanted:
                             raise Stopped("stopped; every answer is saved, and --resume asks for the others")
             finally:
-                self.journal.charge(self.teacher.spent)
+                self.journal.charge(self.teacher.total_cost)
             while self.waiting and not stop.wanted:
                 self._judge(wait=True)
             if self.waiting:
@@ -189,15 +189,17 @@ class _Gathering:
         self._show(last=True)
         return self.failures
 
-    def _asks(self) -> Iterator[Ask]:
+    def _asks(self) -> Iterator[ChatRequest]:
         config, counts = self.config, self.journal.counts
         system = ({"role": "system", "content": config.system},) if config.system else ()
         for id, problem in self.problems.items():
             if (have := counts[id]) < config.num_generations:
                 user = {"role": "user", "content": problem.example.question}
-                yield Ask(id=id, messages=(*system, user), n=config.num_generations - have, start=have)
+                yield ChatRequest(
+                    id=id, messages=(*system, user), n=config.num_generations - have, start=have
+                )
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: ChatReply) -> None:
         if answer.fault is None:
             self._submit(self.journal.add(answer))
             return
@@ -234,7 +236,7 @@ class _Gathering:
         self.said_s = now
         records = [record for record in self.journal.records if record.id in self.problems]
         right = sum((record.reward or 0.0) >= self.config.keep.reward for record in records)
-        money = f", {self.teacher.spent:.2f} spent" if self.teacher.spent else ""
+        money = f", {self.teacher.total_cost:.2f} spent" if self.teacher.total_cost else ""
         total = len(self.problems) * self.config.num_generations
         self.say(f"{len(records):,} of {total:,} answers, {right:,} right{money}")
 

@@ -20,7 +20,7 @@ from shoestring.engine.load import load_engine
 from shoestring.errors import ConfigError, DataError
 from shoestring.model.hf.hub import resolve
 from shoestring.model.presets import PRESETS
-from shoestring.remote.client import Remote
+from shoestring.remote.collector import ChatCollector
 from shoestring.remote.config import RemoteConfig, checked_url
 from shoestring.tasks.load import load_task
 from shoestring.tasks.verify import Verifier
@@ -207,7 +207,7 @@ def _problems(config: DistillConfig) -> list[Problem]:
 def _teacher(config: DistillConfig, runtime: Runtime, folder: Path | None, name: str) -> Teacher:
     asked = config.collect
     if folder is None:
-        return Remote(
+        return ChatCollector(
             config.teacher,
             config.remote,
             max_tokens=asked.max_tokens,

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from shoestring.durable import storage_errors
 from shoestring.errors import ConfigError, DataError
-from shoestring.remote.client import Answer
+from shoestring.remote.collector import ChatReply
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Journal:
             self._file.close()
             raise
 
-    def add(self, answer: Answer) -> int:
+    def add(self, answer: ChatReply) -> int:
         """Keep an answer; its number, by which `judge` knows it."""
         row = {"id": answer.id, "text": answer.text, "finish_reason": answer.finish_reason}
         self._write({**row, "tokens": answer.tokens, "cost": answer.cost})

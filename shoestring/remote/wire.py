@@ -1,4 +1,4 @@
-"""Replies of OpenAI-compatible servers read as a stranger's bytes: texts, usage, refusals, waits."""
+"""Replies of OpenAI-compatible servers, read as untrusted bytes: texts, usage, refusals, waiting times."""
 
 import json
 import math
@@ -10,27 +10,27 @@ from typing import Any, Literal
 
 from shoestring.tokenizer.special import THINK, THINK_END
 
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Status codes that another try may cure; what openai-python retries, and overload as some servers say it."""
-OURS = frozenset({400, 413, 422})
-"""This request is wrong (too long, say); another may be right."""
+RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""Status codes after which a retry may succeed: those openai-python retries, and other codes for overload."""
+SKIPPED_STATUS = frozenset({400, 413, 422})
+"""Status codes for a fault of this one request, such as its length."""
 LONGEST_WAIT_S = 300.0
-"""No server makes us sleep longer before a try, whatever its Retry-After says."""
+"""The longest sleep before a retry, whatever the server's Retry-After says."""
 FIRST_WAIT_S = 1.0
-_SHOWN = 300
+_MESSAGE_CHARS = 300
 """Characters of a server's message that an error shows."""
 _MOST_TOKENS = 1 << 40
 
-Cure = Literal["again", "skip", "stop"]
+Action = Literal["retry", "skip", "stop"]
 
 
 class Refusal(Exception):
-    """A request without a usable reply, and what helps: another try, leaving it out, or giving up."""
+    """A request without a usable reply, and the next action: retry it, skip it, or stop altogether."""
 
-    def __init__(self, why: str, cure: Cure, *, billed: bool = False, wait_s: float = 0.0) -> None:
-        """`billed`: the server may have worked, and charge for it; `wait_s`: it asked us to wait so long."""
-        super().__init__(why)
-        self.cure, self.billed, self.wait_s = cure, billed, wait_s
+    def __init__(self, message: str, action: Action, *, may_cost: bool = False, wait_s: float = 0.0) -> None:
+        """`may_cost`: the server may charge for the request; `wait_s`: its Retry-After."""
+        super().__init__(message)
+        self.action, self.may_cost, self.wait_s = action, may_cost, wait_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+class ChatCompletion:
     """A server's reply; token counts are None when it did not say, or said nonsense."""
 
     choices: tuple[Choice, ...]
@@ -50,37 +50,40 @@ class Completion:
     completion_tokens: int | None
 
 
-def read_completion(body: bytes, most: int) -> Completion:
-    """The reply's first `most` answers; Refusal ("again": it was billed and is lost) when it is no reply."""
+def read_completion(body: bytes, most: int) -> ChatCompletion:
+    """The reply's first `most` answers; Refusal (to retry, and it may cost) when it is not a completion."""
     data = _read_json(body)
     choices = data.get("choices") if data else None
     if not isinstance(choices, list) or not choices:
-        raise Refusal(f"the reply holds no answer: {_shown(body)}", "again", billed=True)
-    read = [choice for each in choices[:most] if (choice := _read_choice(each)) is not None]
-    if not read:
-        raise Refusal(f"the reply's answers are not messages: {_shown(body)}", "again", billed=True)
+        raise Refusal(f"the reply holds no answer: {_excerpt(body)}", "retry", may_cost=True)
+    answers = [choice for each in choices[:most] if (choice := _read_choice(each)) is not None]
+    if not answers:
+        raise Refusal(f"the reply's answers are not messages: {_excerpt(body)}", "retry", may_cost=True)
     usage = data.get("usage") if data else None
     counts = usage if isinstance(usage, dict) else {}
-    return Completion(
-        choices=tuple(read),
+    return ChatCompletion(
+        choices=tuple(answers),
         prompt_tokens=_count(counts.get("prompt_tokens")),
         completion_tokens=_count(counts.get("completion_tokens")),
     )
 
 
 def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
-    """What a status other than 200 means; headers by lower-case names."""
+    """The refusal for a status other than 200; headers by lower-case names."""
     data = _read_json(body) or {}
     error = data.get("error", data)
     message = error.get("message") if isinstance(error, dict) else error
-    said = message if isinstance(message, str) else body
-    cure: Cure = "again" if status in AGAIN or status > 504 else "skip" if status in OURS else "stop"
-    billed = status == 408 or (status >= 500 and status not in (501, 503, 529))  # it may have been at work
-    return Refusal(f"status {status}: {_shown(said)}", cure, billed=billed, wait_s=retry_after_s(headers))
+    text = message if isinstance(message, str) else body
+    action: Action = "skip" if status in SKIPPED_STATUS else "stop"
+    if status in RETRIED_STATUS or status > 504:
+        action = "retry"
+    may_cost = status == 408 or (status >= 500 and status not in (501, 503, 529))  # it may have been at work
+    wait_s = retry_after_s(headers)
+    return Refusal(f"status {status}: {_excerpt(text)}", action, may_cost=may_cost, wait_s=wait_s)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Seconds that the server asks us to wait, as a number or a date; 0 for nothing and for nonsense."""
+    """Seconds to wait by the server's Retry-After, a number or a date; 0 without a valid one."""
     text = headers.get("retry-after-ms", "").strip()
     unit = 1e-3 if text else 1.0
     text = text or headers.get("retry-after", "").strip()
@@ -94,17 +97,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
     return min(max(wait, 0.0), LONGEST_WAIT_S) if math.isfinite(wait) else 0.0
 
 
-def backoff_s(attempt: int, asked_s: float, jitter: float) -> float:
-    """How long to wait after try `attempt` (0 is the first): doubled each time, jittered, at least as asked.
+def backoff_s(attempt: int, server_s: float, jitter: float) -> float:
+    """Seconds to wait after attempt `attempt`, from 0: doubled each time, at least the server's `server_s`.
 
     `jitter` is uniform in [0, 1): many clients must not come back at the same moment.
     """
     own = min(FIRST_WAIT_S * 2.0**attempt, 60.0) * (0.5 + 0.5 * jitter)
-    return max(own, asked_s * (1.0 + 0.1 * jitter))
+    return max(own, server_s * (1.0 + 0.1 * jitter))
 
 
 def whole_turn(content: str, reasoning: str) -> str:
-    """One spelling for the ways servers give thinking: its own field, inline, or inline without the opening.
+    """The assistant's turn in one form, whether the server sends thinking apart, inline or without `<think>`.
 
     A chat template that ends the prompt in `<think>` leaves only the closing tag in the text.
     """
@@ -146,8 +149,8 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < _MOST_TOKENS else None
 
 
-def _shown(said: str | bytes) -> str:
-    """A server's own words, short and on one line."""
-    text = said if isinstance(said, str) else said[: 4 * _SHOWN].decode("utf-8", "replace")
-    text = "".join(char if char.isprintable() else " " for char in text[: 2 * _SHOWN])
-    return " ".join(text.split())[:_SHOWN] or "(nothing)"
+def _excerpt(message: str | bytes) -> str:
+    """A server's message, short and on one line."""
+    text = message if isinstance(message, str) else message[: 4 * _MESSAGE_CHARS].decode("utf-8", "replace")
+    text = "".join(char if char.isprintable() else " " for char in text[: 2 * _MESSAGE_CHARS])
+    return " ".join(text.split())[:_MESSAGE_CHARS] or "(nothing)"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from shoestring.remote.client import Answer
+from shoestring.remote.collector import ChatReply
 from shoestring.tasks.task import Example, Task
 from shoestring.tasks.verify import Verdict
 
@@ -30,20 +30,22 @@ class FakeTeacher:
     """Says what `say(ask, k)` returns for answer k of an ask; stops the whole thing after `stop_after`."""
 
     def __init__(self, say, *, stop_after=None, error=None, price=0.0):
-        self.name, self.spent, self.asked = "fake", 0.0, []
+        self.name, self.total_cost, self.asked = "fake", 0.0, []
         self._say, self._left, self._error, self._price = say, stop_after, error, price
 
-    def answers(self, asks):
+    def replies(self, asks):
         for ask in asks:
             for k in range(ask.start, ask.start + ask.n):
                 if self._left == 0:
                     raise self._error or KeyboardInterrupt
                 self._left = self._left and self._left - 1
                 self.asked.append((ask.id, k))
-                self.spent += self._price
+                self.total_cost += self._price
                 said = self._say(ask, k)
                 answer = (
-                    said if isinstance(said, Answer) else Answer(id=ask.id, text=said, finish_reason="stop")
+                    said
+                    if isinstance(said, ChatReply)
+                    else ChatReply(id=ask.id, text=said, finish_reason="stop")
                 )
                 yield replace(answer, cost=self._price)
             yield None

@@ -9,7 +9,7 @@ import pytest
 from shoestring.distill.collect import CollectConfig, collect, problems_of
 from shoestring.distill.keep import KeepConfig
 from shoestring.errors import ConfigError, DataError, Stopped
-from shoestring.remote.client import OUT_OF_MONEY, Answer
+from shoestring.remote.collector import OUT_OF_MONEY, ChatReply
 from shoestring.tasks.load import load_task
 from shoestring.tasks.verify import Verifier
 
@@ -61,12 +61,12 @@ def test_the_right_ones_are_kept_in_order_with_where_they_come_from(run, fake_te
 
 def test_every_reason_is_counted(run, fake_teacher):
     said = [
-        Answer(id="numbers/0", text="<think>cut", finish_reason="length"),
-        Answer(id="numbers/0", text="<think>a</think>0", finish_reason="stop"),
-        Answer(id="numbers/0", text="<think>a</think>0", finish_reason="stop"),
-        Answer(id="numbers/0", text="<think>b b</think>0", finish_reason="stop"),
-        Answer(id="numbers/0", text="0", finish_reason="stop"),
-        Answer(id="numbers/0", fault="too long"),
+        ChatReply(id="numbers/0", text="<think>cut", finish_reason="length"),
+        ChatReply(id="numbers/0", text="<think>a</think>0", finish_reason="stop"),
+        ChatReply(id="numbers/0", text="<think>a</think>0", finish_reason="stop"),
+        ChatReply(id="numbers/0", text="<think>b b</think>0", finish_reason="stop"),
+        ChatReply(id="numbers/0", text="0", finish_reason="stop"),
+        ChatReply(id="numbers/0", fault="too long"),
     ]
     config = CollectConfig(num_generations=6, keep=KeepConfig(per_problem=1))
     result = run(fake_teacher(lambda _, k: said[k]), config, count=1)
@@ -77,7 +77,9 @@ def test_every_reason_is_counted(run, fake_teacher):
 
 def test_truncated_answers_are_not_verified(run, fake_teacher, fake_verifier, numbers):
     verifier = fake_verifier(numbers())
-    run(fake_teacher(lambda ask, _: Answer(id=ask.id, text="0", finish_reason="length")), verifier=verifier)
+    run(
+        fake_teacher(lambda ask, _: ChatReply(id=ask.id, text="0", finish_reason="length")), verifier=verifier
+    )
     assert verifier.judged == []
 
 
@@ -155,7 +157,7 @@ def test_money_is_counted_over_interruptions(run, fake_teacher):
 
 def test_without_money_what_there_is_is_taken(run, fake_teacher):
     def say(ask, k):
-        return right(ask, k) if ask.id < "numbers/2" else Answer(id=ask.id, fault=OUT_OF_MONEY)
+        return right(ask, k) if ask.id < "numbers/2" else ChatReply(id=ask.id, fault=OUT_OF_MONEY)
 
     result = run(fake_teacher(say))
     assert result.out_of_money

@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from shoestring.distill.journal import Journal
 from shoestring.errors import ConfigError, DataError
-from shoestring.remote.client import Answer
+from shoestring.remote.collector import ChatReply
 
 
 def fill(path):
     with Journal(path, {"teacher": "t", "top_p": 0.95}, resume=False) as journal:
         for i in range(3):
             journal.add(
-                Answer(id=f"p{i % 2}", text=f"text {i}\n\u2028", finish_reason="stop", tokens=i, cost=0.5)
+                ChatReply(id=f"p{i % 2}", text=f"text {i}\n\u2028", finish_reason="stop", tokens=i, cost=0.5)
             )
         journal.judge(1, 1.0, None)
         journal.judge(0, None, "timeout")
@@ -42,7 +42,7 @@ def test_cut_anywhere_the_whole_rows_remain_and_writing_goes_on(tmp_path):
         rows = data[:size].count(b"\n")
         with Journal(path, {"teacher": "t", "top_p": 0.95}, resume=True) as journal:
             assert len(journal.records) == min(max(rows - 1, 0), 3)
-            journal.add(Answer(id="new", text="x", finish_reason="stop"))
+            journal.add(ChatReply(id="new", text="x", finish_reason="stop"))
         with Journal(path, {"teacher": "t", "top_p": 0.95}, resume=True) as journal:
             assert journal.counts["new"] == 1
 

@@ -8,7 +8,7 @@ from shoestring.engine.llm import LLM
 from shoestring.engine.request import SamplingParams
 from shoestring.engine.settings import EngineSettings
 from shoestring.model.hf.folder import load_model
-from shoestring.remote.client import Ask
+from shoestring.remote.collector import ChatRequest
 from shoestring.tokenizer.bpe import Tokenizer
 
 
@@ -23,7 +23,7 @@ def llm(teacher_folder):
 def ask_all(llm):
     def ask(asks, *, thinking=None, stop_after=None):
         teacher = LocalTeacher(llm, "t", params=SamplingParams(max_tokens=8, seed=5), thinking=thinking)
-        got, running = [], teacher.answers(asks)
+        got, running = [], teacher.replies(asks)
         for answer in running:
             if answer is not None:
                 got.append(answer)
@@ -39,7 +39,9 @@ def ask_all(llm):
 
 
 def ask(number, n=2, start=0, text="hi"):
-    return Ask(id=str(number), messages=({"role": "user", "content": f"{text} {number}"},), n=n, start=start)
+    return ChatRequest(
+        id=str(number), messages=({"role": "user", "content": f"{text} {number}"},), n=n, start=start
+    )
 
 
 def by_ask(answers):

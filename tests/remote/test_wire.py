@@ -72,8 +72,8 @@ def test_reading_is_total(body):
     except Refusal as refusal:
         got = refusal
     if isinstance(got, Refusal):
-        assert got.cure == "again"
-        assert got.billed
+        assert got.action == "retry"
+        assert got.may_cost
         assert str(got).isprintable()
     else:
         assert 1 <= len(got.choices) <= 3
@@ -83,7 +83,7 @@ def test_reading_is_total(body):
 @given(st.integers(100, 999), st.dictionaries(st.sampled_from(["retry-after"]), st.text()), st.binary())
 def test_refusals_are_total(status, headers, body):
     refusal = read_refusal(status, headers, body)
-    assert refusal.cure in ("again", "skip", "stop")
+    assert refusal.action in ("retry", "skip", "stop")
     assert 0 <= refusal.wait_s <= LONGEST_WAIT_S
     assert len(str(refusal)) < 400
 
