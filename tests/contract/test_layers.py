@@ -1,24 +1,15 @@
 """Who may import whom (docs/architecture.md): only downwards, wherever the import stands."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
-LEVEL = {
-    **dict.fromkeys(("errors",), -1),
-    **dict.fromkeys(("durable",), 0),
-    **dict.fromkeys(("child", "config", "device", "figures"), 1),
-    **dict.fromkeys(("kernels", "tokenizer", "sandbox"), 2),
-    **dict.fromkeys(("model", "remote", "tasks"), 3),
-    **dict.fromkeys(("data",), 4),
-    **dict.fromkeys(("engine", "train", "plan"), 5),
-    **dict.fromkeys(("distill", "evals"), 6),
-    **dict.fromkeys(("rl", "serve"), 7),
-    **dict.fromkeys(("cli",), 8),
-    **dict.fromkeys(("__init__",), 9),  # the package's own door: hands out names when they are asked for
-}
-WITHOUT_TORCH = ("child", "errors", "durable", "config", "remote", "sandbox", "tokenizer", "tasks", "plan")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from imports import LEVEL, WITHOUT_TORCH, imported
+
 # What an extra installs: one file each, and lazily.
 OPTIONAL = ("matplotlib", "pyarrow", "gguf", "lm_eval", "math_verify", "reasoning_gym")
 LAZY = (
@@ -30,38 +21,48 @@ LAZY = (
     "tokenizers",
     "tomli_w",
 )  # slow to import: never at the top
+# Inside a part: files directly in a folder, and the folders beside or below it that they may not import.
+WALLS = {
+    "shoestring/model/hf": ("shoestring.model.packed", "shoestring.model.gguf"),
+    "shoestring/model/packed": ("shoestring.model.gguf",),
+    "shoestring/model/gguf": ("shoestring.model.packed",),
+}
 FORBIDDEN = ("transformers", "datasets", "requests", "httpx")
 
 
-def imported(node: ast.AST) -> list[str]:
-    """Dotted names that one statement imports; a relative import gives a name that starts with a dot."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        return ["." * node.level + f"{node.module or ''}.{alias.name}" for alias in node.names]
-    return []
-
-
-def room_of(path: Path) -> str:
-    """The room of shoestring/model/moe.py is model; of shoestring/config.py, config."""
+def part_of(path: Path) -> str:
+    """The part of shoestring/model/moe.py is model; of shoestring/config.py, config."""
     return path.parts[1].removesuffix(".py")
 
 
 def wrong_imports(path: Path, tree: ast.AST) -> list[str]:
     """One sentence for each import that does not point down."""
-    room, wrong = room_of(path), []
+    part, wrong = part_of(path), []
     for name in (name for node in ast.walk(tree) for name in imported(node)):
         if name.startswith("."):
             wrong.append(f"{path}: relative import {name}")
         top, _, rest = name.partition(".")
         target = rest.split(".")[0]
-        if top != "shoestring" or target in ("", "__version__", room):
+        if top != "shoestring" or target in ("", "__version__", part):
             continue
-        if target not in LEVEL or room not in LEVEL:
-            wrong.append(f"{path}: {name}: give the room its level here and in docs/architecture.md")
-        elif LEVEL[target] >= LEVEL[room]:
-            wrong.append(f"{path}: {room} may not import {target}")
+        if target not in LEVEL or part not in LEVEL:
+            wrong.append(f"{path}: {name}: give the part its level in tools/imports.py")
+        elif LEVEL[target] >= LEVEL[part]:
+            wrong.append(f"{path}: {part} may not import {target}")
     return wrong
+
+
+def through_walls(path: Path, tree: ast.AST) -> list[str]:
+    """One sentence for each import that passes a wall inside a part."""
+    names = {name for node in ast.walk(tree) for name in imported(node)}
+    forbidden = list(WALLS.get(str(path.parent), ()))
+    if part_of(path) != "engine":
+        forbidden.append("shoestring.engine.constrain")
+    wrong = {name for name in names if name.startswith(tuple(forbidden))}
+    if str(path.parent) == "shoestring/train/report":
+        above = {name for name in names if name.startswith("shoestring.train.")}
+        wrong |= {name for name in above if not name.startswith("shoestring.train.report.")}
+    return [f"{path} may not import {name}" for name in sorted(wrong)]
 
 
 def top_level(tree: ast.Module) -> list[str]:
@@ -111,18 +112,47 @@ def test_an_import_downwards_is_fine(code):
     assert wrong_imports(Path("shoestring/model/moe.py"), ast.parse(code)) == []
 
 
-def test_rooms_without_torch_have_none(package):
+def test_walls_inside_a_part_hold(package):
+    assert not [sentence for source in package for sentence in through_walls(source.path, source.tree)]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("shoestring/model/hf/weights.py", "from shoestring.model.packed.layers import PackedLinear"),
+        ("shoestring/model/hf/weights.py", "def f():\n    from shoestring.model import gguf"),
+        ("shoestring/evals/passk.py", "import shoestring.engine.constrain.lark"),
+        ("shoestring/train/report/receipt.py", "from shoestring.train.step import StepStats"),
+    ],
+)
+def test_an_import_through_a_wall_is_seen(path, code):
+    assert len(through_walls(Path(path), ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("shoestring/model/gguf/exporter.py", "from shoestring.model.hf.shards import find_tensors"),
+        ("shoestring/engine/engine.py", "import shoestring.engine.constrain.lark"),
+        ("shoestring/train/report/receipt.py", "from shoestring.train.report.energy import Energy"),
+    ],
+)
+def test_an_import_inside_the_walls_is_fine(path, code):
+    assert through_walls(Path(path), ast.parse(code)) == []
+
+
+def test_parts_without_torch_have_none(package):
     wrong = [
         str(source)
         for source in package
-        if room_of(source.path) in WITHOUT_TORCH
+        if part_of(source.path) in WITHOUT_TORCH
         and "torch" in tops([name for node in ast.walk(source.tree) for name in imported(node)])
     ]
     assert not wrong
 
 
 def test_the_command_line_imports_torch_only_inside_a_verb(package):
-    wrong = [str(s) for s in package if room_of(s.path) == "cli" and "torch" in tops(top_level(s.tree))]
+    wrong = [str(s) for s in package if part_of(s.path) == "cli" and "torch" in tops(top_level(s.tree))]
     assert not wrong
 
 
