@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -100,9 +100,9 @@ def parameter_names(code: CodeType) -> tuple[str, ...]:
     return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + extra]
 
 
-def field_names(value: Any) -> Iterable[str]:
+def field_names(value: Any) -> Iterator[str]:
     """Names of the fields of a dataclass or named tuple; none of anything else."""
-    return getattr(value, "__dataclass_fields__", None) or getattr(value, "_fields", ())
+    return iter(getattr(value, "__dataclass_fields__", getattr(value, "_fields", ())))
 
 
 def is_plain(value: Any) -> bool:
@@ -169,14 +169,14 @@ def walk_question(folder: Path) -> Walk:
     from shoestring.tasks.load import load_task
 
     config = GRPOConfig(
-        start=str(folder),
+        model=str(folder),
         tasks=(TaskShare(name="arithmetic"),),
         steps=1,
-        prompts=2,
-        group=4,
+        num_prompts=2,
+        num_generations=4,
         max_tokens=8,
     )
-    examples = islice(load_task("arithmetic").examples("train", config.seed), config.prompts)
+    examples = islice(load_task("arithmetic").examples("train", config.seed), config.num_prompts)
     walk = Walk(FORMS["question"], values={example.question for example in examples})
     with walk.watched():
         grpo(config, cpu(), folder.parent / "reinforced", quiet=True)
@@ -217,7 +217,7 @@ def make_model(folder: Path) -> Path:
     from shoestring.model.presets import TINY
     from shoestring.model.transformer import Transformer, initialize
     from shoestring.tokenizer.bpe import Tokenizer
-    from shoestring.tokenizer.chat_deepseek import DeepSeekTemplate
+    from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 
     tokenizer = Tokenizer.train([PROMPT], 320)
     words = folder / "tokenizer"
