@@ -48,14 +48,15 @@ def ours(config):
 
     from shoestring.device import choose
     from shoestring.model.transformer import Transformer, initialize
-    from shoestring.train.losses import next_token_losses
+    from shoestring.train.losses import MicroBatch, next_token_losses
 
     choose("cpu")
     model = initialize(Transformer(config), torch.Generator().manual_seed(0)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step(ids):
-        loss = next_token_losses(model, ids[:, :-1], ids[:, 1:], mtp_weight=0.0, balance_alpha=0.0).total
+        batch = MicroBatch(ids[:, :-1], ids[:, 1:])
+        loss = next_token_losses(model, batch, mtp_weight=0.0, balance_alpha=0.0).total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

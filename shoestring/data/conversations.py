@@ -2,7 +2,7 @@
 
 DeepSeek-V3 packs conversations into rows and masks attention between them (arXiv 2412.19437, section 5.1).
 Causal attention with padding on the right computes the same without a mask, so here a batch is sorted by
-length and cut into blocks of similar lengths, of which at most a tenth is padding unless they are small.
+length and cut into micro-batches of similar lengths. At most a tenth of one is padding, unless it is small.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shoestring.data.packing import IGNORE_INDEX
 from shoestring.errors import DataError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import ChatIds, Piece, Template, encode_many
@@ -26,7 +27,7 @@ LINE_BYTES = 16 << 20
 AT_ONCE = 256
 """Lines that are encoded together."""
 MAX_PADDING = 0.1
-"""Largest share of a block that is padding."""
+"""Largest share of a micro-batch that is padding."""
 SPARE_TOKENS = 256
 """So much padding costs less than another pass through the model."""
 WINDOW, RUN = 4096, 64
@@ -36,11 +37,11 @@ Learn = Literal["assistant", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class ConversationBatch:
     """Conversations of similar length, padded on the right; each row's targets are its next ids."""
 
     inputs: NDArray[np.int64]  # (B, T)
-    targets: NDArray[np.int64]  # (B, T), -1 where the row has ended
+    targets: NDArray[np.int64]  # (B, T), IGNORE_INDEX where the row has ended
     learned: NDArray[np.bool_]  # (B, T): targets that the loss counts
 
 
@@ -86,8 +87,8 @@ class Conversations:
             raise DataError(f"all {len(self)} conversations would be held out; add some, or hold out fewer")
         return train, heldout
 
-    def blocks(self, numbers: Sequence[int], tokens: int) -> Iterator[Block]:
-        """The conversations in padded blocks of at most `tokens` inputs (or one row), the longest first."""
+    def batches(self, numbers: Sequence[int], tokens: int) -> Iterator[ConversationBatch]:
+        """The conversations in padded batches of at most `tokens` inputs (or one row), the longest first."""
         order = sorted(numbers, key=lambda number: (-self.lengths[number], number))
         rows: list[int] = []
         filled = 0
@@ -95,16 +96,16 @@ class Conversations:
             width, length = int(self.lengths[rows[0]]) if rows else 0, int(self.lengths[number])
             area = (len(rows) + 1) * width
             if rows and (area > tokens or area - filled - length > max(MAX_PADDING * area, SPARE_TOKENS)):
-                yield self._block(rows)
+                yield self._batch(rows)
                 rows, filled = [], 0
             rows.append(number)
             filled += length
         if rows:
-            yield self._block(rows)
+            yield self._batch(rows)
 
-    def _block(self, numbers: Sequence[int]) -> Block:
+    def _batch(self, numbers: Sequence[int]) -> ConversationBatch:
         shape = (len(numbers), int(self.lengths[numbers[0]]))
-        inputs, targets = np.zeros(shape, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        inputs, targets = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORE_INDEX, dtype=np.int64)
         learned = np.zeros(shape, dtype=np.bool_)
         for row, number in enumerate(numbers):
             end, length = int(self.ends[number]), int(self.lengths[number])
@@ -112,7 +113,7 @@ class Conversations:
             inputs[row, :length] = self.ids[whole][:-1]
             targets[row, :length] = self.ids[whole][1:]
             learned[row, :length] = self.learned[whole][1:]
-        return Block(inputs=inputs, targets=targets, learned=learned)
+        return ConversationBatch(inputs=inputs, targets=targets, learned=learned)
 
 
 class Order:
@@ -161,7 +162,7 @@ class Order:
         self._shuffled = self._shuffle()
 
     def _shuffle(self) -> NDArray[np.int64]:
-        """At random, but where there are many in runs of similar length: one block a step, little padding."""
+        """A random order; many conversations stay in runs of similar length, for one micro-batch a step."""
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.numbers))
         if len(order) < WINDOW:

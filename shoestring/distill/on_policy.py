@@ -25,7 +25,7 @@ from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.weights import load_weights
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.prompts import ChatOptions, read_chat
-from shoestring.train import checkpoint, state
+from shoestring.train import checkpoint, schedule, state
 from shoestring.train.finish import mean_of, replace_folder
 from shoestring.train.optim import OptimConfig, build_optimizers
 from shoestring.train.report.metrics import MetricsLog, read
@@ -161,7 +161,7 @@ class _Loop:
         samples = self._sample()
         middle = time.perf_counter()
         try:
-            share = min((self.step + 1) / max(config.warmup_steps, 1), 1.0)
+            share = schedule.warmup_share(self.step, config.warmup_steps)
             settings = UpdateSettings(
                 vocab_size=self.vocab_size,
                 micro_tokens=config.micro_tokens,

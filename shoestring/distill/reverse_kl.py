@@ -1,6 +1,5 @@
 """Full-vocabulary reverse KL between student and teacher, exact in bounded memory, and a step down it."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from shoestring.errors import NonFiniteError
 from shoestring.model.transformer import Transformer
 from shoestring.train.optim import Optimizers
+from shoestring.train.step import clip_and_step
 
 Logits = Callable[[Tensor], Tensor]
 """Hidden states (N, D) to logits (N, W), as `Transformer.logits`."""
@@ -111,12 +110,11 @@ def update(
         )
         (kl_N.sum() / tokens).backward()
         total += kl_N.detach().double().sum().cpu()
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(student.parameters(), settings.max_grad_norm))
-    if not (math.isfinite(total) and math.isfinite(grad_norm)):
-        optimizers.zero_grad()
-        raise NonFiniteError(f"the KL is {total / tokens:.4g} and the gradient's norm {grad_norm:.4g}")
-    optimizers.step(settings.lr_share)
-    return UpdateStats(kl=float(total / tokens), tokens=tokens, grad_norm=grad_norm)
+    kl = float(total / tokens)
+    grad_norm = clip_and_step(
+        student, optimizers, kl, max_grad_norm=settings.max_grad_norm, lr_share=settings.lr_share
+    )
+    return UpdateStats(kl=kl, tokens=tokens, grad_norm=grad_norm)
 
 
 def micro_batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[list[Sample]]:

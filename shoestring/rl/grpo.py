@@ -15,12 +15,13 @@ from shoestring.device import Runtime, measure_peak
 from shoestring.errors import DataError, NonFiniteError, Stopped
 from shoestring.model.cost import decode_flops_per_token, train_flops_per_token
 from shoestring.rl.advantage import advantages
-from shoestring.rl.recipe import GRPOConfig, learning_rate_share
+from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Answer, Question, reward_parts, roll_out
 from shoestring.rl.run import Run, build, save, write_model
 from shoestring.rl.update import Judged, UpdateStats, update
 from shoestring.tasks.load import load_task
 from shoestring.tasks.verify import SHARE_FROM, Verifier
+from shoestring.train import schedule
 from shoestring.train.finish import Clock, mean_of, replace_folder, settle
 from shoestring.train.parallel import Ranks
 from shoestring.train.report import receipt
@@ -164,7 +165,9 @@ def _step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[tuple[Ques
     if config.loss.beta and run.step % config.ref_model_sync_steps == 0:
         assert run.reference is not None
         run.reference.load_state_dict(run.model.state_dict())
-    share = learning_rate_share(run.step, config)
+    share = schedule.warmup_cosine_share(
+        run.step, steps=config.steps, warmup_steps=config.warmup_steps, min_ratio=config.min_lr_ratio
+    )
     stats = update(run.model, run.reference, run.optimizers, judged, config, lr_share=share, ranks=ranks)
     run.engine.weights_changed()
     sums = _sums(run, samples, verifier)

@@ -117,11 +117,3 @@ class GRPOConfig:
             raise ConfigError(f"temperature = {self.temperature} is not between 0.01 and 10")
         if not 0.0 <= self.min_lr_ratio <= 1.0:
             raise ConfigError(f"min_lr_ratio = {self.min_lr_ratio} is not between 0 and 1")
-
-
-def learning_rate_share(step: int, config: GRPOConfig) -> float:
-    """Learning rate of step `step` (from 0), as a share of its peak: a linear rise, then a cosine."""
-    if step < config.warmup_steps:
-        return (step + 1) / (config.warmup_steps + 1)
-    done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    return config.min_lr_ratio + (1 - config.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

@@ -15,6 +15,7 @@ from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Answer
 from shoestring.train.optim import Optimizers
 from shoestring.train.parallel import Ranks
+from shoestring.train.step import clip_and_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,17 +232,19 @@ def _step(
     except NonFiniteError:
         loss_sum = math.nan
     loss_sum = ranks.sum([loss_sum])[0]  # not finite on one process: not finite on all
-    grad_norm = math.nan
-    if math.isfinite(loss_sum):
-        ranks.sum_gradients(model)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.max_grad_norm))
-    if not math.isfinite(grad_norm):
-        optimizers.zero_grad()
+    try:
+        stats.grad_norm += clip_and_step(
+            model,
+            optimizers,
+            loss_sum,
+            max_grad_norm=config.optim.max_grad_norm,
+            lr_share=lr_share,
+            ranks=ranks,
+        )
+    except NonFiniteError:
         stats.skipped += 1
         return
     stats.losses.append(loss_sum)
-    stats.grad_norm += grad_norm
-    optimizers.step(lr_share)
 
 
 def _backward(

@@ -26,7 +26,7 @@ from shoestring.train.report import curves, receipt
 from shoestring.train.report.display import Display
 from shoestring.train.report.energy import EnergyMeter
 from shoestring.train.report.metrics import MetricsLog, read
-from shoestring.train.step import StepSettings, StepStats, train_step
+from shoestring.train.step import StepSettings, StepStats, micro_batches, train_step
 from shoestring.train.stop import StopRequest
 
 log = logging.getLogger(__name__)
@@ -138,19 +138,18 @@ def _checked_step(run: Run, batch: Batch, progress: float, runtime: Runtime) -> 
         mtp_weight=schedule.mtp_weight(progress, config.schedule),
         bias_speed=schedule.bias_speed(progress, config.schedule),
         balance_alpha=config.balance_alpha,
-        clip=config.optim.max_grad_norm,
-        micro_rows=config.micro_batch_size,
+        max_grad_norm=config.optim.max_grad_norm,
     )
     inputs, targets = (torch.from_numpy(ids).to(runtime.device) for ids in (batch.inputs, batch.targets))
     try:
-        return train_step(run.model, run.optimizers, inputs, targets, settings)
+        batches = micro_batches(inputs, targets, config.micro_batch_size)
+        return train_step(run.model, run.optimizers, batches, settings)
     except NonFiniteError as error:
         raise keep_batch(run.out, run.step, {"inputs": inputs, "targets": targets}, error) from None
 
 
 def _row(run: Run, stats: StepStats, rows: int) -> dict[str, Any]:
     """A line of metrics.jsonl, about the step that has just been taken."""
-    violation = sum(stats.violations) / len(stats.violations) if stats.violations else None
     return {
         "step": run.step,
         "tokens": run.tokens,
@@ -159,7 +158,7 @@ def _row(run: Run, stats: StepStats, rows: int) -> dict[str, Any]:
         "bits_per_byte": stats.nll / math.log(2) / run.bytes_per_token,
         "balance_loss": stats.balance,
         "grad_norm": stats.grad_norm,
-        "max_violation": violation,
+        "max_violation": stats.max_violation,
         "violations": stats.violations,
         "lr": run.config.optim.lr * schedule.learning_rate_share(run.progress, run.config.schedule),
         "batch": rows,

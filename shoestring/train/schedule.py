@@ -57,15 +57,35 @@ class ScheduleConfig:
                 raise ConfigError(f"schedule.{name} = {getattr(self, name)} is not a number of at least 0")
 
 
+def warmup_share(step: int, warmup_steps: int) -> float:
+    """Learning rate of step `step` (from 0), as a share of its peak: a linear rise, then the peak."""
+    return min((step + 1) / max(warmup_steps, 1), 1.0)
+
+
+def cosine_share(fraction: float, min_ratio: float) -> float:
+    """Learning rate `fraction` of the way from its peak down to `min_ratio`, as a share of its peak."""
+    return min_ratio + (1.0 - min_ratio) * 0.5 * (1.0 + math.cos(math.pi * fraction))
+
+
+def warmup_cosine_share(step: int, *, steps: int, warmup_steps: int, min_ratio: float) -> float:
+    """Learning rate of step `step` (from 0) of `steps`: a linear rise, then a cosine.
+
+    Step `warmup_steps` is the first at the peak; the cosine ends at `min_ratio`.
+    """
+    if step < warmup_steps:
+        return warmup_share(step, warmup_steps + 1)
+    return cosine_share(min((step - warmup_steps) / max(steps - warmup_steps, 1), 1.0), min_ratio)
+
+
 def learning_rate_share(progress: float, schedule: ScheduleConfig) -> float:
-    """Learning rate of the step that ends at `progress`, as a share of its peak."""
+    """Learning rate of the step that ends at `progress`, as a share of its peak: DeepSeek-V3's phases."""
     if progress < schedule.warmup_ratio:
         return progress / schedule.warmup_ratio
     if progress <= schedule.constant_until:
         return 1.0
     if progress <= schedule.cosine_until:
-        done = (progress - schedule.constant_until) / (schedule.cosine_until - schedule.constant_until)
-        return schedule.min_lr_ratio + (1.0 - schedule.min_lr_ratio) * 0.5 * (1.0 + math.cos(math.pi * done))
+        length = schedule.cosine_until - schedule.constant_until
+        return cosine_share((progress - schedule.constant_until) / length, schedule.min_lr_ratio)
     return schedule.min_lr_ratio if progress <= schedule.tail_from else schedule.tail
 
 

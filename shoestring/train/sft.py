@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from shoestring.data.conversations import Block
+from shoestring.data.conversations import ConversationBatch
 from shoestring.device import Runtime, measure_peak
 from shoestring.errors import ConfigError, MissingDependencyError, NonFiniteError, Stopped
 from shoestring.model.cost import train_flops_per_token
@@ -20,13 +20,14 @@ from shoestring.model.lora import merge
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import Clock, keep_batch, mean_of, replace_folder, settle
+from shoestring.train.losses import MicroBatch, summed_nll
 from shoestring.train.report import curves, receipt
 from shoestring.train.report.display import Display
 from shoestring.train.report.energy import EnergyMeter
 from shoestring.train.report.metrics import MetricsLog, read
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.sft_run import SFTRun, build, save, write_adapter, write_model
-from shoestring.train.sft_step import SFTStats, SFTStep, learned_nll, sft_step
+from shoestring.train.step import StepSettings, StepStats, train_step
 from shoestring.train.stop import StopRequest
 
 log = logging.getLogger(__name__)
@@ -138,30 +139,32 @@ def _step(run: SFTRun) -> dict[str, Any]:
     steps_left = max(1, round(left / config.batch_tokens))
     wanted = schedule.batch_rows(progress, math.ceil(left / steps_left), config.schedule)
     numbers = run.order.take(wanted, last=steps_left == 1)
-    blocks = list(run.data.blocks(numbers, config.micro_tokens))
+    batches = list(run.data.batches(numbers, config.micro_tokens))
     tokens = int(run.data.lengths[numbers].sum())
     reached = min((run.tokens + tokens) / run.total_tokens, 1.0)
     share = schedule.learning_rate_share(reached, config.schedule)
-    settings = SFTStep(
+    settings = StepSettings(
         lr_share=share,
         mtp_weight=0.0 if config.lora.rank else schedule.mtp_weight(progress, config.schedule),
         bias_speed=schedule.bias_speed(progress, config.schedule),
         balance_alpha=config.balance_alpha,
-        clip=config.optim.max_grad_norm,
+        max_grad_norm=config.optim.max_grad_norm,
     )
     try:
-        stats = sft_step(run.model, run.optimizers, blocks, settings)
+        stats = train_step(
+            run.model, run.optimizers, [_on_device(b, run.model.device) for b in batches], settings
+        )
     except NonFiniteError as error:
-        raise keep_batch(run.out, run.step, _tensors(blocks), error) from None
+        raise keep_batch(run.out, run.step, _tensors(batches), error) from None
     run.step, run.tokens = run.step + 1, run.tokens + tokens
-    area = sum(block.inputs.size for block in blocks)
-    learned = sum(int(block.learned.sum()) for block in blocks)
+    area = sum(batch.inputs.size for batch in batches)
+    learned = sum(int(batch.learned.sum()) for batch in batches)
     rates = {"lr": config.optim.lr * share, "phase": schedule.phase(run.progress, config.schedule)}
     counts = {"batch": len(numbers), "learned_tokens": learned, "padding": 1 - tokens / area}
     return {"step": run.step, "tokens": run.tokens, **_losses(run, stats), **rates, **counts}
 
 
-def _losses(run: SFTRun, stats: SFTStats) -> dict[str, Any]:
+def _losses(run: SFTRun, stats: StepStats) -> dict[str, Any]:
     text_bytes = int(run.data.text_bytes.sum())
     learned = sum(file["learned_tokens"] for file in run.manifest["files"])
     bits = stats.nll / math.log(2) * learned / text_bytes if text_bytes else None
@@ -180,7 +183,8 @@ def _scores(run: SFTRun, on_eval: Evaluate | None) -> dict[str, float]:
     scores: dict[str, float] = {}
     text_bytes = int(run.data.text_bytes[run.heldout].sum())
     if text_bytes:
-        nll = learned_nll(run.model, run.data.blocks(run.heldout, run.config.micro_tokens))
+        batches = run.data.batches(run.heldout, run.config.micro_tokens)
+        nll = summed_nll(run.model, (_on_device(batch, run.model.device) for batch in batches))
         scores["heldout_bits_per_byte"] = nll / math.log(2) / text_bytes
     return scores | dict(on_eval(run.model) if on_eval else {})
 
@@ -192,9 +196,14 @@ def _flops_per_token(run: SFTRun) -> float:
     return train_flops_per_token(run.model.config, mean, mtp=mtp)
 
 
-def _tensors(blocks: Sequence[Block]) -> dict[str, torch.Tensor]:
+def _on_device(batch: ConversationBatch, device: torch.device) -> MicroBatch:
+    arrays = (batch.inputs, batch.targets, batch.learned)
+    return MicroBatch(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def _tensors(batches: Sequence[ConversationBatch]) -> dict[str, torch.Tensor]:
     return {
-        f"{index}.{name}": torch.from_numpy(getattr(block, name))
-        for index, block in enumerate(blocks)
+        f"{index}.{name}": torch.from_numpy(getattr(batch, name))
+        for index, batch in enumerate(batches)
         for name in ("inputs", "targets", "learned")
     }

@@ -1,5 +1,7 @@
 """One training step: forward and backward in micro-batches, check, clip, update, rebalance."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,26 +9,28 @@ from torch import Tensor
 
 from shoestring.errors import NonFiniteError
 from shoestring.model.transformer import Transformer
-from shoestring.train.losses import max_violation, move_balance_bias, next_token_losses
+from shoestring.train.balance import max_violation, move_balance_bias
+from shoestring.train.losses import MicroBatch, batch_counts, next_token_losses
 from shoestring.train.optim import Optimizers
+from shoestring.train.parallel import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """What the schedule says about this step."""
+    """Values of the schedule for this step."""
 
     lr_share: float
+    """Share of the peak learning rates."""
     mtp_weight: float
+    """0 leaves MTP modules out altogether."""
     bias_speed: float
     balance_alpha: float
-    clip: float
-    micro_rows: int
-    """Rows in one forward pass: bounds memory, not the result."""
+    max_grad_norm: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepStats:
-    """Means over the step's tokens; nll in nats per token."""
+    """Means over what the step's loss counts; nll in nats per token."""
 
     nll: float
     mtp_nll: float
@@ -38,68 +42,80 @@ class StepStats:
     worst_load: list[float]
     """Shares of the rows that each expert of the least balanced layer received."""
 
+    @property
+    def max_violation(self) -> float | None:
+        """Mean over MoE layers; None without any."""
+        return sum(self.violations) / len(self.violations) if self.violations else None
+
+
+def micro_batches(inputs_BT: Tensor, targets_BT: Tensor, rows: int) -> list[MicroBatch]:
+    """The rows of a batch, at most `rows` at a time."""
+    return [MicroBatch(*part) for part in zip(inputs_BT.split(rows), targets_BT.split(rows), strict=True)]
+
 
 def train_step(
-    model: Transformer,
-    optimizers: Optimizers,
-    inputs_BT: Tensor,
-    targets_BT: Tensor,
-    settings: StepSettings,
+    model: Transformer, optimizers: Optimizers, batches: Sequence[MicroBatch], settings: StepSettings
 ) -> StepStats:
-    """Train on B rows; `micro_rows` changes nothing but memory.
+    """Train on the micro-batches of one batch; how it was cut into them changes nothing but memory.
 
     Raises NonFiniteError, with weights, moments and bias untouched, if loss or gradient is not finite.
     """
     optimizers.zero_grad()
-    sums = torch.zeros(3)
+    counts = batch_counts(batches, model.config.num_nextn_predict_layers)
+    sums = torch.zeros(4)
     loads: dict[int, Tensor] = {}
-    for start in range(0, len(inputs_BT), settings.micro_rows):
-        rows = slice(start, start + settings.micro_rows)
+    for batch in batches:
         losses = next_token_losses(
             model,
-            inputs_BT[rows],
-            targets_BT[rows],
+            batch,
             mtp_weight=settings.mtp_weight,
             balance_alpha=settings.balance_alpha,
-            whole_BT=targets_BT,
+            counts=counts,
         )
         losses.total.backward()
-        sums += torch.stack((losses.nll, losses.mtp_nll, losses.balance)).cpu()
+        sums += torch.stack((losses.total.detach(), losses.nll, losses.mtp_nll, losses.balance)).cpu()
         for layer, load_E in losses.loads.items():
             loads[layer] = loads[layer] + load_E if layer in loads else load_E
-    grad_norm = take_step(model, optimizers, sums, clip=settings.clip, lr_share=settings.lr_share)
+    loss, nll, mtp_nll, balance = sums.tolist()
+    grad_norm = clip_and_step(
+        model, optimizers, loss, max_grad_norm=settings.max_grad_norm, lr_share=settings.lr_share
+    )
     move_balance_bias(model, loads, settings.bias_speed)
-    return _stats(sums, grad_norm, loads)
-
-
-def take_step(
-    model: Transformer, optimizers: Optimizers, sums: Tensor, *, clip: float, lr_share: float
-) -> float:
-    """Clip the gradient and update; returns its norm before clipping.
-
-    Raises NonFiniteError, with weights and moments untouched, if it or one of `sums`, the loss first, is not
-    finite.
-    """
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
-    if not (torch.isfinite(sums).all() and grad_norm < float("inf")):
-        optimizers.zero_grad()
-        raise NonFiniteError(f"the loss is {sums[0]:.4g} and the gradient's norm {grad_norm:.4g}")
-    optimizers.step(lr_share)
-    return grad_norm
-
-
-def _stats(sums: Tensor, grad_norm: float, loads: dict[int, Tensor]) -> StepStats:
     violations = {layer: max_violation(load_E) for layer, load_E in sorted(loads.items())}
-    worst: list[float] = []
-    if violations:
-        load_E = loads[max(violations, key=lambda layer: violations[layer])].float()
-        worst = (load_E / load_E.sum()).tolist()
-    nll, mtp_nll, balance = sums.tolist()
     return StepStats(
         nll=nll,
         mtp_nll=mtp_nll,
         balance=balance,
         grad_norm=grad_norm,
         violations=list(violations.values()),
-        worst_load=worst,
+        worst_load=_shares(loads[max(violations, key=violations.__getitem__)]) if violations else [],
     )
+
+
+def clip_and_step(
+    model: Transformer,
+    optimizers: Optimizers,
+    loss: float,
+    *,
+    max_grad_norm: float,
+    lr_share: float,
+    ranks: Ranks | None = None,
+) -> float:
+    """Sum the gradient over the ranks, clip it and update; returns its norm before clipping.
+
+    `loss` is the whole step's, the same on every rank. Raises NonFiniteError, on all of them and with weights
+    and moments untouched, if it or the norm is not finite.
+    """
+    if ranks is not None:
+        ranks.sum_gradients(model)
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        optimizers.zero_grad()
+        raise NonFiniteError(f"the loss is {loss:.4g} and the gradient's norm {grad_norm:.4g}")
+    optimizers.step(lr_share)
+    return grad_norm
+
+
+def _shares(load_E: Tensor) -> list[float]:
+    load = load_E.float()
+    return (load / load.sum()).tolist()

@@ -1,4 +1,4 @@
-"""Conversations: encoding, every bad line by name, blocks, order, held-out share."""
+"""Conversations: encoding, every bad line by name, batches, order, held-out share."""
 
 import json
 from contextlib import suppress
@@ -66,10 +66,10 @@ def test_a_conversation_is_what_encode_chat_makes(tokenizer, tmp_path):
     assert data.learned.tolist() == expected.loss_mask
     assert data.text_bytes.tolist() == [len("two and three56")]
     assert data.turn_ends == (tokenizer.eos_id,)
-    [block] = data.blocks([0], 10_000)
-    assert block.inputs[0].tolist() == expected.ids[:-1]
-    assert block.targets[0].tolist() == expected.ids[1:]
-    assert block.learned[0].tolist() == expected.loss_mask[1:]
+    [batch] = data.batches([0], 10_000)
+    assert batch.inputs[0].tolist() == expected.ids[:-1]
+    assert batch.targets[0].tolist() == expected.ids[1:]
+    assert batch.learned[0].tolist() == expected.loss_mask[1:]
     [file] = data.manifest["files"]
     assert (file["conversations"], file["too_long"]) == (1, 0)
     assert (file["tokens"], file["learned_tokens"]) == (len(expected.ids) - 1, sum(expected.loss_mask))
@@ -78,7 +78,7 @@ def test_a_conversation_is_what_encode_chat_makes(tokenizer, tmp_path):
 def test_all_tokens_may_be_learned(tokenizer, tmp_path):
     path = write(tmp_path / "a.jsonl", {"messages": TALK[:2]}, {"messages": TALK})
     data = load(path, tokenizer, learn="all")
-    assert all(block.learned[block.targets >= 0].all() for block in data.blocks(range(2), 10_000))
+    assert all(batch.learned[batch.targets >= 0].all() for batch in data.batches(range(2), 10_000))
 
 
 def test_long_conversations_are_left_out_and_counted_never_cut(tokenizer, tmp_path):
@@ -148,18 +148,18 @@ LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
 
 @given(LENGTHS, st.integers(1, 200))
-def test_blocks_hold_everything_once_with_little_padding(lengths, tokens):
+def test_batches_hold_everything_once_with_little_padding(lengths, tokens):
     data = made(lengths)
     seen = []
-    for block in data.blocks(range(len(lengths)), tokens):
-        rows, width = block.inputs.shape
+    for batch in data.batches(range(len(lengths)), tokens):
+        rows, width = batch.inputs.shape
         assert rows == 1 or rows * width <= tokens
-        real = block.targets >= 0
+        real = batch.targets >= 0
         assert (~real).sum() <= max(MAX_PADDING * real.size, SPARE_TOKENS)
-        assert (block.targets[real] == block.inputs[real] + 1).all()
+        assert (batch.targets[real] == batch.inputs[real] + 1).all()
         assert (np.diff(real.astype(int), axis=1) <= 0).all()  # padding on the right only
-        assert not block.learned[~real].any()
-        seen += block.inputs[real].tolist()
+        assert not batch.learned[~real].any()
+        seen += batch.inputs[real].tolist()
     assert sorted(seen) == sorted(set(data.ids.tolist()) - set((data.ends - 1).tolist()))
 
 
@@ -197,9 +197,9 @@ def test_many_conversations_come_in_runs_of_similar_length():
     taken, padded, used = [], 0, 0
     while order.epoch == 0:
         step = order.take(4000)
-        blocks = list(data.blocks(step, 100_000))
-        padded += sum(block.inputs.size for block in blocks)
-        used += sum(int((block.targets >= 0).sum()) for block in blocks)
+        batches = list(data.batches(step, 100_000))
+        padded += sum(batch.inputs.size for batch in batches)
+        used += sum(int((batch.targets >= 0).sum()) for batch in batches)
         taken += step
     assert sorted(taken[: len(lengths)]) == list(range(len(lengths)))
     assert padded / used < 1.1

@@ -17,7 +17,7 @@ from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.train import schedule
 from shoestring.train.optim import OptimConfig, build_optimizers
-from shoestring.train.step import StepSettings, train_step
+from shoestring.train.step import StepSettings, micro_batches, train_step
 
 GOLDEN = Path(__file__).with_name("loss_curve.json")
 STEPS, ROWS, LENGTH = 20, 4, 32
@@ -80,10 +80,10 @@ def curve(optimizer: str) -> dict[str, list[float]]:
             mtp_weight=schedule.mtp_weight(step / STEPS, PLAN),
             bias_speed=schedule.bias_speed(step / STEPS, PLAN),
             balance_alpha=1e-3,
-            clip=1.0,
-            micro_rows=2,
+            max_grad_norm=1.0,
         )
-        stats.append(train_step(model, optimizers, ids[:, :-1], ids[:, 1:].contiguous(), settings))
+        batches = micro_batches(ids[:, :-1], ids[:, 1:].contiguous(), 2)
+        stats.append(train_step(model, optimizers, batches, settings))
     names = ("nll", "mtp_nll", "balance", "grad_norm")
     return {name: [getattr(one, name) for one in stats] for name in names}
 

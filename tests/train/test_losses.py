@@ -4,14 +4,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.model.moe import Routing
-from shoestring.train.losses import (
-    max_violation,
-    move_balance_bias,
-    next_token_losses,
-    sequence_balance,
-    shift_left,
-)
+from shoestring.data.packing import IGNORE_INDEX
+from shoestring.train.losses import MicroBatch, batch_counts, next_token_losses, shift_left
 
 
 def rows(count: int, length: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,8 +17,10 @@ def losses_and_gradients(model, inputs, targets, *, parts=1, alpha=0.01):
     """Totals over `parts` micro-batches, and the summed gradient of every parameter."""
     model.zero_grad()
     total = torch.zeros(3, dtype=torch.float64)
-    for some, aims in zip(inputs.chunk(parts), targets.chunk(parts), strict=True):
-        losses = next_token_losses(model, some, aims, mtp_weight=0.3, balance_alpha=alpha, whole_BT=targets)
+    batches = [MicroBatch(*part) for part in zip(inputs.chunk(parts), targets.chunk(parts), strict=True)]
+    counts = batch_counts(batches, model.config.num_nextn_predict_layers)
+    for batch in batches:
+        losses = next_token_losses(model, batch, mtp_weight=0.3, balance_alpha=alpha, counts=counts)
         losses.total.backward()
         total += torch.stack((losses.total.detach(), losses.nll, losses.mtp_nll)).double()
     return total, {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -66,7 +62,7 @@ def test_the_losses_equal_a_slow_computation(tiny_model, depths):
 
 def test_without_mtp_modules_there_is_no_mtp_loss(tiny_model):
     model = tiny_model(num_nextn_predict_layers=0)
-    losses = next_token_losses(model, *rows(2), mtp_weight=0.3, balance_alpha=0.0)
+    losses = next_token_losses(model, MicroBatch(*rows(2)), mtp_weight=0.3, balance_alpha=0.0)
     assert float(losses.mtp_nll) == 0.0
     assert torch.equal(losses.total.detach(), losses.nll)
 
@@ -109,7 +105,7 @@ def test_nothing_to_predict_is_zero_and_not_a_division(tiny_model):
 
 
 def test_loads_count_every_routed_row(tiny_model):
-    losses = next_token_losses(tiny_model(), *rows(3), mtp_weight=0.3, balance_alpha=0.0)
+    losses = next_token_losses(tiny_model(), MicroBatch(*rows(3)), mtp_weight=0.3, balance_alpha=0.0)
     assert sorted(losses.loads) == [1, 2]  # layer 0 is dense; layer 2 is the MTP module
     assert all(int(load.sum()) == 3 * 12 * 2 for load in losses.loads.values())
 
@@ -120,57 +116,8 @@ def test_shift_left(count, length, by):
     shifted = shift_left(ids, by)
     assert shifted.shape == ids.shape
     for t in range(length):
-        expected = ids[:, t + by] if t + by < length else torch.full((count,), -1)
+        expected = ids[:, t + by] if t + by < length else torch.full((count,), IGNORE_INDEX)
         assert torch.equal(shifted[:, t], expected)
-
-
-def routing_of(scores_NE: torch.Tensor, per_token: int) -> Routing:
-    experts = scores_NE.topk(per_token, dim=-1).indices
-    return Routing(experts, scores_NE.gather(1, experts), scores_NE)
-
-
-def naive_balance(routing: Routing, sequences: int, per_token: int) -> float:
-    """V3 eq. 17-20, in its own letters: s, f, P, N_r, K_r, T."""
-    s = routing.scores_NE.unflatten(0, (sequences, -1)).tolist()
-    chosen = routing.experts_NK.unflatten(0, (sequences, -1)).tolist()
-    total = 0.0
-    for scores, picks in zip(s, chosen, strict=True):
-        T, N_r = len(scores), len(scores[0])
-        for i in range(N_r):
-            f_i = N_r / (per_token * T) * sum(i in pick for pick in picks)
-            P_i = sum(row[i] / sum(row) for row in scores) / T
-            total += f_i * P_i
-    return total / sequences
-
-
-@given(st.integers(0, 1000), st.integers(1, 3), st.integers(1, 7), st.integers(2, 8), st.data())
-def test_sequence_balance_is_the_papers_formula(seed, sequences, length, experts, data):
-    per_token = data.draw(st.integers(1, experts))
-    generator = torch.Generator().manual_seed(seed)
-    routing = routing_of(torch.rand(sequences * length, experts, generator=generator) + 0.01, per_token)
-    expected = naive_balance(routing, sequences, per_token)
-    assert float(sequence_balance(routing, sequences)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_sequence_balance_is_one_when_balanced_and_more_when_not():
-    even = torch.full((4, 4), 0.5)
-    level = Routing(torch.tensor([[0, 1], [2, 3], [1, 0], [3, 2]]), torch.ones(4, 2), even)
-    assert float(sequence_balance(level, 1)) == pytest.approx(1.0)
-    same = Routing(torch.tensor([[0, 1]] * 4), torch.ones(4, 2), torch.tensor([[0.9, 0.9, 0.1, 0.1]] * 4))
-    assert float(sequence_balance(same, 1)) == pytest.approx(1.8)
-
-
-def test_its_gradient_flows_through_affinities_only():
-    """Counts are integers: what is left is the gradient of sum_i f_i P_i with every f_i held."""
-    scores = (torch.rand(6, 5, generator=torch.Generator().manual_seed(3)) + 0.1).requires_grad_()
-    experts = scores.detach().topk(2, dim=-1).indices
-    weights = scores.gather(1, experts)
-    sequence_balance(Routing(experts, weights, scores), 2).backward()
-    held = torch.zeros(2, 5).scatter_add_(1, experts.view(2, -1), torch.ones(2, 6)) * 5 / 6
-    copy = scores.detach().clone().requires_grad_()
-    shares = (copy / copy.sum(-1, keepdim=True)).view(2, 3, 5).mean(1)
-    (held * shares).sum(-1).mean().backward()
-    torch.testing.assert_close(scores.grad, copy.grad)
 
 
 def test_the_balance_loss_moves_the_router_of_every_moe_layer(tiny_model):
@@ -180,60 +127,3 @@ def test_the_balance_loss_moves_the_router_of_every_moe_layer(tiny_model):
     changed = {name for name in one if not torch.allclose(one[name], two[name], atol=1e-6)}
     assert {f"model.layers.{index}.mlp.gate.weight" for index in (1, 2)} <= changed
     assert not [name for name in changed if "layers.2.mlp.experts" in name or "lm_head" in name]
-
-
-def test_each_bias_moves_by_the_speed_toward_balance(tiny_model):
-    model = tiny_model()
-    bias = model.model.layers[1].mlp.gate.e_score_correction_bias
-    bias.copy_(torch.linspace(-0.5, 0.5, 8))
-    before = bias.clone()
-    load = torch.tensor([0, 4, 4, 4, 5, 3, 8, 4])
-    move_balance_bias(model, {1: load}, 0.001)
-    assert torch.equal(bias, before + 0.001 * torch.tensor([1.0, 0, 0, 0, -1, 1, -1, 0]))
-    assert not model.model.layers[2].mlp.gate.e_score_correction_bias.any()
-    move_balance_bias(model, {1: load}, 0.0)
-    assert torch.equal(bias, before + 0.001 * torch.tensor([1.0, 0, 0, 0, -1, 1, -1, 0]))
-
-
-def test_the_mean_load_is_exact_however_many_rows_there_are(tiny_model):
-    """In float32 such loads are no longer whole numbers, and equal ones would drift."""
-    model = tiny_model()
-    load = torch.full((8,), 2**24 + 1)
-    move_balance_bias(model, {1: load}, 0.001)
-    assert not model.model.layers[1].mlp.gate.e_score_correction_bias.any()
-    load[0] += 1
-    move_balance_bias(model, {1: load}, 0.001)
-    assert (
-        model.model.layers[1].mlp.gate.e_score_correction_bias.sign() == torch.tensor([-1] + [1] * 7)
-    ).all()
-
-
-def test_the_bias_moves_the_choice_and_never_the_gates(tiny_model):
-    gate = tiny_model().model.layers[1].mlp.gate
-    x = torch.randn(64, 32, generator=torch.Generator().manual_seed(1))
-    before = gate(x)
-    gate.e_score_correction_bias[:4] += 10.0
-    after = gate(x)
-    assert (after.experts_NK < 4).all()
-    assert (before.experts_NK >= 4).any()
-    assert torch.equal(before.scores_NE, after.scores_NE)
-    chosen = after.scores_NE.gather(1, after.experts_NK)
-    torch.testing.assert_close(after.weights_NK, chosen / chosen.sum(-1, keepdim=True))
-
-
-def test_a_router_without_bias_is_left_alone(tiny_model, tiny_shape):
-    from dataclasses import replace
-
-    moe = replace(tiny_shape.moe, topk_method="greedy", scoring_func="softmax")
-    model = tiny_model(moe=moe)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    move_balance_bias(model, {1: torch.tensor([9] + [1] * 7)}, 0.001)
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("load", "violation"),
-    [([4, 4, 4, 4], 0.0), ([16, 0, 0, 0], 3.0), ([5, 4, 4, 3], 0.25), ([0, 0], 0.0)],
-)
-def test_max_violation(load, violation):
-    assert max_violation(torch.tensor(load)) == violation

@@ -129,9 +129,9 @@ def test_the_batch_ramp_feeds_every_row_once(recipe, runtime, tmp_path, monkeypa
     """Steps grow from 1 row to 4; the rows are the loader's stream, none left out, none twice."""
     seen, real = [], story.train_step
 
-    def watching(model, optimizers, inputs, targets, settings):
-        seen.append(inputs.clone())
-        return real(model, optimizers, inputs, targets, settings)
+    def watching(model, optimizers, batches, settings):
+        seen.append(torch.cat([batch.inputs_BT for batch in batches]))
+        return real(model, optimizers, batches, settings)
 
     monkeypatch.setattr(story, "train_step", watching)
     config = recipe(schedule=ScheduleConfig(batch_ramp_until=0.6, batch_start=0.25), optim=OptimConfig())

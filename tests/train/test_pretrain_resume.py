@@ -152,15 +152,20 @@ def test_a_batch_that_is_not_finite_is_kept_and_nothing_is_updated(
 ):
     out, real, batches = tmp_path / "run", story.train_step, []
 
-    def poisoned(model, optimizers, inputs, targets, settings):
-        batches.append((inputs.clone(), targets.clone()))
+    def poisoned(model, optimizers, parts, settings):
+        batches.append(
+            [
+                torch.cat(tensors)
+                for tensors in zip(*((p.inputs_BT, p.targets_BT) for p in parts), strict=True)
+            ]
+        )
         if len(batches) == 8:
             hook = model.model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
             try:
-                return real(model, optimizers, inputs, targets, settings)
+                return real(model, optimizers, parts, settings)
             finally:
                 hook.remove()
-        return real(model, optimizers, inputs, targets, settings)
+        return real(model, optimizers, parts, settings)
 
     with monkeypatch.context() as patch, pytest.raises(NonFiniteError) as caught:  # noqa: PT012
         patch.setattr(story, "train_step", poisoned)

@@ -13,6 +13,8 @@ from shoestring.train.schedule import (
     learning_rate_share,
     mtp_weight,
     phase,
+    warmup_cosine_share,
+    warmup_share,
 )
 
 V3 = ScheduleConfig()
@@ -132,3 +134,22 @@ def test_a_value_outside_its_range_is_refused_by_name(name, value):
 def test_phases_out_of_order_are_refused():
     with pytest.raises(ConfigError, match="warmup_ratio <= constant_until <= cosine_until <= tail_from"):
         ScheduleConfig(warmup_ratio=0.8, constant_until=0.5)
+
+
+@pytest.mark.parametrize(("steps", "warmup", "floor"), [(40, 5, 0.1), (4, 0, 0.0), (3, 9, 0.5), (1, 0, 1.0)])
+def test_a_rise_and_a_cosine_in_steps(steps, warmup, floor):
+    """Reinforcement's learning rate, written out: the numbers must stay these."""
+    for step in range(steps):
+        if step < warmup:
+            expected = (step + 1) / (warmup + 1)
+        else:
+            fraction = min((step - warmup) / max(steps - warmup, 1), 1.0)
+            expected = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * fraction))
+        assert warmup_cosine_share(step, steps=steps, warmup_steps=warmup, min_ratio=floor) == expected
+
+
+def test_a_rise_alone():
+    """On-policy distillation's."""
+    assert [warmup_share(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert [warmup_share(step, 0) for step in range(2)] == [1.0, 1.0]
+    assert [warmup_share(step, 3) for step in range(4)] == [(step + 1) / 3 for step in range(3)] + [1.0]

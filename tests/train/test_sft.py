@@ -158,7 +158,7 @@ def test_a_token_budget_replaces_epochs(recipe, runtime, tmp_path):
 def test_a_stopped_run_goes_on_to_the_same_end(recipe, runtime, tmp_path, monkeypatch, rank):
     config = recipe(lora=LoraConfig(rank=rank), optim=SFTOptim(name="muon", lr=1e-3))
     sft(config, runtime, tmp_path / "whole", quiet=True)
-    real, calls = story.sft_step, []
+    real, calls = story.train_step, []
 
     def with_signal(*arguments):
         calls.append(1)
@@ -166,7 +166,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(recipe, runtime, tmp_path, monkey
             os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(story, "sft_step", with_signal)
+    monkeypatch.setattr(story, "train_step", with_signal)
     for resume in (False, True):
         with pytest.raises(Stopped, match="--resume"):
             sft(config, runtime, tmp_path / "run", quiet=True, resume=resume)
@@ -184,7 +184,7 @@ def test_a_run_that_dies_goes_on_to_the_same_end(recipe, runtime, tmp_path, monk
     """The log is then ahead of the newest checkpoint, and the order of the data behind it."""
     config = recipe(save_every=2)
     sft(config, runtime, tmp_path / "whole", quiet=True)
-    part, calls = {"step": (story, "sft_step"), "save": (checkpoint, "_seal")}[where], []
+    part, calls = {"step": (story, "train_step"), "save": (checkpoint, "_seal")}[where], []
     real = getattr(*part)
 
     def dying(*arguments):
@@ -278,7 +278,7 @@ def test_a_broken_step_keeps_its_batch(recipe, runtime, tmp_path, monkeypatch):
     def broken(*_):
         raise NonFiniteError("the loss is nan")
 
-    monkeypatch.setattr(story, "sft_step", broken)
+    monkeypatch.setattr(story, "train_step", broken)
     with pytest.raises(NonFiniteError, match="step 1: the loss is nan; nothing was updated, the batch is in"):
         sft(recipe(), runtime, tmp_path / "run", quiet=True)
     kept = load_file(tmp_path / "run" / "nonfinite-batch.safetensors")
