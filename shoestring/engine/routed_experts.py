@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from shoestring.engine.sequence import Sequence
+from shoestring.kernels import Routing
 from shoestring.model.config import ModelConfig
 from shoestring.model.memory import PAGE_SIZE
-from shoestring.model.moe import Routing
 
 
 class RoutedExperts:

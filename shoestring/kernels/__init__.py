@@ -1,5 +1,6 @@
 """One function per operation; each picks its implementation once per device and precision, and says which."""
 
+from shoestring.kernels.layer_weights import Routing
 from shoestring.kernels.ops import (
     causal_attention,
     combine,
@@ -27,6 +28,7 @@ from shoestring.kernels.ops import (
 )
 
 __all__ = [
+    "Routing",
     "causal_attention",
     "combine",
     "cross_entropy_rows",

@@ -3,31 +3,34 @@
 import torch
 from torch import Tensor
 
+from shoestring.kernels import reference
 from shoestring.kernels.cpu_call import integers
 from shoestring.kernels.cpu_paged import LONGEST_PAGE
 from shoestring.kernels.layer_weights import (
-    FeedForward,
     FeedForwardResult,
-    GroupedAttention,
-    LatentAttention,
+    FeedForwardWeights,
+    GroupedAttentionWeights,
+    LatentAttentionWeights,
     PagedRows,
-    Routed,
-    Router,
+    RouterWeights,
+    Routing,
 )
 
 
-def route(logits_NE: Tensor, router: Router) -> Routed:
-    """See reference_layers.route; of equal affinities the lower index wins."""
+def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = None) -> Routing:
+    """See reference.route."""
+    if experts_NK is not None:
+        return reference.route(logits_NE, router, experts_NK)
     logits_NE = logits_NE.contiguous()
-    routed = _routed(logits_NE, router)
-    pointers = (tensor.data_ptr() for tensor in (logits_NE, *_parts(routed)))
+    routing = _empty_routing(len(logits_NE), router)
+    pointers = (tensor.data_ptr() for tensor in (logits_NE, *_parts(routing)))
     integers("route", 6)(router.address, len(logits_NE), *pointers)
-    return routed
+    return routing
 
 
 def latent_attention_layer(
     x_ND: Tensor,
-    weights: LatentAttention,
+    weights: LatentAttentionWeights,
     latent_PSC: Tensor,
     k_rope_PSR: Tensor,
     rows: PagedRows,
@@ -36,13 +39,13 @@ def latent_attention_layer(
     interleave: bool,
 ) -> Tensor:
     """See reference_layers.latent_attention_layer."""
-    entries, turns = (latent_PSC, k_rope_PSR), (cos_NR, sin_NR)
-    return _attention("latent_attention_layer", x_ND, weights, entries, rows, turns, interleave)
+    entries, angles = (latent_PSC, k_rope_PSR), (cos_NR, sin_NR)
+    return _attention("latent_attention_layer", x_ND, weights, entries, rows, angles, interleave)
 
 
 def grouped_attention_layer(
     x_ND: Tensor,
-    weights: GroupedAttention,
+    weights: GroupedAttentionWeights,
     key_PSGD: Tensor,
     value_PSGD: Tensor,
     rows: PagedRows,
@@ -51,28 +54,28 @@ def grouped_attention_layer(
     interleave: bool,
 ) -> Tensor:
     """See reference_layers.grouped_attention_layer."""
-    entries, turns = (key_PSGD, value_PSGD), (cos_NR, sin_NR)
-    return _attention("grouped_attention_layer", x_ND, weights, entries, rows, turns, interleave)
+    entries, angles = (key_PSGD, value_PSGD), (cos_NR, sin_NR)
+    return _attention("grouped_attention_layer", x_ND, weights, entries, rows, angles, interleave)
 
 
-def feed_forward_layer(x_ND: Tensor, weights: FeedForward) -> FeedForwardResult:
+def feed_forward_layer(x_ND: Tensor, weights: FeedForwardWeights) -> FeedForwardResult:
     """See reference_layers.feed_forward_layer."""
     x_ND = x_ND.contiguous()
     out_ND = torch.empty_like(x_ND)
-    routed = None if weights.router is None else _routed(x_ND, weights.router)
-    chosen = (0, 0, 0) if routed is None else (tensor.data_ptr() for tensor in _parts(routed))
+    routing = None if weights.router is None else _empty_routing(len(x_ND), weights.router)
+    parts = (0, 0, 0) if routing is None else (tensor.data_ptr() for tensor in _parts(routing))
     function = integers("feed_forward_layer", 7)
-    function(weights.address, len(x_ND), x_ND.data_ptr(), *chosen, out_ND.data_ptr())
-    return FeedForwardResult(out_ND, routed)
+    function(weights.address, len(x_ND), x_ND.data_ptr(), *parts, out_ND.data_ptr())
+    return FeedForwardResult(out_ND, routing)
 
 
 def _attention(
     name: str,
     x_ND: Tensor,
-    weights: LatentAttention | GroupedAttention,
+    weights: LatentAttentionWeights | GroupedAttentionWeights,
     entries: tuple[Tensor, Tensor],
     rows: PagedRows,
-    turns: tuple[Tensor, Tensor],
+    angles: tuple[Tensor, Tensor],
     interleave: bool,
 ) -> Tensor:
     """Both kinds take the same arguments."""
@@ -81,7 +84,7 @@ def _attention(
     x_ND = x_ND.contiguous()
     out_ND = torch.empty_like(x_ND)
     numbers = (weights.address, len(x_ND), page_size, tables_BM.shape[1], interleave)
-    floats = (x_ND, *turns, *entries)
+    floats = (x_ND, *angles, *entries)
     indices = (tables_BM, rows.sequence_N, rows.lengths_N)
     assert rows.slot_N.dtype == torch.int64
     assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in floats)
@@ -91,12 +94,11 @@ def _attention(
     return out_ND
 
 
-def _routed(rows_N: Tensor, router: Router) -> Routed:
-    """Room for the routing of N rows."""
-    count, chosen = len(rows_N), router.per_token
-    experts_NK = torch.empty(count, chosen, dtype=torch.int64)
-    return Routed(experts_NK, torch.empty(count, chosen), torch.empty(count, router.experts))
+def _empty_routing(count: int, router: RouterWeights) -> Routing:
+    """Memory for the routing of `count` rows."""
+    experts_NK = torch.empty(count, router.per_token, dtype=torch.int64)
+    return Routing(experts_NK, torch.empty(experts_NK.shape), torch.empty(count, router.experts))
 
 
-def _parts(routed: Routed) -> tuple[Tensor, Tensor, Tensor]:
-    return routed.experts_NK, routed.weights_NK, routed.scores_NE
+def _parts(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
+    return routing.experts_NK, routing.weights_NK, routing.scores_NE

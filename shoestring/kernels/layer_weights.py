@@ -1,4 +1,4 @@
-"""What a packed layer is made of, for the operations that take it whole: as tensors and as C structs."""
+"""Weights of a packed layer for the operations that take it whole, as tensors and as C structs; routing."""
 
 import ctypes
 from dataclasses import dataclass, fields
@@ -27,8 +27,8 @@ _UP = {"up_key": _Matrix, "up_value": _Matrix}
 _LatentAttention = _struct("LatentAttention", **_LATENT, **_UP, out=_Matrix, scale=_FLOAT)
 _QKV = {"q": _Matrix, "k": _Matrix, "v": _Matrix}
 _GroupedAttention = _struct("GroupedAttention", norm=_Norm, **_QKV, out=_Matrix, width=_INT, scale=_FLOAT)
-_CHOSEN = {"router": _Router, "routed": _Experts, "always": _Experts}
-_FeedForward = _struct("FeedForward", norm=_Norm, hidden=_INT, **_CHOSEN)
+_PARTS = {"router": _Router, "experts": _Experts, "shared": _Experts}
+_FeedForward = _struct("FeedForward", norm=_Norm, hidden=_INT, **_PARTS)
 
 
 class _Weights:
@@ -48,7 +48,7 @@ class _Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class Norm(_Weights):
+class NormWeights(_Weights):
     """RMSNorm."""
 
     layout = _Norm
@@ -58,7 +58,7 @@ class Norm(_Weights):
 
 
 @dataclass(frozen=True, eq=False)
-class Matrix(_Weights):
+class MatrixWeights(_Weights):
     """A packed linear layer, or a stack of matrices without a bias."""
 
     layout = _Matrix
@@ -75,68 +75,69 @@ class Matrix(_Weights):
 
 
 @dataclass(frozen=True, eq=False)
-class LatentAttention(_Weights):
+class LatentAttentionWeights(_Weights):
     """MLA with the norm before it; without q_a queries come straight from the hidden state."""
 
     layout = _LatentAttention
 
-    norm: Norm
-    q_a: Matrix | None
-    q_norm: Norm | None
-    q_b: Matrix
-    kv_a: Matrix
-    kv_norm: Norm
-    up_key: Matrix
+    norm: NormWeights
+    q_a: MatrixWeights | None
+    q_norm: NormWeights | None
+    q_b: MatrixWeights
+    kv_a: MatrixWeights
+    kv_norm: NormWeights
+    up_key: MatrixWeights
     """(H, C, P)."""
-    up_value: Matrix
+    up_value: MatrixWeights
     """(H, V, C)."""
-    out: Matrix
+    out: MatrixWeights
     scale: float
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedAttention(_Weights):
+class GroupedAttentionWeights(_Weights):
     """GQA with the norm before it; heads are `width` wide."""
 
     layout = _GroupedAttention
 
-    norm: Norm
-    q: Matrix
-    k: Matrix
-    v: Matrix
-    out: Matrix
+    norm: NormWeights
+    q: MatrixWeights
+    k: MatrixWeights
+    v: MatrixWeights
+    out: MatrixWeights
     width: int
     scale: float
 
 
 @dataclass(frozen=True, eq=False)
-class Router(_Weights):
-    """Which experts a token visits: see reference.route."""
+class RouterWeights(_Weights):
+    """The rule by which a token's experts are chosen: see reference.route."""
 
     layout = _Router
 
     weight_ED: Tensor
     bias_E: Tensor | None
-    """Moves the choice, never the gates."""
+    """The balance bias of V3: it moves the choice, never the gates."""
     experts: int
     per_token: int
     groups: int
     top_groups: int
     """Groups of experts that a token may visit; all of `groups` for no limit."""
     softmax: bool
-    """Affinities are a softmax, or else logistic."""
+    """Affinities are a softmax over experts, else a sigmoid of each."""
     normalize: bool
     scaling: float
 
     def __post_init__(self) -> None:
         assert self.experts % self.groups == 0
-        assert self.top_groups == self.groups or self.experts > self.groups  # the best two of a group count
+        if self.bias_E is not None and self.top_groups < self.groups:
+            assert self.experts > self.groups  # a group counts by its best two experts
         assert self.per_token <= self.experts
         assert self.top_groups <= self.groups
 
 
 @dataclass(frozen=True, eq=False)
-class Experts(_Weights):
+class ExpertWeights(_Weights):
     """Packed gate_up (E, 2F, D) and down (E, D, F)."""
 
     layout = _Experts
@@ -151,38 +152,42 @@ class Experts(_Weights):
 
 
 @dataclass(frozen=True, eq=False)
-class FeedForward(_Weights):
-    """Routed experts, experts that every token visits, or both; with the norm before them."""
+class FeedForwardWeights(_Weights):
+    """A norm, then routed experts, one feed-forward for every token, or both."""
 
     layout = _FeedForward
 
-    norm: Norm
+    norm: NormWeights
     hidden: int
-    router: Router | None
-    routed: Experts | None
-    always: Experts | None
-    """One expert: the shared ones side by side, or a dense feed-forward."""
+    router: RouterWeights | None
+    experts: ExpertWeights | None
+    shared: ExpertWeights | None
+    """One expert: the shared experts side by side, or a dense feed-forward."""
 
 
 @dataclass(frozen=True)
-class Routed:
-    """Chosen experts and their gates (N, K), and every expert's affinity (N, E)."""
+class Routing:
+    """The experts of each token and their gates (N, K), and every expert's affinity (N, E)."""
 
     experts_NK: Tensor
     weights_NK: Tensor
     scores_NE: Tensor
 
+    def load_E(self) -> Tensor:
+        """Rows that each expert receives, int64."""
+        return torch.bincount(self.experts_NK.flatten(), minlength=self.scores_NE.shape[1])
+
 
 @dataclass(frozen=True)
 class FeedForwardResult:
-    """The hidden states after a layer, and who went where if it has a router."""
+    """The hidden states after a layer, and the routing if it has a router."""
 
     hidden_ND: Tensor
-    routed: Routed | None
+    routing: Routing | None
 
 
 class PagedRows(Protocol):
-    """Where N rows stand in the pages: slots to write (int64), and what paged attention takes (int32)."""
+    """Places of N rows in the pages: slots to write (int64), and paged attention's arguments (int32)."""
 
     @property
     def slot_N(self) -> Tensor: ...

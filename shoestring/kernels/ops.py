@@ -11,13 +11,13 @@ from torch.autograd.function import once_differentiable
 
 from shoestring.kernels import native, packed, reference, reference_layers, triton_call
 from shoestring.kernels.layer_weights import (
-    FeedForward,
     FeedForwardResult,
-    GroupedAttention,
-    LatentAttention,
+    FeedForwardWeights,
+    GroupedAttentionWeights,
+    LatentAttentionWeights,
     PagedRows,
-    Routed,
-    Router,
+    RouterWeights,
+    Routing,
 )
 from shoestring.kernels.packed import Packed
 
@@ -158,14 +158,14 @@ def in_one_call(op: str, x: Tensor) -> bool:
     return chosen is not getattr(reference_layers, op)
 
 
-def route(logits_NE: Tensor, router: Router) -> Routed:
-    """See reference_layers.route."""
-    return _run("route", logits_NE, router)
+def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = None) -> Routing:
+    """See reference.route."""
+    return _run("route", logits_NE, router, experts_NK)
 
 
 def latent_attention_layer(
     x_ND: Tensor,
-    weights: LatentAttention,
+    weights: LatentAttentionWeights,
     latent_PSC: Tensor,
     k_rope_PSR: Tensor,
     rows: PagedRows,
@@ -180,7 +180,7 @@ def latent_attention_layer(
 
 def grouped_attention_layer(
     x_ND: Tensor,
-    weights: GroupedAttention,
+    weights: GroupedAttentionWeights,
     key_PSGD: Tensor,
     value_PSGD: Tensor,
     rows: PagedRows,
@@ -193,7 +193,7 @@ def grouped_attention_layer(
     return _run("grouped_attention_layer", x_ND, weights, *rest)
 
 
-def feed_forward_layer(x_ND: Tensor, weights: FeedForward) -> FeedForwardResult:
+def feed_forward_layer(x_ND: Tensor, weights: FeedForwardWeights) -> FeedForwardResult:
     """See reference_layers.feed_forward_layer."""
     return _run("feed_forward_layer", x_ND, weights)
 

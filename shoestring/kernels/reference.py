@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shoestring.kernels.layer_weights import RouterWeights, Routing
 from shoestring.kernels.packed import Packed, unpack
 
 
@@ -60,6 +61,47 @@ def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     starts = [0, *ends_E.tolist()]
     parts = [x_ND[a:b] @ w.to(x_ND.dtype).T for a, b, w in zip(starts, starts[1:], weight_EFD, strict=False)]
     return torch.cat(parts)
+
+
+def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = None) -> Routing:
+    """Each token's K experts and their gates (V2 eq. 20-22, V3 eq. 12-16); or the gates of `experts_NK`.
+
+    Without gradients, exponentials and sums are rounded from float64, the likeliest expert comes first, and
+    of equal ones that of lower index: a row depends neither on other rows nor on the device. With gradients
+    all is float32 and the experts come in no order, which is faster.
+    """
+    is_precise = not torch.is_grad_enabled()
+    wide_NE = logits_NE.double() if is_precise else logits_NE
+    scores_NE = (wide_NE.softmax(-1) if router.softmax else wide_NE.sigmoid()).float()
+    if experts_NK is None:
+        experts_NK = _choose_experts(scores_NE.detach(), router)
+    weights_NK = scores_NE.gather(1, experts_NK)
+    if router.normalize:
+        sum_N1 = (weights_NK.double() if is_precise else weights_NK).sum(-1, keepdim=True).float()
+        weights_NK = weights_NK / (sum_N1 + 1e-20)
+    return Routing(experts_NK, weights_NK * router.scaling, scores_NE)
+
+
+def _choose_experts(scores_NE: Tensor, router: RouterWeights) -> Tensor:
+    """Indices (N, K). A group of experts is worth its best one (V2), or with a bias its best two (V3)."""
+    choice_NE = scores_NE if router.bias_E is None else scores_NE + router.bias_E
+    if router.top_groups < router.groups:
+        grouped_NGX = choice_NE.unflatten(1, (router.groups, -1))
+        is_biased = router.bias_E is not None
+        worth_NG = grouped_NGX.topk(2, dim=-1).values.sum(-1) if is_biased else grouped_NGX.amax(-1)
+        barred_NG = torch.ones_like(worth_NG, dtype=torch.bool)
+        barred_NG.scatter_(1, _largest(worth_NG, router.top_groups), False)
+        # V3's biased scores may be negative, so a barred expert must lose to every number.
+        lowest = float("-inf") if is_biased else 0.0
+        choice_NE = grouped_NGX.masked_fill(barred_NG[..., None], lowest).flatten(1)
+    return _largest(choice_NE, router.per_token)
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Indices of the largest values of each row, in the order that `route` promises."""
+    if torch.is_grad_enabled():
+        return values.topk(count, dim=-1, sorted=False).indices
+    return values.sort(dim=-1, descending=True, stable=True).indices[..., :count]
 
 
 def dispatch(tokens_ND: Tensor, positions_NK: Tensor) -> Tensor:

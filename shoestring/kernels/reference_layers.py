@@ -1,19 +1,17 @@
-"""Every operation on a whole layer of packed weights, composed from reference.py: the specification."""
+"""Operations on whole layers of packed weights, composed from reference.py: the specification."""
 
 import torch
 from torch import Tensor
 
 from shoestring.kernels.layer_weights import (
-    Experts,
-    FeedForward,
+    ExpertWeights,
     FeedForwardResult,
-    GroupedAttention,
-    LatentAttention,
-    Matrix,
-    Norm,
+    FeedForwardWeights,
+    GroupedAttentionWeights,
+    LatentAttentionWeights,
+    MatrixWeights,
+    NormWeights,
     PagedRows,
-    Routed,
-    Router,
 )
 from shoestring.kernels.reference import (
     linear,
@@ -24,40 +22,13 @@ from shoestring.kernels.reference import (
     paged_latent_attention,
     rms_norm,
     rotate,
+    route,
 )
-
-
-def route(logits_NE: Tensor, router: Router) -> Routed:
-    """A token's K experts, the likeliest first, and their gates (V2 eq. 20-22, V3 eq. 12-16).
-
-    Exponentials and sums are float64, then rounded: neither their order nor whose exp it is can be seen. Of
-    equal affinities the lower index is meant, which PyTorch does not promise.
-    """
-    precise_NE = logits_NE.double()
-    scores_NE = (precise_NE.softmax(-1) if router.softmax else precise_NE.sigmoid()).float()
-    choice_NE = scores_NE if router.bias_E is None else scores_NE + router.bias_E
-    if router.top_groups < router.groups:
-        choice_NE = _limit_groups(choice_NE, router)
-    experts_NK = choice_NE.topk(router.per_token, dim=-1).indices
-    weights_NK = scores_NE.gather(1, experts_NK)
-    if router.normalize:
-        weights_NK = weights_NK / (weights_NK.double().sum(-1, keepdim=True).float() + 1e-20)
-    return Routed(experts_NK, weights_NK * router.scaling, scores_NE)
-
-
-def _limit_groups(choice_NE: Tensor, router: Router) -> Tensor:
-    """Only the best groups stay; a group is worth its best expert (V2), or with a bias its best two (V3)."""
-    grouped_NGX = choice_NE.unflatten(1, (router.groups, -1))
-    biased = router.bias_E is not None
-    worth_NG = grouped_NGX.topk(2, dim=-1).values.sum(-1) if biased else grouped_NGX.amax(-1)
-    barred_NG = torch.ones_like(worth_NG, dtype=torch.bool)
-    barred_NG.scatter_(1, worth_NG.topk(router.top_groups, dim=-1).indices, False)
-    return grouped_NGX.masked_fill(barred_NG[..., None], float("-inf") if biased else 0.0).flatten(1)
 
 
 def latent_attention_layer(
     x_ND: Tensor,
-    weights: LatentAttention,
+    weights: LatentAttentionWeights,
     latent_PSC: Tensor,
     k_rope_PSR: Tensor,
     rows: PagedRows,
@@ -84,7 +55,7 @@ def latent_attention_layer(
 
 def grouped_attention_layer(
     x_ND: Tensor,
-    weights: GroupedAttention,
+    weights: GroupedAttentionWeights,
     key_PSGD: Tensor,
     value_PSGD: Tensor,
     rows: PagedRows,
@@ -104,26 +75,26 @@ def grouped_attention_layer(
     return x_ND + _matrix(mixed_NHD.flatten(1), weights.out)
 
 
-def feed_forward_layer(x_ND: Tensor, weights: FeedForward) -> FeedForwardResult:
-    """x + the feed-forward of norm(x): routed experts, experts for every token, or both."""
-    normed_ND, routed, outs = _norm(x_ND, weights.norm), None, []
-    if weights.router is not None and weights.routed is not None:
-        routed = route(linear(normed_ND, weights.router.weight_ED), weights.router)
-        outs.append(_experts(normed_ND, routed.experts_NK, routed.weights_NK, weights.routed))
-    if weights.always is not None:
+def feed_forward_layer(x_ND: Tensor, weights: FeedForwardWeights) -> FeedForwardResult:
+    """x + the feed-forward of norm(x): routed experts, one feed-forward for every token, or both."""
+    normed_ND, routing, outs = _norm(x_ND, weights.norm), None, []
+    if weights.router is not None and weights.experts is not None:
+        routing = route(linear(normed_ND, weights.router.weight_ED), weights.router)
+        outs.append(_experts(normed_ND, routing.experts_NK, routing.weights_NK, weights.experts))
+    if weights.shared is not None:
         first_N1 = torch.zeros(len(x_ND), 1, dtype=torch.int64, device=x_ND.device)
         whole_N1 = torch.ones(len(x_ND), 1, device=x_ND.device)
-        outs.append(_experts(normed_ND, first_N1, whole_N1, weights.always))
-    return FeedForwardResult(x_ND + (outs[0] if len(outs) == 1 else outs[0] + outs[1]), routed)
+        outs.append(_experts(normed_ND, first_N1, whole_N1, weights.shared))
+    return FeedForwardResult(x_ND + (outs[0] if len(outs) == 1 else outs[0] + outs[1]), routing)
 
 
-def _norm(x: Tensor, norm: Norm) -> Tensor:
+def _norm(x: Tensor, norm: NormWeights) -> Tensor:
     return rms_norm(x, norm.weight_D, norm.eps)
 
 
-def _matrix(x: Tensor, matrix: Matrix) -> Tensor:
+def _matrix(x: Tensor, matrix: MatrixWeights) -> Tensor:
     return packed_linear(x, matrix.weight, matrix.bias_F)
 
 
-def _experts(x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, experts: Experts) -> Tensor:
+def _experts(x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, experts: ExpertWeights) -> Tensor:
     return packed_experts(x_ND, experts_NK, weights_NK, experts.gate_up, experts.down)

@@ -98,12 +98,12 @@ class MLA(nn.Module):
             q = self.q_proj(x_BTD)
         else:
             q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
-        return rotation.turn(q.unflatten(-1, (self.num_heads, self.mla.qk_head_dim)))
+        return rotation.apply(q.unflatten(-1, (self.num_heads, self.mla.qk_head_dim)))
 
     def _latent(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         widths = [self.mla.kv_lora_rank, self.mla.qk_rope_head_dim]
         latent_BTC, k_rope_BTR = self.kv_a_proj_with_mqa(x_BTD).split(widths, dim=-1)
-        return self.kv_a_layernorm(latent_BTC), rotation.turn(k_rope_BTR[:, :, None])[:, :, 0]
+        return self.kv_a_layernorm(latent_BTC), rotation.apply(k_rope_BTR[:, :, None])[:, :, 0]
 
 
 class GQA(nn.Module):
@@ -131,7 +131,7 @@ class GQA(nn.Module):
         q_BTHD, k_BTGD, v_BTGD = (
             proj(x_BTD).unflatten(-1, (-1, width)) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q_BTHD, k_BTGD = rotation.turn(q_BTHD), rotation.turn(k_BTGD)
+        q_BTHD, k_BTGD = rotation.apply(q_BTHD), rotation.apply(k_BTGD)
         if cache is None:
             return self.attend_full(q_BTHD, k_BTGD, v_BTGD)
         cache.append(key=k_BTGD, value=v_BTGD)

@@ -51,13 +51,13 @@ class Rotation:
     sin_NR: Tensor
     interleave: bool
 
-    def turn(self, x_BTHD: Tensor) -> Tensor:
+    def apply(self, x_BTHD: Tensor) -> Tensor:
         """Rotate the last R dims of every head."""
         flat_NHD = x_BTHD.flatten(0, 1)
         return kernels.rotate(flat_NHD, self.cos_NR, self.sin_NR, self.interleave).view_as(x_BTHD)
 
 
-def rotation(rope: RopeConfig, width: int, positions_BT: Tensor) -> Rotation:
+def build_rotation(rope: RopeConfig, width: int, positions_BT: Tensor) -> Rotation:
     """Angles of `positions` for heads that turn `width` dims; YaRN scales cos and sin (arXiv 2309.00071)."""
     frequencies_R = inverse_frequencies(rope, width).to(positions_BT.device)
     angles_NR = positions_BT.flatten()[:, None].float() * frequencies_R

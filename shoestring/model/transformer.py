@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from shoestring import kernels
+from shoestring.kernels import Routing
 from shoestring.model.attention import attention_class, build_attention
 from shoestring.model.cache import DenseCache, LayerCache, ModelCache
 from shoestring.model.config import MLAConfig, ModelConfig
-from shoestring.model.layers import MLP, Linear, RMSNorm, Rotation, rotation
-from shoestring.model.moe import MoE, Routing
+from shoestring.model.layers import MLP, Linear, RMSNorm, Rotation, build_rotation
+from shoestring.model.moe import MoE
 
 
 @dataclass
@@ -38,11 +39,11 @@ class Block(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        turns: Rotation,
+        rotation: Rotation,
         cache: LayerCache | None = None,
         experts_NK: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), turns, cache)
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, cache)
         normed = self.post_attention_layernorm(x_BTD)
         if isinstance(self.mlp, MoE):
             out_BTD, routing = self.mlp(normed, experts_NK)
@@ -136,13 +137,13 @@ class Transformer(nn.Module):
         if positions_BT is None:
             assert cache is None or isinstance(cache, DenseCache), "a paged cache needs the rows' positions"
             positions_BT = self._positions(ids_BT.shape, 0 if cache is None else cache.length)
-        turns = self._rotation(positions_BT)
+        rotation = self._rotation(positions_BT)
         x_BTD = self._embed(ids_BT)
         routings: dict[int, Routing] = {}
         for index in range(self.config.num_hidden_layers):
             layer_cache = cache.layers[index] if cache is not None else None
             kept = None if experts is None else experts.get(index)
-            x_BTD, routing = self.model.layers[index](x_BTD, turns, layer_cache, kept)
+            x_BTD, routing = self.model.layers[index](x_BTD, rotation, layer_cache, kept)
             if routing is not None:
                 routings[index] = routing
         return Features(self.model.norm(x_BTD), routings)
@@ -184,7 +185,7 @@ class Transformer(nn.Module):
     def _rotation(self, positions_BT: Tensor) -> Rotation:
         attention = self.config.attention
         width = attention.qk_rope_head_dim if isinstance(attention, MLAConfig) else attention.head_dim
-        return rotation(self.config.rope, width, positions_BT)
+        return build_rotation(self.config.rope, width, positions_BT)
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from shoestring.model.moe import MoE, Routing
+from shoestring.kernels import Routing
+from shoestring.model.moe import MoE
 from shoestring.model.transformer import Transformer
 
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from shoestring import kernels
-from shoestring.kernels import cpu_fused, cpu_layers, cpu_paged, cpu_rows, ops, reference_layers
+from shoestring.kernels import cpu_fused, cpu_layers, cpu_paged, cpu_rows, ops, reference, reference_layers
 from shoestring.kernels.layer_weights import (
-    Experts,
-    FeedForward,
-    GroupedAttention,
-    LatentAttention,
-    Matrix,
-    Norm,
-    Router,
+    ExpertWeights,
+    FeedForwardWeights,
+    GroupedAttentionWeights,
+    LatentAttentionWeights,
+    MatrixWeights,
+    NormWeights,
+    RouterWeights,
 )
 from shoestring.kernels.packed import Bits, Packed, pack
 
@@ -33,51 +33,52 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def norm(width: int) -> Norm:
-    return Norm(1 + 0.1 * random(width, seed=width), 1e-6)
+def norm(width: int) -> NormWeights:
+    return NormWeights(1 + 0.1 * random(width, seed=width), 1e-6)
 
 
 def packed(*shape: int, bits: Bits = 4, seed: int = 1) -> Packed:
     return pack(random(*shape, seed=seed) * shape[-1] ** -0.5, bits)
 
 
-def matrix(outputs: int, depth: int, bits: Bits, bias: bool = False) -> Matrix:
+def matrix(outputs: int, depth: int, bits: Bits, bias: bool = False) -> MatrixWeights:
     weight = packed(outputs, depth, bits=bits, seed=outputs)
-    return Matrix(weight, random(outputs, seed=3) if bias else None)
+    return MatrixWeights(weight, random(outputs, seed=3) if bias else None)
 
 
-def router(kind: dict[str, Any]) -> Router:
+def router(kind: dict[str, Any]) -> RouterWeights:
     bias = None if kind["softmax"] else 0.1 * random(kind["experts"], seed=9)
-    return Router(random(kind["experts"], D, seed=8), bias, per_token=3, scaling=1.5, **kind)
+    return RouterWeights(random(kind["experts"], D, seed=8), bias, per_token=3, scaling=1.5, **kind)
 
 
-def latent(bits: Bits, *, low_rank: bool) -> LatentAttention:
-    return LatentAttention(
+def latent(bits: Bits, *, low_rank: bool) -> LatentAttentionWeights:
+    return LatentAttentionWeights(
         norm=norm(D),
         q_a=matrix(32, D, bits, bias=True) if low_rank else None,
         q_norm=norm(32) if low_rank else None,
         q_b=matrix(H * (P + R), 32 if low_rank else D, bits),
         kv_a=matrix(C + R, D, bits, bias=True),
         kv_norm=norm(C),
-        up_key=Matrix(packed(H, C, P, bits=bits)),
-        up_value=Matrix(packed(H, V, C, bits=bits)),
+        up_key=MatrixWeights(packed(H, C, P, bits=bits)),
+        up_value=MatrixWeights(packed(H, V, C, bits=bits)),
         out=matrix(D, H * V, bits),
         scale=0.2,
     )
 
 
-def grouped(bits: Bits, *, bias: bool) -> GroupedAttention:
+def grouped(bits: Bits, *, bias: bool) -> GroupedAttentionWeights:
     q, kv = matrix(4 * 16, D, bits, bias), matrix(2 * 16, D, bits, bias)
-    return GroupedAttention(norm(D), q, kv, replace(kv), matrix(D, 64, bits, bias), 16, 0.25)
+    return GroupedAttentionWeights(norm(D), q, kv, replace(kv), matrix(D, 64, bits, bias), 16, 0.25)
 
 
-def feed_forward(bits: Bits, kind: dict[str, Any] | None, *, shared: bool) -> FeedForward:
-    def experts(count: int, width: int) -> Experts:
-        return Experts(packed(count, 2 * width, D, bits=bits), packed(count, D, width, bits=bits, seed=2))
+def feed_forward(bits: Bits, kind: dict[str, Any] | None, *, shared: bool) -> FeedForwardWeights:
+    def experts(count: int, width: int) -> ExpertWeights:
+        down = packed(count, D, width, bits=bits, seed=2)
+        return ExpertWeights(packed(count, 2 * width, D, bits=bits), down)
 
     routed = None if kind is None else experts(kind["experts"], 32)
     chosen = None if kind is None else router(kind)
-    return FeedForward(norm(D), D, chosen, routed, experts(1, 96) if shared else None)
+    return FeedForwardWeights(norm(D), D, chosen, routed, experts(1, 96) if shared else None)
 
 
 @dataclass
@@ -196,22 +197,41 @@ def test_a_feed_forward_is_the_calls_it_replaces(
     alone = cpu_layers.feed_forward_layer(x[-1:], weights)
     assert torch.equal(alone.hidden_ND, got.hidden_ND[-1:])
     if kind is None:
-        assert got.routed is None
-        assert expected.routed is None
+        assert got.routing is None
+        assert expected.routing is None
     else:
         for name in ("experts_NK", "weights_NK", "scores_NE"):
-            assert torch.equal(getattr(got.routed, name), getattr(expected.routed, name))
-            assert torch.equal(getattr(alone.routed, name), getattr(got.routed, name)[-1:])
+            assert torch.equal(getattr(got.routing, name), getattr(expected.routing, name))
+            assert torch.equal(getattr(alone.routing, name), getattr(got.routing, name)[-1:])
 
 
-@pytest.mark.parametrize("kind", [GREEDY, V2, V3, V3 | {"experts": 256, "groups": 8, "top_groups": 4}])
-@pytest.mark.parametrize("normalize", [True, False])
+RULES = [
+    {"experts": 12, "groups": groups, "top_groups": top, "softmax": softmax, "normalize": normalize}
+    for groups, top in ((1, 1), (4, 2), (4, 4), (12, 12))
+    for softmax in (True, False)
+    for normalize in (True, False)
+]
+LARGE = V3 | {"experts": 256, "groups": 8, "top_groups": 4}
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("kind", [*RULES, LARGE])
 @pytest.mark.parametrize("count", [0, 1, 600])
-def test_routing_has_the_bits_of_the_specification(kind: dict[str, Any], normalize: bool, count: int) -> None:
-    logits, weights = 3 * random(count, kind["experts"]), router(kind | {"normalize": normalize})
-    got, expected = cpu_layers.route(logits, weights), reference_layers.route(logits, weights)
+@pytest.mark.parametrize("ties", [False, True])
+def test_routing_has_the_bits_of_the_specification(
+    kind: dict[str, Any], biased: bool, count: int, ties: bool
+) -> None:
+    logits, weights = 3 * random(count, kind["experts"]), router(kind)
+    bias = 0.1 * random(kind["experts"], seed=9) if biased else None
+    if ties:  # four different values in each row and two biases: most choices are between equals
+        logits, bias = (logits / 4).round(), None if bias is None else (bias * 10).sign() / 8
+    weights = replace(weights, bias_E=bias)
+    with torch.no_grad():
+        got, expected = cpu_layers.route(logits, weights), reference.route(logits, weights)
+        same = cpu_layers.route(logits, weights, expected.experts_NK)
     for name in ("experts_NK", "weights_NK", "scores_NE"):
         assert torch.equal(getattr(got, name), getattr(expected, name))
+        assert torch.equal(getattr(same, name), getattr(expected, name))
 
 
 def test_of_equal_experts_the_first_are_chosen() -> None:

@@ -235,9 +235,9 @@ OPERATIONS = [
     for name, f in inspect.getmembers(reference, inspect.isfunction)
     if f.__module__ == reference.__name__ and not name.startswith("_")
 ]
-INFERENCE = {  # without gradients: tested in test_cpu_rows.py and test_cpu_paged.py
+INFERENCE = {  # twins without gradients: tested in test_cpu_rows.py, test_cpu_paged.py, test_cpu_layers.py
     *("linear", "linear_stack", "packed_linear", "packed_linear_stack", "packed_experts"),
-    *("paged_attention", "paged_latent_attention"),
+    *("paged_attention", "paged_latent_attention", "route"),
 }
 
 

@@ -10,7 +10,7 @@ from shoestring.model.attention import GQA, MLA, attention_class, build_attentio
 from shoestring.model.cache import DenseLayerCache, causal_softmax
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, RopeConfig
 from shoestring.model.cost import cache_bytes_per_token
-from shoestring.model.layers import Rotation, rotation
+from shoestring.model.layers import Rotation, build_rotation
 from shoestring.model.presets import PRESETS
 
 YARN = RopeConfig(
@@ -51,10 +51,10 @@ def build(config: ModelConfig) -> MLA | GQA:
     return attention
 
 
-def turns(config: ModelConfig, start: int, length: int) -> Rotation:
+def rotation(config: ModelConfig, start: int, length: int) -> Rotation:
     kind = config.attention
     width = kind.qk_rope_head_dim if isinstance(kind, MLAConfig) else kind.head_dim
-    return rotation(config.rope, width, torch.arange(start, start + length).expand(B, -1))
+    return build_rotation(config.rope, width, torch.arange(start, start + length).expand(B, -1))
 
 
 def new_cache(config: ModelConfig) -> DenseLayerCache:
@@ -68,11 +68,11 @@ def test_cached_decoding_is_the_full_computation(name: str, pieces: list[int]) -
     config = CONFIGS[name]
     attention, x_BTD, cache = build(config), torch.randn(B, T, config.hidden_size), new_cache(config)
     with torch.no_grad():
-        full = attention(x_BTD, turns(config, 0, T))
+        full = attention(x_BTD, rotation(config, 0, T))
         parts = []
         for length in pieces:
             start = cache.length
-            parts.append(attention(x_BTD[:, start : start + length], turns(config, start, length), cache))
+            parts.append(attention(x_BTD[:, start : start + length], rotation(config, start, length), cache))
     assert cache.length == T
     difference = (torch.cat(parts, dim=1) - full).abs().max().item()
     print(f"largest difference {difference:.1e} of values up to {full.abs().max():.1f}")
@@ -87,7 +87,7 @@ def test_attend_cached_is_attend_full(name: str) -> None:
     x_BTD = torch.randn(B, T, config.hidden_size, requires_grad=True)
     seen: dict[str, Any] = {}
     attention.attend_full = lambda *arguments: seen.setdefault("arguments", arguments)[0].flatten(2)  # type: ignore
-    attention(x_BTD, turns(config, 0, T))
+    attention(x_BTD, rotation(config, 0, T))
     del attention.attend_full
     queries, *entries = seen["arguments"]
     cache = new_cache(config)
@@ -116,7 +116,7 @@ def test_the_cache_spec_is_what_is_cached(name: str) -> None:
             super().append(**entries_BT)
 
     cache = Spy(spec, batch=B, capacity=T, dtype=torch.float32, device=torch.device("cpu"))
-    build(config)(torch.randn(B, T, config.hidden_size), turns(config, 0, T), cache)
+    build(config)(torch.randn(B, T, config.hidden_size), rotation(config, 0, T), cache)
     assert {name: tensor.shape for name, tensor in kept.items()} == {n: (B, T, *s) for n, s in spec.items()}
     numbers = sum(torch.Size(shape).numel() for shape in spec.values())
     assert cache_bytes_per_token(config, 4) == config.num_hidden_layers * numbers * 4

@@ -14,9 +14,9 @@ from shoestring.model.layers import (
     MLP,
     Linear,
     RMSNorm,
+    build_rotation,
     cos_sin_factor,
     inverse_frequencies,
-    rotation,
     softmax_scale,
 )
 
@@ -86,8 +86,8 @@ def test_a_rotation_keeps_lengths_and_sees_only_distances(interleave: bool) -> N
     q, k = torch.randn(1, 1, 1, 12), torch.randn(1, 1, 1, 12)
     scores = []
     for start in (0, 5, 300):
-        turns = [rotation(rope, 8, torch.tensor([[start + shift]])) for shift in (0, 7)]
-        turned_q, turned_k = turns[1].turn(q), turns[0].turn(k)
+        rotations = [build_rotation(rope, 8, torch.tensor([[start + shift]])) for shift in (0, 7)]
+        turned_q, turned_k = rotations[1].apply(q), rotations[0].apply(k)
         torch.testing.assert_close(turned_q.norm(), q.norm())
         assert torch.equal(turned_q[..., :4], q[..., :4])  # dims before the last 8 pass
         scores.append((turned_q * turned_k).sum())
@@ -97,17 +97,17 @@ def test_a_rotation_keeps_lengths_and_sees_only_distances(interleave: bool) -> N
 
 def test_interleaved_and_halved_pairs_are_one_permutation() -> None:
     x, positions = torch.randn(1, 6, 2, 10), torch.arange(6)[None]
-    neighbors = rotation(RopeConfig(interleave=True), 10, positions).turn(x)
+    neighbors = build_rotation(RopeConfig(interleave=True), 10, positions).apply(x)
     order = [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
-    halves = rotation(RopeConfig(interleave=False), 10, positions).turn(x[..., order])
+    halves = build_rotation(RopeConfig(interleave=False), 10, positions).apply(x[..., order])
     torch.testing.assert_close(neighbors[..., order], halves)
 
 
 def test_every_sequence_has_its_own_positions() -> None:
     x, positions = torch.randn(2, 3, 1, 4), torch.tensor([[0, 1, 2], [7, 8, 9]])
-    both = rotation(RopeConfig(), 4, positions).turn(x)
+    both = build_rotation(RopeConfig(), 4, positions).apply(x)
     for row in range(2):
-        alone = rotation(RopeConfig(), 4, positions[row : row + 1]).turn(x[row : row + 1])
+        alone = build_rotation(RopeConfig(), 4, positions[row : row + 1]).apply(x[row : row + 1])
         torch.testing.assert_close(both[row], alone[0])
 
 

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shoestring.kernels import Routing
 from shoestring.model.config import MoEConfig
-from shoestring.model.moe import Experts, MoE, Router, Routing, row_positions
+from shoestring.model.moe import Experts, MoE, Router, row_positions
 
 D = 12
 V3 = MoEConfig(

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.model.moe import Routing
+from shoestring.kernels import Routing
 from shoestring.train.balance import expert_loads, max_violation, move_balance_bias, sequence_balance
 
 

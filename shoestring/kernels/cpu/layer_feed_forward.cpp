@@ -22,7 +22,7 @@ struct FeedForward {
   Norm norm;
   int64_t hidden;
   Router router;
-  Experts routed, always;
+  Experts experts, shared;
 };
 
 // Indices of the `wanted` largest of `count` values come first, the largest first; NaN is larger than all, the lower
@@ -96,22 +96,22 @@ extern "C" void route(const Router* router, int64_t N, const float* logits, int6
 extern "C" void feed_forward_layer(const FeedForward* weights, int64_t N, const float* x, int64_t* experts, float* gates,
                                    float* scores, float* out) {
   const FeedForward& w = *weights;
-  const int64_t D = w.hidden, E = w.routed.count;
+  const int64_t D = w.hidden, E = w.experts.count;
   const Floats normed = normalized(w.norm, N, D, x);
   if (E) {
     const Floats logits = floats(N * E);
     linear_rows(0, 1, nullptr, N, D, E, normed.get(), 0, D, w.router.weight, nullptr, logits.get(), 0, E);
     route(&w.router, N, logits.get(), experts, gates, scores);
-    packed_experts(w.routed.bits, N, w.router.per_token, D, w.routed.width, E, normed.get(), experts, gates, w.routed.gate_up,
-                   w.routed.down, out);
+    packed_experts(w.experts.bits, N, w.router.per_token, D, w.experts.width, E, normed.get(), experts, gates, w.experts.gate_up,
+                   w.experts.down, out);
   }
-  if (w.always.count) {
+  if (w.shared.count) {
     const std::vector<int64_t> first(N, 0);
     const std::vector<float> whole(N, 1.0f);
     const Floats beside = floats(E ? N * D : 0);
     float* y = E ? beside.get() : out;
-    packed_experts(w.always.bits, N, 1, D, w.always.width, 1, normed.get(), first.data(), whole.data(), w.always.gate_up,
-                   w.always.down, y);
+    packed_experts(w.shared.bits, N, 1, D, w.shared.width, 1, normed.get(), first.data(), whole.data(), w.shared.gate_up,
+                   w.shared.down, y);
     if (E) add(N * D, out, y, out);
   }
   add(N * D, x, out, out);

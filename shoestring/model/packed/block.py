@@ -5,20 +5,28 @@ from typing import Any
 from torch import Tensor, nn
 
 from shoestring import kernels
-from shoestring.kernels.layer_weights import FeedForward, GroupedAttention, LatentAttention, Matrix, Norm
+from shoestring.kernels.layer_weights import (
+    FeedForwardWeights,
+    GroupedAttentionWeights,
+    LatentAttentionWeights,
+    MatrixWeights,
+    NormWeights,
+    Routing,
+)
 from shoestring.kernels.packed import GROUP, Bits
 from shoestring.model.attention import GQA, UpProjection
 from shoestring.model.cache import LayerCache, Pages
 from shoestring.model.layers import MLP, Linear, RMSNorm, Rotation
-from shoestring.model.moe import Experts, MoE, Router, Routing
+from shoestring.model.moe import Experts, MoE
 from shoestring.model.packed.layers import (
     PackedExperts,
     PackedLinear,
     PackedMLP,
-    PackedRouter,
     PackedUpProjection,
 )
 from shoestring.model.transformer import Block, MTPBlock, Transformer
+
+AttentionWeights = LatentAttentionWeights | GroupedAttentionWeights
 
 HEAD_BITS: Bits = 8
 
@@ -33,28 +41,25 @@ class PackedBlock(Block):
         nn.Module.__init__(self)  # Block's own would make all weights anew
         for name, child in plain.named_children():
             setattr(self, name, child)
-        self._halves: tuple[LatentAttention | GroupedAttention, FeedForward] | None = None
+        self._halves: tuple[AttentionWeights, FeedForwardWeights] | None = None
         self.register_load_state_dict_post_hook(lambda module, _: module.forget())
 
     def forward(
         self,
         x_BTD: Tensor,
-        turns: Rotation,
+        rotation: Rotation,
         cache: LayerCache | None = None,
         experts_NK: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
         pages = None if cache is None else cache.pages
         in_one_call = experts_NK is None and kernels.in_one_call("feed_forward_layer", x_BTD)
         if pages is None or not in_one_call:
-            return super().forward(x_BTD, turns, cache, experts_NK)
+            return super().forward(x_BTD, rotation, cache, experts_NK)
         if self._halves is None:
             self._halves = (_attention(self), _feed_forward(self))
         attention, feed_forward = self._halves
-        result = kernels.feed_forward_layer(_attend(x_BTD[0], attention, turns, pages), feed_forward)
-        routed = result.routed
-        if routed is None:
-            return result.hidden_ND[None], None
-        return result.hidden_ND[None], Routing(routed.experts_NK, routed.weights_NK, routed.scores_NE)
+        result = kernels.feed_forward_layer(_attend(x_BTD[0], attention, rotation, pages), feed_forward)
+        return result.hidden_ND[None], result.routing
 
     def forget(self) -> None:
         """The tensors may be others now: look for them again before they are used."""
@@ -72,12 +77,10 @@ class PackedMTPBlock(PackedBlock, MTPBlock):
     """An MTPBlock, likewise."""
 
 
-def _attend(
-    x_ND: Tensor, weights: LatentAttention | GroupedAttention, turns: Rotation, pages: Pages
-) -> Tensor:
+def _attend(x_ND: Tensor, weights: AttentionWeights, rotation: Rotation, pages: Pages) -> Tensor:
     kept, index = pages.entries, pages.index
-    cos_NR, sin_NR, interleave = turns.cos_NR, turns.sin_NR, turns.interleave
-    if isinstance(weights, LatentAttention):
+    cos_NR, sin_NR, interleave = rotation.cos_NR, rotation.sin_NR, rotation.interleave
+    if isinstance(weights, LatentAttentionWeights):
         latent, k_rope = kept["latent"], kept["k_rope"]
         return kernels.latent_attention_layer(
             x_ND, weights, latent, k_rope, index, cos_NR, sin_NR, interleave
@@ -86,48 +89,48 @@ def _attend(
     return kernels.grouped_attention_layer(x_ND, weights, key, value, index, cos_NR, sin_NR, interleave)
 
 
-def _attention(block: Block) -> LatentAttention | GroupedAttention:
+def _attention(block: Block) -> AttentionWeights:
     attention, norm = block.self_attn, _norm(block.input_layernorm)
     if isinstance(attention, GQA):
         q, k, v, out = (
             _matrix(getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
         )
-        return GroupedAttention(norm, q, k, v, out, attention.gqa.head_dim, attention.scale)
+        return GroupedAttentionWeights(norm, q, k, v, out, attention.gqa.head_dim, attention.scale)
     direct, up = attention.mla.q_lora_rank is None, attention.kv_b_proj
     assert isinstance(up, PackedUpProjection)
-    return LatentAttention(
+    return LatentAttentionWeights(
         norm=norm,
         q_a=None if direct else _matrix(attention.q_a_proj),
         q_norm=None if direct else _norm(attention.q_a_layernorm),
         q_b=_matrix(attention.q_proj if direct else attention.q_b_proj),
         kv_a=_matrix(attention.kv_a_proj_with_mqa),
         kv_norm=_norm(attention.kv_a_layernorm),
-        up_key=Matrix(up.key),
-        up_value=Matrix(up.value),
+        up_key=MatrixWeights(up.key),
+        up_value=MatrixWeights(up.value),
         out=_matrix(attention.o_proj),
         scale=attention.scale,
     )
 
 
-def _feed_forward(block: Block) -> FeedForward:
+def _feed_forward(block: Block) -> FeedForwardWeights:
     mlp, norm = block.mlp, _norm(block.post_attention_layernorm)
     if isinstance(mlp, PackedMLP):
-        return FeedForward(norm, mlp.hidden_size, None, None, mlp.experts)
+        return FeedForwardWeights(norm, mlp.hidden_size, None, None, mlp.experts)
     assert isinstance(mlp, MoE)
-    gate: nn.Module = mlp.gate
     experts: nn.Module = mlp.experts
     shared = getattr(mlp, "shared_experts", None)
-    assert isinstance(gate, PackedRouter)
     assert isinstance(experts, PackedExperts)
-    always = shared.experts if isinstance(shared, PackedMLP) else None
-    return FeedForward(norm, experts.hidden_size, gate.router, experts.experts, always)
+    shared_experts = shared.experts if isinstance(shared, PackedMLP) else None
+    return FeedForwardWeights(
+        norm, experts.hidden_size, mlp.gate.kernel_weights, experts.experts, shared_experts
+    )
 
 
-def _norm(norm: RMSNorm) -> Norm:
-    return Norm(norm.weight.detach().float().contiguous(), norm.eps)
+def _norm(norm: RMSNorm) -> NormWeights:
+    return NormWeights(norm.weight.detach().float().contiguous(), norm.eps)
 
 
-def _matrix(linear: nn.Module) -> Matrix:
+def _matrix(linear: nn.Module) -> MatrixWeights:
     assert isinstance(linear, PackedLinear)
     return linear.matrix
 
@@ -164,8 +167,6 @@ def _packed_twin(module: nn.Module, bits: Bits) -> nn.Module | None:
     if isinstance(module, Linear):
         shape = (module.out_features, module.in_features)
         return PackedLinear(shape, bits, module.bias) if _divides(module.in_features) else None
-    if isinstance(module, Router):
-        return PackedRouter(module)
     if isinstance(module, Experts):
         return PackedExperts(module, bits) if _divides(*module.down_proj.shape[1:]) else None
     return None

@@ -4,13 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from shoestring import kernels
-from shoestring.kernels import layer_weights
-from shoestring.kernels.layer_weights import Matrix
+from shoestring.kernels.layer_weights import ExpertWeights, MatrixWeights, Routing
 from shoestring.kernels.packed import Bits, Packed, packed_shape, unpack
 from shoestring.model.attention import UpProjection
 from shoestring.model.hf.names import Sink
 from shoestring.model.layers import MLP
-from shoestring.model.moe import Experts, Router, Routing
+from shoestring.model.moe import Experts
 from shoestring.model.packed.sinks import HeadSink, RowSink, feed_forward_sinks
 
 
@@ -28,9 +27,9 @@ class PackedLinear(nn.Module):
         return kernels.packed_linear(x, self.matrix.weight, self.bias)
 
     @property
-    def matrix(self) -> Matrix:
+    def matrix(self) -> MatrixWeights:
         bias = None if self.bias is None else self.bias.detach().float().contiguous()
-        return Matrix(Packed(self.bits, self.shape[0], self.blocks), bias)
+        return MatrixWeights(Packed(self.bits, self.shape[0], self.blocks), bias)
 
     @property
     def weight(self) -> Tensor:
@@ -60,7 +59,7 @@ class PackedMLP(nn.Module):
         return kernels.packed_experts(x_ND, chosen, weights, experts.gate_up, experts.down).view_as(x)
 
     @property
-    def experts(self) -> layer_weights.Experts:
+    def experts(self) -> ExpertWeights:
         return _experts(self)
 
     def sinks(self) -> dict[str, Sink]:
@@ -87,7 +86,7 @@ class PackedExperts(nn.Module):
         return kernels.packed_experts(x_ND, *chosen, experts.gate_up, experts.down)
 
     @property
-    def experts(self) -> layer_weights.Experts:
+    def experts(self) -> ExpertWeights:
         return _experts(self)
 
     def sinks(self) -> dict[str, Sink]:
@@ -141,42 +140,9 @@ class PackedUpProjection(nn.Module):
         }
 
 
-class PackedRouter(nn.Module):
-    """A router beside packed matrices: its weights stay as they are, it is one operation (kernels.route)."""
-
-    e_score_correction_bias: Tensor | None
-
-    def __init__(self, plain: Router) -> None:
-        super().__init__()
-        self.moe, self.weight = plain.moe, plain.weight
-        bias = plain.e_score_correction_bias if plain.moe.topk_method == "noaux_tc" else None
-        self.register_buffer("e_score_correction_bias", bias)
-
-    def forward(self, x_ND: Tensor) -> Routing:
-        router = self.router
-        routed = kernels.route(kernels.linear(x_ND.float(), router.weight_ED), router)
-        return Routing(routed.experts_NK, routed.weights_NK, routed.scores_NE)
-
-    @property
-    def router(self) -> layer_weights.Router:
-        moe, bias = self.moe, self.e_score_correction_bias
-        groups = 1 if moe.topk_method == "greedy" else moe.n_group
-        return layer_weights.Router(
-            weight_ED=self.weight.detach().float().contiguous(),
-            bias_E=None if bias is None else bias.float().contiguous(),
-            experts=moe.n_routed_experts,
-            per_token=moe.num_experts_per_tok,
-            groups=groups,
-            top_groups=min(moe.topk_group, groups),
-            softmax=moe.scoring_func == "softmax",
-            normalize=moe.norm_topk_prob,
-            scaling=moe.routed_scaling_factor,
-        )
-
-
-def _experts(module: PackedMLP | PackedExperts) -> layer_weights.Experts:
+def _experts(module: PackedMLP | PackedExperts) -> ExpertWeights:
     gate_up = Packed(module.bits, 2 * module.width, module.gate_up_blocks)
-    return layer_weights.Experts(gate_up, Packed(module.bits, module.hidden_size, module.down_blocks))
+    return ExpertWeights(gate_up, Packed(module.bits, module.hidden_size, module.down_blocks))
 
 
 def _empty(shape: tuple[int, ...], bits: Bits) -> Tensor:

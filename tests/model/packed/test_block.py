@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from shoestring import kernels
 from shoestring.engine.paged_cache import PagedCache, PagedView, RowIndex, cache_specs
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.hf.names import sinks
 from shoestring.model.memory import PAGE_SIZE
 from shoestring.model.moe import Router
-from shoestring.model.packed.block import PackedBlock, PackedMTPBlock, pack_structure
-from shoestring.model.packed.layers import PackedRouter
+from shoestring.model.packed.block import PackedBlock, PackedMTPBlock, _feed_forward, pack_structure
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Features, Transformer
 
@@ -162,21 +162,41 @@ def test_a_block_is_packed_whole_or_stays() -> None:
 @pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("method", ["greedy", "group_limited_greedy", "noaux_tc"])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_the_router_is_the_plain_one(scoring, method, normalize) -> None:
+@pytest.mark.parametrize("groups", [(1, 1), (4, 2), (2, 2)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_both_ways_route_with_the_same_bits(scoring, method, normalize, groups, ties) -> None:
     rule = {"scoring_func": scoring, "topk_method": method, "norm_topk_prob": normalize}
-    moe = replace(LITE_MOE, n_group=4, topk_group=2, routed_scaling_factor=2.5, **rule)
-    plain = Router(moe, 64)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for tensor in plain.state_dict().values():
-            tensor.normal_(0, 0.2, generator=generator)
-    twin = PackedRouter(plain)
-    assert twin.state_dict().keys() == plain.state_dict().keys()
+    moe = replace(LITE_MOE, n_group=groups[0], topk_group=groups[1], routed_scaling_factor=2.5, **rule)
+    block = packed(replace(LITE, moe=moe)).model.layers[-1]
+    gate, norm = block.mlp.gate, block.post_attention_layernorm
+    if ties:  # equal experts in pairs, in each group and across groups
+        gate.weight.data[1::2] = gate.weight.data[::2]
+        gate.weight.data[4:] = gate.weight.data[:4]
+        if method == "noaux_tc":
+            gate.e_score_correction_bias.fill_(0.125)
     with torch.inference_mode():
-        x = torch.randn(50, 64, generator=generator)
-        expected, got = plain(x), twin(x)
-    order, same = expected.experts_NK.sort(-1), got.experts_NK.sort(-1)
-    assert torch.equal(order.values, same.values)
-    weights = expected.weights_NK.gather(1, order.indices)
-    torch.testing.assert_close(got.weights_NK.gather(1, same.indices), weights, rtol=1e-6, atol=0)
-    torch.testing.assert_close(got.scores_NE, expected.scores_NE, rtol=1e-6, atol=1e-9)
+        x = torch.randn(50, LITE.hidden_size, generator=torch.Generator().manual_seed(0))
+        whole = kernels.feed_forward_layer(x, _feed_forward(block)).routing
+        alone = gate(norm(x))
+        again = gate(norm(x), whole.experts_NK)
+    for name in ("experts_NK", "weights_NK", "scores_NE"):
+        assert torch.equal(getattr(whole, name), getattr(alone, name))
+        assert torch.equal(getattr(again, name), getattr(alone, name))
+    assert isinstance(gate, Router)
+    assert max(len(row.unique()) for row in alone.scores_NE) <= (2 if ties else 8)
+
+
+@CONFIGS
+def test_experts_that_an_earlier_pass_chose_are_taken(config: ModelConfig) -> None:
+    model, ids = packed(config), torch.arange(20)[None]
+    with torch.inference_mode():
+        plain = model.features(ids)
+        experts = {layer: routing.experts_NK.flip(-1) for layer, routing in plain.routings.items()}
+        again = model.features(ids, experts=experts)
+        if experts:
+            other = {layer: (experts_NK + 1) % 8 for layer, experts_NK in experts.items()}
+            assert not torch.equal(model.features(ids, experts=other).hidden_BTD, plain.hidden_BTD)
+    for layer, routing in again.routings.items():
+        assert torch.equal(routing.experts_NK, experts[layer])
+        assert torch.equal(routing.weights_NK, plain.routings[layer].weights_NK.flip(-1))
+    torch.testing.assert_close(again.hidden_BTD, plain.hidden_BTD, rtol=1e-4, atol=1e-5)
