@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
-from shoestring.model.gguf import export_gguf, import_gguf
+from shoestring.model.gguf.exporter import export_gguf
+from shoestring.model.gguf.importer import import_gguf
 from shoestring.model.hf.folder import load_model
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Transformer

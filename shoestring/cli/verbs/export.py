@@ -37,7 +37,7 @@ def import_model(
     as_json: Json = False,
 ) -> None:
     """Make a Hugging Face folder of a GGUF file: what is quantized becomes numbers of --type again."""
-    from shoestring.model.gguf import import_gguf
+    from shoestring.model.gguf.importer import import_gguf
 
     import_gguf(file, out, dtype=_precision(type))
     _tell({"out": str(out), "type": type, "bytes": _bytes(out)}, as_json)
@@ -59,7 +59,7 @@ def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
 
 def _export_gguf(model: str, out: Path, type: str | None) -> dict[str, Any]:
     from shoestring.errors import ConfigError
-    from shoestring.model.gguf import WeightType, export_gguf
+    from shoestring.model.gguf.exporter import WeightType, export_gguf
 
     if out.exists():
         raise ConfigError(f"{out} is there already; give another name or remove it first")

@@ -105,7 +105,8 @@ def pull(model: Model, *, as_json: Json = False) -> None:
 
 def find(model: str) -> "tuple[ModelConfig, dict[str, Any]]":
     """A model's config, and how its weights are stored; nothing for a preset and for a bare config.json."""
-    from shoestring.model.gguf import GGUFFile, read_config
+    from shoestring.model.gguf.config_reader import read_config
+    from shoestring.model.gguf.file import GGUFFile
     from shoestring.model.hf.config import load_config
     from shoestring.model.hf.hub import resolve
     from shoestring.model.presets import PRESETS
@@ -148,7 +149,8 @@ def models_in(folder: Path) -> Iterator[Path]:
 def describe(path: Path) -> dict[str, Any]:
     """Type, weights and bytes of a model; a damaged one says so instead of stopping the list."""
     from shoestring.errors import ShoestringError
-    from shoestring.model.gguf import GGUFFile, read_config
+    from shoestring.model.gguf.config_reader import read_config
+    from shoestring.model.gguf.file import GGUFFile
     from shoestring.model.hf.config import load_config
 
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors")))
@@ -161,7 +163,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 def stored_as(path: Path) -> dict[str, Any]:
     """How a model's weights are stored: int4, BF16, Q4_0 ...: what most of its bytes are."""
-    from shoestring.model.gguf import GGUFFile
+    from shoestring.model.gguf.file import GGUFFile
     from shoestring.model.hf.shards import find_tensors
     from shoestring.model.packed.quantize import stored_quantization
 

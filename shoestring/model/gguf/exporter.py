@@ -1,7 +1,7 @@
-"""A model as one GGUF file for llama.cpp, streamed: its weights, its configuration and its tokenizer.
+"""Export of a model as one GGUF file for llama.cpp: weights, configuration, tokenizer and chat template.
 
-Half a million elements are held at a time: rows are read, laid out as gguf_names.py says, converted, written.
-MTP modules stay behind, because llama.cpp does not run DeepSeek's.
+Half a million elements are in memory at a time: rows are read, reordered as names.py says, converted and
+written. MTP modules are left out, because llama.cpp does not run DeepSeek's.
 """
 
 import logging
@@ -14,8 +14,8 @@ import torch
 
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
-from shoestring.model.gguf.config import write_config
-from shoestring.model.gguf.names import ROPE_FACTORS, Heads, TensorLayout, layout
+from shoestring.model.gguf.config_writer import write_config
+from shoestring.model.gguf.names import ROPE_FACTORS, HeadRows, TensorLayout, layout
 from shoestring.model.gguf.quants import CHUNK_ELEMENTS, quantize
 from shoestring.model.gguf.rope import rope_factors
 from shoestring.model.gguf.rows import ModelRows, Rows, folder_rows
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 WeightType = Literal["f32", "bf16", "q8_0", "q4_0"]
 
 _STORAGE = {"f32": F32, "bf16": BF16, "q8_0": Q8_0, "q4_0": Q4_0}
-_FILE_TYPE = {"f32": 0, "bf16": 32, "q8_0": 7, "q4_0": 2}  # general.file_type, as llama.cpp counts it
+_FILE_TYPE = {"f32": 0, "bf16": 32, "q8_0": 7, "q4_0": 2}  # numbers of llama.cpp for general.file_type
 
 
 def export_gguf(
@@ -45,20 +45,20 @@ def export_gguf(
 
     Args:
         source: a checkpoint folder, read row by row, or a model in memory.
-        path: the file; it appears only when it is whole and on the disk.
-        type: of the matrices. Vectors, routers and matrices whose rows are no multiple of 32 stay float32;
-            with q4_0 the output matrix is Q8_0, because its error reaches every token.
+        path: the new file; it appears only when it is complete and on the disk.
+        type: format of the matrices. Vectors, routers and matrices whose rows are not a multiple of 32 long
+            stay float32; with q4_0 the output matrix is Q8_0, because its error affects every token.
         tokenizer_files: a folder with tokenizer.json and chat template; by default the source folder. Without
-            one llama.cpp takes token ids only.
-        name: general.name; by default the folder's.
+            a tokenizer, llama.cpp accepts only token ids.
+        name: general.name; by default the name of the folder.
 
     Raises ConfigError for a model that llama.cpp cannot compute, CheckpointError, TokenizerError,
     StorageError.
     """
     if type not in get_args(WeightType):
-        raise ConfigError(f"no GGUF type {type!r}; there are {', '.join(get_args(WeightType))}")
+        raise ConfigError(f"there is no GGUF type {type!r}; the types are {', '.join(get_args(WeightType))}")
     folder = None if isinstance(source, Transformer) else Path(source)
-    with _opened(source) as (config, rows):
+    with _open_rows(source) as (config, rows):
         metadata = {
             **write_config(config),
             "general.name": name or ("model" if folder is None else folder.resolve().name),
@@ -67,12 +67,15 @@ def export_gguf(
             **write_tokenizer(Path(tokenizer_files) if tokenizer_files else folder, config),
         }
         if config.num_nextn_predict_layers:
-            log.warning("leaving out %d MTP modules: llama.cpp has none", config.num_nextn_predict_layers)
+            log.warning(
+                "leaving out %d MTP modules, because llama.cpp does not run them",
+                config.num_nextn_predict_layers,
+            )
         _write(config, rows, Path(path), type, metadata)
 
 
 @contextmanager
-def _opened(source: str | Path | Transformer) -> Iterator[tuple[ModelConfig, Rows]]:
+def _open_rows(source: str | Path | Transformer) -> Iterator[tuple[ModelConfig, Rows]]:
     if isinstance(source, Transformer):
         yield source.config, ModelRows(source)
         return
@@ -104,10 +107,10 @@ def _check_sources(item: TensorLayout, rows: Rows) -> None:
     for name in item.sources:
         shape = rows.shape(name)
         if shape != item.source_shape:
-            found = "is missing" if shape is None else f"has shape {list(shape)}"
+            state = "is missing" if shape is None else f"has shape {list(shape)}"
             raise CheckpointError(
-                f"{name} {found} and config.json asks for {list(item.source_shape)}; "
-                "its config.json and its weights do not belong together"
+                f"{name} {state} and config.json asks for {list(item.source_shape)}; "
+                "config.json and the weights do not belong together"
             )
 
 
@@ -120,20 +123,20 @@ def _storage(item: TensorLayout, type: WeightType, config: ModelConfig) -> Stora
 
 
 def _tensor_chunks(item: TensorLayout, rows: Rows, kind: StorageType) -> Iterator[torch.Tensor]:
-    """The stored bytes of one GGUF tensor."""
+    """Bytes of one GGUF tensor, in chunks."""
     heads = item.heads
-    group = 1 if heads is None else heads.rows
+    group = 1 if heads is None else heads.size
     columns = item.source_shape[-1] if len(item.source_shape) == 2 else 1
     step = max(CHUNK_ELEMENTS // (columns * group), 1) * group
     for name in item.sources:
         for first in range(0, item.source_shape[0], step):
             part = rows.read(name, first, min(first + step, item.source_shape[0]))
             if heads is not None:
-                part = _take(part, heads)
+                part = _reorder(part, heads)
             yield quantize(part, kind, name)
 
 
-def _take(part: torch.Tensor, heads: Heads) -> torch.Tensor:
-    """Groups of rows as GGUF lays them out."""
-    taken = part.unflatten(0, (-1, heads.rows))[:, list(heads.index)]
-    return (taken.transpose(1, 2) if heads.transpose else taken).flatten(0, 1).contiguous()
+def _reorder(part: torch.Tensor, heads: HeadRows) -> torch.Tensor:
+    """Select and reorder the rows of each head as GGUF has them."""
+    rows = part.unflatten(0, (-1, heads.size))[:, list(heads.index)]
+    return (rows.transpose(1, 2) if heads.transpose else rows).flatten(0, 1).contiguous()

@@ -1,4 +1,4 @@
-"""A GGUF file as a Hugging Face folder: config.json, safetensors, tokenizer and chat template, streamed."""
+"""Import of a GGUF file as a Hugging Face folder: config.json, safetensors, tokenizer, chat template."""
 
 import json
 import math
@@ -12,8 +12,8 @@ import torch
 from shoestring.durable import new_folder, require_space, write_atomic
 from shoestring.errors import CheckpointError, ConfigError, StorageError
 from shoestring.model.config import ModelConfig
+from shoestring.model.gguf.config_reader import read_config
 from shoestring.model.gguf.file import GGUFFile, GGUFTensor, read_rows
-from shoestring.model.gguf.metadata import read_config
 from shoestring.model.gguf.names import ROPE_FACTORS, TensorLayout, layout
 from shoestring.model.gguf.quants import CHUNK_ELEMENTS, dequantize
 from shoestring.model.gguf.tokenizer import read_tokenizer, save_tokenizer
@@ -22,25 +22,25 @@ from shoestring.model.hf.safetensors_file import Entry, write_file
 from shoestring.model.hf.shards import INDEX_NAME, SINGLE_NAME
 from shoestring.model.hf.weights import DTYPE_NAMES, MAX_SHARD_BYTES
 
-BIAS = "e_score_correction_bias"
-"""Kept in float32 whatever the weights are: it is a sum of many small steps."""
 MAX_MTP = 64
+BIAS = "e_score_correction_bias"
+"""Name of the tensor that stays float32 whatever the weights are: it is a sum of many small steps."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Where a Hugging Face tensor, or some of its rows, lies in the file."""
+    """Location of a Hugging Face tensor, or of some of its rows, in the file."""
 
     layout: TensorLayout
     tensor: GGUFTensor
     position: int
-    """Which of the tensors that are stacked there."""
+    """Index among the tensors that are stacked there."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A Hugging Face tensor to write, and what it is made of."""
+    """Hugging Face tensor to write, and the parts that it is made of."""
 
     entry: Entry
     parts: list[_Part]
@@ -55,15 +55,16 @@ def import_gguf(
 ) -> ModelConfig:
     """Write the model in the GGUF file `path` as the new folder `folder`, in Hugging Face layout.
 
-    Weights are dequantized to `dtype` (float32, bfloat16 or float16). Every name, shape and size is checked
-    before anything is written, and the folder appears only when it is whole. Returns its configuration.
+    Weights are dequantized to `dtype` (float32, bfloat16 or float16). All names, shapes and sizes are checked
+    before the first byte is written, and the folder appears only when it is complete. Returns its
+    configuration.
 
-    Raises CheckpointError for a file that is damaged, split, or of a kind that is not supported,
+    Raises CheckpointError for a file that is damaged, split or not supported,
     TokenizerError for its tokenizer, MissingDependencyError for K-quants without the `gguf` library,
     StorageError.
     """
     if dtype not in DTYPES:
-        raise ConfigError(f"weights are imported as {', '.join(map(str, DTYPES))}, not {dtype}")
+        raise ConfigError(f"weights can be imported as {', '.join(map(str, DTYPES))}, not as {dtype}")
     file, folder = GGUFFile.open(path), Path(folder)
     if file.metadata.get("split.count", 0) not in (0, 1):
         raise CheckpointError(f"{path} is one part of a split model; join them with llama-gguf-split --merge")
@@ -78,9 +79,9 @@ def import_gguf(
         tokenizer.check_fits(config.vocab_size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StorageError(f"{folder} exists and is not an empty folder; choose another or remove it first")
-    needed = sum(target.entry.num_bytes for target in targets)
-    require_space(folder, needed)
-    with new_folder(folder, needed_bytes=needed) as temporary:
+    needed_bytes = sum(target.entry.num_bytes for target in targets)
+    require_space(folder, needed_bytes)
+    with new_folder(folder, needed_bytes=needed_bytes) as temporary:
         save_config(config, temporary, dtype=str(dtype).removeprefix("torch."))
         if tokenizer is not None:
             save_tokenizer(file, tokenizer, temporary)
@@ -89,30 +90,29 @@ def import_gguf(
 
 
 def _targets(file: GGUFFile, config: ModelConfig, dtype: str) -> list[_Target]:
-    """Every tensor to write, each checked against the file; CheckpointError for one missing or over."""
+    """All tensors to write. Raises CheckpointError for one that is missing, wrong or unknown in the file."""
     old_kv_b = "blk.0.attn_kv_b.weight" in file.tensors
     targets: dict[str, _Target] = {}
-    used = {ROPE_FACTORS}
+    names = {ROPE_FACTORS}
     for item in layout(config, split_kv_b=not old_kv_b):
         tensor = file.tensors.get(item.name)
         if tensor is None:
-            raise CheckpointError(f"{file.path} lacks the tensor {item.name}, which its metadata promises")
+            raise CheckpointError(f"{file.path} lacks the tensor {item.name}, which its metadata describes")
         if tensor.shape != item.shape:
             raise CheckpointError(
                 f"{tensor} has shape {list(tensor.shape)} and its metadata asks for {list(item.shape)}; "
                 "convert the model again"
             )
-        used.add(item.name)
+        names.add(item.name)
         for position, name in enumerate(item.sources):
-            kept = "F32" if name.endswith(BIAS) else dtype
-            new = _Target(Entry(name=name, dtype=kept, shape=item.source_shape), [])
+            stored_dtype = "F32" if name.endswith(BIAS) else dtype
+            new = _Target(Entry(name=name, dtype=stored_dtype, shape=item.source_shape), [])
             targets.setdefault(name, new).parts.append(_Part(item, tensor, position))
-    left_out = tuple(
-        f"blk.{index}." for index in range(config.num_hidden_layers, config.num_hidden_layers + 64)
-    )
-    for name in file.tensors.keys() - used:
-        if not name.startswith(left_out):  # MTP modules
-            raise CheckpointError(f"{file.tensors[name]} is not part of a model that this code knows")
+    first_mtp = config.num_hidden_layers
+    mtp_prefixes = tuple(f"blk.{index}." for index in range(first_mtp, first_mtp + MAX_MTP))
+    for name in file.tensors.keys() - names:
+        if not name.startswith(mtp_prefixes):
+            raise CheckpointError(f"{file.tensors[name]} is not part of a model of this architecture")
     return list(targets.values())
 
 
@@ -131,7 +131,7 @@ def _write_shards(file: GGUFFile, targets: list[_Target], folder: Path, max_shar
 
 
 def _pack(targets: list[_Target], max_shard_bytes: int) -> list[list[_Target]]:
-    """Files of at most `max_shard_bytes`; float32 first in each, so that every tensor is aligned."""
+    """Distribute tensors over files of at most `max_shard_bytes`; float32 first, so that all are aligned."""
     shards: list[list[_Target]] = [[]]
     size = 0
     for target in targets:
@@ -152,10 +152,10 @@ def _shard_chunks(raw: FileIO, shard: list[_Target]) -> Iterator[memoryview]:
 
 
 def _tensor_chunks(raw: FileIO, target: _Target) -> Iterator[torch.Tensor]:
-    """The elements of one Hugging Face tensor in order, float32."""
+    """Elements of one Hugging Face tensor in order, float32."""
     first = target.parts[0]
     if first.layout.heads is not None:
-        yield from _joined_heads(raw, target)
+        yield from _join_heads(raw, target)
         return
     rows = math.prod(target.entry.shape[:-1])
     step = max(CHUNK_ELEMENTS // target.entry.shape[-1], 1)
@@ -164,28 +164,28 @@ def _tensor_chunks(raw: FileIO, target: _Target) -> Iterator[torch.Tensor]:
         yield _read(raw, first.tensor, base + start, base + min(start + step, rows))
 
 
-def _joined_heads(raw: FileIO, target: _Target) -> Iterator[torch.Tensor]:
-    """The inverse of the export's choice of rows: each part puts its rows back where they came from."""
+def _join_heads(raw: FileIO, target: _Target) -> Iterator[torch.Tensor]:
+    """Put the rows of each part back where they came from: the inverse of the reordering in an export."""
     shape = target.entry.shape
     heads = target.parts[0].layout.heads
     assert heads is not None
     columns = shape[1] if len(shape) == 2 else 1
-    groups, step = shape[0] // heads.rows, max(CHUNK_ELEMENTS // (heads.rows * columns), 1)
+    groups, step = shape[0] // heads.size, max(CHUNK_ELEMENTS // (heads.size * columns), 1)
     for start in range(0, groups, step):
         count = min(step, groups - start)
-        joined = torch.empty(count, heads.rows, columns)
+        rows = torch.empty(count, heads.size, columns)
         for part in target.parts:
             assert part.layout.heads is not None
             index = list(part.layout.heads.index)
-            if len(shape) == 1:  # a bias is one row there
+            if len(shape) == 1:  # a bias is stored as one row
                 block = _read(raw, part.tensor, 0, 1).view(groups, len(index), 1)[start : start + count]
             else:
                 lines = columns if part.layout.heads.transpose else len(index)
                 block = _read(raw, part.tensor, start * lines, (start + count) * lines).unflatten(
                     0, (count, lines)
                 )
-            joined[:, index] = block.transpose(1, 2) if part.layout.heads.transpose else block
-        yield joined
+            rows[:, index] = block.transpose(1, 2) if part.layout.heads.transpose else block
+        yield rows
 
 
 def _read(raw: FileIO, tensor: GGUFTensor, first: int, last: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Weights to GGML's bytes and back: Q8_0 and Q4_0 bit for bit as llama.cpp's, other common types read.
+"""Quantization of weights in GGML's formats: Q8_0 and Q4_0 with llama.cpp's bits, other types only read.
 
-A quantized row is cut into blocks of 32 (256 for the K-quants) that share a scale. The types that are written
-stand here in torch, so that common files need no further library; the `gguf` library reads the others.
+A quantized row is cut into blocks of 32 (256 for the K-quants) that share a scale. The types that can be
+written are in torch here, so that common files need no other library; the `gguf` library reads the rest.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from shoestring.errors import CheckpointError, MissingDependencyError
 from shoestring.model.gguf.types import BF16, F16, F32, Q4_0, Q8_0, StorageType
 
 CHUNK_ELEMENTS = 1 << 19
-"""Elements converted at a time: they and their copies stay in the processor's cache."""
+"""Elements converted at a time: these and their copies fit into the processor's cache."""
 
 
 def quantize(rows: torch.Tensor, kind: StorageType, name: str) -> torch.Tensor:
-    """float32 rows (N, columns), columns a multiple of the block, as bytes (N x row bytes,), uint8.
+    """Quantize float32 rows (N, columns), columns a multiple of the block, to bytes (N x row bytes,), uint8.
 
-    `name` is the tensor's, for the CheckpointError about a value that is not finite or overflows a scale.
+    Raises CheckpointError with the tensor's `name` for a value that is not finite or too large for a scale.
     """
     if kind == F32:
         return rows.contiguous().view(-1).view(torch.uint8)
@@ -27,12 +27,12 @@ def quantize(rows: torch.Tensor, kind: StorageType, name: str) -> torch.Tensor:
     scale, bytes_ = _quantize_q8_0(blocks) if kind == Q8_0 else _quantize_q4_0(blocks)
     half = scale.to(torch.float16)
     if not half.isfinite().all():
-        raise CheckpointError(f"{name} holds infinite, NaN or too large values for {kind.name}")
+        raise CheckpointError(f"{name} has infinite, NaN or too large values for {kind.name}")
     return torch.cat((half.view(torch.uint8), bytes_), dim=1).view(-1)
 
 
 def dequantize(raw: np.ndarray, kind: StorageType) -> torch.Tensor:
-    """Stored rows, uint8 (N, row bytes), as float32 (N, columns).
+    """Dequantize rows of bytes, uint8 (N, row bytes), to float32 (N, columns).
 
     Raises MissingDependencyError for a K-quant without the `gguf` library.
     """
@@ -52,19 +52,19 @@ def _inverse(scale: torch.Tensor) -> torch.Tensor:
 
 
 def _quantize_q8_0(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale (N, 1) and 32 signed bytes per block: the largest magnitude becomes 127."""
+    """Scale (N, 1) and 32 signed bytes per block; the largest magnitude becomes 127."""
     scale = blocks.abs().amax(dim=1, keepdim=True) / 127
-    scaled = blocks * _inverse(scale)
-    whole = scaled.abs().floor_()
-    # Halves round away from zero, as C's roundf does; torch.round would round them to even.
-    whole += (2 * (scaled.abs() - whole)).floor_()
-    return scale, whole.copysign_(scaled).to(torch.int8).view(torch.uint8)
+    quotients = blocks * _inverse(scale)
+    whole = quotients.abs().floor_()
+    # Halves are rounded away from zero, as by C's roundf; torch.round rounds them to even.
+    whole += (2 * (quotients.abs() - whole)).floor_()
+    return scale, whole.copysign_(quotients).to(torch.int8).view(torch.uint8)
 
 
 def _quantize_q4_0(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale (N, 1) and 16 bytes per block: element i in the low half of byte i, i + 16 in the high half.
 
-    The element of largest magnitude becomes -8, so it keeps its sign through the scale's.
+    The element of largest magnitude becomes -8; the scale has its sign.
     """
     largest = blocks.gather(1, blocks.abs().argmax(dim=1, keepdim=True))
     scale = largest / -8

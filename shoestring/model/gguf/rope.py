@@ -1,4 +1,4 @@
-"""Llama 3's rope scaling as GGUF holds it: not four numbers but a factor for each frequency."""
+"""Rope scaling of Llama 3 in GGUF: one factor per frequency instead of four numbers."""
 
 import math
 from dataclasses import replace
@@ -17,14 +17,14 @@ MAX_PAIRS = 1 << 15
 
 
 def rope_factors(rope: RopeConfig, width: int) -> torch.Tensor:
-    """What llama.cpp divides the frequencies of `width` dims by for Llama 3's scaling, float32 (R/2,)."""
+    """Divisors of the frequencies of `width` dimensions for Llama 3's scaling, float32 (R/2,)."""
     return inverse_frequencies(replace(rope, rope_type="default"), width) / inverse_frequencies(rope, width)
 
 
-def read_factors(file: GGUFFile, plain: RopeConfig, original_length: int) -> RopeConfig:
-    """The scaling that makes the file's factors out of `plain` and the context length before it.
+def read_rope_scaling(file: GGUFFile, plain: RopeConfig, original_length: int) -> RopeConfig:
+    """Rope configuration for the factors of a file; `plain` and `original_length` are those before scaling.
 
-    Raises CheckpointError when they are not Llama 3's, with its low and high frequency factors of 1 and 4.
+    Raises CheckpointError for factors that are not Llama 3's, with low and high frequency factors 1 and 4.
     """
     tensor = file.tensors[ROPE_FACTORS]
     if len(tensor.shape) != 1 or tensor.type != F32 or tensor.shape[0] > MAX_PAIRS:
@@ -35,5 +35,5 @@ def read_factors(file: GGUFFile, plain: RopeConfig, original_length: int) -> Rop
     fits = math.isfinite(factor) and factor >= 1 and plain.rope_theta > 1
     rope = replace(plain, rope_type="llama3", factor=factor, original_max_position_embeddings=original_length)
     if not fits or not torch.allclose(rope_factors(rope, 2 * len(factors)), factors, rtol=1e-3):
-        raise CheckpointError(f"{tensor} is not Llama 3's rope scaling, the only one read from factors")
+        raise CheckpointError(f"{tensor} is not Llama 3's rope scaling, the only one supported as factors")
     return rope

@@ -1,4 +1,4 @@
-"""Rows of Hugging Face tensors for the GGUF export, from a checkpoint folder or a model in memory."""
+"""Reading of Hugging Face tensors by rows for an export, from a checkpoint folder or a model in memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +18,17 @@ from shoestring.model.transformer import Transformer
 
 
 class Rows(Protocol):
-    """Tensors by Hugging Face name, read by rows; a vector has one element per row."""
+    """Tensors by Hugging Face name that can be read by rows; a vector has one element per row."""
 
     def shape(self, name: str) -> tuple[int, ...] | None: ...
 
     def read(self, name: str, first: int, last: int) -> torch.Tensor:
-        """Rows `first` to `last` as float32 (rows, columns) on the CPU."""
+        """Rows `first` to `last` (without `last`) as float32 (rows, columns) on the CPU."""
         ...
 
 
 class ModelRows:
-    """The tensors of a model in memory."""
+    """Tensors of a model in memory."""
 
     def __init__(self, model: Transformer) -> None:
         self._views = stored_views(model)
@@ -77,7 +77,7 @@ class FolderRows:
         return result
 
     def _read_fp8(self, info: TensorInfo, first: int, last: int) -> torch.Tensor:
-        """Rows of float8 values times the scale of each block they lie in."""
+        """Rows of float8 values, each multiplied by the scale of its block."""
         scale = self._found.get(info.name + fp8.SCALE_SUFFIX)
         block = self._block
         if (

@@ -1,10 +1,10 @@
-"""A byte-level BPE tokenizer and its chat template as GGUF metadata, and back.
+"""Byte-level BPE tokenizer and chat template in GGUF metadata: writing and reading.
 
-llama.cpp knows how to split text before BPE by a name, not by a pattern. The name written is the one whose
-splitting equals the tokenizer's on a text that tells the known ones apart. For tokenizers trained by this
-package that is "deepseek-v3": the same rule, except that ours ends every run of one kind at 128 characters;
-longer runs may become other ids there (and the same text). The whole tokenizer.json is written too, under the
-key that GGUF has for it, and is what a later import reads, so nothing of it is lost on a round trip.
+llama.cpp finds the pattern that splits text before BPE by a name. The name is chosen by splitting a text for
+which all known patterns have different results. For tokenizers trained by this package it is "deepseek-v3",
+the same pattern, except that ours ends every run of one kind at 128 characters; a longer run may become other
+ids in llama.cpp (for the same text). The whole tokenizer.json is written too, under the key that GGUF has for
+it, and an import reads it, so nothing is lost.
 """
 
 import json
@@ -23,7 +23,7 @@ from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
 from shoestring.tokenizer.chat.load import MAX_TEMPLATE_BYTES
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-"""llama.cpp's kinds of tokens. A user-defined one is found in any text, a control token only in templates."""
+"""Kinds of tokens in llama.cpp. Any text may contain a user-defined token, only templates a control token."""
 
 ROLES = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "pad_token": "padding_token_id"}
 
@@ -62,7 +62,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "qwen2": (_GPT4 % "",),
     "llama-bpe": (_GPT4 % "{1,3}",),
 }
-"""llama.cpp's names and the patterns of the tokenizers they stand for: DeepSeek-V3, -V2, Qwen2, Llama 3."""
+"""Patterns by llama.cpp's names: those of DeepSeek-V3, DeepSeek-V2, Qwen2 and Llama 3."""
 
 ALIASES = {"deepseek-r1-qwen": "qwen2", "llama3": "llama-bpe", "llama-v3": "llama-bpe"}
 
@@ -71,13 +71,13 @@ PROBE = (
     "我想在apple工作1314天。ありがとう naïve Ünï \u0e01\u0e33 e\u0301a \u2603\u2603 a\u00a0b   $5.00//x "
     "<a href=b>...)\n )\n\n   end 😀 ½② क्या"
 )
-"""Text in which the known splittings differ from each other."""
+"""Text that each of the patterns splits differently."""
 
 
 def write_tokenizer(folder: Path | None, config: ModelConfig) -> dict[str, Any]:
-    """The metadata of the tokenizer and chat template in `folder`; a mark that there is none, without one.
+    """Metadata of the tokenizer and chat template in `folder`, or the note that there is no tokenizer.
 
-    Raises TokenizerError for one that llama.cpp cannot hold, or that has more ids than the model.
+    Raises TokenizerError for a tokenizer that llama.cpp cannot use, or with more ids than the model.
     """
     metadata: dict[str, Any] = _ids(config)
     if folder is None or not (folder / TOKENIZER_FILE).is_file():
@@ -105,7 +105,7 @@ def write_tokenizer(folder: Path | None, config: ModelConfig) -> dict[str, Any]:
 
 
 def _ids(config: ModelConfig) -> dict[str, int]:
-    """The ids that the model's configuration names; the first, where it names several ends."""
+    """Special token ids of the model's configuration; only the first of several end tokens."""
     eos = config.eos_token_id
     eos = eos[0] if isinstance(eos, tuple) else eos
     ids = {"bos_token_id": config.bos_token_id, "eos_token_id": eos, "padding_token_id": config.pad_token_id}
@@ -113,23 +113,23 @@ def _ids(config: ModelConfig) -> dict[str, int]:
 
 
 def split_name(definition: dict[str, Any], name: str) -> str:
-    """llama.cpp's name for the way a tokenizer.json splits text. Raises TokenizerError for an unknown way."""
+    """Name of llama.cpp for the pattern of a tokenizer.json. Raises TokenizerError when it has none."""
     pieces = _split(definition.get("pre_tokenizer"), name)
-    for known, patterns in SPLITS.items():
-        if pieces == _split(_pre_tokenizer(patterns), known):
-            return known
+    for split, patterns in SPLITS.items():
+        if pieces == _split(_pre_tokenizer(patterns), split):
+            return split
     raise TokenizerError(
-        f"{name} splits text in a way that llama.cpp has no name for (known: {', '.join(SPLITS)}); "
-        "export the model from a folder without tokenizer.json and give llama.cpp token ids"
+        f"{name} splits text in a way that llama.cpp has no name for (it has {', '.join(SPLITS)}); "
+        "export the model from a folder without tokenizer.json and pass token ids to llama.cpp"
     )
 
 
 def _split(pre_tokenizer: Any, name: str) -> list[Any]:
     empty = {"type": "BPE", "vocab": {}, "merges": []}
-    compiled = definitions.compile_definition(
+    tokenizer = definitions.compile_definition(
         {"version": "1.0", "added_tokens": [], "model": empty, "pre_tokenizer": pre_tokenizer}, name
     )
-    return [] if compiled.pre_tokenizer is None else compiled.pre_tokenizer.pre_tokenize_str(PROBE)
+    return [] if tokenizer.pre_tokenizer is None else tokenizer.pre_tokenizer.pre_tokenize_str(PROBE)
 
 
 def _pre_tokenizer(patterns: tuple[str, ...]) -> dict[str, Any]:
@@ -142,25 +142,25 @@ def _pre_tokenizer(patterns: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _token_list(definition: dict[str, Any], size: int, name: str) -> tuple[list[str], list[int]]:
-    """One spelling and one type for each row of the embedding."""
+    """Spelling and type of each row of the embedding."""
     tokens, types = [f"[PAD{i}]" for i in range(size)], [UNUSED] * size
     for spelling, token_id in definition["model"]["vocab"].items():
         tokens[token_id], types[token_id] = spelling, NORMAL
     for token in definition["added_tokens"]:
         spelling = token["content"]
-        # DeepSeek marks its turn markers as not special; left so, llama.cpp would find them in users' text.
-        control = token.get("special") or spelling.startswith(("<｜", "<|"))
-        tokens[token["id"]], types[token["id"]] = spelling, CONTROL if control else USER_DEFINED
+        # DeepSeek's role tokens are not marked as special; llama.cpp would find them in text from users.
+        is_control = token.get("special") or spelling.startswith(("<｜", "<|"))
+        tokens[token["id"]], types[token["id"]] = spelling, CONTROL if is_control else USER_DEFINED
     if len(set(tokens)) != size:
-        raise TokenizerError(f"{name} spells two of its ids alike, which llama.cpp cannot hold")
+        raise TokenizerError(f"{name} has two ids with the same spelling, which llama.cpp does not allow")
     return tokens, types
 
 
 def _merges(definition: dict[str, Any], name: str) -> list[str]:
-    """Merges as "left right"; newer tokenizer.json files hold pairs."""
+    """Merges as "left right"; newer tokenizer.json files have pairs."""
     merges = [m if isinstance(m, str) else " ".join(m) for m in definition["model"].get("merges", [])]
     if any(merge.count(" ") != 1 for merge in merges):
-        raise TokenizerError(f"{name} merges tokens that contain spaces, which llama.cpp cannot hold")
+        raise TokenizerError(f"{name} merges tokens that contain spaces, which llama.cpp does not allow")
     return merges
 
 
@@ -170,9 +170,9 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _adds_bos(definition: dict[str, Any], settings: dict[str, Any], tokenizer: Tokenizer) -> bool:
-    """Whether plain text gets a begin token: said in so many words, or done by the post-processor."""
-    if isinstance(said := settings.get("add_bos_token"), bool):
-        return said
+    """Whether plain text gets a begin token, by the setting or by the post-processor."""
+    if isinstance(setting := settings.get("add_bos_token"), bool):
+        return setting
     begin = tokenizer.roles.get("bos_token")
     processor = json.dumps(definition.get("post_processor"), ensure_ascii=False)
     return begin is not None and json.dumps(begin, ensure_ascii=False) in processor
@@ -182,36 +182,36 @@ def _template(folder: Path, settings: dict[str, Any]) -> str | None:
     file = folder / TEMPLATE_FILE
     if file.is_file() and file.stat().st_size <= MAX_TEMPLATE_BYTES:
         return file.read_text(encoding="utf-8", errors="replace")
-    found = settings.get("chat_template")
-    return found if isinstance(found, str) else None
+    template = settings.get("chat_template")
+    return template if isinstance(template, str) else None
 
 
 def read_tokenizer(file: GGUFFile) -> Tokenizer | None:
-    """The tokenizer of a GGUF file; None when it has none.
+    """Read the tokenizer of a GGUF file; None when there is none.
 
-    tokenizer.json itself is used if the file holds it and it agrees with the list of tokens. Raises
-    CheckpointError or TokenizerError for another kind than byte-level BPE, and for damage.
+    A tokenizer.json in the file is used, and it must agree with the list of tokens. Raises CheckpointError or
+    TokenizerError for another kind than byte-level BPE, and for damage.
     """
     kind = file.metadata.get("tokenizer.ggml.model")
     if kind in (None, "none", "no_vocab"):
         return None
     if kind != "gpt2":
         raise CheckpointError(
-            f"{file.path} has a tokenizer of kind {str(kind)[:40]!r}; only 'gpt2' (BPE) is read"
+            f"{file.path} has a tokenizer of kind {str(kind)[:40]!r}; only 'gpt2' (BPE) is supported"
         )
     tokens = _list(file, "tokenizer.ggml.tokens")
     definition = _stored_definition(file, tokens) or _definition(file, tokens)
-    added = {token["content"] for token in definition["added_tokens"]}
+    spellings = {token["content"] for token in definition["added_tokens"]}
     roles = {}
     for role, key in ROLES.items():
         token_id = file.metadata.get(f"tokenizer.ggml.{key}")
-        if type(token_id) is int and 0 <= token_id < len(tokens) and tokens[token_id] in added:
+        if type(token_id) is int and 0 <= token_id < len(tokens) and tokens[token_id] in spellings:
             roles[role] = tokens[token_id]
     return Tokenizer(definition, roles, name=f"the tokenizer in {file.path}")
 
 
 def save_tokenizer(file: GGUFFile, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and the chat template into `folder`. StorageError."""
+    """Write tokenizer.json, tokenizer_config.json and chat template into `folder`. Raises StorageError."""
     tokenizer.save(folder)
     settings = definitions.read_json(folder / CONFIG_FILE, CONFIG_FILE)
     for name in ("add_bos_token", "add_eos_token"):
@@ -237,37 +237,39 @@ def _stored_definition(file: GGUFFile, tokens: list[str]) -> dict[str, Any] | No
     try:
         definition = json.loads(text)
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{file.path} holds a tokenizer.huggingface.json that is not JSON") from None
+        raise CheckpointError(f"{file.path} has a tokenizer.huggingface.json that is not JSON") from None
     if not isinstance(definition, dict):
-        raise CheckpointError(f"{file.path} holds a tokenizer.huggingface.json that is not an object")
+        raise CheckpointError(f"{file.path} has a tokenizer.huggingface.json that is not an object")
     definitions.check(definition, f"the tokenizer in {file.path}")
-    spelled = list(definition["model"]["vocab"].items())
-    spelled += [(token["content"], token["id"]) for token in definition["added_tokens"]]
-    if any(token_id >= len(tokens) or tokens[token_id] != spelling for spelling, token_id in spelled):
-        raise CheckpointError(f"{file.path} holds a tokenizer.huggingface.json that is not of its tokens")
+    entries = list(definition["model"]["vocab"].items())
+    entries += [(token["content"], token["id"]) for token in definition["added_tokens"]]
+    if any(token_id >= len(tokens) or tokens[token_id] != spelling for spelling, token_id in entries):
+        raise CheckpointError(f"{file.path} has a tokenizer.huggingface.json with other tokens than its list")
     return definition
 
 
 def _definition(file: GGUFFile, tokens: list[str]) -> dict[str, Any]:
-    """A tokenizer.json made from tokens, types and merges."""
+    """Make a tokenizer.json from tokens, types and merges."""
     pre = file.metadata.get("tokenizer.ggml.pre")
     name = ALIASES.get(str(pre), str(pre))
     if name not in SPLITS:
-        known = ", ".join((*SPLITS, *ALIASES))
-        raise CheckpointError(f"{file.path} splits text as {str(pre)[:40]!r}; known are {known}")
+        names = ", ".join((*SPLITS, *ALIASES))
+        raise CheckpointError(f"{file.path} splits text as {str(pre)[:40]!r}; supported are {names}")
     kinds = np.asarray(file.metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens)))
     if kinds.shape != (len(tokens),) or kinds.dtype.kind not in "iu":
-        raise CheckpointError(f"{file.path} has not one token_type for each of its {len(tokens)} tokens")
+        raise CheckpointError(
+            f"{file.path} does not have one token_type for each of its {len(tokens)} tokens"
+        )
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     pairs = zip(tokens, kinds.tolist(), strict=True)
-    used = [(i, token, kind) for i, (token, kind) in enumerate(pairs) if kind != UNUSED]
-    if len({token for _, token, _ in used}) != len(used):
-        raise CheckpointError(f"{file.path} spells two of its tokens alike; convert the model again")
+    entries = [(i, token, kind) for i, (token, kind) in enumerate(pairs) if kind != UNUSED]
+    if len({token for _, token, _ in entries}) != len(entries):
+        raise CheckpointError(f"{file.path} has two tokens with the same spelling; convert the model again")
     return {
         "version": "1.0",
         "added_tokens": [
             {"id": i, "content": token, **plain, "special": kind == CONTROL}
-            for i, token, kind in used
+            for i, token, kind in entries
             if kind in (CONTROL, USER_DEFINED)
         ],
         "normalizer": None,
@@ -277,7 +279,7 @@ def _definition(file: GGUFFile, tokens: list[str]) -> dict[str, Any]:
         "model": {
             "type": "BPE",
             "ignore_merges": name == "llama-bpe",  # as in Llama 3's own tokenizer.json
-            "vocab": {token: i for i, token, _ in used},
+            "vocab": {token: i for i, token, _ in entries},
             "merges": _list(file, "tokenizer.ggml.merges"),
         },
     }

@@ -1,11 +1,11 @@
-"""GGML's storage types: how many elements share a block, and how many bytes it takes."""
+"""Storage types of GGML: elements per block, and bytes per block."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class StorageType:
-    """One of GGML's types: its number in the file, elements per block, bytes per block."""
+    """Storage type of GGML: its number in the file, elements per block, bytes per block."""
 
     name: str
     code: int
@@ -13,7 +13,7 @@ class StorageType:
     block_bytes: int
 
     def num_bytes(self, elements: int) -> int:
-        """Bytes of so many elements, a whole number of blocks."""
+        """Bytes of `elements` elements, a whole number of blocks."""
         return elements // self.block * self.block_bytes
 
 
@@ -33,4 +33,4 @@ _BY_LIBRARY = (
     StorageType("Q6_K", 14, 256, 210),
 )
 TYPES = {kind.code: kind for kind in (F32, F16, BF16, Q4_0, Q8_0, *_BY_LIBRARY)}
-"""Every type that is read, by its number in the file."""
+"""Types that can be read, by their number in the file."""

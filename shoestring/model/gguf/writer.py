@@ -1,4 +1,4 @@
-"""The GGUF container on its way out: header bytes from metadata and tensor entries, then streamed tensors."""
+"""Writer of GGUF files: a header from metadata and tensor entries, then the tensors, chunk by chunk."""
 
 import math
 import struct
@@ -20,7 +20,7 @@ _U32, _I32, _F32, _BOOL, _STRING, _ARRAY, _U64 = 4, 5, 6, 7, 8, 9, 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorEntry:
-    """One tensor to write; `shape` is in PyTorch's order."""
+    """Tensor to write; `shape` is in PyTorch's order."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,41 +37,41 @@ def write_gguf(
     entries: Sequence[TensorEntry],
     chunks: Iterable[Iterable[torch.Tensor]],
 ) -> None:
-    """Write a file; `chunks` gives, for each entry in order, its bytes (uint8) in pieces of any size.
+    """Write a file; `chunks` has, for each entry in order, its bytes (uint8) in pieces of any size.
 
-    The file appears under its name only when it is whole and on the disk. Raises StorageError.
+    The file appears under its name only when it is complete and on the disk. Raises StorageError.
     """
     header = _header(metadata, entries)
-    needed = len(header) + sum(_padded(entry.num_bytes) for entry in entries)
+    needed_bytes = len(header) + sum(_aligned_size(entry.num_bytes) for entry in entries)
 
     def write(file: BinaryIO) -> None:
         file.write(header)
         for entry, pieces in zip(entries, chunks, strict=True):
-            written = 0
+            size = 0
             for piece in pieces:
-                written += file.write(piece.numpy().data)
-            assert written == entry.num_bytes, f"{entry.name}: {written} of {entry.num_bytes} bytes"
-            file.write(bytes(_padded(written) - written))
+                size += file.write(piece.numpy().data)
+            assert size == entry.num_bytes, f"{entry.name}: {size} of {entry.num_bytes} bytes"
+            file.write(bytes(_aligned_size(size) - size))
 
-    write_stream(path, write, needed_bytes=needed)
+    write_stream(path, write, needed_bytes=needed_bytes)
 
 
 def _header(metadata: Mapping[str, Any], entries: Sequence[TensorEntry]) -> bytes:
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(entries), len(metadata))]
     for key, value in metadata.items():
-        parts += [_text(key), _typed(value)]
+        parts += [_text(key), _typed_value(value)]
     offset = 0
     for entry in entries:
         parts += [_text(entry.name), struct.pack("<I", len(entry.shape))]
         parts.append(struct.pack(f"<{len(entry.shape)}Q", *reversed(entry.shape)))
         parts.append(struct.pack("<IQ", entry.type.code, offset))
-        offset += _padded(entry.num_bytes)
+        offset += _aligned_size(entry.num_bytes)
     header = b"".join(parts)
-    return header + bytes(_padded(len(header)) - len(header))
+    return header + bytes(_aligned_size(len(header)) - len(header))
 
 
-def _typed(value: Any) -> bytes:
-    """A value with its type: int as uint32 where it fits, float as float32, a list of int as int32."""
+def _typed_value(value: Any) -> bytes:
+    """Bytes of a value after its type: int as uint32 if it fits, float as float32, a list of int as int32."""
     if isinstance(value, bool):
         return struct.pack("<I?", _BOOL, value)
     if isinstance(value, int):
@@ -90,5 +90,5 @@ def _text(text: str) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
-def _padded(size: int) -> int:
+def _aligned_size(size: int) -> int:
     return -(-size // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT

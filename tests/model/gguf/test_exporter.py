@@ -11,8 +11,9 @@ import torch
 
 from shoestring.errors import CheckpointError, ConfigError, StorageError
 from shoestring.model.config import GQAConfig, RopeConfig
-from shoestring.model.gguf import GGUFFile, export_gguf
 from shoestring.model.gguf import exporter as gguf_export
+from shoestring.model.gguf.exporter import export_gguf
+from shoestring.model.gguf.file import GGUFFile
 from shoestring.model.hf.folder import save_model
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Transformer
@@ -111,7 +112,7 @@ def test_mtp_modules_are_left_out_aloud(tmp_path, caplog):
 
 
 def test_wrong_types_and_weights_are_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigError, match=r"no GGUF type 'q6_k'; there are f32, bf16, q8_0, q4_0"):
+    with pytest.raises(ConfigError, match=r"no GGUF type 'q6_k'; the types are f32, bf16, q8_0, q4_0"):
         export_gguf(tmp_path, tmp_path / "m.gguf", "q6_k")
     model = model_of(CONFIG)
     save_model(model, tmp_path / "hf")

@@ -115,7 +115,7 @@ REFUSED = {
     "overflowing shape": (whole([], [tensor("t", [2**32, 2**32])]), "cannot have"),
     "type": (whole([], [tensor("t", [4], code=99)]), "of GGML type 99"),
     "cut block": (whole([], [tensor("t", [33], code=8)]), r"shape \[33\], which Q8_0 cannot have"),
-    "unaligned": (whole([], [tensor("t", [4], offset=3)]), "no multiple of 32"),
+    "unaligned": (whole([], [tensor("t", [4], offset=3)]), "not a multiple of 32"),
     "beyond the file": (whole([], [tensor("t", [4, 5])]), "and the file at"),
     "far beyond": (whole([], [tensor("t", [4], offset=2**63)]), "and the file at"),
     "overlap": (whole([], [GOOD, tensor("u", [4], offset=32)]), "overlaps"),

@@ -13,8 +13,10 @@ import torch
 
 from shoestring.errors import CheckpointError, ConfigError, ShoestringError, StorageError
 from shoestring.model.config import GQAConfig, MLAConfig, MoEConfig, RopeConfig
-from shoestring.model.gguf import GGUFFile, export_gguf, import_gguf
 from shoestring.model.gguf import importer as gguf_import
+from shoestring.model.gguf.exporter import export_gguf
+from shoestring.model.gguf.file import GGUFFile
+from shoestring.model.gguf.importer import import_gguf
 from shoestring.model.gguf.names import layout
 from shoestring.model.gguf.types import TYPES
 from shoestring.model.gguf.writer import TensorEntry, write_gguf
@@ -235,7 +237,7 @@ def test_a_used_folder_and_a_wrong_dtype_are_refused(exported, tmp_path):
     (tmp_path / "used" / "x").touch()
     with pytest.raises(StorageError, match="exists and is not an empty folder"):
         import_gguf(exported, tmp_path / "used")
-    with pytest.raises(ConfigError, match=r"not torch\.int8"):
+    with pytest.raises(ConfigError, match=r"not as torch\.int8"):
         import_gguf(exported, tmp_path / "new", dtype=torch.int8)
 
 

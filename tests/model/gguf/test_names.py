@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from shoestring.model.gguf.names import Heads, layout
+from shoestring.model.gguf.names import HeadRows, layout
 from shoestring.model.hf.names import mtp_prefixes, stored_views
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer
@@ -48,7 +48,7 @@ def test_names_are_llama_cpps(name):
 def test_halves_become_neighbors():
     q = next(i for i in layout(PRESETS["r1-distill-llama-8b"]) if i.name == "blk.0.attn_q.weight")
     assert q.heads is not None
-    assert q.heads.rows == 128
+    assert q.heads.size == 128
     assert q.heads.index[:6] == (0, 64, 1, 65, 2, 66)
     assert sorted(q.heads.index) == list(range(128))
 
@@ -64,5 +64,5 @@ def test_kv_b_is_split_into_keys_and_values():
     items = {item.name: item for item in layout(PRESETS["deepseek-v2-lite"])}
     keys, values = items["blk.3.attn_k_b.weight"], items["blk.3.attn_v_b.weight"]
     assert (keys.shape, values.shape) == ((16, 512, 128), (16, 128, 512))
-    assert keys.heads == Heads(rows=256, index=range(128), transpose=True)
-    assert values.heads == Heads(rows=256, index=range(128, 256))
+    assert keys.heads == HeadRows(size=256, index=range(128), transpose=True)
+    assert values.heads == HeadRows(size=256, index=range(128, 256))

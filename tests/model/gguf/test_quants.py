@@ -66,7 +66,7 @@ def test_the_largest_error_is_half_a_step():
 def test_what_no_scale_can_hold_is_refused_by_name(kind, bad):
     rows = torch.zeros(1, 64)
     rows[0, 40] = bad
-    with pytest.raises(CheckpointError, match=r"model\.norm holds infinite, NaN or too large"):
+    with pytest.raises(CheckpointError, match=r"model\.norm has infinite, NaN or too large"):
         quantize(rows, kind, "model.norm")
 
 

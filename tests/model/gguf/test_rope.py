@@ -7,9 +7,9 @@ import torch
 
 from shoestring.errors import CheckpointError
 from shoestring.model.config import GQAConfig, RopeConfig
-from shoestring.model.gguf.config import write_config
+from shoestring.model.gguf.config_reader import read_config
+from shoestring.model.gguf.config_writer import write_config
 from shoestring.model.gguf.file import GGUFFile, GGUFTensor
-from shoestring.model.gguf.metadata import read_config
 from shoestring.model.gguf.names import ROPE_FACTORS
 from shoestring.model.gguf.rope import rope_factors
 from shoestring.model.gguf.types import F32
@@ -48,5 +48,5 @@ def test_llama3_scaling_is_found_from_its_factors(tmp_path):
         path.write_bytes(wrong.numpy().tobytes())
         with pytest.raises(CheckpointError, match="is not Llama 3's rope scaling"):
             read_config(file)
-    with pytest.raises(CheckpointError, match="is supported in llama only"):
+    with pytest.raises(CheckpointError, match="is supported for llama only"):
         read_config(replace(file, metadata=write_config(TINY)))

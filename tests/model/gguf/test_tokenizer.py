@@ -139,7 +139,7 @@ def test_what_llama_cpp_cannot_hold_is_refused(folder, tmp_path):
     def repeat(data):
         data["model"]["vocab"]["[PAD630]"] = 629
 
-    with pytest.raises(TokenizerError, match="spells two of its ids alike"):
+    with pytest.raises(TokenizerError, match="has two ids with the same spelling"):
         write_tokenizer(rewritten(folder, tmp_path, repeat), CONFIG)
 
 
@@ -164,10 +164,13 @@ WRONG = {
     "no tokens": ({"tokenizer.ggml.tokens": None}, "no list of texts at tokenizer.ggml.tokens"),
     "tokens of numbers": ({"tokenizer.ggml.tokens": np.arange(5)}, "no list of texts"),
     "no merges": ({"tokenizer.ggml.merges": "a b"}, "no list of texts at tokenizer.ggml.merges"),
-    "types": ({"tokenizer.ggml.token_type": [1, 2]}, "not one token_type for each"),
-    "types of floats": ({"tokenizer.ggml.token_type": np.full(640, np.nan)}, "not one token_type for each"),
+    "types": ({"tokenizer.ggml.token_type": [1, 2]}, "not have one token_type for each"),
+    "types of floats": (
+        {"tokenizer.ggml.token_type": np.full(640, np.nan)},
+        "not have one token_type for each",
+    ),
     "split": ({"tokenizer.ggml.pre": "tekken"}, "splits text as 'tekken'"),
-    "twice": ({"tokenizer.ggml.tokens": ["a"] * 640}, "spells two of its tokens alike"),
+    "twice": ({"tokenizer.ggml.tokens": ["a"] * 640}, "has two tokens with the same spelling"),
     "unknown merge": ({"tokenizer.ggml.merges": ["qq zz"]}, "cannot be used as a tokenizer"),
     "merge of one": ({"tokenizer.ggml.merges": ["qq"]}, "cannot be used as a tokenizer"),
     "json": ({"tokenizer.huggingface.json": "{"}, "is not JSON"),
@@ -189,5 +192,5 @@ def test_a_wrong_tokenizer_is_one_sentence(folder, case):
 def test_a_stored_tokenizer_of_other_tokens_is_refused(folder):
     metadata = write_tokenizer(folder, CONFIG)
     metadata["tokenizer.ggml.tokens"][SMALLEST_VOCABULARY + 3] = "other"
-    with pytest.raises(CheckpointError, match="is not of its tokens"):
+    with pytest.raises(CheckpointError, match="with other tokens than its list"):
         read_tokenizer(as_file(metadata))

@@ -1,4 +1,4 @@
-"""GGUF metadata to ModelConfig: every value of a stranger's file is checked, none is assumed."""
+"""Model configuration from GGUF metadata; every value is checked."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.check import check
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
-from shoestring.model.gguf.config import ARCHITECTURES, GATING, YARN_LOG_UNIT
+from shoestring.model.gguf.config_writer import ARCHITECTURES, GATING, YARN_LOG_UNIT
 from shoestring.model.gguf.file import GGUFFile
 from shoestring.model.gguf.names import ROPE_FACTORS
 
@@ -19,16 +19,16 @@ MAX_EXPERT_TENSORS = 1_000_000
 
 
 def read_config(file: GGUFFile) -> ModelConfig:
-    """The ModelConfig of a GGUF file.
+    """Read the ModelConfig of a GGUF file.
 
-    What GGUF does not hold gets its default: initializer_range, and MTP modules, which are left out. A
-    deepseek2 file is deepseek_v3 if its router is a sigmoid or biased or absent, else deepseek_v2. Raises
-    CheckpointError for another architecture, a missing key, a value that cannot be, or one not supported.
+    Fields that GGUF does not have get their default (initializer_range), and MTP modules are left out. A
+    deepseek2 file is deepseek_v3 if its router has a sigmoid or a bias or is absent, else deepseek_v2.
+    Raises CheckpointError for another architecture, a missing key, and an impossible or unsupported value.
     """
     keys = _Keys(file)
     if keys.arch not in ARCHITECTURES.values():
-        known = ", ".join(sorted(set(ARCHITECTURES.values())))
-        raise CheckpointError(f"{file.path} is of architecture {keys.arch[:100]!r}; this code reads {known}")
+        names = ", ".join(sorted(set(ARCHITECTURES.values())))
+        raise CheckpointError(f"{file.path} is of architecture {keys.arch[:100]!r}; supported are {names}")
     layers = keys.size("block_count", most=4096) - keys.size("nextn_predict_layers", 0, least=0, most=64)
     vocab = keys.size("vocab_size", _rows(file, "token_embd.weight"))
     moe = _read_moe(keys, file, layers) if keys.arch == "deepseek2" else None
@@ -61,7 +61,7 @@ def read_config(file: GGUFFile) -> ModelConfig:
 
 
 class _Keys:
-    """Typed access to one file's metadata; keys are the architecture's unless they say otherwise."""
+    """Typed access to the metadata of one file, by key without the prefix of the architecture."""
 
     def __init__(self, file: GGUFFile) -> None:
         self._file = file
@@ -76,33 +76,33 @@ class _Keys:
     def size(self, name: str, default: int | None = None, *, least: int = 1, most: int = 2**31 - 1) -> int:
         value = self._get(name, default)
         if type(value) is not int or not least <= value <= most:
-            raise self.wrong(name, value, f"a whole number from {least} to {most}")
+            raise self.error(name, value, f"a whole number from {least} to {most}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         value = self._get(name, default)
-        if type(value) not in (int, float) or not abs(value) <= MAX_FLOAT32:  # NaN is not either
-            raise self.wrong(name, value, "a number")
+        if type(value) not in (int, float) or not abs(value) <= MAX_FLOAT32:  # refuses NaN too
+            raise self.error(name, value, "a number")
         return float(str(np.float32(value)))  # the shortest decimal: 1e-06, not 9.99999997e-07
 
     def flag(self, name: str, default: bool) -> bool:
         value = self._get(name, default)
         if type(value) is not bool:
-            raise self.wrong(name, value, "true or false")
+            raise self.error(name, value, "true or false")
         return value
 
-    def choice(self, name: str, default: Any, allowed: tuple[Any, ...]) -> Any:
+    def choice(self, name: str, default: Any, options: tuple[Any, ...]) -> Any:
         value = self._get(name, default)
-        if not isinstance(value, str | int) or value not in allowed:
-            raise self.wrong(name, value, f"one of {', '.join(map(str, allowed))}")
+        if not isinstance(value, str | int) or value not in options:
+            raise self.error(name, value, f"one of {', '.join(map(str, options))}")
         return value
 
     def token(self, name: str, vocab_size: int) -> int | None:
-        """An id from the tokenizer's keys; some writers leave -1 or a number beyond for none."""
+        """Id of a special token; some programs write -1 or too large a number for none."""
         value = self._file.metadata.get(f"tokenizer.ggml.{name}")
         return value if type(value) is int and 0 <= value < vocab_size else None
 
-    def wrong(self, name: str, value: object, rule: str) -> CheckpointError:
+    def error(self, name: str, value: object, rule: str) -> CheckpointError:
         return CheckpointError(f"{self._file.path}: {self.arch}.{name} = {str(value)[:80]} is not {rule}")
 
     def _get(self, name: str, default: Any) -> Any:
@@ -115,16 +115,16 @@ class _Keys:
 def _rows(file: GGUFFile, name: str) -> int:
     tensor = file.tensors.get(name)
     if tensor is None:
-        raise CheckpointError(f"{file.path} lacks the tensor {name}; it does not hold a whole model")
+        raise CheckpointError(f"{file.path} lacks the tensor {name}; it is not a whole model")
     return tensor.shape[0]
 
 
 def _read_mla(keys: _Keys) -> MLAConfig:
-    # Files from before llama.cpp absorbed kv_b keep the head's own sizes under key_length and value_length.
-    absorbed = keys.has("attention.key_length_mla")
+    # Files made before llama.cpp absorbed kv_b have the sizes of a head as key_length and value_length.
+    is_absorbed = keys.has("attention.key_length_mla")
     rope = keys.size("rope.dimension_count", most=MAX_HEAD)
     key = keys.size(
-        "attention.key_length_mla" if absorbed else "attention.key_length", least=rope + 1, most=MAX_HEAD
+        "attention.key_length_mla" if is_absorbed else "attention.key_length", least=rope + 1, most=MAX_HEAD
     )
     return MLAConfig(
         q_lora_rank=keys.size("attention.q_lora_rank", 0, least=0) or None,
@@ -132,7 +132,7 @@ def _read_mla(keys: _Keys) -> MLAConfig:
         qk_nope_head_dim=key - rope,
         qk_rope_head_dim=rope,
         v_head_dim=keys.size(
-            "attention.value_length_mla" if absorbed else "attention.value_length", most=MAX_HEAD
+            "attention.value_length_mla" if is_absorbed else "attention.value_length", most=MAX_HEAD
         ),
     )
 
@@ -140,10 +140,10 @@ def _read_mla(keys: _Keys) -> MLAConfig:
 def _read_gqa(keys: _Keys, file: GGUFFile, heads: int, hidden_size: int) -> GQAConfig:
     width = keys.size("attention.key_length", max(hidden_size // heads, 1), most=MAX_HEAD)
     for name in ("attention.value_length", "rope.dimension_count"):
-        if (found := keys.size(name, width)) != width:
-            raise keys.wrong(name, found, f"supported: only {width}, like the keys, is")
+        if (size := keys.size(name, width)) != width:
+            raise keys.error(name, size, f"supported: it must be {width}, the size of the keys")
     if keys.size("expert_count", 0, least=0):
-        raise keys.wrong("expert_count", keys.size("expert_count"), "supported in this architecture")
+        raise keys.error("expert_count", keys.size("expert_count"), "supported in this architecture")
     return GQAConfig(
         num_key_value_heads=keys.size("attention.head_count_kv", heads),
         head_dim=width,
@@ -157,11 +157,11 @@ def _read_moe(keys: _Keys, file: GGUFFile, layers: int) -> MoEConfig | None:
     if not experts:
         return None
     if experts * layers > MAX_EXPERT_TENSORS:
-        raise keys.wrong("expert_count", experts, f"possible in {layers} layers")
+        raise keys.error("expert_count", experts, f"possible in {layers} layers")
     dense = keys.size("leading_dense_block_count", 0, least=0)
     groups = keys.size("expert_group_count", 1, least=0) or 1
     gating = keys.choice("expert_gating_func", GATING["softmax"], tuple(GATING.values()))
-    biased = f"blk.{dense}.exp_probs_b.bias" in file.tensors
+    has_bias = f"blk.{dense}.exp_probs_b.bias" in file.tensors
     return MoEConfig(
         n_routed_experts=experts,
         n_shared_experts=keys.size("expert_shared_count", 0, least=0, most=2**16),
@@ -169,7 +169,7 @@ def _read_moe(keys: _Keys, file: GGUFFile, layers: int) -> MoEConfig | None:
         moe_intermediate_size=keys.size("expert_feed_forward_length"),
         first_k_dense_replace=dense,
         scoring_func="sigmoid" if gating == GATING["sigmoid"] else "softmax",
-        topk_method="noaux_tc" if biased else "group_limited_greedy" if groups > 1 else "greedy",
+        topk_method="noaux_tc" if has_bias else "group_limited_greedy" if groups > 1 else "greedy",
         n_group=groups,
         topk_group=keys.size("expert_group_used_count", groups, least=0) or groups,
         norm_topk_prob=keys.flag("expert_weights_norm", False),
@@ -180,13 +180,13 @@ def _read_moe(keys: _Keys, file: GGUFFile, layers: int) -> MoEConfig | None:
 def _read_rope(keys: _Keys, file: GGUFFile) -> RopeConfig:
     plain = RopeConfig(rope_theta=keys.number("rope.freq_base", 10000.0), interleave=keys.arch == "deepseek2")
     if ROPE_FACTORS in file.tensors:
-        from shoestring.model.gguf.rope import read_factors  # the only step that needs torch: 2 s
+        from shoestring.model.gguf.rope import read_rope_scaling  # imports torch: 2 s
 
         if keys.arch != "llama":
             raise CheckpointError(
-                f"{file.path}: {ROPE_FACTORS} is supported in llama only, not in {keys.arch}"
+                f"{file.path}: {ROPE_FACTORS} is supported for llama only, not for {keys.arch}"
             )
-        return read_factors(file, plain, keys.size("rope.scaling.original_context_length", 8192))
+        return read_rope_scaling(file, plain, keys.size("rope.scaling.original_context_length", 8192))
     kind = keys.choice("rope.scaling.type", "none", ("none", "linear", "yarn"))
     factor = keys.number("rope.scaling.factor", 1.0)
     if kind == "none" or factor == 1.0:

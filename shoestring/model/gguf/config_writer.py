@@ -1,6 +1,6 @@
-"""ModelConfig to GGUF metadata, in llama.cpp's keys for llama, qwen2 and deepseek2.
+"""Model configuration to GGUF metadata, with llama.cpp's keys for llama, qwen2 and deepseek2.
 
-What llama.cpp would compute otherwise than this package is refused on the way out, with the reason.
+A model that llama.cpp would compute differently is refused, with the reason.
 """
 
 import logging
@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2"}
 GATING = {"softmax": 1, "sigmoid": 2}
-"""expert_gating_func, as llama.cpp counts it."""
+"""Numbers of llama.cpp for expert_gating_func."""
 YARN_LOG_UNIT = 0.1
-"""llama.cpp's converter writes 0.1 mscale_all_dim into yarn_log_multiplier, and its loader divides by 0.1."""
+"""yarn_log_multiplier is 0.1 mscale_all_dim in llama.cpp's converter; its loader divides by 0.1."""
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:
-    """The metadata of a model. Raises ConfigError for a shape that llama.cpp computes otherwise."""
+    """Metadata of a model. Raises ConfigError for a model that llama.cpp computes differently."""
     arch = ARCHITECTURES[config.model_type]
     if (arch == "deepseek2") != isinstance(config.attention, MLAConfig):
-        raise _refused("model_type", config.model_type, "only deepseek2 has latent attention")
+        raise _refusal("model_type", config.model_type, "only its deepseek2 has latent attention")
     values: dict[str, Any] = {
         "vocab_size": config.vocab_size,
         "context_length": config.max_position_embeddings,
@@ -43,15 +43,17 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
 
 def _write_mla(config: ModelConfig, mla: MLAConfig) -> dict[str, Any]:
     if mla.attention_bias:
-        raise _refused("attention_bias", True, "its deepseek2 has no biases")
+        raise _refusal("attention_bias", True, "its deepseek2 has no biases")
     layers = config.num_hidden_layers
     lite = layers in (26, 27) or (layers == 48 and config.vocab_size == 128256)
     if lite and mla.q_lora_rank is not None:
-        raise _refused(
-            "q_lora_rank", mla.q_lora_rank, f"it takes every deepseek2 of {layers} layers for one without"
+        raise _refusal(
+            "q_lora_rank", mla.q_lora_rank, f"it assumes that every deepseek2 of {layers} layers has none"
         )
     if config.rms_norm_eps != 1e-6:
-        log.warning("llama.cpp norms latents with rms_norm_eps %g, DeepSeek with 1e-6", config.rms_norm_eps)
+        log.warning(
+            "llama.cpp normalizes latents with rms_norm_eps %g, DeepSeek with 1e-6", config.rms_norm_eps
+        )
     return {
         "attention.head_count_kv": 1,  # absorbed: all heads read one latent
         "attention.q_lora_rank": mla.q_lora_rank or 0,
@@ -66,16 +68,16 @@ def _write_mla(config: ModelConfig, mla: MLAConfig) -> dict[str, Any]:
 
 def _write_moe(config: ModelConfig) -> dict[str, Any]:
     moe = config.moe
-    if moe is None:  # llama.cpp wants the keys all the same
+    if moe is None:  # llama.cpp needs these keys for dense models too
         return {
             "leading_dense_block_count": config.num_hidden_layers,
             "expert_feed_forward_length": config.intermediate_size,
             "expert_shared_count": 0,
         }
     if moe.n_shared_experts == 0:
-        raise _refused("n_shared_experts", 0, "its deepseek2 always has one")
+        raise _refusal("n_shared_experts", 0, "its deepseek2 always has one")
     if moe.moe_layer_freq != 1:
-        raise _refused("moe_layer_freq", moe.moe_layer_freq, "only leading layers may be dense")
+        raise _refusal("moe_layer_freq", moe.moe_layer_freq, "only its first layers may be dense")
     values = {
         "leading_dense_block_count": moe.first_k_dense_replace,
         "expert_feed_forward_length": moe.moe_intermediate_size,
@@ -87,22 +89,24 @@ def _write_moe(config: ModelConfig) -> dict[str, Any]:
         "expert_weights_norm": moe.norm_topk_prob,
     }
     if moe.topk_method == "greedy" or moe.topk_group == moe.n_group:
-        return values  # every group may be chosen from
+        return values  # no group is excluded
     if moe.topk_method == "group_limited_greedy":
-        log.warning("llama.cpp ranks groups by two experts, DeepSeek-V2 by one: answers may differ")
+        log.warning("llama.cpp ranks groups by two experts, DeepSeek-V2 by one: outputs may differ")
     return values | {"expert_group_count": moe.n_group, "expert_group_used_count": moe.topk_group}
 
 
 def _write_gqa(config: ModelConfig, gqa: GQAConfig) -> dict[str, Any]:
     if config.moe is not None:
-        raise _refused("n_routed_experts", config.moe.n_routed_experts, "experts need latent attention here")
+        raise _refusal("n_routed_experts", config.moe.n_routed_experts, "its experts need latent attention")
     if config.rope.interleave:
-        raise _refused("rope.interleave", True, f"{config.model_type} rotates halves")
+        raise _refusal("rope.interleave", True, f"its {config.model_type} rotates halves")
     if config.model_type == "qwen2":
         if gqa.head_dim * config.num_attention_heads != config.hidden_size:
-            raise _refused("head_dim", gqa.head_dim, "qwen2's heads fill hidden_size exactly")
+            raise _refusal(
+                "head_dim", gqa.head_dim, "the heads of its qwen2 have hidden_size columns together"
+            )
         if gqa.o_bias:
-            raise _refused("o_bias", True, "qwen2 has none")
+            raise _refusal("o_bias", True, "its qwen2 has none")
     return {
         "attention.head_count_kv": gqa.num_key_value_heads,
         "attention.key_length": gqa.head_dim,
@@ -117,16 +121,18 @@ def _write_rope(config: ModelConfig) -> dict[str, Any]:
         return {}
     if rope.rope_type == "llama3":
         if config.model_type != "llama":
-            raise _refused("rope_type", "llama3", "only its llama reads frequency factors")
+            raise _refusal("rope_type", "llama3", "only its llama reads frequency factors")
         return {"rope.scaling.original_context_length": rope.original_max_position_embeddings}
     if rope.rope_type == "linear":
         if deepseek:
-            raise _refused("rope_type", "linear", "its deepseek2 scales the logits as for yarn")
+            raise _refusal("rope_type", "linear", "its deepseek2 scales the logits as for yarn")
         return {"rope.scaling.type": "linear", "rope.scaling.factor": rope.factor}
-    # deepseek2 always takes both mscales as one, the other architectures both as absent.
+    # llama.cpp has one mscale for deepseek2 and none for the other architectures.
     if rope.mscale != rope.mscale_all_dim or bool(rope.mscale) != deepseek:
-        raise _refused(
-            "mscale", rope.mscale, "DeepSeek's must equal mscale_all_dim, and other models have none"
+        raise _refusal(
+            "mscale",
+            rope.mscale,
+            "it must equal mscale_all_dim in DeepSeek's models, and other models have none",
         )
     values: dict[str, Any] = {
         "rope.scaling.type": "yarn",
@@ -140,5 +146,5 @@ def _write_rope(config: ModelConfig) -> dict[str, Any]:
     return values
 
 
-def _refused(name: str, value: object, why: str) -> ConfigError:
+def _refusal(name: str, value: object, why: str) -> ConfigError:
     return ConfigError(f"{name} = {value} cannot be exported to GGUF: llama.cpp cannot compute it, {why}")

@@ -9,9 +9,9 @@ import pytest
 
 from shoestring.errors import ConfigError
 from shoestring.model.config import GQAConfig, RopeConfig
-from shoestring.model.gguf.config import write_config
+from shoestring.model.gguf.config_reader import read_config
+from shoestring.model.gguf.config_writer import write_config
 from shoestring.model.gguf.file import GGUFFile, GGUFTensor
-from shoestring.model.gguf.metadata import read_config
 from shoestring.model.gguf.names import layout
 from shoestring.model.gguf.types import F32
 from shoestring.model.presets import PRESETS, TINY

@@ -1,6 +1,8 @@
 """Metadata of strangers' files: each wrong value is one sentence that names its key."""
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +10,9 @@ import numpy as np
 import pytest
 
 from shoestring.errors import CheckpointError
-from shoestring.model.gguf.config import write_config
+from shoestring.model.gguf.config_reader import read_config
+from shoestring.model.gguf.config_writer import write_config
 from shoestring.model.gguf.file import GGUFFile, GGUFTensor
-from shoestring.model.gguf.metadata import read_config
 from shoestring.model.gguf.names import layout
 from shoestring.model.gguf.types import F32
 from shoestring.model.presets import TINY
@@ -65,7 +67,7 @@ def test_a_wrong_value_is_named(case):
 def test_another_architecture_is_named():
     file = GGUFFile(path=Path("m.gguf"), num_bytes=0, metadata={"general.architecture": "mamba"}, tensors={})
     with pytest.raises(
-        CheckpointError, match="of architecture 'mamba'; this code reads deepseek2, llama, qwen2"
+        CheckpointError, match="of architecture 'mamba'; supported are deepseek2, llama, qwen2"
     ):
         read_config(file)
     with pytest.raises(CheckpointError, match="does not name its general"):
@@ -116,3 +118,8 @@ def test_any_values_give_a_model_or_a_sentence():
             read_config(GGUFFile(path=Path("m.gguf"), num_bytes=0, metadata=metadata, tensors=TENSORS))
         except CheckpointError as error:
             assert str(error).startswith("m.gguf")  # noqa: PT017
+
+
+def test_a_configuration_is_read_without_torch():
+    code = "import sys, shoestring.model.gguf.config_reader; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
