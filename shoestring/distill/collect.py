@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,14 @@ from shoestring.durable import write_stream
 from shoestring.engine.request import SamplingParams
 from shoestring.errors import ConfigError, DataError, Stopped
 from shoestring.remote.collector import OUT_OF_MONEY, ChatReply, ChatRequest
-from shoestring.tasks.task import Example, Task
-from shoestring.tasks.verify import Verifier
+from shoestring.tasks.task import Problem, Task, distinct_examples
+from shoestring.tasks.verify import MAX_FAULT_SHARE, Verifier
 from shoestring.tokenizer.thinking import split_thinking
 from shoestring.train.stop import StopRequest
 
 log = logging.getLogger(__name__)
 
 JOURNAL, CONVERSATIONS = "journal.jsonl", "conversations.jsonl"
-MOST_FAULTS = 0.01
-"""Share of verdicts that may be faults of the verifier before the collection stops."""
-DRAWS_PER_PROBLEM = 20
-"""How often a task may repeat itself before it is taken to have no further problems."""
 SAY_EVERY_S = 5.0
 
 
@@ -63,18 +58,6 @@ class CollectConfig:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """An example, and the name its task has in the verifier."""
-
-    task: str
-    example: Example
-
-    @property
-    def id(self) -> str:
-        return f"{self.task}/{self.example.key}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Collected:
     """What came of it."""
@@ -103,15 +86,11 @@ class Collected:
 
 def problems_of(tasks: Mapping[str, Task], count: int, seed: int) -> list[Problem]:
     """The first `count` different training problems of each task, fewer where a task has no more."""
-    problems: list[Problem] = []
-    for name, task in tasks.items():
-        found: dict[str, Problem] = {}
-        for example in islice(task.examples("train", seed), DRAWS_PER_PROBLEM * count):
-            found.setdefault(example.key, Problem(task=name, example=example))
-            if len(found) == count:
-                break
-        problems += found.values()
-    return problems
+    return [
+        Problem(task=name, example=example)
+        for name, task in tasks.items()
+        for example in distinct_examples(task, "train", seed, count)
+    ]
 
 
 def collect(
@@ -129,7 +108,7 @@ def collect(
     Every answer and verdict is in `out/journal.jsonl` when it comes, so what was paid for is never asked for
     again: `resume` goes on after Ctrl-C, a kill or a dead server, and filters, samples and problems may be
     others then. When the teacher's money runs out, what there is is taken. Raises Stopped (resume later),
-    DataError when more than MOST_FAULTS of the verdicts are faults, and what the teacher raises.
+    DataError when more than MAX_FAULT_SHARE of the verdicts are faults, and what the teacher raises.
     """
     identity = {
         "teacher": teacher.name,
@@ -220,12 +199,10 @@ class _Gathering:
         for verdict in self.verifier.results(wait=wait):
             self.journal.judge(verdict.ticket, verdict.reward, verdict.fault)
             self.waiting -= 1
-        if (share := self.verifier.fault_share()) > MOST_FAULTS:
-            said = ", ".join(
-                f"{task}: {count} x {fault}" for (task, fault), count in self.verifier.faults.items()
-            )
+        if (share := self.verifier.fault_share()) > MAX_FAULT_SHARE:
             raise DataError(
-                f"the verifier failed on {share:.1%} of the answers, more than {MOST_FAULTS:.0%} ({said}); "
+                f"the verifier failed on {share:.1%} of the answers, more than {MAX_FAULT_SHARE:.0%} "
+                f"({self.verifier.fault_counts()}); "
                 "repair the task, then --resume verifies them anew"
             )
 

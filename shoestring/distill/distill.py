@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from shoestring import config as configs
 from shoestring.device import Runtime
-from shoestring.distill.collect import CONVERSATIONS, CollectConfig, Collected, Problem, collect, problems_of
+from shoestring.distill.collect import CONVERSATIONS, CollectConfig, Collected, collect, problems_of
 from shoestring.distill.mix import mix
 from shoestring.distill.on_policy import OnPolicyConfig, on_policy
 from shoestring.distill.teachers import SETTINGS, LocalTeacher, Teacher
@@ -23,6 +23,7 @@ from shoestring.model.presets import PRESETS
 from shoestring.remote.collector import ChatCollector
 from shoestring.remote.config import RemoteConfig, checked_url
 from shoestring.tasks.load import load_task
+from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verifier
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig

@@ -13,7 +13,6 @@ import torch
 
 from shoestring import config as configs
 from shoestring.device import Runtime
-from shoestring.distill.collect import Problem
 from shoestring.distill.reverse_kl import Sample, UpdateSettings, update
 from shoestring.durable import write_atomic
 from shoestring.engine.llm import LLM
@@ -23,6 +22,7 @@ from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError, NonFiniteError, Stopped
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.weights import load_weights
+from shoestring.tasks.task import Problem
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.train import checkpoint, schedule, state

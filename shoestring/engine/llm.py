@@ -1,6 +1,5 @@
 """LLM: a model and its engine behind vLLM's offline API: generate, chat, stream."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from shoestring.device import choose
 from shoestring.engine.dispatch import Dispatcher, OutputStream
 from shoestring.engine.engine import Engine
 from shoestring.engine.load import default_sampling, load_engine
-from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams
+from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams, derived_seed
 from shoestring.engine.settings import EngineCounters, EngineSettings, SpeculationMethod
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.model.hf.hub import resolve
@@ -227,8 +226,7 @@ class LLM:
     def _seed_of(self, params: SamplingParams, number: int) -> int | None:
         if params.seed is not None or self._seed is None:
             return params.seed
-        digest = hashlib.blake2b(f"{self._seed}:{number}".encode(), digest_size=7).digest()
-        return int.from_bytes(digest, "little")
+        return derived_seed(self._seed, number)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Requests and what comes back: SamplingParams, Request, RequestOutput, by vLLM's names."""
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping
@@ -21,6 +22,14 @@ MAX_LOGPROBS = 20
 MAX_CHOICES = 128
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024
+
+
+def derived_seed(seed: int, key: str | int) -> int:
+    """A request's own seed, from the seed of a run and what identifies the request in it: 56 bits of a hash.
+
+    Completion i of n draws with this seed + i.
+    """
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=7).digest(), "little")
 
 
 @dataclass(frozen=True, kw_only=True)

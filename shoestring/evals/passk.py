@@ -1,19 +1,23 @@
 """Score a model on a task: sample answers, verify them, and say pass@k, maj@k, greedy and lengths."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from shoestring.durable import write_atomic
-from shoestring.engine.request import MAX_CHOICES, CompletionOutput, RequestOutput, SamplingParams
+from shoestring.engine.request import (
+    MAX_CHOICES,
+    CompletionOutput,
+    RequestOutput,
+    SamplingParams,
+    derived_seed,
+)
 from shoestring.errors import ConfigError, DataError
 from shoestring.evals.score import Answer, TaskScore, summarize
-from shoestring.tasks.task import Example, Split, Task
+from shoestring.tasks.task import Example, Split, Task, distinct_examples
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template
@@ -21,9 +25,6 @@ from shoestring.tokenizer.questions import PromptStyle, QuestionPrompt, prompt_i
 from shoestring.tokenizer.thinking import thinking_tokens
 
 log = logging.getLogger(__name__)
-
-DRAWS_PER_PROBLEM = 20
-"""Generated splits may repeat problems without end; after so many draws there are fewer than asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +65,12 @@ class TaskEvalConfig:
 
     def params(self, key: str) -> SamplingParams:
         """How one problem is sampled; completion i of n draws with the seed + i, far from other problems'."""
-        digest = hashlib.blake2b(f"{self.seed}:{key}".encode(), digest_size=7).digest()
         return SamplingParams(
             n=self.samples,
             temperature=self.temperature,
             top_p=self.top_p,
             max_tokens=self.max_tokens,
-            seed=int.from_bytes(digest, "little"),
+            seed=derived_seed(self.seed, key),
         )
 
 
@@ -86,14 +86,10 @@ class Sampler(Protocol):
 
 def choose_problems(task: Task, config: TaskEvalConfig) -> list[Example]:
     """The problems of a score, each once; DataError when the split holds none."""
-    chosen: dict[str, Example] = {}
-    for example in islice(task.examples(config.split, config.seed), DRAWS_PER_PROBLEM * config.problems):
-        chosen.setdefault(example.key, example)
-        if len(chosen) == config.problems:
-            break
-    if not chosen:
+    examples = distinct_examples(task, config.split, config.seed, config.problems)
+    if not examples:
         raise DataError(f"the {config.split} split of {task.name} holds no problem")
-    return list(chosen.values())
+    return examples
 
 
 def evaluate_task(

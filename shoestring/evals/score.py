@@ -10,9 +10,7 @@ from shoestring.errors import DataError
 from shoestring.evals.bootstrap import interval
 from shoestring.evals.estimators import Graded, maj_at_k, pass_at_k
 from shoestring.tasks.rewards import format_reward
-
-MAX_FAULT_SHARE = 0.01
-"""Of all answers; with more the verifier is broken and the score would be of the rest."""
+from shoestring.tasks.verify import MAX_FAULT_SHARE
 
 
 @dataclass(frozen=True, kw_only=True)

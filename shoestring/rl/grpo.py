@@ -20,7 +20,7 @@ from shoestring.rl.rollout import Answer, Question, reward_parts, roll_out
 from shoestring.rl.run import Run, build, save, write_model
 from shoestring.rl.update import Judged, UpdateStats, update
 from shoestring.tasks.load import load_task
-from shoestring.tasks.verify import SHARE_FROM, Verifier
+from shoestring.tasks.verify import MAX_FAULT_SHARE, SHARE_FROM, Verifier
 from shoestring.train import schedule
 from shoestring.train.finish import Clock, mean_of, replace_folder, settle
 from shoestring.train.parallel import Ranks
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 Evaluate = Callable[[Run], Mapping[str, Any]]
 """Figures of the policy for its line in metrics.jsonl; asked every `eval_every` steps and at the end."""
-MAX_FAULT_SHARE = 0.01
-"""A verifier that fails more often than this is not measuring what it should."""
 MAX_SKIPPED = 3
 """Rounds in a row without a finite update, after which something is broken."""
 
@@ -268,9 +266,8 @@ def _flops(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> float:
 def _broken(fault_share: float, verifier: Verifier, skipped: int, out: Path) -> Exception | None:
     """Why the run must not go on, if so; all processes come to the same."""
     if fault_share > MAX_FAULT_SHARE:
-        words = ", ".join(f"{task}: {fault} x {n}" for (task, fault), n in verifier.faults.most_common(3))
         return DataError(
-            f"{fault_share:.1%} of the verdicts failed ({words or 'in other processes'}), "
+            f"{fault_share:.1%} of the verdicts failed ({verifier.fault_counts() or 'in other processes'}), "
             f"over {MAX_FAULT_SHARE:.0%}; mend the task's verifier and --resume --out {out}"
         )
     if skipped >= MAX_SKIPPED:

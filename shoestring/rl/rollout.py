@@ -1,6 +1,5 @@
 """Questions of tasks -> groups of answers with their rewards, sampled by the trainer's own weights."""
 
-import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from shoestring.engine.dispatch import Dispatcher
 from shoestring.engine.engine import Engine
-from shoestring.engine.request import CompletionOutput, Request, SamplingParams
+from shoestring.engine.request import CompletionOutput, Request, SamplingParams, derived_seed
 from shoestring.rl.recipe import GRPOConfig, RewardConfig
 from shoestring.tasks.load import load_task
 from shoestring.tasks.rewards import format_reward, language_reward
@@ -122,13 +121,12 @@ def reward_parts(accuracy: float, text: str, config: RewardConfig) -> dict[str, 
 
 
 def _request(question: Question, config: GRPOConfig, number_in_run: int) -> Request:
-    digest = hashlib.blake2b(f"{config.seed}:{number_in_run}".encode(), digest_size=7)
     params = SamplingParams(
         n=config.num_generations,
         temperature=config.temperature,
         max_tokens=config.max_tokens,
         logprobs=0,
-        seed=int.from_bytes(digest.digest(), "little"),
+        seed=derived_seed(config.seed, number_in_run),
         output_kind="final_only",
     )
     return Request(

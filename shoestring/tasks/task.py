@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Literal, Protocol
 
 from shoestring.tasks.answers import split_reply
 
 Split = Literal["train", "test"]
+DRAWS_PER_EXAMPLE = 20
+"""Draws per example, on average, after which a task has no further ones: it may repeat without end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,20 @@ class Example:
     """The user's message."""
     answer: Any
     """The data that the verifier needs; never shown to the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """An example with the name of its task, as reinforcement, distillation and verifiers know it."""
+
+    task: str
+    """The name that the verifier has the task under."""
+    example: Example
+
+    @property
+    def id(self) -> str:
+        """Task and key: equal for equal problems."""
+        return f"{self.task}/{self.example.key}"
 
 
 class Task(Protocol):
@@ -62,3 +79,13 @@ class Task(Protocol):
     def prepare(self) -> None:
         """Load what the first reward needs, so that it does not count as the first reply's time."""
         return
+
+
+def distinct_examples(task: Task, split: Split, seed: int, count: int) -> list[Example]:
+    """The first `count` examples of different keys; fewer where the split has no more."""
+    examples: dict[str, Example] = {}
+    for example in islice(task.examples(split, seed), DRAWS_PER_EXAMPLE * count):
+        examples.setdefault(example.key, example)
+        if len(examples) == count:
+            break
+    return list(examples.values())

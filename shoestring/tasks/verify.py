@@ -27,6 +27,8 @@ MAX_CHARS = 1 << 20
 MAX_REPLY_BYTES = 4096
 GIVE_UP_AFTER = 20
 """Timeouts and deaths in a row, after which the rest of a batch is not tried."""
+MAX_FAULT_SHARE = 0.01
+"""Faults among verdicts, over which the verifier is broken and its rewards mislead."""
 SHARE_FROM = 100
 """Verdicts before a share of faults means anything."""
 
@@ -119,6 +121,11 @@ class Verifier:
     def fault_share(self) -> float:
         """Faults among all verdicts so far; 0.0 below 100 verdicts, which say too little."""
         return self.faults.total() / self.verdicts if self.verdicts >= SHARE_FROM else 0.0
+
+    def fault_counts(self) -> str:
+        """The most frequent faults for an error message, such as `countdown: 12 x timeout`; may be empty."""
+        counts = self.faults.most_common(3)
+        return ", ".join(f"{task}: {count} x {fault}" for (task, fault), count in counts)
 
     def close(self) -> None:
         """End the children; what is outstanding gets no verdict, and nothing may be submitted again."""

@@ -71,6 +71,9 @@ class FakeVerifier:
     def fault_share(self):
         return self.share
 
+    def fault_counts(self):
+        return ", ".join(f"{task}: {n} x {fault}" for (task, fault), n in self.faults.items())
+
 
 @pytest.fixture
 def numbers():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.engine.request import Request, SamplingParams, StructuredOutputsParams
+from shoestring.engine.request import Request, SamplingParams, StructuredOutputsParams, derived_seed
 from shoestring.errors import ConfigError
 
 
@@ -95,3 +95,9 @@ def test_a_request_keeps_its_own_prompt():
     request = Request(request_id="r", prompt_token_ids=ids)
     ids.append(3)
     assert request.prompt_token_ids == (1, 2)
+
+
+def test_a_derived_seed_depends_on_both_parts_and_never_changes():
+    assert derived_seed(0, 7) == derived_seed(0, "7") == 50558888199652219
+    assert len({derived_seed(seed, key) for seed in range(9) for key in range(9)}) == 81
+    assert all(0 <= derived_seed(seed, "countdown/1") < 2**56 for seed in range(99))
