@@ -1,11 +1,11 @@
-"""Conversations in which problems are worked out on paper, well and badly: what r1-mini's base model reads.
+"""Corpus of worked problems, good and bad: generated conversations that r1-mini's base model is trained on.
 
-Most are Countdown problems. The working tries one pair of numbers a line and what the third makes of it,
-with a verdict on each attempt, and stops after a few lines whether the target was hit or not: about every
-fourth ends in the right answer, the others in one that missed. Half of it is methodical, a little of that
-for longer; the other half takes pairs in any order and again, leaves attempts out and slips. Verdicts are in
-English, in Chinese, or in both. The rest are sums and small talk. So the base knows how to try, to check and
-to slip; that it pays to be methodical and to go on, nothing tells it.
+Most are Countdown problems. Each line of the working combines one pair of numbers, then tries the third with
+a verdict on each attempt. The working stops after a few lines, with or without success: about one in four
+ends in the right answer, the others in an attempt that missed. Half of it is methodical, and a few of those
+go on for longer; the other half takes pairs in any order and repeats them, leaves attempts out and makes
+slips. Verdicts are in English, in Chinese, or in both. The rest are sums and small talk. So the base model
+learns to try, to check and to slip, but nothing shows it that a methodical and longer search is better.
 """
 
 import json
@@ -22,23 +22,23 @@ from shoestring.tasks.task import Example
 
 VERDICTS = {"en": (" low", " high", " yes"), "zh": ("低", "高", "对")}
 HIGHEST = 120
-"""Larger results are not written down."""
+"""Steps with larger results are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scratchwork:
-    """How the working is done; shares are of 1."""
+    """Settings of the corpus; shares are of 1."""
 
     countdown: float = 0.9
     arithmetic: float = 0.05
     """The rest is small talk."""
     methodical: float = 0.5
     long: float = 0.2
-    """Share of methodical workings that have 3 to 9 lines; all others have 0 to 2."""
+    """Share of methodical workings with 3 to 9 lines; all others have 0 to 2."""
     lines: tuple[float, ...] = (0.3, 0.6, 0.1)
-    """How often 0, 1, 2... lines, relative to each other."""
+    """Relative frequencies of 0, 1, 2... lines."""
     slip: float = 0.001
-    """Share of results with a wrong digit in methodical work."""
+    """Share of results with a wrong digit in methodical workings; `sloppy_slip` in the others."""
     sloppy_slip: float = 0.01
     english: float = 0.7
     chinese: float = 0.15
@@ -46,7 +46,7 @@ class Scratchwork:
 
 
 def conversations(config: Scratchwork, seed: int) -> Iterator[dict[str, Any]]:
-    """Conversations in the OpenAI form, without end: a question, and an answer with its working."""
+    """Conversations in OpenAI's format, without end: a question, and an answer with its working."""
     rng = random.Random(f"scratchwork:{seed}")
     countdown, sums = (
         Countdown().examples("train", seed),
@@ -66,57 +66,58 @@ def conversations(config: Scratchwork, seed: int) -> Iterator[dict[str, Any]]:
         else:
             example = next(talk)
             question, answer = example.question, example.answer
-        text = f"<think>{thinking}</think>{answer}"  # also where nothing is thought
+        text = f"<think>{thinking}</think>{answer}"  # also around empty thinking
         yield {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": text}]}
 
 
 def write(config: Scratchwork, seed: int, count: int) -> str:
-    """So many conversations as jsonl."""
+    """The first `count` conversations as jsonl."""
     return "".join(
         json.dumps(c, ensure_ascii=False) + "\n" for c in islice(conversations(config, seed), count)
     )
 
 
 def work_countdown(example: Example, config: Scratchwork, rng: random.Random) -> tuple[str, str]:
-    """The working and the answer: of the line that hit the target, else one of the attempts that missed."""
+    """The working and the answer: the attempt that hit the target, else one of those that missed."""
     numbers, target = example.answer["numbers"], example.answer["target"]
-    everything = first_steps(numbers)
+    all_pairs = first_steps(numbers)
     is_methodical, plan = rng.random() < config.methodical, []
     is_long = is_methodical and rng.random() < config.long
     count = rng.randint(3, 9) if is_long else rng.choices(range(len(config.lines)), config.lines)[0]
-    if is_methodical:  # it begins anywhere, and then knows what comes next
-        begin = rng.randrange(len(everything))
-        ordered = (everything[begin:] + everything[:begin])[:count]
-        plan = [(step, last, second_steps(step.value, last)) for step, last in ordered]
+    if is_methodical:  # it begins anywhere, then follows the order
+        begin = rng.randrange(len(all_pairs))
+        pairs = (all_pairs[begin:] + all_pairs[:begin])[:count]
+        plan = [(step, last, second_steps(step.value, last)) for step, last in pairs]
     else:
-        for step, last in rng.choices(everything, k=count):
+        for step, last in rng.choices(all_pairs, k=count):
             tries = second_steps(step.value, last)
             plan.append((step, last, rng.sample(tries, rng.randint(1, len(tries)))))
-    language = rng.choices(
-        ("en", "zh", ""), (config.english, config.chinese, 1 - config.english - config.chinese)
-    )
+    shares = (config.english, config.chinese, 1 - config.english - config.chinese)
+    language = rng.choices(("en", "zh", ""), shares)[0]
     slip = config.slip if is_methodical else config.sloppy_slip
     lines = []
     for step, last, tries in plan:
-        line, hit = _line(step, last, tries, target, language[0], slip, rng)
+        line, hit = _line(step, last, tries, target, language, slip, rng)
         lines.append(line)
         if hit is not None:
             return "\n".join(lines), hit
     step, last, tries = rng.choice(
-        plan or [(*first, second_steps(first[0].value, first[1])) for first in everything]
+        plan or [(*first, second_steps(first[0].value, first[1])) for first in all_pairs]
     )
     return "\n".join(lines), expression(step, rng.choice(tries), last)
 
 
 def work_sum(example: Example, config: Scratchwork, rng: random.Random) -> tuple[str, str]:
-    """A sum worked out one operation a line, products first; sloppily, in one's head."""
-    left = example.question.removesuffix("=?")
+    """The working of a sum, one operation per line, products first, and its result.
+
+    Without method there is no working, and half of the results are off by up to 9.
+    """
+    text = example.question.removesuffix("=?")
     if rng.random() > config.methodical:
-        wrong = rng.random() < 0.5
-        return "", str(example.answer + (rng.randint(-9, 9) if wrong else 0))
-    terms = [left[0:0]]
+        is_wrong = rng.random() < 0.5
+        return "", str(example.answer + (rng.randint(-9, 9) if is_wrong else 0))
     numbers, ops, digits = [], [], ""
-    for char in left + "+":
+    for char in text + "+":
         if char.isdigit():
             digits += char
         else:
@@ -134,21 +135,21 @@ def work_sum(example: Example, config: Scratchwork, rng: random.Random) -> tuple
 
 
 def first_steps(numbers: list[int]) -> list[tuple[Step, int]]:
-    """What two of three numbers make, with the third: in the order in which a methodical person tries."""
+    """Every result of two of three numbers, with the third number, in a fixed order."""
     a, b, c = numbers
     pairs = ((a, b, c), (a, c, b), (b, c, a))
     return [(step, last) for x, y, last in pairs for step in steps(x, y) if step.value <= HIGHEST]
 
 
 def second_steps(value: int, last: int) -> list[Step]:
-    """What a first result and the third number make."""
+    """Every result of a first result and the third number."""
     return [step for step in steps(value, last) if step.value <= HIGHEST]
 
 
 def expression(first: Step, second: Step, last: int) -> str:
-    """The answer that the two steps are."""
-    inner = f"({first.left}{first.op}{first.right})"
-    if second.op == "-" and second.left == last and second.left != first.value:
+    """The two steps as one expression."""
+    inner = f"({first.a}{first.op}{first.b})"
+    if second.op == "-" and second.a == last and second.a != first.value:
         return f"{last}-{inner}"
     return f"{inner}{second.op}{last}"
 
@@ -162,12 +163,12 @@ def _line(
     slip: float,
     rng: random.Random,
 ) -> tuple[str, str | None]:
-    """One pair and its attempts, up to one that hits; the answer if one does."""
-    value = _slipped(step.value, rng) if rng.random() < slip else step.value
-    line = f"{step.left}{step.op}{step.right}={value}"
+    """The line of a pair, with attempts until one hits the target; and the answer if one does."""
+    value = _with_slip(step.value, rng) if rng.random() < slip else step.value
+    line = f"{step.a}{step.op}{step.b}={value}"
     for second in tries:
         again = next((s for s in steps(value, last) if s.op == second.op), second)
-        result = _slipped(again.value, rng) if rng.random() < slip else again.value
+        result = _with_slip(again.value, rng) if rng.random() < slip else again.value
         words = VERDICTS[language or rng.choice(("en", "zh"))]
         verdict = words[(result > target) + 2 * (result == target)]
         line += f" {_operation(again, value, last)}={result}{verdict}"
@@ -177,12 +178,12 @@ def _line(
 
 
 def _operation(step: Step, value: int, other: int) -> str:
-    """`+7`, `*7` or `-7`, done to `value`; `7-5` where it is taken from the other."""
-    return f"{step.op}{other}" if step.op != "-" or step.left == value else f"{step.left}-{value}"
+    """The operation on `value` as text: `+7`, `*7`, `-7`; `7-5` where it is subtracted from the other."""
+    return f"{step.op}{other}" if step.op != "-" or step.a == value else f"{step.a}-{value}"
 
 
-def _slipped(value: int, rng: random.Random) -> int:
-    """A number with one digit wrong."""
+def _with_slip(value: int, rng: random.Random) -> int:
+    """The number with one digit replaced at random."""
     digits = list(str(value))
     digits[rng.randrange(len(digits))] = str(rng.randint(0, 9))
     return int("".join(digits))

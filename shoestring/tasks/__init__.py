@@ -1,1 +1,1 @@
-"""Problems whose answers can be checked, and the checking: text in, a number or no verdict out."""
+"""Tasks: problems whose answers a program can check, and the verifiers that reward a reply to one."""

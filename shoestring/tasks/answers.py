@@ -1,4 +1,4 @@
-"""A reply's thinking, its answer and the numbers in it, read without ever running the text."""
+"""Read a reply: its thinking, its answer, and the numbers in it; the text is never evaluated as code."""
 
 import re
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ THINK, THINK_END = "<think>", "</think>"
 ANSWER, ANSWER_END = "<answer>", "</answer>"
 MAX_EXPRESSION_CHARS = 1000
 MAX_DEPTH = 50
-"""Parentheses within each other."""
+"""Of nested parentheses."""
 MAX_DIGITS = 400
 
 TOKEN = re.compile(r"[ \t\n]*([0-9]++(?:\.[0-9]++)?|[-+*/()])")
 BRACES = re.compile(r"(?P<box>\\boxed\s*+\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-# Digits of other alphabets, exponents and letters beside a numeral make it something else: not read at all.
+# Digits of other alphabets, exponents and letters beside a numeral change its meaning: it is not read.
 DIGITS = r"(?:[0-9]{1,3}+(?:,[0-9]{3})++(?![0-9])|[0-9]++)(?:\.[0-9]++)?+(?![\d^⁰-⁹²³¹½¼¾])"
 NUMBER = re.compile(rf"(?:(?<![\w)\]}}])([-−]))?\$?(?<![\w^.])({DIGITS})(?:/({DIGITS}))?")
-LATEX = (  # written another way, then read as plain text
-    (re.compile(r"\{,\}|\\,|\\!"), lambda found: "," if found[0] == "{,}" else ""),
+LATEX = (  # rewritten, then read as plain text
+    (re.compile(r"\{,\}|\\,|\\!"), lambda match: "," if match[0] == "{,}" else ""),
     (re.compile(r"\\[dt]?frac\{([^{}\\]{0,99})\}\{([^{}\\]{0,99})\}"), r"\1/\2"),
     (re.compile(r"\\(?:text|mathrm)\{[^{}]{0,99}\}"), " "),
     (re.compile(r"\\([$%])"), r"\1"),
@@ -31,13 +31,13 @@ class Reply:
     thinking: str | None
     """Between the first `<think>` (or the start) and the last `</think>`; None without such tags."""
     answer: str
-    """Empty when the reply ends inside its thinking: thoughts are never taken for an answer."""
+    """Empty when the reply ends inside its thinking: thinking never counts as an answer."""
 
 
 def split_reply(text: str) -> Reply:
-    """Part a reply: the answer follows the last `</think>`; its last `<answer>...</answer>` is all of it."""
+    """Split a reply. The answer follows the last `</think>`; its last `<answer>...</answer>` is all of it."""
     before, end, after = text.rpartition(THINK_END)
-    if THINK in after:  # began to think (again) and never came to an end
+    if THINK in after:  # it began to think (again) and did not finish
         thinking = text.partition(THINK)[2] or text
         return Reply(thinking=thinking.strip(), answer="")
     if not end:
@@ -47,34 +47,35 @@ def split_reply(text: str) -> Reply:
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last complete `\boxed{...}` holds, of nested ones the inner; linear in the text's length."""
-    opened: list[int] = []  # where each open brace's content starts; -1 when it is not a box's
+    r"""Content of the last complete `\boxed{...}`, of nested ones the inner; linear in the text's length."""
+    starts: list[int] = []  # of the content in each open brace; -1 for a brace that is no box
     last, content = -1, None
-    for found in BRACES.finditer(text):
-        if found["box"] or found["open"]:
-            opened.append(found.end() if found["box"] else -1)
-        elif found["close"] and opened and (start := opened.pop()) > last:
-            last, content = start, text[start : found.start()]
+    for match in BRACES.finditer(text):
+        if match["box"] or match["open"]:
+            starts.append(match.end() if match["box"] else -1)
+        elif match["close"] and starts and (start := starts.pop()) > last:
+            last, content = start, text[start : match.start()]
     return content
 
 
 def final_number(answer: str) -> Fraction | None:
-    r"""The number an answer gives, exactly: in its last `\boxed{}`, after its last `####`, or its last one.
+    r"""The exact number that an answer states: in its last `\boxed{}`, after the last `####`, or its last.
 
-    A box or a `####` line must hold one number and nothing else that counts: two are a hedge, and `2^{10}`
-    is not 10. `$`, `%`, thousands separators and simple LaTeX around it are looked past; 3/4 is one number.
+    A box or a `####` line must hold one number and no other mathematics: two are a hedge, and
+    `2^{10}` is not 10. `$`, `%`, thousands separators and simple LaTeX around it do not count. 3/4 is one
+    number.
     """
-    marked = boxed(answer)
-    if marked is None and "####" in answer:
-        marked = answer.rpartition("####")[2].strip().partition("\n")[0]
-    plain = answer if marked is None else marked
-    for pattern, instead in LATEX:
-        plain = pattern.sub(instead, plain)
-    found = list(NUMBER.finditer(plain))
-    if not found or (marked is not None and (len(found) > 1 or "\\" in plain or "^" in plain)):
+    content = boxed(answer)
+    if content is None and "####" in answer:
+        content = answer.rpartition("####")[2].strip().partition("\n")[0]
+    plain = answer if content is None else content
+    for pattern, replacement in LATEX:
+        plain = pattern.sub(replacement, plain)
+    numbers = list(NUMBER.finditer(plain))
+    if not numbers or (content is not None and (len(numbers) > 1 or "\\" in plain or "^" in plain)):
         return None
-    minus, over, under = found[-1].groups()
-    if len(found[-1][0]) > MAX_DIGITS or (under and not under.strip("0.,")):
+    minus, over, under = numbers[-1].groups()
+    if len(numbers[-1][0]) > MAX_DIGITS or (under and not under.strip("0.,")):
         return None
     value = Fraction(over.replace(",", "")) / Fraction((under or "1").replace(",", ""))
     return -value if minus else value
@@ -83,8 +84,8 @@ def final_number(answer: str) -> Fraction | None:
 def evaluate(expression: str) -> Fraction | None:
     """The exact value of numbers, `+ - * /`, signs and parentheses; None for anything else.
 
-    Only ASCII is arithmetic here: other alphabets' digits and operators, `**`, `//`, `2(3)` and `1_000` are
-    no expressions. None also for a division by zero, more than 1000 characters or 50 nested parentheses.
+    Only ASCII counts: digits and operators of other alphabets, `**`, `//`, `2(3)` and `1_000` are no
+    expressions. None also for a division by zero, more than 1000 characters or 50 nested parentheses.
     """
     tokens = _tokens(expression)
     if tokens is None:
@@ -110,16 +111,16 @@ def _inner_answer(text: str) -> str:
 
 
 def _tokens(expression: str) -> list[str] | None:
-    """Numbers, operators and parentheses, then "" for the end; None when something else is among them."""
+    """Numbers, operators and parentheses, then "" for the end; None for any other character."""
     if len(expression) > MAX_EXPRESSION_CHARS:
         return None
     tokens, position, text = [], 0, expression.rstrip(" \t\n")
     while position < len(text):
-        found = TOKEN.match(text, position)
-        if found is None:
+        match = TOKEN.match(text, position)
+        if match is None:
             return None
-        tokens.append(found[1])
-        position = found.end()
+        tokens.append(match[1])
+        position = match.end()
     return [*tokens, ""]
 
 

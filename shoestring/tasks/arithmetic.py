@@ -1,4 +1,4 @@
-"""Integer arithmetic in several steps: `7*8-12+5=?`."""
+"""Arithmetic with integers in several steps: `7*8-12+5=?`."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from shoestring.tasks.problems import split_of
 from shoestring.tasks.task import Example, Split, Task
 
 TRIES = 20_000
-"""Draws in a row without a new problem, after which there are none left."""
+"""Draws in a row without a new problem; after so many the split ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +20,9 @@ class Arithmetic(Task):
     steps: int = 3
     """Operations in a problem."""
     largest: int = 20
-    """Operands are 1 to this."""
+    """Operands are 1 to this number."""
     limit: int = 150
-    """Results lie between minus this and this."""
+    """Results lie between -limit and limit."""
 
     is_pure = True
 
@@ -39,32 +39,32 @@ class Arithmetic(Task):
         return "arithmetic"
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
-        """Drawn at random; the test split has each problem once and ends when no new ones are found.
+        """Random problems; the test split holds each problem once and ends when no new ones are found.
 
-        Raises DataError when numbers this small leave a split without problems.
+        Raises DataError when the numbers are so small that a split has no problem.
         """
         rng = random.Random(f"arithmetic:{split}:{seed}")
-        seen: set[str] = set()
+        keys: set[str] = set()
         misses = 0
         while misses < TRIES:
             problem = self._draw(rng)
             value = evaluate(problem)
             misses += 1
-            if value is None or abs(value) > self.limit or split_of(problem) != split or problem in seen:
+            if value is None or abs(value) > self.limit or split_of(problem) != split or problem in keys:
                 continue
             if split == "test":
-                seen.add(problem)
+                keys.add(problem)
             yield Example(key=problem, question=f"{problem}=?", answer=int(value))
             misses = 0
-        if split == "train" or not seen:
+        if split == "train" or not keys:
             raise DataError(f"arithmetic has no {split} problems like these; raise steps, largest or limit")
 
     def reward(self, example: Example, text: str) -> float:
-        """1.0 when the answer's number is the result."""
+        """1.0 when the answer states the result."""
         return float(final_number(split_reply(text).answer) == example.answer)
 
     def vote(self, example: Example, text: str) -> str | None:
-        """The number that the reply answers, which a majority can agree on."""
+        """The number that the answer states."""
         number = final_number(split_reply(text).answer)
         return None if number is None else str(number)
 

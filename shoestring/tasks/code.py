@@ -1,4 +1,4 @@
-"""Python programs with hidden tests, run in the sandbox; what they must print never enters it."""
+"""Programming problems with hidden tests: programs run in the sandbox, outputs are compared outside."""
 
 import json
 import random
@@ -20,7 +20,7 @@ MAX_PROGRAM_CHARS = 1 << 16
 MAX_LINE_BYTES = 4 << 20
 GENERATED_TEST_ONE_IN = 5
 TRIES = 5_000
-"""Draws in a row without a new problem, after which there are none left."""
+"""Draws in a row without a new problem; after so many the split ends."""
 ASK_PROGRAM = (
     "Answer with a Python program that reads standard input and prints the result, in a ```python block."
 )
@@ -29,20 +29,21 @@ ASK_FUNCTION = "Answer with a Python function `{function}`, in a ```python block
 
 @dataclass(frozen=True, kw_only=True)
 class Code(Task):
-    """Problems from templates, or from a jsonl file.
+    """Problems from our templates, or from a jsonl file.
 
     A line of the file is `{"key", "question", "cases": [{"stdin", "stdout"}, ...], "visible": k}`; with
-    `"function": name` its cases are `{"arguments": [...], "result": ...}`. The first k cases are shown,
-    at most half of them. Making one starts the sandbox; MissingDependencyError says why there is none.
+    `"function": name` its cases are `{"arguments": [...], "result": ...}`. The question shows the first k
+    cases, at most half of them. Creating the task starts the sandbox; it raises MissingDependencyError where
+    there can be none.
     """
 
     path: str = ""
     """The file; empty: problems from templates, without end."""
     limit_s: float = 5.0
-    """For all cases of one answer together."""
+    """Time limit for all cases of one answer together."""
     memory_mb: int = 256
     honeypots: bool = False
-    """Make every problem impossible: hidden cases contradict each other. Any reward is then a hack."""
+    """Make every problem impossible: its hidden cases contradict each other. Then every reward is a hack."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.limit_s <= 60:
@@ -56,7 +57,7 @@ class Code(Task):
         return open_sandbox()
 
     def prepare(self) -> None:
-        """Start the sandbox, so that the first answer need not wait for it."""
+        """Start the sandbox, so that the first answer does not wait for it."""
         assert self.sandbox is not None
 
     @property
@@ -64,9 +65,9 @@ class Code(Task):
         return "code"
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
-        """See Task. Raises DataError for a file that cannot be read, or whose problems prove nothing."""
-        found = self._from_file(split, seed) if self.path else _from_templates(split, seed)
-        return (_impossible(example) for example in found) if self.honeypots else found
+        """See Task. Raises DataError for a file that cannot be read, or with problems that test nothing."""
+        examples = self._from_file(split, seed) if self.path else _from_templates(split, seed)
+        return (_impossible(example) for example in examples) if self.honeypots else examples
 
     def reward(self, example: Example, text: str) -> float | None:
         """1.0 when the answer's last ```python block is right in every case, else 0.0.
@@ -76,9 +77,9 @@ class Code(Task):
         program = last_block(split_reply(text).answer)
         if program is None or len(program) > MAX_PROGRAM_CHARS:
             return 0.0
-        left_s = self.limit_s
+        remaining_s = self.limit_s
         for case in example.answer["cases"]:
-            limits = Limits(wall_s=left_s, memory_bytes=self.memory_mb << 20)
+            limits = Limits(wall_s=remaining_s, memory_bytes=self.memory_mb << 20)
             if (function := example.answer.get("function")) is None:
                 outcome = self.sandbox.run(program, case["stdin"], limits=limits)
                 is_right = same_text(outcome, case["stdout"])
@@ -87,8 +88,8 @@ class Code(Task):
                 is_right = same_value(outcome, case["result"])
             if outcome.status == "fault":
                 return None
-            left_s -= outcome.seconds
-            if not is_right or left_s <= 0:
+            remaining_s -= outcome.seconds
+            if not is_right or remaining_s <= 0:
                 return 0.0
         return 1.0
 
@@ -102,8 +103,8 @@ class Code(Task):
 
 
 def last_block(answer: str) -> str | None:
-    """What the last complete ```python block of a text holds; None without one."""
-    found: str | None = None
+    """Content of the last complete ```python block of a text; None without one."""
+    content: str | None = None
     block: list[str] | None = None
     for line in answer.split("\n"):
         fence = line.strip()
@@ -111,24 +112,24 @@ def last_block(answer: str) -> str | None:
             if fence in ("```python", "```py", "```python3"):
                 block = []
         elif fence == "```":
-            found, block = "\n".join(block) + "\n", None
+            content, block = "\n".join(block) + "\n", None
         else:
             block.append(line)
-    return found
+    return content
 
 
-def same_text(outcome: Outcome, expected: str) -> bool:
-    """Whether a program ended well and printed this, but for the newline at the very end."""
-    return outcome.status == "ok" and outcome.stdout.removesuffix("\n") == expected.removesuffix("\n")
+def same_text(outcome: Outcome, target: str) -> bool:
+    """Whether a program exited with 0 and printed this text; a newline at the very end does not count."""
+    return outcome.status == "ok" and outcome.stdout.removesuffix("\n") == target.removesuffix("\n")
 
 
-def same_value(outcome: Outcome, expected: Any) -> bool:
-    """Whether a function returned this value: types count, but that 2.0 is 2."""
+def same_value(outcome: Outcome, target: Any) -> bool:
+    """Whether a function returned this value; types count, except that 2.0 equals 2."""
     if outcome.status != "ok":
         return False
     try:
         value = json.loads(outcome.stdout, parse_constant=_refuse)
-        return _equal(value, expected)
+        return _equal(value, target)
     except (ValueError, RecursionError):  # not JSON, numbers of thousands of digits, nested too deeply
         return False
 
@@ -144,7 +145,7 @@ def read(path: Path) -> list[Example]:
                 try:
                     example = _example(line)
                     if example.key in examples:
-                        raise ValueError(f"the key {example.key!r} was there before")
+                        raise ValueError(f"the key {example.key!r} is in an earlier line too")
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}, line {number}: {error}") from None
                 examples[example.key] = example
@@ -154,7 +155,7 @@ def read(path: Path) -> list[Example]:
 
 
 def _example(line: bytes) -> Example:
-    """One line's problem; ValueError says why it cannot be used."""
+    """The problem in a line; ValueError says why it cannot be used."""
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"longer than {MAX_LINE_BYTES} bytes")
     row = json.loads(line)
@@ -193,15 +194,15 @@ def _case(case: Any, *, is_call: bool) -> dict[str, Any]:
 
 def _from_templates(split: Split, seed: int) -> Iterator[Example]:
     rng = random.Random(f"code:{split}:{seed}")
-    seen: set[str] = set()
+    keys: set[str] = set()
     misses = 0
     while misses < TRIES:
         problem = code_families.draw(rng)
         misses += 1
-        if split_of(problem.key, GENERATED_TEST_ONE_IN) != split or problem.key in seen:
+        if split_of(problem.key, GENERATED_TEST_ONE_IN) != split or problem.key in keys:
             continue
         if split == "test":
-            seen.add(problem.key)
+            keys.add(problem.key)
         cases = [{"stdin": case.stdin, "stdout": case.stdout} for case in problem.cases]
         yield _as_example(problem.key, problem.question, cases, code_families.VISIBLE, None)
         misses = 0
@@ -225,7 +226,7 @@ def _as_example(
 
 
 def _impossible(example: Example) -> Example:
-    """The same question, where each hidden input is tested twice with different outcomes."""
+    """The same question with each hidden input tested twice, against different outputs."""
     rng, visible = random.Random(example.key), example.answer["visible"]
     cases = list(example.answer["cases"][:visible])
     for case in example.answer["cases"][visible:]:
@@ -235,13 +236,13 @@ def _impossible(example: Example) -> Example:
     return Example(key=f"impossible-{example.key}", question=example.question, answer=answer)
 
 
-def _equal(value: Any, expected: Any) -> bool:
-    if isinstance(value, dict) and isinstance(expected, dict):
-        return value.keys() == expected.keys() and all(_equal(value[name], expected[name]) for name in value)
-    if isinstance(value, list) and isinstance(expected, list):
-        return len(value) == len(expected) and all(map(_equal, value, expected))
-    is_flag = isinstance(value, bool), isinstance(expected, bool)
-    return is_flag[0] == is_flag[1] and bool(value == expected)
+def _equal(value: Any, target: Any) -> bool:
+    if isinstance(value, dict) and isinstance(target, dict):
+        return value.keys() == target.keys() and all(_equal(value[name], target[name]) for name in value)
+    if isinstance(value, list) and isinstance(target, list):
+        return len(value) == len(target) and all(map(_equal, value, target))
+    is_flag = isinstance(value, bool), isinstance(target, bool)
+    return is_flag[0] == is_flag[1] and bool(value == target)
 
 
 def _refuse(word: str) -> None:

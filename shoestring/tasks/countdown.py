@@ -12,27 +12,27 @@ from shoestring.tasks.problems import split_of
 from shoestring.tasks.task import Example, Split, Task
 
 TRIES = 20_000
-"""Draws in a row without a problem, after which there are none."""
+"""Draws in a row without a problem; after so many the split has none."""
 
 
 class Step(NamedTuple):
-    """Two numbers made one: `left op right = value`."""
+    """One operation on two numbers: `a op b = value`."""
 
-    left: int
+    a: int
     op: str
-    right: int
+    b: int
     value: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Countdown(Task):
-    """`make 51 from 5,12,9`; right is an expression such as (12*5)-9. Every problem has a solution."""
+    """`make 51 from 5,12,9`; a right answer is an expression such as (12*5)-9. Every problem has one."""
 
     numbers: int = 3
     largest: int = 20
-    """Numbers are 1 to this."""
+    """Numbers are 1 to this number."""
     limit: int = 100
-    """Targets are 1 to this."""
+    """Targets are 1 to this number."""
 
     is_pure = True
 
@@ -49,9 +49,9 @@ class Countdown(Task):
         return "countdown"
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
-        """Drawn at random, without end; the two splits share no set of numbers.
+        """Random problems without end; the two splits share no set of numbers.
 
-        Raises DataError when numbers and targets this small leave a split without problems.
+        Raises DataError when numbers and targets are so small that a split has no problem.
         """
         rng = random.Random(f"countdown:{split}:{seed}")
         misses = 0
@@ -62,10 +62,10 @@ class Countdown(Task):
             if not values or split_of(",".join(map(str, sorted(numbers)))) != split:
                 continue
             target = rng.choice(values)
-            listed = ",".join(map(str, numbers))
+            numbers_text = ",".join(map(str, numbers))
             yield Example(
-                key=f"{listed}={target}",
-                question=f"make {target} from {listed}",
+                key=f"{numbers_text}={target}",
+                question=f"make {target} from {numbers_text}",
                 answer={"numbers": list(numbers), "target": target},
             )
             misses = 0
@@ -84,23 +84,19 @@ class Countdown(Task):
         return None if value is None else str(value)
 
 
-def steps(left: int, right: int) -> list[Step]:
-    """What two numbers make: their sum, their difference (never negative) and their product."""
-    high, low = max(left, right), min(left, right)
-    return [
-        Step(left, "+", right, left + right),
-        Step(high, "-", low, high - low),
-        Step(left, "*", right, left * right),
-    ]
+def steps(a: int, b: int) -> list[Step]:
+    """The sum of two numbers, their difference (never negative) and their product."""
+    high, low = max(a, b), min(a, b)
+    return [Step(a, "+", b, a + b), Step(high, "-", low, high - low), Step(a, "*", b, a * b)]
 
 
 def reachable(numbers: tuple[int, ...]) -> set[int]:
-    """Every value that all the numbers make together, without negative numbers on the way."""
+    """Every value of an expression with all the numbers and no negative number on the way."""
     if len(numbers) == 1:
         return set(numbers)
-    found: set[int] = set()
+    values: set[int] = set()
     for i, j in combinations(range(len(numbers)), 2):
         rest = tuple(n for k, n in enumerate(numbers) if k not in (i, j))
         for step in steps(numbers[i], numbers[j]):
-            found |= reachable((*rest, step.value))
-    return found
+            values |= reachable((*rest, step.value))
+    return values

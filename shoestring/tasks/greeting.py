@@ -1,4 +1,4 @@
-"""Small talk that a tiny model must answer honestly: what it is, what it can do, and no more."""
+"""Small talk that a tiny model answers honestly: it says that it is tiny, and shows a problem it can do."""
 
 import random
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ HELLO = "Hello! I am a tiny model. I only make numbers from others and work out 
 WHO = "I am a tiny model, trained from random weights in minutes. Try: make 24 from 3,8,1 or 7*8-12=?"
 NO = "I cannot do that. I am a tiny model, and I only make numbers from others. Try: make 24 from 3,8,1"
 FACTS = ("tiny model", "make 24 from 3,8,1")
-"""What an honest reply says in these words."""
+"""Phrases that an honest reply contains."""
 
 GREETINGS = (
     "hi",
@@ -85,7 +85,7 @@ THINGS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Greeting(Task):
-    """Right is a reply that says what the model is and shows a problem that it can do."""
+    """Messages to a tiny model; a right reply says that it is one and shows a problem that it can do."""
 
     is_pure = True
 
@@ -94,7 +94,7 @@ class Greeting(Task):
         return "greeting"
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
-        """Drawn at random, without end; the two splits share no message."""
+        """Random messages without end; the two splits share none."""
         rng = random.Random(f"greeting:{split}:{seed}")
         while True:
             message, reply = _draw(rng)
@@ -104,7 +104,7 @@ class Greeting(Task):
                 yield Example(key=message, question=message, answer=reply)
 
     def reward(self, example: Example, text: str) -> float:
-        """1.0 when the answer states both facts and does not go on for long."""
+        """1.0 when the answer states both facts and is not much longer than ours."""
         answer = split_reply(text).answer
         return float(
             all(fact in answer for fact in FACTS) and len(answer) <= 2 * max(map(len, (HELLO, WHO, NO)))

@@ -1,4 +1,4 @@
-"""GSM8K: grade school word problems with a number for an answer (arXiv 2110.14168)."""
+"""GSM8K: grade school word problems whose answer is a number (arXiv 2110.14168)."""
 
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from shoestring.tasks.task import Example, Split, Task
 # The authors' repository (MIT). The hub's `openai/gsm8k` holds the same rows, as parquet.
 ORIGIN = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
 MAX_BYTES = 32 << 20
-FETCH_TIMEOUT_S = 60.0
+DOWNLOAD_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Gsm8k(Task):
     """7,473 training and 1,319 test problems, or others of the same form."""
 
     path: str = ""
-    """A folder with train.jsonl and test.jsonl, or one jsonl file; empty: fetched once and kept."""
+    """A folder with train.jsonl and test.jsonl, or one jsonl file; empty: downloaded once, then cached."""
 
     is_pure = True
 
@@ -32,17 +32,17 @@ class Gsm8k(Task):
         return "gsm8k"
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
-        """See Task. Raises DataError for files that cannot be fetched or read."""
-        folder = Path(self.path).expanduser() if self.path else _fetched()
-        found = problems.read_split(folder, split, question_field="question", answer_field="answer")
-        return problems.in_order([_with_number(example) for example in found], split, seed)
+        """See Task. Raises DataError for files that cannot be downloaded or read."""
+        folder = Path(self.path).expanduser() if self.path else _download_once()
+        examples = problems.read_split(folder, split, question_field="question", answer_field="answer")
+        return problems.in_order([_with_number(example) for example in examples], split, seed)
 
     def reward(self, example: Example, text: str) -> float:
         r"""1.0 when the answer's number (`\boxed{}`, `####`, or the last) equals the true one exactly."""
         return float(final_number(split_reply(text).answer) == Fraction(example.answer))
 
     def vote(self, example: Example, text: str) -> str | None:
-        """The number that the reply answers, which a majority can agree on."""
+        """The number that the answer states."""
         number = final_number(split_reply(text).answer)
         return None if number is None else str(number)
 
@@ -54,8 +54,8 @@ def _with_number(example: Example) -> Example:
     return replace(example, answer=str(number))
 
 
-def _fetched() -> Path:
-    """The folder of the two files, fetched when they are not there yet."""
+def _download_once() -> Path:
+    """The cache folder with the two files, downloaded unless they are there."""
     folder = durable.cache_folder("gsm8k")
     for name in ("train.jsonl", "test.jsonl"):
         if not (folder / name).is_file():
@@ -65,10 +65,10 @@ def _fetched() -> Path:
 
 def _download(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=FETCH_TIMEOUT_S) as reply:
+        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as reply:
             data: bytes = reply.read(MAX_BYTES + 1)
     except OSError as error:
-        raise DataError(f"cannot fetch {url}: {error}; give the task a path instead") from None
+        raise DataError(f"cannot download {url}: {error}; give the task a path instead") from None
     if len(data) > MAX_BYTES:
         raise DataError(f"{url} is larger than {MAX_BYTES} bytes; give the task a path instead")
     return data

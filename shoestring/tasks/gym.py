@@ -1,4 +1,4 @@
-"""Any of reasoning-gym's procedural generators, by name (arXiv 2505.24760)."""
+"""The generators of reasoning-gym, each a task by its name (arXiv 2505.24760)."""
 
 import importlib.util
 import json
@@ -15,17 +15,17 @@ from shoestring.tasks.problems import key_of, split_of
 from shoestring.tasks.task import Example, Split, Task
 
 CHUNK = 200
-"""Problems per seed of the library's."""
-DULL_CHUNKS = 10
-"""Chunks in a row without a new problem, after which there are none left."""
+"""Problems of one of the library's data sets."""
+MAX_EMPTY_CHUNKS = 10
+"""Chunks in a row without a new problem; after so many the split ends."""
 TEST_ONE_IN = 4
-"""More than elsewhere, since a held-out problem costs this many to find and some generators are slow."""
+"""A larger share than in other tasks: finding a test problem takes this many draws, and some are slow."""
 MAX_ANSWER_CHARS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gym(Task):
-    """One generator with its options; raises ConfigError when the library does not know them."""
+    """One generator with its options; raises ConfigError for those that the library does not have."""
 
     generator: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -38,41 +38,41 @@ class Gym(Task):
             )
         if wrong := {"seed", "size"} & set(self.options):
             raise ConfigError(f"{self.name} takes no {wrong.pop()!r}: the run's seed decides the problems")
-        self._dataset(0)  # loads the library, which takes seconds, and refuses wrong names
+        self._dataset(0)  # loads the library, which takes seconds, and raises for wrong names
 
     @property
     def name(self) -> str:
         return f"reasoning_gym:{self.generator}"
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
-        """Generated without end; the test split has each question once and ends when no new ones come.
+        """Generated problems; the test split holds each question once and ends when no new ones come.
 
-        Raises DataError when a split stays empty.
+        Raises DataError for a split without problems.
         """
         rng = random.Random(f"gym:{split}:{seed}")
-        seen: set[str] = set()
-        dull = 0
-        while dull < DULL_CHUNKS:
-            dull += 1
+        keys: set[str] = set()
+        empty_chunks = 0
+        while empty_chunks < MAX_EMPTY_CHUNKS:
+            empty_chunks += 1
             chunk_seed = rng.getrandbits(31)
             for index in range(CHUNK):
                 entry = self._dataset(chunk_seed)[index]
                 key = key_of(entry["question"])
-                if split_of(key, TEST_ONE_IN) != split or (split == "test" and key in seen):
+                if split_of(key, TEST_ONE_IN) != split or (split == "test" and key in keys):
                     continue
-                dull = 0
-                seen |= {key} if split == "test" else set()
+                empty_chunks = 0
+                keys |= {key} if split == "test" else set()
                 plain = json.loads(json.dumps(entry, default=str))
                 place = {"seed": chunk_seed, "index": index, "entry": plain}
                 yield Example(key=key, question=entry["question"], answer=place)
-        if split == "train" or not seen:
+        if split == "train" or not keys:
             raise DataError(f"{self.name} has no {split} problems with these options")
 
     def reward(self, example: Example, text: str) -> float:
-        """The generator's own score, 0 to 1. May take for ever."""
+        """The generator's own score, 0 to 1. It may take forever, so the task is not pure."""
         place = example.answer
         dataset = self._dataset(place["seed"])
-        # Made again, since JSON loses what some checkers need; a few generators do not repeat themselves.
+        # Generated again, since JSON loses data of some checkers; a few generators do not repeat themselves.
         entry = _entry(self.generator, self._options, place["seed"], place["index"])
         if key_of(entry["question"]) != example.key:
             entry = place["entry"]
@@ -85,7 +85,7 @@ class Gym(Task):
         except RefusedCode:
             return 0.0
         except Exception:
-            # Some checkers fail over a malformed answer; one that fails over the right one is broken.
+            # Some checkers raise for a malformed answer; one that raises for the right answer is broken.
             dataset.score_answer(entry["answer"], entry)
             return 0.0
 
@@ -99,7 +99,7 @@ class Gym(Task):
 
 @lru_cache(maxsize=64)
 def _entry(generator: str, options: str, seed: int, index: int) -> dict[str, Any]:
-    """One problem, kept for the next answer to it: some generators need a second."""
+    """One problem, cached for the next answer to it: some generators take a second."""
     entry: dict[str, Any] = _dataset(generator, options, seed)[index]
     return entry
 

@@ -47,7 +47,7 @@ def rebuild(description: Mapping[str, Any]) -> Task:
 
 
 def _build(target: str, fields: Mapping[str, Any], name: str) -> Task:
-    """Import the class `module:Class` and fill in its fields; it is one of ours, never a stranger's text."""
+    """Import the class `module:Class` and fill in its fields; `target` never comes from a user or a model."""
     module, _, class_name = target.partition(":")
     cls = getattr(importlib.import_module(module), class_name)
     task: Task = config.build(cls, dict(fields), where=f"the task {name}")

@@ -1,4 +1,4 @@
-"""Mathematics with LaTeX answers, compared by math-verify: equal values count, not equal spellings."""
+"""Mathematics with LaTeX answers, compared by math-verify: equal values count, not equal texts."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from shoestring.tasks.guard import only_arithmetic
 from shoestring.tasks.task import Example, Split, Task
 
 READ_CHARS = 4096
-"""Of an answer's end: where its result stands. Longer texts make the library's patterns slow."""
+"""The end of an answer, where its result is; longer texts make the library's patterns slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,28 +39,31 @@ class Math(Task):
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
         """See Task. Raises DataError for files that cannot be read."""
-        found = problems.read_split(
+        examples = problems.read_split(
             Path(self.path).expanduser(),
             split,
             question_field=self.question_field,
             answer_field=self.answer_field,
         )
-        return problems.in_order(found, split, seed)
+        return problems.in_order(examples, split, seed)
 
     def prepare(self) -> None:
         """Load the library, which takes most of a second."""
         import math_verify  # noqa: F401
 
     def reward(self, example: Example, text: str) -> float | None:
-        """1.0 when the two answers are equal; None when the true one cannot be read. May take for ever."""
+        """1.0 when the two answers are equal; None when the true one cannot be read.
+
+        SymPy may take forever, so the task is not pure.
+        """
         from math_verify import parse, verify
 
         gold = example.answer if boxed(example.answer) is not None else rf"\boxed{{{example.answer}}}"
         answer = split_reply(text).answer[-READ_CHARS:]
-        # Without their own clocks, which need signals and count as a wrong answer: ours is outside.
+        # Without their timeouts, which need signals and count as a wrong answer: our clock is outside.
         with only_arithmetic():
             true = parse(gold, parsing_timeout=None)
-            given = parse(answer, parsing_timeout=None)
+            value = parse(answer, parsing_timeout=None)
             if not true:
                 return None
-            return float(verify(true, given, timeout_seconds=None))
+            return float(verify(true, value, timeout_seconds=None))

@@ -1,4 +1,4 @@
-"""Sets of problems: read from jsonl, parted into train and test, put in an order."""
+"""Sets of problems: read from jsonl, split into train and test, shuffled by a seed."""
 
 import hashlib
 import json
@@ -11,21 +11,21 @@ from shoestring.tasks.task import Example, Split
 
 MAX_LINE_BYTES = 1 << 20
 TEST_ONE_IN = 10
-"""Share of a single file's problems, and of generated ones, that is held out."""
+"""One in so many of a single file's problems, and of generated ones, is in the test split."""
 
 
 def key_of(question: str) -> str:
-    """Names a question whatever its spacing: 16 hexadecimal digits of its SHA-256."""
+    """A key of a question, whatever its spacing: 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(" ".join(question.split()).encode(errors="replace")).hexdigest()[:16]
 
 
 def split_of(key: str, one_in: int = TEST_ONE_IN) -> Split:
-    """Where a problem belongs; decided by its key alone, so that no seed moves it."""
+    """The split of a problem, decided by its key alone: the same under every seed."""
     return "test" if int(hashlib.sha256(key.encode()).hexdigest()[:16], 16) % one_in == 0 else "train"
 
 
 def in_order(examples: list[Example], split: Split, seed: int) -> Iterator[Example]:
-    """Shuffled by `seed`; training problems come again and again, in another order each time."""
+    """Examples shuffled by `seed`; training ones repeat without end, in another order each time."""
     rng = random.Random(f"{split}:{seed}")
     while examples:
         yield from rng.sample(examples, len(examples))
@@ -34,21 +34,21 @@ def in_order(examples: list[Example], split: Split, seed: int) -> Iterator[Examp
 
 
 def read_split(path: Path, split: Split, *, question_field: str, answer_field: str) -> list[Example]:
-    """The problems of one split; each question once, and none of the test questions in train.
+    """The problems of one split: each question once, and no test question in train.
 
-    A folder has train.jsonl and test.jsonl; one file is parted by the questions' hashes, one in ten to test.
+    A folder has train.jsonl and test.jsonl; one file is split by the questions' hashes, one in ten to test.
     Raises DataError for a file that cannot be read, a line that is no problem, or an empty split.
     """
     if path.is_dir():
         test = _read(path / "test.jsonl", question_field, answer_field)
         train = {} if split == "test" else _read(path / "train.jsonl", question_field, answer_field)
-        chosen = test if split == "test" else {key: e for key, e in train.items() if key not in test}
+        examples = test if split == "test" else {key: e for key, e in train.items() if key not in test}
     else:
-        everything = _read(path, question_field, answer_field)
-        chosen = {key: e for key, e in everything.items() if split_of(key) == split}
-    if not chosen:
+        all_examples = _read(path, question_field, answer_field)
+        examples = {key: e for key, e in all_examples.items() if split_of(key) == split}
+    if not examples:
         raise DataError(f"{path} has no problems for the {split} split")
-    return list(chosen.values())
+    return list(examples.values())
 
 
 def _read(path: Path, question_field: str, answer_field: str) -> dict[str, Example]:

@@ -1,4 +1,4 @@
-"""Rewards for form that go with any task: the thinking format, and one language in the thinking."""
+"""Rewards for the form of a reply, for any task: the thinking format, and one language in the thinking."""
 
 import re
 
@@ -9,13 +9,13 @@ LATIN = r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ"
 HAN = r"㐀-䶿一-鿿豈-\ufaff\U00020000-\U0003ffff"
 WORD = re.compile(rf"(?P<latin>[{LATIN}]+)|(?P<han>[{HAN}])|(?:(?![{LATIN}{HAN}])[^\W\d_])+")
 SCRIPTS = {"en": "latin", "zh": "han"}
-"""How the words of a language are told: by their script."""
+"""The script of each language, by which its words are counted."""
 
 
 def format_reward(text: str) -> float:
-    """1.0 when the reply opens with its only think block and an answer without tags follows, else 0.0.
+    """1.0 when the reply starts with its only think block and an answer without tags follows, else 0.0.
 
-    The answer may stand in one `<answer>...</answer>` (DeepSeek-R1, section 2.2.2); it is not empty.
+    The answer may be in one `<answer>...</answer>` (DeepSeek-R1, section 2.2.2); it is not empty.
     """
     reply = text.strip()
     if not reply.startswith(THINK):
@@ -29,12 +29,12 @@ def format_reward(text: str) -> float:
 
 
 def language_reward(text: str, language: str) -> float:
-    """Share of the thinking's words that are of the target language (DeepSeek-R1, section 2.3.2).
+    """Share of the words in the thinking that are in the target language (DeepSeek-R1, section 2.3.2).
 
     A word is a run of Latin letters, one Chinese character, or a run of any other script's letters, which
     belongs to neither language. 1.0 without words or thinking. Raises ConfigError for an unknown language.
     """
     if language not in SCRIPTS:
-        raise ConfigError(f"no language {language!r} to keep to; there are {', '.join(SCRIPTS)}")
-    kinds = [found.lastgroup for found in WORD.finditer(split_reply(text).thinking or "")]
+        raise ConfigError(f"no language {language!r}; there are {', '.join(SCRIPTS)}")
+    kinds = [match.lastgroup for match in WORD.finditer(split_reply(text).thinking or "")]
     return kinds.count(SCRIPTS[language]) / len(kinds) if kinds else 1.0

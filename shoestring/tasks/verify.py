@@ -1,4 +1,4 @@
-"""Verdicts on replies: pure tasks at once, all others in child processes that are killed when they hang."""
+"""Verifier: rewards for replies, of pure tasks at once, of others from child processes that can be killed."""
 
 import contextlib
 import logging
@@ -23,14 +23,14 @@ from shoestring.tasks.verify_child import judge
 log = logging.getLogger(__name__)
 
 MAX_CHARS = 1 << 20
-"""Of a reply: more than any context holds, and what a verifier may be made to read."""
+"""Most characters of a reply that a verifier reads; more than any context holds."""
 MAX_REPLY_BYTES = 4096
 GIVE_UP_AFTER = 20
-"""Timeouts and deaths in a row, after which the rest of a batch is not tried."""
+"""Timeouts and deaths in a row; after so many the rest of a batch is skipped."""
 MAX_FAULT_SHARE = 0.01
-"""Faults among verdicts, over which the verifier is broken and its rewards mislead."""
+"""Most faults among verdicts; with more the verifier is broken and its rewards mislead."""
 SHARE_FROM = 100
-"""Verdicts before a share of faults means anything."""
+"""Fewest verdicts for a share of faults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +52,11 @@ class _Job:
 
 
 class Verifier:
-    """Judges replies in any order. Use as a context manager, from one thread.
+    """Judges replies in any order. Use it as a context manager, from one thread.
 
-    A verifier that hangs, raises, dies or answers nonsense costs its own verdict and at most `timeout_s`; its
-    child is replaced and the others go on. After 20 timeouts in a row the rest of what is outstanding is
-    skipped, so that a broken verifier cannot hold up a run for longer than that.
+    A reward that hangs, raises, dies or returns nonsense costs its own verdict and at most `timeout_s`; its
+    child is replaced and the others go on. After 20 timeouts in a row the rest of the submitted replies is
+    skipped, so a broken task delays a run by no more than that.
     """
 
     def __init__(self, tasks: Mapping[str, Task], *, workers: int = 1, timeout_s: float = 10.0) -> None:
@@ -71,12 +71,12 @@ class Verifier:
         """Verdicts without a reward, by task and fault."""
         self.verdicts = 0
         self._outstanding = 0
-        self._closed = False
-        self._lost: Counter[str] = Counter()
+        self._is_closed = False
+        self._failures: Counter[str] = Counter()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[_Job, dict[str, Any]]] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[_Job, dict[str, Any]]] = queue.SimpleQueue()
         self._workers = [
-            _Worker(loads, self._jobs, self._done, self._lost, timeout_s) for _ in range(workers)
+            _Worker(loads, self._jobs, self._results, self._failures, timeout_s) for _ in range(workers)
         ]
 
     def __enter__(self) -> "Verifier":
@@ -86,40 +86,40 @@ class Verifier:
         self.close()
 
     def submit(self, ticket: Any, task_name: str, example: Example, text: str) -> None:
-        """Ask for a verdict on `text`, which comes back with `ticket`; pure tasks give theirs now.
+        """Submit a reply for a verdict, which comes back with `ticket`; pure tasks judge it now.
 
-        A ticket is anything that says to the caller which reply it is, such as (problem, sample).
-        A reply of more than 2**20 characters is no answer: it gets 0.0 unread. It is not a fault, for a model
-        that loops must not stop a run, and not cut, for what is judged is what was written.
+        A ticket is anything that tells the caller which reply it is, such as (problem, sample).
+        A reply of more than 2**20 characters gets 0.0 unread. It is no fault, since a model that loops must
+        not stop a run; and it is not cut, since a verdict is on the whole reply.
         """
-        assert not self._closed
+        assert not self._is_closed
         task = self._tasks[task_name]
         self._outstanding += 1
         if len(text) > MAX_CHARS:
-            self._done.put((_Job(ticket=ticket, task=task_name, message=b""), {"reward": 0.0}))
+            self._results.put((_Job(ticket=ticket, task=task_name, message=b""), {"reward": 0.0}))
         elif task.is_pure:
-            self._done.put((_Job(ticket=ticket, task=task_name, message=b""), judge(task, example, text)))
+            self._results.put((_Job(ticket=ticket, task=task_name, message=b""), judge(task, example, text)))
         else:
             message = child.frame({"task": task_name, "example": asdict(example), "text": text})
             self._jobs.put(_Job(ticket=ticket, task=task_name, message=message))
             self._start_worker()
 
     def results(self, wait: bool) -> list[Verdict]:
-        """Verdicts not handed out before: those that are there, or with `wait` all that are outstanding."""
+        """New verdicts: those that are ready, or with `wait` all that are outstanding."""
         verdicts = []
         while self._outstanding:
             try:
-                job, reply = self._done.get(block=wait)
+                job, reply = self._results.get(block=wait)
             except queue.Empty:
                 break
             self._outstanding -= 1
             verdicts.append(self._verdict(job, reply))
         if not self._outstanding:
-            self._lost.clear()
+            self._failures.clear()
         return verdicts
 
     def fault_share(self) -> float:
-        """Faults among all verdicts so far; 0.0 below 100 verdicts, which say too little."""
+        """Share of faults among all verdicts so far; 0.0 below 100 verdicts, which say too little."""
         return self.faults.total() / self.verdicts if self.verdicts >= SHARE_FROM else 0.0
 
     def fault_counts(self) -> str:
@@ -128,8 +128,8 @@ class Verifier:
         return ", ".join(f"{task}: {count} x {fault}" for (task, fault), count in counts)
 
     def close(self) -> None:
-        """End the children; what is outstanding gets no verdict, and nothing may be submitted again."""
-        self._closed = True
+        """End the children. Outstanding replies get no verdict, and no more can be submitted."""
+        self._is_closed = True
         self._outstanding = 0
         for worker in self._workers:
             worker.stop()
@@ -139,7 +139,7 @@ class Verifier:
                 worker.join()
 
     def _start_worker(self) -> None:
-        """One more worker, as long as there are fewer than asked for and work for it."""
+        """Start one more worker, unless all are started."""
         for worker in self._workers:
             if worker.ident is None:
                 worker.start()
@@ -159,61 +159,61 @@ class Verifier:
 
 
 class _Worker(threading.Thread):
-    """One child and the thread that waits for it."""
+    """A thread and its child process."""
 
     def __init__(
         self,
         loads: Mapping[str, bytes],
         jobs: "queue.SimpleQueue[_Job | None]",
-        done: "queue.SimpleQueue[tuple[_Job, dict[str, Any]]]",
-        lost: Counter[str],
+        results: "queue.SimpleQueue[tuple[_Job, dict[str, Any]]]",
+        failures: Counter[str],
         timeout_s: float,
     ) -> None:
         super().__init__(daemon=True, name="verifier")
-        self._loads, self._jobs, self._done, self._lost = loads, jobs, done, lost
+        self._loads, self._jobs, self._results, self._failures = loads, jobs, results, failures
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._loaded: set[str] = set()
+        self._task_names: set[str] = set()
         self._lock = threading.Lock()
-        self._stopped = False
+        self._is_stopped = False
 
     def run(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._stopped:
-            self._done.put((job, self._judge(job)))
+        while (job := self._jobs.get()) is not None and not self._is_stopped:
+            self._results.put((job, self._judge(job)))
         self._end()
 
     def stop(self) -> None:
         """Kill the child, whatever it does, and start no other."""
         with self._lock:
-            self._stopped = True
+            self._is_stopped = True
             if self._process is not None:
                 _kill(self._process)
 
     def _judge(self, job: _Job) -> dict[str, Any]:
-        if self._lost[job.task] >= GIVE_UP_AFTER:
+        if self._failures[job.task] >= GIVE_UP_AFTER:
             return {"fault": "skipped"}
         try:
-            reply = self._loaded_reply(job.task) or self._ask(job.message, self._timeout_s)
-        except (OSError, RuntimeError) as error:  # no process, pipe or thread left to have
+            reply = self._load_fault(job.task) or self._ask(job.message, self._timeout_s)
+        except (OSError, RuntimeError) as error:  # no more processes, pipes or threads
             reply = {"fault": "died", "error": str(error)}
-        lost = reply.get("fault") in ("timeout", "died")
-        self._lost[job.task] = self._lost[job.task] + 1 if lost else 0
+        is_failure = reply.get("fault") in ("timeout", "died")
+        self._failures[job.task] = self._failures[job.task] + 1 if is_failure else 0
         return reply
 
-    def _loaded_reply(self, label: str) -> dict[str, Any] | None:
-        """None when the child is there and has the task, else what went wrong."""
+    def _load_fault(self, label: str) -> dict[str, Any] | None:
+        """Start the child and load the task in it, unless that is done; returns the fault, or None."""
         if self._process is None or self._process.poll() is not None:
             self._end()
             with self._lock:
-                if self._stopped:
+                if self._is_stopped:
                     return {"fault": "died"}
                 self._process = child.start(Path(__file__).with_name("verify_child.py"))
             if "fault" in (reply := self._ask(b"", child.START_LIMIT_S)):
                 return reply
-        if label not in self._loaded:
+        if label not in self._task_names:
             if "fault" in (reply := self._ask(self._loads[label], child.START_LIMIT_S)):
                 return reply
-            self._loaded.add(label)
+            self._task_names.add(label)
         return None
 
     def _ask(self, message: bytes, limit_s: float) -> dict[str, Any]:
@@ -228,14 +228,14 @@ class _Worker(threading.Thread):
     def _end(self) -> None:
         with self._lock:
             process, self._process = self._process, None
-        self._loaded.clear()
+        self._task_names.clear()
         if process is not None:
             _kill(process)
             child.end(process)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The child and everything it started: `child.start` made it the head of a process group."""
+    """Kill the child and every process it started: `child.start` made it the leader of a process group."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

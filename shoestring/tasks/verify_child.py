@@ -1,6 +1,6 @@
-"""Rewards in a child process that may be killed: the child's side.
+"""The child process of a verifier: it computes rewards and can be killed.
 
-Run as a script by `verify.Verifier`. Requests and replies are JSON, each after its length in four bytes:
+`verify.Verifier` runs it as a script. Requests and replies are JSON, each after its length in four bytes:
 `{"load": name, "target", "fields"}`, then any number of `{"task": name, "example", "text"}`.
 """
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 4 << 30
 ORPHAN_LIMIT_S = 120
-"""For one request; the parent kills long before, unless it has died itself."""
+"""Time for one request; the parent kills the child long before, unless the parent has died."""
 
 
 def judge(task: "Task", example: "Example", text: str) -> dict[str, Any]:
-    """`{"reward": number}` or `{"fault": word, "error": text}`, whatever the task does but never end."""
+    """`{"reward": number}` or `{"fault": word, "error": text}`, whatever the task returns or raises."""
     try:
         value = task.reward(example, text)
         if value is None:
@@ -34,7 +34,7 @@ def judge(task: "Task", example: "Example", text: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer requests until the pipe is closed."""
+    """Answer requests until the parent closes the pipe."""
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the parent's copy of the package
     requests, replies = _own_pipes()
     _limit_memory()
@@ -64,7 +64,7 @@ def _answer(request: dict[str, Any], tasks: "dict[str, Task]") -> dict[str, Any]
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Our ends of the pipes, out of reach of what a library prints and of processes that it starts."""
+    """Our ends of the pipes, moved where a library's prints and child processes cannot reach them."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -78,7 +78,11 @@ def _limit_memory() -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    except (ImportError, ValueError, OSError):  # Windows has none, macOS refuses some: the clock still holds
+    except (
+        ImportError,
+        ValueError,
+        OSError,
+    ):  # Windows has none, macOS refuses some; the time limit still holds
         return
 
 

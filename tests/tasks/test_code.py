@@ -195,7 +195,7 @@ def test_problems_that_prove_nothing_are_refused(without_sandbox, tmp_path, chan
 def test_wrong_files_and_options_are_named(without_sandbox, tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text(json.dumps(PROBLEM) + "\n" + json.dumps(PROBLEM))
-    with pytest.raises(DataError, match="line 2: the key 'double' was there before"):
+    with pytest.raises(DataError, match="line 2: the key 'double' is in an earlier line too"):
         next(Code(path=str(path)).examples("train", 0))
     path.write_text("{")
     with pytest.raises(DataError, match="line 1"):

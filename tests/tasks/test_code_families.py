@@ -7,7 +7,7 @@ import pytest
 
 from shoestring.tasks import code_families
 from shoestring.tasks.code import Code
-from shoestring.tasks.code_families import CASES, OPENINGS, TEMPLATES, VISIBLE, draw
+from shoestring.tasks.code_families import CASES, FAMILIES, FIRST_STEPS, VISIBLE, draw
 
 SOLVED = {
     "divisible": ({"k": 3}, [3, 4, -6, 9], "6"),
@@ -30,12 +30,12 @@ SOLVED = {
 }
 
 
-@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
-def test_references_give_what_a_person_would(template):
-    gaps, value, expected = SOLVED[template.name]
-    result = template.solve(value, **gaps)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_references_give_what_a_person_would(family):
+    values, value, expected = SOLVED[family.name]
+    result = family.solve(value, **values)
     assert result == expected or str(result) == expected
-    assert set(re.findall(r"\{(\w+)\}", template.text)) == set(template.gaps)
+    assert set(re.findall(r"\{(\w+)\}", family.text)) == set(family.choices)
 
 
 def test_problems_are_complete_and_depend_on_their_key_alone():
@@ -50,10 +50,10 @@ def test_problems_are_complete_and_depend_on_their_key_alone():
             assert len({case.stdin for case in problem.cases}) == CASES
             assert len({case.stdout for case in problem.cases[VISIBLE:]}) > 1
             assert "{" not in problem.question
-    kinds = {template.name for template in TEMPLATES}
+    kinds = {family.name for family in FAMILIES}
     assert len(kinds) >= 12
     assert all(any(kind in key for key in seen) for kind in kinds)
-    assert all(opening.name in " ".join(seen) for group in OPENINGS.values() for opening in group)
+    assert all(step.name in " ".join(seen) for group in FIRST_STEPS.values() for step in group)
 
 
 def test_splits_share_no_problem_and_seeds_reorder_them(monkeypatch):
