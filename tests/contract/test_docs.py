@@ -1,38 +1,110 @@
-"""Generated pages are fresh, the plan in docs/architecture.md is true, and every module says what it does."""
+"""Documents that cannot lie: generated pages are fresh, and what is named in the others exists."""
 
 import ast
-import importlib.util
 import re
+import shlex
 import sys
+from dataclasses import is_dataclass
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+import typer.main
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+import docs
+from shoestring.cli.main import app
+from shoestring.distill.distill import DistillConfig
+from shoestring.evals.passk import TaskEvalConfig
+from shoestring.rl.recipe import GRPOConfig
+from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.sft_recipe import SFTConfig
+
+README_LINES = 200
+NAMED = re.compile(r"\b(?:shoestring|tests|tools|bench|recipes|docs)/[\w./-]*\w")
+RECIPES = {
+    "pretrain": PretrainConfig,
+    "sft": SFTConfig,
+    "rl": GRPOConfig,
+    "distill": DistillConfig,
+    "eval": TaskEvalConfig,
+}
 
 
 @pytest.fixture(scope="module")
-def docs(root):
-    """tools/docs.py as a module."""
-    spec = importlib.util.spec_from_file_location("docs_tool", root / "tools" / "docs.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["docs_tool"] = module
-    spec.loader.exec_module(module)
-    return module
+def pages(root) -> dict[str, str]:
+    """The documents by their paths, without the log: what was true on a day stays as it was."""
+    paths = [root / "README.md", *(root / "docs").glob("*.md")]
+    return {str(p.relative_to(root)): p.read_text(encoding="utf-8") for p in paths if p.name != "LOG.md"}
 
 
-@pytest.mark.parametrize("name", ["docs/reference.md", "README.md", "docs/architecture.md"])
-def test_generated_pages_are_fresh(docs, root, name):
+@pytest.fixture(scope="module")
+def commands(pages) -> list[list[str]]:
+    """The words of every `shoestring` command in a code block of a document, and in its text."""
+    texts = [text for name, text in pages.items() if name not in ("docs/map.md", "docs/reference.md")]
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("shoestring ")]
+    inline = [command for text in texts for command in re.findall(r"`(shoestring [^`]*)`", text)]
+    return [shlex.split(line, comments=True)[1:] for line in lines + inline]
+
+
+@pytest.mark.parametrize("name", docs.PAGES)
+def test_generated_pages_are_fresh(root, name):
     page = (root / name).read_text(encoding="utf-8")
     assert docs.PAGES[name](page) == page, f"{name} is stale: run `make docs`"
 
 
-def test_the_plan_lists_every_module(docs, root, package):
-    plan = docs.ROOMS.search((root / "docs" / "architecture.md").read_text(encoding="utf-8"))[2]
-    listed = {path for path, _ in docs.planned_paths(plan.splitlines())}
-    whole = {path for path in listed if not any(other.startswith(f"{path}/") for other in listed)}
-    modules = {s.path for s in package if s.path.name != "__init__.py"}
-    by_folder = {m for m in modules if any(str(parent) in whole for parent in m.parents)}
-    by_pattern = {m for m in modules for path in listed if "*" in path and (root / m) in root.glob(path)}
-    missing = {str(m) for m in modules - by_folder - by_pattern} - listed
-    assert not missing, "give these their line in docs/architecture.md, then `make docs`"
+def test_the_readme_is_short(pages):
+    assert len(pages["README.md"].splitlines()) < README_LINES
+
+
+def test_files_named_in_the_documents_exist(root, pages):
+    named = {(page, path) for page, text in pages.items() for path in NAMED.findall(text)}
+    assert not {(page, path) for page, path in named if not (root / path).exists()}
+    assert len(named) > 30
+
+
+def test_commands_in_the_documents_have_their_verbs_and_options(commands):
+    wrong = [" ".join(words) for words in commands if words and not is_real(words)]
+    assert not wrong
+    assert len(commands) > 20
+
+
+def is_real(words: list[str]) -> bool:
+    """Whether a command's verb exists and takes all its options."""
+    command = typer.main.get_command(app)
+    verbs = [word for word in words if not word.startswith("-")]
+    while verbs and hasattr(command, "commands"):
+        if verbs[0] not in command.commands:
+            return verbs[0].isupper()  # a placeholder such as VERB
+        command = command.commands[verbs.pop(0)]
+    options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    return {word.partition("=")[0] for word in words if word.startswith("--")} <= options
+
+
+def test_settings_in_the_documents_have_their_fields(commands):
+    pairs = [(words[0], pair) for words in commands for pair in pairwise(words)]
+    settings = [(verb, value) for verb, (option, value) in pairs if option == "--set"]
+    assert len(settings) > 4
+    assert not [(verb, value) for verb, value in settings if not has_field(RECIPES[verb], value)]
+
+
+def has_field(cls: type, setting: str) -> bool:
+    """Whether `lora.rank=16` names a field of a dataclass, or a field of its field."""
+    name, _, rest = setting.partition("=")[0].partition(".")
+    hint = get_type_hints(cls).get(name)
+    inner = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+    return hint is not None and (not rest or inner is None or has_field(inner, rest))
+
+
+def test_the_readmes_python_imports_what_exists(pages):
+    blocks = re.findall(r"```python\n(.*?)```", pages["README.md"], re.DOTALL)
+    imports = [n for block in blocks for n in ast.parse(block).body if isinstance(n, ast.ImportFrom)]
+    assert imports
+    for node in imports:
+        assert not [a.name for a in node.names if not hasattr(import_module(node.module), a.name)]
 
 
 def test_every_module_says_what_it_does_in_one_plain_line(everything):
