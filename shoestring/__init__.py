@@ -1,4 +1,4 @@
-"""shoestring: the DeepSeek system, whole and open, from tokenizer to chat page."""
+"""shoestring: the DeepSeek system, whole and open, from tokenizer to chat."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """LLM and SamplingParams, imported when they are asked for: torch takes a second."""
+    """Import LLM and SamplingParams on first use, because importing torch takes a second."""
     if name == "LLM":
         from shoestring.engine.llm import LLM
 

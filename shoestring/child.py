@@ -1,4 +1,4 @@
-"""Scripts in child processes that may be killed: start one, exchange JSON frames with it, end it."""
+"""Child processes that run a script and may be killed: start, exchange JSON messages, end."""
 
 import json
 import os
@@ -10,41 +10,41 @@ from pathlib import Path
 from typing import Any
 
 START_LIMIT_S = 30.0
-"""For the interpreter and the library to load; no hostile input runs in that time."""
-PASSED_ENVIRONMENT = ("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "TZ", "LANG", "LC_ALL", "SYSTEMROOT")
-"""What a child may know of our environment: no secret is among it."""
+"""Time for the interpreter and a library to load; no untrusted input is processed in this time."""
+ENVIRONMENT = ("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "TZ", "LANG", "LC_ALL", "SYSTEMROOT")
+"""Environment variables that a child gets; none of them is a secret."""
 
 
-def start(script: Path, also_passed: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Run a script of ours, with pipes to its standard input and output."""
-    passed = (*PASSED_ENVIRONMENT, *also_passed)
+def start(script: Path, more_environment: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Run a Python script with pipes to its standard input and output."""
+    names = (*ENVIRONMENT, *more_environment)
     return subprocess.Popen(
-        [sys.executable, "-P", str(script)],  # -P: the script's folder must not shadow other modules
+        [sys.executable, "-P", str(script)],  # -P: the script's folder must not hide other modules
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={name: os.environ[name] for name in passed if name in os.environ},
-        start_new_session=True,  # Ctrl-C in the terminal is for us
+        env={name: os.environ[name] for name in names if name in os.environ},
+        start_new_session=True,  # Ctrl-C in the terminal is for the parent
     )
 
 
 def frame(message: dict[str, Any]) -> bytes:
-    """A message as JSON behind its length in four bytes."""
+    """Bytes of a message: its length in four bytes, then JSON."""
     data = json.dumps(message).encode()
     return len(data).to_bytes(4, "big") + data
 
 
 def exchange(
-    child: subprocess.Popen[bytes], sent: bytes, *, limit_s: float, max_reply_bytes: int
+    child: subprocess.Popen[bytes], data: bytes, *, limit_s: float, max_reply_bytes: int
 ) -> dict[str, Any] | None:
-    """Send bytes and read a frame; None when the child died, was killed by the clock or sent nonsense."""
+    """Send bytes and read the reply; None when the child ended, took too long or sent something else."""
     assert child.stdin is not None
     assert child.stdout is not None
-    clock = threading.Timer(limit_s, child.kill)
-    clock.daemon = True
-    clock.start()
+    timer = threading.Timer(limit_s, child.kill)
+    timer.daemon = True
+    timer.start()
     try:
-        child.stdin.write(sent)
+        child.stdin.write(data)
         child.stdin.flush()
         head = child.stdout.read(4)
         size = int.from_bytes(head, "big")
@@ -54,20 +54,20 @@ def exchange(
         return reply if isinstance(reply, dict) else None
     except (OSError, ValueError):
         return None
-    except BaseException:  # interrupted: a late reply must not answer the next request
+    except BaseException:  # interrupted: a late reply must not be read as that of the next request
         end(child)
         raise
     finally:
-        clock.cancel()
+        timer.cancel()
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """Kill the child and close its pipes; nothing happens to one that has ended."""
+    """Kill the child and close its pipes; does nothing if it has ended."""
     child.kill()
     child.wait()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
             try:
                 pipe.close()
-            except OSError:  # unsent bytes for a child that is gone
+            except OSError:  # bytes in the buffer for a child that has ended
                 continue

@@ -1,4 +1,4 @@
-"""Device, precision, rank and threads: decided once, then passed."""
+"""Choice of device, precision, rank and threads, made once per process."""
 
 import ctypes
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where a program computes, and how exactly."""
+    """Device, precision of activations, and rank of this process."""
 
     device: torch.device
     compute_dtype: torch.dtype
@@ -26,20 +26,20 @@ class Runtime:
 
 
 def choose(name: str = "auto", *, threads: int | None = None) -> Runtime:
-    """The runtime for `cpu`, `cuda` or `auto`; sets the process's threads and allocator once, here."""
+    """Choose the runtime for `cpu`, `cuda` or `auto`; also sets threads and allocator of the process."""
     if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"no device {name!r}; there are auto, cpu and cuda")
+        raise ConfigError(f"there is no device {name!r}; use auto, cpu or cuda")
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise MissingDependencyError(
-            "no CUDA GPU that this PyTorch can use; take --device cpu, or run `shoestring doctor`"
+            "there is no CUDA GPU that this PyTorch can use; use --device cpu, or run `shoestring doctor`"
         )
     rank, world_size = _count("RANK", 0), _count("WORLD_SIZE", 1)
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"threads = {threads} must be at least 1")
         torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # denormal numbers cost 100 cycles each on CPUs and mean nothing here
+    torch.set_flush_denormal(True)  # each denormal number costs 100 CPU cycles and changes no result here
     _keep_freed_memory()
     if has_gpu and name != "cpu":
         device = torch.device("cuda", _count("LOCAL_RANK", 0))
@@ -48,7 +48,7 @@ def choose(name: str = "auto", *, threads: int | None = None) -> Runtime:
 
 
 def _count(name: str, default: int) -> int:
-    """What torchrun says in an environment variable."""
+    """Number in an environment variable that torchrun sets."""
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
         raise ConfigError(f"{name} = {text!r} in the environment is not a number; unset it, or use torchrun")
@@ -56,7 +56,7 @@ def _count(name: str, default: int) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Ask glibc to reuse large blocks: a fresh one costs a page fault per 4 KiB, all over every step."""
+    """Make glibc reuse large blocks: a new one costs a page fault per 4 KiB, in every step."""
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
@@ -66,7 +66,7 @@ def _keep_freed_memory() -> None:
 
 
 def measure_peak(runtime: Runtime, seconds: float = 0.4) -> float:
-    """FLOP/s of this machine's best matrix product in the compute precision, measured now."""
+    """Measure the FLOP/s of a large matrix product in the compute precision."""
     size = 1536 if runtime.device.type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=runtime.device, dtype=runtime.compute_dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds
@@ -79,6 +79,6 @@ def measure_peak(runtime: Runtime, seconds: float = 0.4) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

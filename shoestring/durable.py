@@ -1,4 +1,4 @@
-"""Write files that survive a crash: fsync, rename, and a full disk told in one sentence; the cache folder."""
+"""Files that survive a crash: fsync, rename, and a clear error for a full disk; the cache folder."""
 
 import errno
 import os
@@ -13,20 +13,24 @@ from typing import BinaryIO
 from shoestring.errors import StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # what file systems without it answer
+_NO_FOLDER_SYNC = (
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EACCES,
+)  # errors of file systems that cannot sync a folder
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Put `content` (text as UTF-8) at `path`: a crash leaves the old file or the new one, never a part.
+    """Write `content` (text as UTF-8) to `path`; a crash leaves the old file or the new one, never a part.
 
-    Raises StorageError when the disk is full or the folder cannot be written; nothing is left behind then.
+    Raises StorageError when the disk is full or the folder cannot be written; then no part of a file remains.
     """
     data = content.encode() if isinstance(content, str) else content
     write_stream(path, lambda file: file.write(data), needed_bytes=len(data))
 
 
 def write_stream(path: Path, write: Callable[[BinaryIO], object], *, needed_bytes: int) -> None:
-    """`write_atomic` for content too large to hold: `write` puts it into the open file it is given."""
+    """Write content that is too large for memory as `write_atomic` does; `write` gets the open file."""
     with storage_errors(path, needed_bytes):
         _make_folder(path.parent)
         require_space(path, needed_bytes)
@@ -43,11 +47,12 @@ def write_stream(path: Path, write: Callable[[BinaryIO], object], *, needed_byte
 
 @contextmanager
 def new_folder(target: Path, *, needed_bytes: int, leftovers: str | None = None) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; when the block ends well it is synced and becomes `target`.
+    """Yield a temporary folder beside `target`, which becomes `target` when the block ends without an error.
 
-    Any exception, Ctrl-C included, removes it. If another process made `target` meanwhile, theirs stays.
-    What dead processes left behind goes first: names that match the pattern `leftovers` and end in a process
-    id, by default this machine's for this target. Raises StorageError for a full or unwritable disk.
+    Any exception, Ctrl-C included, removes it. If another process made `target` meanwhile, that one stays.
+    Temporary folders of dead processes are removed first: names that match the pattern `leftovers` and end
+    in a process id, by default those of this machine for this target. Raises StorageError for a full or
+    unwritable disk.
     """
     mark = f"{target.name}.tmp-{socket.gethostname()}-"
     temporary = target.with_name(f"{mark}{os.getpid()}")
@@ -68,16 +73,16 @@ def new_folder(target: Path, *, needed_bytes: int, leftovers: str | None = None)
 
 
 def cache_folder(name: str) -> Path:
-    """The folder `name` of this package's cache, for files that can be made or fetched again; may not exist.
+    """Folder `name` of the cache, for files that can be made or downloaded again; it may not exist.
 
-    RuntimeError where the user has no home folder.
+    Raises RuntimeError where the user has no home folder.
     """
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root).expanduser() if root else Path.home() / ".cache") / "shoestring" / name
 
 
 def sync(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries where the file system can, to the disk."""
+    """Sync a file to the disk, or the entries of a folder where the file system supports it."""
     try:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -95,13 +100,13 @@ def bytes_in(folder: Path) -> int:
 
 
 def require_space(path: Path, needed_bytes: int) -> None:
-    """Raise StorageError when the disk of `path` cannot take `needed_bytes` more."""
+    """Raise StorageError when the disk of `path` has less than `needed_bytes` free."""
     if _free_bytes(path) < needed_bytes:
         raise storage_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, needed_bytes)
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether `error` says that there is no room; safetensors reports the code in its text only."""
+    """Whether `error` means a full disk; safetensors has the code only in its text."""
     if isinstance(error, OSError):
         return error.errno in _FULL
     code = re.search(r"os error (\d+)", str(error))
@@ -110,7 +115,7 @@ def is_full(error: BaseException) -> bool:
 
 @contextmanager
 def storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
-    """Turn the system's errors about writing `path` into one StorageError sentence."""
+    """Convert errors of the system about writing `path` to StorageError."""
     try:
         yield
     except OSError as error:
@@ -118,19 +123,19 @@ def storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
 
 
 def storage_error(error: BaseException, path: Path, needed_bytes: int) -> StorageError:
-    """The StorageError for a failed write of `path`, with needed and free bytes when there is no room."""
+    """StorageError for a failed write of `path`, with needed and free bytes for a full disk."""
     if not is_full(error):
         why = getattr(error, "strerror", None) or error
-        return StorageError(f"cannot write {path}: {why}; repair that or choose another folder")
+        return StorageError(f"cannot write {path}: {why}; correct this or choose another folder")
     return StorageError(
         f"no room for {path}: about {needed_bytes:,} bytes needed, {_free_bytes(path):,} free on that disk; "
-        "what was saved before is kept; make room, raise a quota or file size limit, or choose another folder"
+        "earlier files are unchanged; free space, raise the quota or file size limit, or use another folder"
     )
 
 
 def _free_bytes(path: Path) -> int:
-    existing = next((p for p in (path, *path.parents) if p.exists()), Path("."))
-    return shutil.disk_usage(existing).free
+    folder = next((p for p in (path, *path.parents) if p.exists()), Path("."))
+    return shutil.disk_usage(folder).free
 
 
 def _make_folder(folder: Path) -> None:
@@ -150,7 +155,7 @@ def _rename(temporary: Path, target: Path) -> None:
     try:
         os.rename(temporary, target)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # not another rank that finished first
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another rank finished first
             raise
 
 
@@ -162,7 +167,7 @@ def _remove_leftovers(folder: Path, pattern: str) -> None:
 
 
 def _is_dead(pid: int) -> bool:
-    """Whether no process has this id; our own was left by a dead process that had it before us."""
+    """Whether the process is dead; this process's own id means an earlier process with the same id."""
     if pid == os.getpid():
         return True
     try:

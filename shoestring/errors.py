@@ -1,21 +1,21 @@
-"""The exception tree and the exit codes it maps to.
+"""Exceptions and their exit codes.
 
-ShoestringError                    1    one sentence that names the thing and the way out
-|-- ConfigError                    2    a wrong name, value or argument, found before any heavy work
-|-- DataError                      1    a corpus, shard or loader that cannot be used
+ShoestringError                    1    one sentence that says what is wrong and what to do
+|-- ConfigError                    2    a wrong name, value or argument, reported before any heavy work
+|-- DataError                      1    a corpus or shard that cannot be used
 |-- TokenizerError                 1    a tokenizer or chat template that is wrong or does not fit the model
-|-- CheckpointError                1    a checkpoint that is missing, damaged or does not fit
-|   `-- UnsafeFileError            1    a file format that can run code (pickle): refused by name
+|-- CheckpointError                1    a checkpoint that is missing, damaged or does not fit the model
+|   `-- UnsafeFileError            1    a file format that can run code (pickle)
 |-- StorageError                   1    the disk is full or a folder cannot be written
-|-- NonFiniteError                 1    loss or gradient became infinite or NaN; the batch was kept
-|-- ThresholdError                 3    everything ran, and a stated figure was not met
-|-- MissingDependencyError         4    an optional library, a tool or hardware is not there
-`-- Stopped                       75    asked to stop; everything is saved and the run can be resumed
+|-- NonFiniteError                 1    loss or gradient became infinite or NaN
+|-- ThresholdError                 3    a figure misses the limit that was set for it
+|-- MissingDependencyError         4    an optional library, a tool or hardware is missing
+`-- Stopped                       75    the run was stopped on request; it is saved and can be resumed
 """
 
 
 class ShoestringError(Exception):
-    """Base of every error a user can cause or repair; its text is shown to them as it is."""
+    """Base class of errors that a user can cause or correct; the text is shown to the user as it is."""
 
     exit_code = 1
 
@@ -27,7 +27,7 @@ class ConfigError(ShoestringError):
 
 
 class DataError(ShoestringError):
-    """A corpus, shard or loader that cannot be used."""
+    """A corpus or shard that cannot be used."""
 
 
 class TokenizerError(ShoestringError):
@@ -51,18 +51,18 @@ class NonFiniteError(ShoestringError):
 
 
 class ThresholdError(ShoestringError):
-    """Everything ran, but a figure that was asked for was not met."""
+    """A figure misses the limit that was set for it."""
 
     exit_code = 3
 
 
 class MissingDependencyError(ShoestringError):
-    """An optional library, a tool or hardware is not there."""
+    """An optional library, a tool or hardware is missing."""
 
     exit_code = 4
 
 
 class Stopped(ShoestringError):
-    """Asked to stop (Ctrl-C, SIGTERM); everything is saved and `--resume` continues."""
+    """The run was stopped on request (Ctrl-C, SIGTERM); it is saved and `--resume` continues it."""
 
     exit_code = 75

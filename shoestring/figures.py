@@ -1,4 +1,4 @@
-"""Pictures in one style: the only module that imports matplotlib."""
+"""Plots in one style; the only module that imports matplotlib."""
 
 import io
 from collections.abc import Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Axes", "Figure", "check_type", "logarithmic", "new_figure", "save", "with_amounts"]
 
-# Okabe and Ito's palette, which color-blind readers can tell apart.
+# Okabe and Ito's palette, whose colors are distinct for color-blind readers too.
 BLUE, GREEN, RED, PURPLE, SKY = "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 INK, FAINT, GRID = "#222222", "#666666", "#E4E4E4"
 _STYLE: dict[Any, Any] = {
@@ -40,7 +40,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def save(out: Path, build: "Callable[[], Figure]") -> None:
-    """Write the figure that `build` makes to `out` (.png or .svg); equal figures give equal bytes.
+    """Write the figure that `build` returns to `out` (.png or .svg); equal figures give equal bytes.
 
     Raises ConfigError for another file type, MissingDependencyError without matplotlib, StorageError.
     """
@@ -48,24 +48,22 @@ def save(out: Path, build: "Callable[[], Figure]") -> None:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise MissingDependencyError(
-            "the curves need matplotlib: install the extra `plots` (pip install 'shoestring-llm[plots]')"
-        ) from None
+        raise MissingDependencyError("curves need matplotlib: pip install 'shoestring-llm[plots]'") from None
     picture = io.BytesIO()
-    undated: dict[str, Any] = {"Date": None} if out.suffix == ".svg" else {"Software": None}
+    metadata: dict[str, Any] = {"Date": None} if out.suffix == ".svg" else {"Software": None}
     with mpl.rc_context(_STYLE):
-        build().savefig(picture, format=out.suffix[1:], dpi=150, metadata=undated)
+        build().savefig(picture, format=out.suffix[1:], dpi=150, metadata=metadata)
     write_atomic(out, picture.getvalue())
 
 
 def check_type(out: Path) -> None:
-    """Raise ConfigError unless `out` names a kind of picture that can be written."""
+    """Raise ConfigError for another file type than .png and .svg."""
     if out.suffix not in (".png", ".svg"):
         raise ConfigError(f"cannot draw curves into {out.name}: the name must end in .png or .svg")
 
 
 def new_figure(width: float, height: float, title: str) -> "Figure":
-    """An empty figure, in inches."""
+    """Empty figure with a title; width and height are in inches."""
     from matplotlib.figure import Figure  # not pyplot: that keeps global state
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -74,14 +72,14 @@ def new_figure(width: float, height: float, title: str) -> "Figure":
 
 
 def with_amounts(axes: "Axes") -> None:
-    """1,200,000 on the x axis reads 1.2M."""
+    """Write large numbers on the x axis with a suffix: 1.2M for 1,200,000."""
     from matplotlib.ticker import EngFormatter
 
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def logarithmic(axes: "Axes") -> None:
-    """A logarithmic y axis with plain numbers at 1, 2 and 5."""
+    """Make the y axis logarithmic, with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")

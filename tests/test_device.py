@@ -52,7 +52,7 @@ def test_a_gpu_that_is_not_there_is_said_to_be_missing(monkeypatch):
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:1", "mps"])
 def test_an_unknown_device_is_refused(name):
-    with pytest.raises(ConfigError, match="there are auto, cpu and cuda"):
+    with pytest.raises(ConfigError, match="use auto, cpu or cuda"):
         device.choose(name)
 
 
