@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md): only downwards, wherever the import stands."""
+"""Who may import whom (docs/architecture.md): only downwards, wherever the import stands, never in a loop."""
 
 import ast
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from imports import LEVEL, WITHOUT_TORCH, imported
+from imports import LEVEL, WITHOUT_TORCH, import_graph, import_loops, imported
 
 # What an extra installs: one file each, and lazily.
 OPTIONAL = ("matplotlib", "pyarrow", "gguf", "lm_eval", "math_verify", "reasoning_gym")
@@ -114,6 +114,10 @@ def test_an_import_downwards_is_fine(code):
 
 def test_walls_inside_a_part_hold(package):
     assert not [sentence for source in package for sentence in through_walls(source.path, source.tree)]
+
+
+def test_no_modules_import_each_other(package):
+    assert import_loops(import_graph({source.path: source.tree for source in package})) == []
 
 
 @pytest.mark.parametrize(

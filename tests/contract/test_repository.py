@@ -69,6 +69,7 @@ def test_the_mirror_knows_its_modules():
         "shoestring/model/moe_gates.py",
         "shoestring/model/moe.py",
     ]
+    assert home_of(Path("tests/model/hf/test_weights.py")) == ["shoestring/model/hf/weights.py"]
     assert home_of(Path("tests/tools/test_docs.py")) == ["tools/docs.py"]
     assert home_of(Path("tests/test_config.py")) == ["shoestring/config.py"]
 
@@ -82,9 +83,9 @@ def test_nothing_is_called_utils(package):
     assert not [str(s) for s in package if names & {part.removesuffix(".py") for part in s.path.parts}]
 
 
-def test_every_room_says_what_it_is(root):
-    rooms = {path.parent for path in (root / "shoestring").rglob("*.py")}
-    assert not [str(room) for room in rooms if not (room / "__init__.py").is_file()]
+def test_every_folder_says_what_it_is(root):
+    folders = {path.parent for path in (root / "shoestring").rglob("*.py")}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
 
 
 def test_no_file_knows_a_machine_or_a_registry(kept):
