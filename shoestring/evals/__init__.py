@@ -1,1 +1,1 @@
-"""What a model is worth, as figures that can be compared."""
+"""Evaluation of a model: figures with their intervals, and manifests that repeat them."""

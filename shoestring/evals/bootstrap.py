@@ -1,4 +1,4 @@
-"""How sure a mean over problems is: seeded bootstrap intervals."""
+"""Confidence intervals of a mean over problems, by a seeded bootstrap."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ import numpy as np
 RESAMPLES = 5000
 CONFIDENCE = 0.95
 AT_ONCE = 1 << 19
-"""Draws held in memory together."""
+"""Most draws in memory at one time."""
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """The percentile bootstrap's 95% interval of the mean: problems are drawn anew, with replacement.
+    """The 95% interval of the mean by the percentile bootstrap: problems are resampled with replacement.
 
-    `values` has one entry per problem, so what one problem's samples have in common widens the interval. When
-    all values are equal it has no width: the bootstrap knows nothing of problems that were not drawn.
+    `values` has one entry per problem, so correlation between samples of one problem widens the interval.
+    Equal values give an interval without width: the bootstrap knows only the problems in `values`.
     Raises ValueError without values.
     """
     if not len(values):

@@ -1,4 +1,4 @@
-"""Estimators of one problem's score from its graded samples: pass@k without bias, maj@k without the key."""
+"""Estimators of one problem's score from its samples: unbiased pass@k, and maj@k."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from math import comb
 from typing import NamedTuple
 
 
-class Graded(NamedTuple):
-    """One sample of a problem."""
+class Sample(NamedTuple):
+    """One answer to a problem."""
 
     is_right: bool
     vote: str | None
-    """What it votes for in a majority; None is an invalid answer, which does not vote."""
+    """Its vote in a majority; None for an invalid answer, which has none."""
 
 
 def pass_at_k(samples: int, right: int, k: int) -> Fraction:
-    """The chance that k of a problem's samples, drawn without replacement, hold a right one.
+    """The probability that a right one is among k of a problem's samples, drawn without replacement.
 
-    Unbiased (arXiv 2107.03374, equation 1) and computed exactly. Raises ValueError unless
+    Unbiased (arXiv 2107.03374, equation 1) and exact. Raises ValueError unless
     0 <= right <= samples and 1 <= k <= samples.
     """
     if not (0 <= right <= samples and 1 <= k <= samples):
@@ -26,11 +26,11 @@ def pass_at_k(samples: int, right: int, k: int) -> Fraction:
     return 1 - Fraction(comb(samples - right, k), comb(samples, k))
 
 
-def majority(samples: Sequence[Graded]) -> Fraction:
-    """The chance that the majority's answer is right; 0 when nobody votes.
+def majority(samples: Sequence[Sample]) -> Fraction:
+    """The probability that the majority's answer is right; 0 without votes.
 
-    Votes are counted without looking at what is right. A tie is broken by lot among the answers that lead,
-    and an answer is as right as one of its samples, drawn by lot too: both as exact expectations.
+    Votes are counted without regard to rewards. A tie is broken at random among the leading answers, and an
+    answer is right as often as a random one of its samples: both as exact expectations.
     """
     votes = Counter(sample.vote for sample in samples if sample.vote is not None)
     if not votes:
@@ -41,10 +41,10 @@ def majority(samples: Sequence[Graded]) -> Fraction:
     return Fraction(right, most * len(leading))
 
 
-def maj_at_k(samples: Sequence[Graded], k: int) -> Fraction:
-    """The majority of k samples, averaged over the disjoint blocks of k in the order they were drawn.
+def maj_at_k(samples: Sequence[Sample], k: int) -> Fraction:
+    """The majority of k samples, averaged over disjoint blocks of k in the order in which they were drawn.
 
-    Unbiased, since each block is a fresh draw of k; what is left over after the last whole block is unused.
+    Unbiased, since each block is an independent draw of k; samples after the last whole block are not used.
     Raises ValueError unless 1 <= k <= samples.
     """
     if not 1 <= k <= len(samples):

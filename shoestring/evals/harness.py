@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on a model in this process: its tasks, our forward pass and engine."""
+"""lm-evaluation-harness on a model in this process: its tasks, with our forward pass and engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from shoestring.engine.llm import LLM
 from shoestring.engine.request import MAX_STOP_LENGTH, SamplingParams
 from shoestring.errors import ConfigError, DataError, MissingDependencyError
-from shoestring.evals.loglikelihood import Scored, score_continuations
+from shoestring.evals.loglikelihood import LogLikelihood, score_continuations
 from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.tokenizer.special import THINK_END
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 TOKEN_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""What tasks call it, in the order in which the harness prefers them."""
+"""The names that tasks use for the limit, in the harness's order of preference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HarnessConfig:
-    """Everything that decides the harness's figures, beside the model and the tasks' names."""
+    """Settings of the harness: with the model and the tasks' names they determine its figures."""
 
     num_fewshot: int | None = None
-    """Examples before each question; None is each task's own number."""
+    """Examples before each question; None: each task's own number."""
     limit: int | None = None
-    """Only so many questions of each task: for trying, not for reporting."""
+    """Only so many questions of each task: for trials, not for results."""
     apply_chat_template: bool = False
-    """Put the questions into the model's chat template."""
+    """Format the questions with the model's chat template (lm-eval's --apply_chat_template)."""
     thinking: bool = False
-    """Ask the template for thinking; the task sees the answer after it, and stop strings apply there."""
+    """Have the template turn thinking on; tasks see the answer after it, and stop strings apply to that."""
     max_tokens: int = 256
-    """Of a generated answer, where the task does not say; thinking counts."""
+    """Longest generated answer, thinking included, for tasks that set no limit."""
     include_path: str = ""
-    """A folder of your own task files, instead of the library's (YAML that may run Python: trust them)."""
+    """A folder of your own task files, instead of the library's; they can run Python: trust them."""
     batch_tokens: int = 8192
-    """Rows of a forward pass times their length; changes no figure beyond rounding."""
+    """Tokens of one forward pass, padding included; changes figures by rounding only."""
     seed: int = 0
-    """Of few-shot examples and sampled answers."""
+    """Seed of few-shot examples and sampled answers."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "max_tokens", "batch_tokens"):
@@ -53,10 +53,10 @@ class HarnessConfig:
 
 
 def evaluate_harness(llm: LLM, tasks: Sequence[str], config: HarnessConfig) -> dict[str, Any]:
-    """Scores by task, each with versions, shots and counts, as the harness computes them.
+    """Scores by task, as the harness computes them, with its versions, shots and counts.
 
     Raises MissingDependencyError without lm-eval (extra `eval`), ConfigError for tasks it does not have.
-    A server is scored by the harness itself, with `lm_eval --model local-chat-completions`.
+    To score a server, use the harness itself: `lm_eval --model local-chat-completions`.
     """
     try:
         from lm_eval import simple_evaluate
@@ -65,16 +65,16 @@ def evaluate_harness(llm: LLM, tasks: Sequence[str], config: HarnessConfig) -> d
         raise MissingDependencyError(
             "lm-evaluation-harness is not installed: pip install 'shoestring-llm[eval]'"
         ) from None
-    own = config.include_path
-    manager = TaskManager(include_path=own or None, include_defaults=not own)  # the library's take seconds
-    known = list(manager.all_tasks)
-    if wrong := [task for task in tasks if task not in known]:
-        near = ", ".join(get_close_matches(wrong[0], known, n=8, cutoff=0.5))
+    folder = config.include_path
+    manager = TaskManager(include_path=folder or None, include_defaults=not folder)  # defaults take seconds
+    names = list(manager.all_tasks)
+    if wrong := [task for task in tasks if task not in names]:
+        near = ", ".join(get_close_matches(wrong[0], names, n=8, cutoff=0.5))
         raise ConfigError(
-            f"{own or 'lm-evaluation-harness'} has no task {wrong[0]!r}"
-            + (f"; near it are {near}" if near else "")
+            f"{folder or 'lm-evaluation-harness'} has no task {wrong[0]!r}"
+            + (f"; similar names are {near}" if near else "")
         )
-    found = simple_evaluate(
+    results = simple_evaluate(
         make_lm(llm, config),
         tasks=list(tasks),
         num_fewshot=config.num_fewshot,
@@ -88,15 +88,15 @@ def evaluate_harness(llm: LLM, tasks: Sequence[str], config: HarnessConfig) -> d
         torch_random_seed=config.seed,
         fewshot_random_seed=config.seed,
     )
-    return read_results(found or {})
+    return read_results(results or {})
 
 
-def read_results(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The harness's figures without its notes: `{task: {"figures": {metric: number}, "version": ...}}`."""
-    if not found.get("results"):
+def read_results(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The harness's figures alone: `{task: {"figures": {metric: number}, "version": ...}}`."""
+    if not results.get("results"):
         raise DataError("lm-evaluation-harness gave no results")
     report = {}
-    for task, figures in found["results"].items():
+    for task, figures in results["results"].items():
         numbers = {
             name.removesuffix(",none"): float(value)
             for name, value in figures.items()
@@ -104,42 +104,43 @@ def read_results(found: Mapping[str, Any]) -> dict[str, Any]:
         }
         report[task] = {
             "figures": numbers,
-            "version": found.get("versions", {}).get(task),
-            "num_fewshot": found.get("n-shot", {}).get(task),
-            "problems": found.get("n-samples", {}).get(task, {}).get("effective"),
+            "version": results.get("versions", {}).get(task),
+            "num_fewshot": results.get("n-shot", {}).get(task),
+            "problems": results.get("n-samples", {}).get(task, {}).get("effective"),
         }
     return report
 
 
 class Generation(NamedTuple):
-    """What a task wants generated."""
+    """The sampling parameters and stop strings of one generated answer."""
 
     params: SamplingParams
     until: tuple[str, ...]
-    """Cut off here what the engine does not stop at."""
+    """Strings at which the text is cut, also where the engine does not stop at them."""
 
 
 class Adapter:
-    """The three questions that the harness asks of a model, in our terms."""
+    """The requests of the harness, answered by our model: log-likelihoods, rolling ones, generations."""
 
     def __init__(self, llm: LLM, config: HarnessConfig) -> None:
         self.llm, self.config = llm, config
         self.tokenizer, self.max_length = llm.get_tokenizer(), llm.engine.max_model_len
         roles = self.tokenizer.roles
         self.prefix_id = self.tokenizer.bos_id if "bos_token" in roles else self.tokenizer.eos_id
-        """What the first token of a text is predicted from."""
+        """The token from which the first token of a text is predicted."""
 
     def encode(self, text: str, *, begin: bool | None = None) -> list[int]:
-        """Ids with the begin token in front (`begin` None: if the tokenizer has one and the text does not).
+        """Ids with the begin token first (`begin` None: if the tokenizer has one and the text does not).
 
-        Special tokens count in texts that a chat template made, and nowhere else.
+        Special tokens are read as such only in texts from a chat template.
         """
         bos = self.tokenizer.roles.get("bos_token")
         ids = self.tokenizer.encode(text, allow_special=self.config.apply_chat_template)
-        wanted = bos is not None and ids[:1] != [self.tokenizer.specials[bos]] if begin is None else begin
-        return [self.prefix_id, *ids] if wanted else ids
+        if begin is None:
+            begin = bos is not None and ids[:1] != [self.tokenizer.specials[bos]]
+        return [self.prefix_id, *ids] if begin else ids
 
-    def loglikelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Scored]:
+    def loglikelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[LogLikelihood]:
         """Log-probabilities of continuations after contexts, both as ids."""
         return score_continuations(
             self.llm.engine.model, pairs, max_length=self.max_length, batch_tokens=self.config.batch_tokens
@@ -152,59 +153,59 @@ class Adapter:
         windows, counts = [], []
         for text in texts:
             ids = self.encode(text, begin=False)
-            mine = [
+            parts = [
                 make_disjoint_window(window)
                 for window in get_rolling_token_windows(ids, self.prefix_id, self.max_length, 1)
             ]
-            windows += mine
-            counts.append(len(mine))
-        scored = iter(self.loglikelihoods(windows))
-        return [sum(next(scored).logprob for _ in range(count)) for count in counts]
+            windows += parts
+            counts.append(len(parts))
+        results = iter(self.loglikelihoods(windows))
+        return [sum(next(results).logprob for _ in range(count)) for count in counts]
 
-    def generate(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-        """Answers; contexts that leave too little room lose their beginning, as the harness does it."""
-        wanted = [self.generation(settings) for _, settings in asked]
+    def generate(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+        """Answers to (context, settings); too long contexts lose their beginning, as in the harness."""
+        generations = [self.generation(settings) for _, settings in requests]
         prompts = []
-        for (context, _), generation in zip(asked, wanted, strict=True):
-            room = self.max_length - (generation.params.max_tokens or 1)
-            if room < 1:
+        for (context, _), generation in zip(requests, generations, strict=True):
+            max_prompt = self.max_length - (generation.params.max_tokens or 1)
+            if max_prompt < 1:
                 raise ConfigError(
                     f"a task wants {generation.params.max_tokens} tokens and the context holds "
                     f"{self.max_length}; set max_tokens lower"
                 )
-            prompts.append({"prompt_token_ids": self.encode(context)[-room:]})
-        outputs = self.llm.generate(prompts, [generation.params for generation in wanted])
+            prompts.append({"prompt_token_ids": self.encode(context)[-max_prompt:]})
+        outputs = self.llm.generate(prompts, [generation.params for generation in generations])
         return [
             self._cut(output.outputs[0].text, generation.until)
-            for output, generation in zip(outputs, wanted, strict=True)
+            for output, generation in zip(outputs, generations, strict=True)
         ]
 
     def generation(self, settings: Mapping[str, Any]) -> Generation:
-        """A task's generation_kwargs; greedy unless it says do_sample. ConfigError for what we cannot do."""
-        given = {name: value for name, value in settings.items() if value is not None}
-        limits = [given.pop(name) for name in TOKEN_LIMITS if name in given]
-        until = given.pop("until", ())
+        """A task's generation_kwargs; greedy unless do_sample is true. ConfigError for unknown ones."""
+        options = {name: value for name, value in settings.items() if value is not None}
+        limits = [options.pop(name) for name in TOKEN_LIMITS if name in options]
+        until = options.pop("until", ())
         stops = tuple(text for text in ([until] if isinstance(until, str) else until) if text)
-        sampled = given.pop("do_sample", given.get("temperature", 0.0) > 0)
-        temperature = given.pop("temperature", 1.0)
+        do_sample = options.pop("do_sample", options.get("temperature", 0.0) > 0)
+        temperature = options.pop("temperature", 1.0)
         names = ("top_p", "top_k", "min_p", "repetition_penalty")
-        more = {name: given.pop(name) for name in names if name in given}
-        if given:
+        more = {name: options.pop(name) for name in names if name in options}
+        if options:
             raise ConfigError(
-                f"the task's generation_kwargs have {next(iter(given))!r}, which is not known here"
+                f"the task's generation_kwargs have {next(iter(options))!r}, which this engine does not have"
             )
-        late = self.config.thinking or any(len(text) > MAX_STOP_LENGTH for text in stops)
+        is_cut_later = self.config.thinking or any(len(text) > MAX_STOP_LENGTH for text in stops)
         params = SamplingParams(
-            temperature=float(temperature) if sampled else 0.0,
+            temperature=float(temperature) if do_sample else 0.0,
             max_tokens=int(limits[0]) if limits else self.config.max_tokens,
-            stop=() if late else stops,
+            stop=() if is_cut_later else stops,
             seed=self.config.seed,
             **more,
         )
         return Generation(params, stops)
 
     def chat(self, history: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
-        """A conversation as the template writes it; without a generation prompt its last message goes on."""
+        """A conversation in the template's format; without a generation prompt its last message continues."""
         options = ChatOptions(
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
@@ -221,13 +222,13 @@ class Adapter:
 
 
 def make_lm(llm: LLM, config: HarnessConfig) -> "LM":
-    """The harness's model class around ours; it exists only where lm-eval is installed."""
+    """Our model as the harness's model class, which exists only where lm-eval is installed."""
     from lm_eval.api.model import TemplateLM
 
     adapter = Adapter(llm, config)
 
     class ShoestringLM(TemplateLM):  # type: ignore[misc]
-        """Every method hands on to the adapter."""
+        """Every method calls the adapter."""
 
         eot_token_id = property(lambda self: adapter.tokenizer.eos_id)
         prefix_token_id = property(lambda self: adapter.prefix_id)

@@ -1,4 +1,4 @@
-"""What repeats a score: model, task, settings and versions in one file, and what differs the second time."""
+"""Manifest of a score: the model, task, settings and versions that repeat it, and a comparison of results."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from shoestring.train.report.receipt import code_version
 FORMAT = 1
 MAX_BYTES = 64 << 20
 LIBRARIES = ("torch", "numpy", "tokenizers", "lm_eval", "math-verify", "reasoning-gym")
-"""What a figure may depend on beside our own code; absent ones are left out."""
+"""Libraries that a figure may depend on; those that are not installed are left out."""
 FIELDS: Mapping[str, type] = {
     "name": str,
     "model": dict,
@@ -44,12 +44,12 @@ class Difference(NamedTuple):
 def describe(
     name: str, *, model: Mapping[str, Any], config: Any, runtime: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A score's manifest, all but its `result`.
+    """A score's manifest without its `result`.
 
     Args:
-        name: text, a task's name as `load_task` takes it, or lm_eval: and the names of its tasks.
+        name: `text`, a task's name as `load_task` takes it, or `lm_eval:` with names of its tasks.
         model: as `identify` gives it.
-        config: the dataclass whose fields decide the result.
+        config: the dataclass whose fields determine the result.
         runtime: device and precision.
     """
     assert is_dataclass(config)
@@ -62,14 +62,14 @@ def describe(
         "runtime": dict(runtime),
         "versions": versions(),
     }
-    described: dict[str, Any] = _as_json(data)
-    return described
+    manifest: dict[str, Any] = _as_json(data)
+    return manifest
 
 
 def identify(name: str, folder: Path) -> dict[str, Any]:
-    """A model by the SHA-256 of its weights, config, tokenizer and template; reads all of the files."""
-    wanted = [folder / file for file in ("config.json", *TOKENIZER_FILES)]
-    files = [file for file in wanted if file.is_file()] + sorted(folder.glob("*.safetensors"))
+    """A model's name and the SHA-256 of its weights, config, tokenizer and template; reads all of them."""
+    small_files = [folder / file for file in ("config.json", *TOKENIZER_FILES)]
+    files = [file for file in small_files if file.is_file()] + sorted(folder.glob("*.safetensors"))
     try:
         return {"name": name, "sha256": {file.name: sha256_of(file) for file in files}}
     except OSError as error:
@@ -77,20 +77,20 @@ def identify(name: str, folder: Path) -> dict[str, Any]:
 
 
 def problems_sha256(examples: Sequence[Example]) -> str:
-    """A digest of the problems themselves: data may change where options and seed do not."""
+    """A digest of the problems themselves: data can change while options and seed stay the same."""
     text = json.dumps([asdict(example) for example in examples], ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def versions() -> dict[str, Any]:
-    """Our own code, Python, and the installed libraries that a figure may depend on."""
-    found = {"shoestring": code_version(), "python": platform.python_version()}
+    """Versions of our code, Python, and the installed libraries that a figure may depend on."""
+    numbers = {"shoestring": code_version(), "python": platform.python_version()}
     for library in LIBRARIES:
         try:
-            found[library] = metadata.version(library)
+            numbers[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def write_score(path: Path, score: Mapping[str, Any]) -> None:
@@ -99,10 +99,10 @@ def write_score(path: Path, score: Mapping[str, Any]) -> None:
 
 
 def read_score(path: Path) -> dict[str, Any]:
-    """Read what `write_score` wrote, as a stranger's file. Raises DataError naming what is wrong with it."""
+    """Read a file of `write_score` without trusting it. Raises DataError naming its fault."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB, so it is no score")
+            raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB, so it is not a score")
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot read the score {path}: {error.strerror}") from None
@@ -110,18 +110,18 @@ def read_score(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is not JSON; give a file that `shoestring eval --out` wrote") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise DataError(
-            f"{path} is no score of format {FORMAT}; give a file that `shoestring eval --out` wrote"
+            f"{path} is not a score of format {FORMAT}; give a file that `shoestring eval --out` wrote"
         )
     for name, kind in FIELDS.items():
         if not isinstance(data.get(name), kind):
-            raise DataError(f"{path}: {name} is missing or is no {kind.__name__}")
+            raise DataError(f"{path}: {name} is missing or is not a {kind.__name__}")
     if not isinstance(data["model"].get("name"), str) or not isinstance(data["model"].get("sha256"), dict):
         raise DataError(f"{path}: model has no name or no sha256 of its files")
     return data
 
 
 def check_model(score: Mapping[str, Any], model: Mapping[str, Any]) -> None:
-    """Raise CheckpointError naming the files in which a model is not the one that was scored."""
+    """Raise CheckpointError, naming the files that differ, for a model that is not the scored one."""
     was, now = score["model"]["sha256"], model["sha256"]
     wrong = sorted(file for file in was.keys() | now.keys() if was.get(file) != now.get(file))
     if wrong:
@@ -132,7 +132,7 @@ def check_model(score: Mapping[str, Any], model: Mapping[str, Any]) -> None:
 
 
 def differences(was: Any, now: Any) -> list[Difference]:
-    """The figures in which a result read from a file and a new one differ, to the last bit."""
+    """The figures that differ between a result from a file and a new one, compared to the last bit."""
     before, after = dict(_leaves(was)), dict(_leaves(_as_json(now)))
     return [
         Difference(key, before.get(key), after.get(key))
@@ -142,7 +142,7 @@ def differences(was: Any, now: Any) -> list[Difference]:
 
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
-    """Values with dotted names, in order; any depth, since a file may hold any."""
+    """Values with dotted names, in order; of any depth, since the file is not trusted."""
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
         name, value = waiting.pop()
@@ -154,5 +154,5 @@ def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _as_json(data: Any) -> Any:
-    """As it will be read back: tuples are lists, and keys text."""
+    """The data as it is read back: tuples are lists, and keys are strings."""
     return json.loads(json.dumps(data))

@@ -1,4 +1,4 @@
-"""Score a model on a task: sample answers, verify them, and say pass@k, maj@k, greedy and lengths."""
+"""Score a model on a task: sample answers, verify them, and compute pass@k, maj@k, greedy and lengths."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from shoestring.engine.request import (
     derived_seed,
 )
 from shoestring.errors import ConfigError, DataError
-from shoestring.evals.score import Answer, TaskScore, summarize
+from shoestring.evals.score import ScoredAnswer, TaskScore, summarize
 from shoestring.tasks.task import Example, Split, Task, distinct_examples
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
@@ -29,29 +29,29 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TaskEvalConfig:
-    """Everything that decides a task's score, beside the model and the task's name."""
+    """Settings of a task's score: with the model and the task's name they determine it."""
 
     options: dict[str, Any] = field(default_factory=dict)
     """The task's own fields, such as {"numbers": 4} for countdown."""
     split: Split = "test"
     problems: int = 300
-    """At most: a finite split may have fewer."""
+    """Most problems; a finite split may have fewer."""
     seed: int = 0
-    """Of the choice of problems, of every sample and of the intervals."""
+    """Seed of the choice of problems, of every sample and of the intervals."""
     samples: int = 8
-    """Answers drawn for each problem, at most 128."""
+    """Answers sampled for each problem, at most 128."""
     k: tuple[int, ...] = (1, 8)
-    """pass@k and, from 2 on, maj@k are reported for these; each at most `samples`."""
+    """The k of pass@k and, from 2 on, of maj@k; each at most `samples`."""
     greedy: bool = False
     """Also one answer at temperature 0."""
     temperature: float = 0.6
     """This and top_p as DeepSeek-R1 was evaluated (arXiv 2501.12948, section 3)."""
     top_p: float = 0.95
     max_tokens: int = 2048
-    """An answer is cut here, or where the context ends, and counted as capped."""
+    """Longest answer; one that is cut here, or at the end of the context, counts as capped."""
     prompt: PromptStyle = field(default_factory=PromptStyle)
     above: float | None = None
-    """A threshold for whoever runs this: pass@1 should reach it. It changes no figure."""
+    """A threshold for the exit code: pass@1 must reach it. It changes no figure."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= MAX_CHOICES:
@@ -64,7 +64,7 @@ class TaskEvalConfig:
         self.params("")  # raises for temperature, top_p and max_tokens
 
     def params(self, key: str) -> SamplingParams:
-        """How one problem is sampled; completion i of n draws with the seed + i, far from other problems'."""
+        """Sampling parameters of a problem; completion i of n uses seed + i, far from other problems'."""
         return SamplingParams(
             n=self.samples,
             temperature=self.temperature,
@@ -75,7 +75,7 @@ class TaskEvalConfig:
 
 
 class Sampler(Protocol):
-    """What answers prompts: an LLM, also one around a model that is being trained."""
+    """An LLM, also one around a model in training."""
 
     def get_tokenizer(self) -> Tokenizer: ...
 
@@ -85,10 +85,10 @@ class Sampler(Protocol):
 
 
 def choose_problems(task: Task, config: TaskEvalConfig) -> list[Example]:
-    """The problems of a score, each once; DataError when the split holds none."""
+    """The problems of a score, each once; DataError when the split has none."""
     examples = distinct_examples(task, config.split, config.seed, config.problems)
     if not examples:
-        raise DataError(f"the {config.split} split of {task.name} holds no problem")
+        raise DataError(f"the {config.split} split of {task.name} has no problem")
     return examples
 
 
@@ -104,15 +104,14 @@ def evaluate_task(
 ) -> TaskScore:
     """Sample, verify and score; one request of n answers per problem, so its prompt is computed once.
 
-    The seed of a problem's draws is made of `config.seed` and its key alone: neither other problems nor the
-    batch change its answers (on a CPU in float32 to the last bit). A majority is among what
-    `task.vote` returns; it never sees a reward.
+    The seed of a problem's samples comes from `config.seed` and its key alone: neither other problems nor the
+    batch change its answers (on a CPU in float32 to the last bit). maj@k counts the votes of `task.vote`.
 
     Args:
         examples: at least one, of different keys; see `choose_problems`.
         template: the model's; None when config.prompt has a format.
-        transcripts: a .jsonl file for every answer with its reward, one problem a line.
-        show: progress on a terminal.
+        transcripts: a .jsonl file for every answer with its reward, one problem per line.
+        show: show progress on a terminal.
 
     Raises ConfigError for prompts that do not fit, DataError when more than 1% of the answers get no verdict.
     """
@@ -125,14 +124,14 @@ def evaluate_task(
     with Verifier({task.name: task}) as verifier:
         grader = _Grader(task, verifier, tokenizer)
         params = [config.params(example.key) for example in examples]
-        sampled = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
+        samples = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
         if config.greedy:
             params = [SamplingParams(temperature=0, max_tokens=config.max_tokens)] * len(examples)
             rows = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
             greedy = [row[0] for row in rows]
     if transcripts is not None:
-        _write_transcripts(transcripts, examples, sampled, greedy)
-    return summarize(task.name, sampled, greedy, k=config.k, seed=config.seed)
+        _write_transcripts(transcripts, examples, samples, greedy)
+    return summarize(task.name, samples, greedy, k=config.k, seed=config.seed)
 
 
 class _Grader:
@@ -143,8 +142,8 @@ class _Grader:
 
     def grade(
         self, examples: Sequence[Example], prompts: Sequence[QuestionPrompt], outputs: Sequence[RequestOutput]
-    ) -> list[list[Answer]]:
-        """One row of answers per problem, in the order they were drawn."""
+    ) -> list[list[ScoredAnswer]]:
+        """One row of answers per problem, in the order of sampling."""
         parts = zip(examples, prompts, outputs, strict=True)
         rows = [[self._read(e, p, completion) for completion in o.outputs] for e, p, o in parts]
         for number, row in enumerate(rows):
@@ -158,9 +157,9 @@ class _Grader:
             rows[number][place] = replace(rows[number][place], reward=verdict.reward)
         return rows
 
-    def _read(self, example: Example, prompt: QuestionPrompt, completion: CompletionOutput) -> Answer:
+    def _read(self, example: Example, prompt: QuestionPrompt, completion: CompletionOutput) -> ScoredAnswer:
         text = prompt.opening + completion.text
-        return Answer(
+        return ScoredAnswer(
             text=text,
             tokens=len(completion.token_ids),
             thinking_tokens=thinking_tokens(prompt.opening, completion.token_ids, self._tokenizer),
@@ -173,11 +172,11 @@ class _Grader:
 def _write_transcripts(
     path: Path,
     examples: Sequence[Example],
-    sampled: Sequence[Sequence[Answer]],
-    greedy: Sequence[Answer] | None,
+    samples: Sequence[Sequence[ScoredAnswer]],
+    greedy: Sequence[ScoredAnswer] | None,
 ) -> None:
     lines = []
-    for number, (example, row) in enumerate(zip(examples, sampled, strict=True)):
+    for number, (example, row) in enumerate(zip(examples, samples, strict=True)):
         line = {**asdict(example), "answers": [asdict(answer) for answer in row]}
         if greedy is not None:
             line["greedy"] = asdict(greedy[number])

@@ -1,4 +1,4 @@
-"""Bits per byte of held-out text, and what gzip and xz make of the same bytes."""
+"""Bits per byte of held-out text, and those of gzip and xz on the same text."""
 
 import gzip
 import lzma
@@ -15,16 +15,16 @@ from shoestring.model.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True)
 class TextEvalConfig:
-    """What bits per byte are taken on."""
+    """The text to score: sources, context and number of tokens."""
 
     sources: tuple[str, ...] = ("stdlib",)
-    """Folders, files, globs, dataset ids or stdlib; what pretraining holds out of them is scored."""
+    """Folders, files, globs, dataset ids or stdlib; scored is the part that pretraining holds out."""
     seq_len: int = 512
-    """Tokens of context at most."""
+    """Most tokens of context."""
     max_tokens: int = 65_536
-    """Tokens to score at most."""
+    """Most tokens to score."""
     below: float | None = None
-    """A threshold for whoever runs this: the bits per byte should be below it. It changes no figure."""
+    """A threshold for the exit code: bits per byte must be below it. It changes no figure."""
 
     def __post_init__(self) -> None:
         if self.seq_len < 1 or self.max_tokens < 1:
@@ -33,7 +33,7 @@ class TextEvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BitsPerByte:
-    """A score and what it was taken on; every byte of whole documents is predicted once."""
+    """A score and the size of its text; every byte of whole documents is predicted once."""
 
     bits_per_byte: float
     nll_per_token: float

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.evals.estimators import Graded, maj_at_k, majority, pass_at_k
+from shoestring.evals.estimators import Sample, maj_at_k, majority, pass_at_k
 
-ROWS = st.lists(st.builds(Graded, st.booleans(), st.sampled_from(["a", "b", "c", None])), max_size=8)
+ROWS = st.lists(st.builds(Sample, st.booleans(), st.sampled_from(["a", "b", "c", None])), max_size=8)
 
 
 def mean(values) -> Fraction:
@@ -38,9 +38,9 @@ def test_pass_at_k_refuses_what_is_not_defined(samples, right, k):
 
 @given(ROWS)
 def test_majority_is_the_mean_over_lots_for_ties_and_for_the_sample(rows):
-    counts = Counter(graded.vote for graded in rows if graded.vote is not None)
+    counts = Counter(sample.vote for sample in rows if sample.vote is not None)
     leading = [vote for vote, count in counts.items() if count == max(counts.values())]
-    by_vote = [[graded.is_right for graded in rows if graded.vote == vote] for vote in leading]
+    by_vote = [[sample.is_right for sample in rows if sample.vote == vote] for vote in leading]
     expected = mean(mean(map(int, right)) for right in by_vote) if leading else Fraction(0)
     assert majority(rows) == expected
 
@@ -48,16 +48,16 @@ def test_majority_is_the_mean_over_lots_for_ties_and_for_the_sample(rows):
 @given(ROWS, st.randoms())
 def test_majority_does_not_look_at_what_is_right(rows, random):
     """Who wins is a matter of votes: with all answers of the winners right it is 1, whatever others are."""
-    counts = Counter(graded.vote for graded in rows if graded.vote is not None)
+    counts = Counter(sample.vote for sample in rows if sample.vote is not None)
     if counts:
         most = max(counts.values())
-        won = [graded._replace(is_right=counts[graded.vote] == most) for graded in rows]
+        won = [sample._replace(is_right=counts[sample.vote] == most) for sample in rows]
         random.shuffle(won)
         assert majority(won) == 1
 
 
 def test_maj_at_k_is_the_mean_over_disjoint_blocks():
-    rows = [Graded(vote == "a", vote) for vote in "aabbbaa"]
+    rows = [Sample(vote == "a", vote) for vote in "aabbbaa"]
     assert maj_at_k(rows, 3) == Fraction(1, 2)
     assert maj_at_k(rows, 7) == 1
     assert maj_at_k(rows, 1) == Fraction(4, 7)

@@ -72,7 +72,7 @@ def test_local_tasks_are_scored_and_score_the_same_again(llm, tasks):
         HarnessConfig(include_path=str(tasks), apply_chat_template=True, thinking=True, limit=2),
     )
     assert chat["tiny_write"]["problems"] == 2
-    with pytest.raises(ConfigError, match="no task 'tiny_wrote'; near it are tiny_write"):
+    with pytest.raises(ConfigError, match="no task 'tiny_wrote'; similar names are tiny_write"):
         evaluate_harness(llm, ["tiny_wrote"], config)
 
 

@@ -67,9 +67,9 @@ def test_another_model_is_refused_by_the_files_that_differ(checkpoint):
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[]", "no score of format 1"),
-        ('{"format": 2}', "no score of format 1"),
-        ('{"format": 1, "name": 3}', "name is missing or is no str"),
+        ("[]", "not a score of format 1"),
+        ('{"format": 2}', "not a score of format 1"),
+        ('{"format": 1, "name": 3}', "name is missing or is not a str"),
         (NAMELESS, "model has no name"),
     ],
 )

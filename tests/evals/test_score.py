@@ -1,16 +1,16 @@
-"""A score from graded answers, by hand."""
+"""A score from scored answers, by hand."""
 
 import json
 
 import pytest
 
 from shoestring.errors import DataError
-from shoestring.evals.score import Answer, summarize
+from shoestring.evals.score import ScoredAnswer, summarize
 
 
-def answer(reward: float | None, vote: str | None = None, **changes) -> Answer:
+def answer(reward: float | None, vote: str | None = None, **changes) -> ScoredAnswer:
     given = {"text": "<think>so</think>4", "tokens": 6, "thinking_tokens": 2, "finish_reason": "stop"}
-    return Answer(**{**given, "vote": vote, "reward": reward, **changes})
+    return ScoredAnswer(**{**given, "vote": vote, "reward": reward, **changes})
 
 
 def test_a_score_is_the_mean_over_problems():
@@ -50,7 +50,7 @@ def test_too_many_faults_are_no_score():
     rows = [[answer(None), answer(1.0), answer(None)]]
     with pytest.raises(DataError, match="2 of 3 answers to sums got no verdict"):
         summarize("sums", rows)
-    with pytest.raises(DataError, match="pass_at_3 cannot be said"):
+    with pytest.raises(DataError, match="pass_at_3 is undefined"):
         summarize("sums", [[answer(None), answer(1.0), answer(1.0)]], k=(3,))
 
 
