@@ -66,21 +66,25 @@ def make_rows(folder, job, count):
     """Questions with their prompts, as text and as ids: those that `ours` draws itself."""
     from dataclasses import asdict
 
-    from shoestring.rl.rollout import Questions
+    from shoestring.rl.rollout import ProblemStream
     from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.chat.load import load_template
+    from shoestring.tokenizer.questions import prompt_ids
 
     tokenizer = Tokenizer.load(folder)
-    questions = Questions(recipe(folder, job), tokenizer, load_template(folder, tokenizer))
-    return [
-        {
-            "prompt": tokenizer.decode(question.prompt.ids),
-            "prompt_ids": list(question.prompt.ids),
-            "opening": question.prompt.opening,
-            "example": asdict(question.example),
-        }
-        for question in questions.draw(count)
-    ]
+    config, template = recipe(folder, job), load_template(folder, tokenizer)
+    rows = []
+    for problem in ProblemStream(config).draw(count):
+        prompt = prompt_ids(problem.example.question, tokenizer, template, config.prompt)
+        rows.append(
+            {
+                "prompt": tokenizer.decode(prompt.ids),
+                "prompt_ids": list(prompt.ids),
+                "opening": prompt.opening,
+                "example": asdict(problem.example),
+            }
+        )
+    return rows
 
 
 def recipe(model, job):

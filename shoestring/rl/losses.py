@@ -93,14 +93,10 @@ def loss_mask(mask_NT: Tensor, *, valid_N: Tensor, truncated_N: Tensor, config: 
     return mask_NT & kept_N[:, None]
 
 
-def denominators(masks: Iterable[Tensor], max_tokens: int) -> Denominators:
-    """Counts of a whole step, from the (N, T) masks of all its parts; T may differ."""
-    lengths = [mask_NT.sum(1) for mask_NT in masks]
-    return Denominators(
-        sequences=sum(int((length_N > 0).sum()) for length_N in lengths),
-        tokens=sum(int(length_N.sum()) for length_N in lengths),
-        max_tokens=max_tokens,
-    )
+def denominators(lengths: Iterable[int], max_tokens: int) -> Denominators:
+    """Denominators of a step whose answers have these numbers of tokens in the loss."""
+    counts = [length for length in lengths if length]
+    return Denominators(sequences=len(counts), tokens=sum(counts), max_tokens=max_tokens)
 
 
 def policy_loss(

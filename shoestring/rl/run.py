@@ -18,7 +18,7 @@ from shoestring.model.hf.hub import resolve
 from shoestring.model.packed.quantize import stored_quantization
 from shoestring.model.transformer import Transformer
 from shoestring.rl.recipe import GRPOConfig
-from shoestring.rl.rollout import Questions
+from shoestring.rl.rollout import ProblemStream
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.load import load_template
 from shoestring.tokenizer.chat.template import Template
@@ -45,7 +45,9 @@ class Run:
     """Frozen weights that the policy is held to; None without a KL term."""
     engine: Engine
     optimizers: Optimizers
-    questions: Questions
+    template: Template | None
+    """The chat template; None where the recipe has a prompt format."""
+    problems: ProblemStream
     ranks: Ranks
     """The processes that share its steps; each holds all of this."""
     step: int = 0
@@ -74,6 +76,7 @@ def build(
 
     Raises ConfigError if several processes do not start with the same recipe and the same weights.
     """
+    problems = ProblemStream(config)
     if not resume:
         checkpoint.refuse_to_overwrite(out)
     saved = checkpoint.latest(out / "checkpoints") if resume else None
@@ -91,7 +94,6 @@ def build(
     ranks.agree("the recipe or the step they go on from", f"{'' if saved is None else saved.name} {config}")
     ranks.agree_on_weights(model)
     tokenizer = Tokenizer.load(own)
-    template = _template(own, tokenizer, config)
     run = Run(
         config=config,
         out=out,
@@ -100,7 +102,8 @@ def build(
         reference=_reference(model, config),
         engine=PolicyEngine(model, tokenizer, _engine_settings(config, model)),
         optimizers=build_optimizers(model, config.optim),
-        questions=Questions(config, tokenizer, template),
+        template=_template(own, tokenizer, config),
+        problems=problems,
         ranks=ranks,
     )
     if saved is not None:
@@ -124,7 +127,7 @@ def save(run: Run, segments: list[receipt.Segment]) -> None:
         tree = {"optimizer": run.optimizers.state_dict(), "reference": reference}
         tensors, values = state.flatten(tree)
         counters = {name: getattr(run, name) for name in ("step", "answers", "tokens", "flops")}
-        counters |= {"questions": run.questions.drawn, "segments": [asdict(s) for s in segments]}
+        counters |= {"questions": run.problems.num_drawn, "segments": [asdict(s) for s in segments]}
         state.save_state(folder / "trainer", tensors, {"state": values, "counters": counters})
 
     run.ranks.agree_on_weights(run.model)
@@ -156,7 +159,7 @@ def _restore(run: Run, folder: Path) -> None:
         run.reference.load_state_dict(tree["reference"])
     for name in ("step", "answers", "tokens", "flops"):
         setattr(run, name, counters[name])
-    run.questions.skip(counters["questions"])
+    run.problems.draw(counters["questions"])
     run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
 
 

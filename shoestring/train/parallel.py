@@ -68,6 +68,10 @@ class Ranks:
         self._reduce(total)
         return [float(value) for value in total.tolist()]
 
+    def count(self, number: int) -> int:
+        """A count summed over the processes."""
+        return int(self.sum([number])[0])
+
     def each(self, value: float) -> list[float]:
         """What every process gave, in rank order."""
         return self.sum(value if rank == self.rank else 0.0 for rank in range(self.world_size))

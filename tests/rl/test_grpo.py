@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from shoestring import config as configs
 from shoestring.errors import ConfigError, DataError, NonFiniteError, Stopped
 from shoestring.rl import grpo as story
+from shoestring.rl import step as steps
 from shoestring.rl import update as updates
 from shoestring.rl.losses import PolicyLossConfig
 from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShare
@@ -108,7 +109,7 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(
     coin()
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     story.grpo(recipe(**changes), runtime, whole, quiet=True)
-    original = story.update
+    original = steps.update
 
     def dies(*args, **kwargs):
         if dies.left == 0:
@@ -117,10 +118,10 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(
         return original(*args, **kwargs)
 
     dies.left = 3  # step 4 dies; the newest checkpoint is of step 2
-    monkeypatch.setattr(story, "update", dies)
+    monkeypatch.setattr(steps, "update", dies)
     with pytest.raises(RuntimeError, match="killed"):
         story.grpo(recipe(**changes), runtime, parts, quiet=True)
-    monkeypatch.setattr(story, "update", original)
+    monkeypatch.setattr(steps, "update", original)
     assert checkpoint.step_of(checkpoint.latest(parts / "checkpoints")) == 2
     story.grpo(recipe(**changes), runtime, parts, resume=True, quiet=True)
     assert curve(parts) == curve(whole)

@@ -24,7 +24,7 @@ import torch
 from shoestring import config as configs
 from shoestring.device import choose
 from shoestring.errors import Stopped
-from shoestring.rl import grpo as story, update as updates
+from shoestring.rl import grpo as story, step as steps, update as updates
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.tasks import load
 from shoestring.train.parallel import Ranks
@@ -33,7 +33,7 @@ from shoestring.train.stop import StopRequest
 load.TASKS["coin"] = "coin_task:Coin"
 story.measure_peak = lambda _: 1e9
 runtime, root = choose("cpu"), Path(sys.argv[1])
-original = story.update
+original = steps.update
 
 def go(name, out="", **how):
     config = configs.load(GRPOConfig, root / f"{name}.toml")
@@ -46,7 +46,7 @@ def from_call(number, act):
             act()
         return original(*args, **kwargs)
     counted.calls = 0
-    story.update = counted
+    steps.update = counted
 
 def nan_once():
     honest = updates.answer_logprobs
@@ -74,7 +74,7 @@ with Ranks(runtime):
         StopRequest.wanted = False
     else:
         raise AssertionError("it went on")
-    story.update = original
+    steps.update = original
     go("plain", "stopped", resume=True)
 """
 

@@ -81,7 +81,7 @@ def by_hand(case, config: PolicyLossConfig) -> dict[str, float]:
 )
 def test_as_by_hand(case, kind, changes):
     config = PolicyLossConfig(loss_type=kind, **changes)
-    result = policy_loss(*case, config, denominators=denominators([case[-1]], MAX_TOKENS))
+    result = policy_loss(*case, config, denominators=denominators(case[-1].sum(1).tolist(), MAX_TOKENS))
     assert {name: float(getattr(result, name)) for name in by_hand(case, config)} == pytest.approx(
         by_hand(case, config), rel=1e-6
     )
@@ -102,7 +102,9 @@ def test_options_do_something(case):
 
 def test_denominators_of_parts_of_different_width():
     masks = [torch.tensor([[True, False], [False, False]]), torch.ones(1, 5, dtype=torch.bool)]
-    assert denominators(masks, 9) == Denominators(sequences=2, tokens=6, max_tokens=9)
+    assert denominators((length for mask in masks for length in mask.sum(1).tolist()), 9) == Denominators(
+        sequences=2, tokens=6, max_tokens=9
+    )
     assert denominators([], 9).sequences == 0
 
 
@@ -122,7 +124,9 @@ def test_loss_mask(mask_truncated):
 def test_a_nan_that_counts_is_refused(case, position):
     case[position][0, 0] = math.nan
     with pytest.raises(NonFiniteError, match="where an answer is"):
-        policy_loss(*case, PolicyLossConfig(), denominators=denominators([case[-1]], MAX_TOKENS))
+        policy_loss(
+            *case, PolicyLossConfig(), denominators=denominators(case[-1].sum(1).tolist(), MAX_TOKENS)
+        )
 
 
 def test_kl_without_a_reference_is_refused(case):
@@ -130,7 +134,13 @@ def test_kl_without_a_reference_is_refused(case):
     config = PolicyLossConfig(beta=0.1)
     with pytest.raises(ConfigError, match="reference"):
         policy_loss(
-            logp, old, None, advantages_N, mask_NT, config, denominators=denominators([mask_NT], MAX_TOKENS)
+            logp,
+            old,
+            None,
+            advantages_N,
+            mask_NT,
+            config,
+            denominators=denominators(mask_NT.sum(1).tolist(), MAX_TOKENS),
         )
 
 
@@ -144,7 +154,7 @@ def test_a_huge_ratio_has_a_finite_gradient():
         torch.tensor([1.0, -1.0]),
         mask_NT,
         PolicyLossConfig(beta=0.1),
-        denominators=denominators([mask_NT], 1),
+        denominators=denominators(mask_NT.sum(1).tolist(), 1),
     )
     result.loss.backward()
     assert torch.isfinite(logp_NT.grad).all()

@@ -137,7 +137,7 @@ class Batch:
 def measured(batch: Batch, whole: Denominators | None = None, **options) -> tuple[dict[str, float], Tensor]:
     """All figures of the loss, and its gradient by logp (N, T)."""
     logp = batch.logp.clone().requires_grad_()
-    whole = whole or denominators([batch.mask], MAX_TOKENS)
+    whole = whole or denominators(batch.mask.sum(1).tolist(), MAX_TOKENS)
     result = policy_loss(
         logp,
         batch.old,
@@ -162,7 +162,7 @@ def assert_same(one, other) -> None:
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_micro_batches_are_one_batch(kind, options, parts):
     batch = Batch()
-    whole = denominators([batch.mask], MAX_TOKENS)
+    whole = denominators(batch.mask.sum(1).tolist(), MAX_TOKENS)
     pieces = [
         measured(batch.rows(rows), whole, loss_type=kind, **options) for rows in torch.arange(8).chunk(parts)
     ]
@@ -226,7 +226,7 @@ def test_equal_lengths_make_token_and_answer_means_one(options):
     batch = Batch().padded(0, 0)
     batch.mask = torch.ones_like(batch.mask)
     assert_same(measured(batch, loss_type="grpo", **options), measured(batch, loss_type="dapo", **options))
-    full = denominators([batch.mask], 6)  # as long as an answer may be
+    full = denominators(batch.mask.sum(1).tolist(), 6)  # as long as an answer may be
     assert_same(
         measured(batch, full, loss_type="grpo", **options),
         measured(batch, full, loss_type="dr_grpo", **options),

@@ -70,7 +70,7 @@ def chosen_logp(model: Transformer, ids: Tensor) -> Tensor:
 def gradient_of(model, rollout, old, ref, parts: int = 1, **options) -> Tensor:
     """Of all parameters as one vector, in `parts` micro-batches."""
     model.zero_grad()
-    whole = denominators([rollout["mask"]], 9)
+    whole = denominators(rollout["mask"].sum(1).tolist(), 9)
     for rows in torch.arange(len(rollout["ids"])).chunk(parts):
         logp = chosen_logp(model, rollout["ids"][rows])
         policy_loss(
@@ -138,7 +138,7 @@ def test_all_truncated_leaves_weights_bitwise_unchanged(model, rollout, others, 
         truncated_N=torch.ones(8, dtype=torch.bool),
         config=PolicyLossConfig(mask_truncated_completions=True),
     )
-    assert denominators([mask], 9).sequences == 0
+    assert denominators(mask.sum(1).tolist(), 9).sequences == 0
     before = copy.deepcopy(model.state_dict())
     gradient = gradient_of(model, rollout | {"mask": mask}, *others, loss_type=kind, **EVERYTHING)
     assert not gradient.any()

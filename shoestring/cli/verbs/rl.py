@@ -148,7 +148,7 @@ def score_live(run: "Run", config: "ScoreConfig", problems: int = 64) -> dict[st
 
     name, data = next(iter(config.tasks.items()))
     few = {**data, "problems": problems, "samples": 2, "k": [1], "greedy": False}
-    score = _score(LLM.of(run.engine), name, few, None, run.questions.template)
+    score = _score(LLM.of(run.engine), name, few, None, run.template)
     return {"eval_accuracy": score["pass_at_1"], "eval_thinking_tokens": score["mean_thinking_tokens"]}
 
 

@@ -1,0 +1,96 @@
+"""One step of reinforcement learning: groups of answers are sampled and rewarded, and the policy learns."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from shoestring.rl.advantage import AdvantageKind, advantages
+from shoestring.rl.rollout import Answer, roll_out
+from shoestring.rl.run import Run
+from shoestring.rl.step_figures import metrics_row, step_flops, step_sums
+from shoestring.rl.update import update
+from shoestring.tasks.verify import Verifier
+from shoestring.train import schedule
+
+
+@dataclass(slots=True)
+class Samples:
+    """The answers of one step, those of this process."""
+
+    groups: list[list[Answer]] = field(default_factory=list)
+    """A group per problem."""
+    rounds: list[list[Answer]] = field(default_factory=list)
+    """The answers to learn from, by round of sampling."""
+    num_with_signal: int = 0
+    """Groups, of all processes, whose answers have different rewards."""
+
+
+def take_step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[list[Answer]]]:
+    """Take a step; returns its line for metrics.jsonl and this process's groups of answers."""
+    config, start = run.config, time.perf_counter()
+    samples = sample(run, verifier)
+    sample_s = time.perf_counter() - start
+    if config.loss.beta and run.step % config.ref_model_sync_steps == 0:
+        assert run.reference is not None
+        run.reference.load_state_dict(run.model.state_dict())
+    lr_share = schedule.warmup_cosine_share(
+        run.step, steps=config.steps, warmup_steps=config.warmup_steps, min_ratio=config.min_lr_ratio
+    )
+    stats = update(run, samples.rounds, lr_share=lr_share)
+    run.engine.weights_changed()
+    sums = step_sums(run, samples.groups, verifier)
+    num_answers, num_tokens = int(sums["answers"]), int(sums["tokens"])
+    run.step, run.answers, run.tokens = run.step + 1, run.answers + num_answers, run.tokens + num_tokens
+    run.flops += step_flops(run.model.config, sums, stats)
+    seconds = time.perf_counter() - start
+    row = metrics_row(run, sums, stats) | {
+        "groups_with_signal": samples.num_with_signal / max(sums["groups"], 1),
+        "lr": config.optim.lr * lr_share,
+        "sample_s": sample_s,
+        "update_s": seconds - sample_s,
+        "samples_per_s": num_answers / seconds,
+        "tokens_per_s": num_tokens / seconds,
+    }
+    return row, samples.groups
+
+
+def sample(run: Run, verifier: Verifier) -> Samples:
+    """Groups of answers with their advantages; further rounds replace groups that have no signal.
+
+    Without dynamic sampling there is one round, and groups without a signal are part of it.
+    """
+    config, ranks, samples = run.config, run.ranks, Samples()
+    for _ in range(1 + config.dynamic_sampling):
+        num_missing = config.num_prompts - samples.num_with_signal
+        part, first = ranks.part(num_missing), run.problems.num_drawn
+        problems = run.problems.draw(num_missing)[part.start : part.stop]
+        groups = roll_out(
+            run.engine, problems, config, verifier, template=run.template, first=first + part.start
+        )
+        groups = with_advantages(groups, config.advantage)
+        with_signal = [group for group in groups if any(answer.advantage for answer in group)]
+        learned_groups = with_signal if config.dynamic_sampling else groups
+        samples.groups += groups
+        samples.rounds.append(
+            [answer for group in learned_groups for answer in group if answer.reward is not None]
+        )
+        samples.num_with_signal += ranks.count(len(with_signal))
+        if samples.num_with_signal >= config.num_prompts:
+            break
+    return samples
+
+
+def with_advantages(groups: Sequence[Sequence[Answer]], kind: AdvantageKind) -> list[list[Answer]]:
+    """The groups with each answer's advantage: zero without a reward, and where all rewards are equal."""
+    if not groups:
+        return []
+    rewards = torch.tensor([[answer.reward or 0.0 for answer in group] for group in groups])
+    valid = torch.tensor([[answer.reward is not None for answer in group] for group in groups])
+    values = advantages(rewards, valid, kind).values_GN.tolist()
+    return [
+        [replace(answer, advantage=value) for answer, value in zip(group, row, strict=True)]
+        for group, row in zip(groups, values, strict=True)
+    ]

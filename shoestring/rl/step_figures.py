@@ -1,0 +1,75 @@
+"""The figures of a step, summed over the answers of all processes: its line of metrics.jsonl, its FLOPs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shoestring.model.config import ModelConfig
+from shoestring.model.cost import decode_flops_per_token, train_flops_per_token
+from shoestring.rl.rollout import Answer, reward_parts
+from shoestring.rl.run import Run
+from shoestring.rl.update import UpdateStats
+from shoestring.tasks.verify import SHARE_FROM, Verifier
+
+
+def step_sums(run: Run, groups: Sequence[Sequence[Answer]], verifier: Verifier) -> dict[str, float]:
+    """Counts and sums over the answers of all processes, by name."""
+    answers = [answer for group in groups for answer in group]
+    rewarded = [answer for answer in answers if answer.parts]
+    sums: dict[str, float] = {
+        "groups": len(groups),
+        "answers": len(answers),
+        "rewarded": len(rewarded),
+        "tokens": sum(len(answer.token_ids) for answer in answers),
+        "logprobs": sum(sum(answer.logprobs) for answer in answers),
+        "truncated": sum(answer.is_truncated for answer in answers),
+        "solved": sum(any(answer.parts.get("accuracy", 0) >= 1 for answer in group) for group in groups),
+        "lengths": sum(len(answer.prompt_ids) + len(answer.token_ids) for answer in answers),
+        "prompts": sum(len(group[0].prompt_ids) for group in groups),
+        "verdicts": verifier.verdicts,
+        "faults": verifier.faults.total(),
+    }
+    for name in _part_names(run):
+        sums[f"part {name}"] = sum(answer.parts[name] for answer in rewarded)
+    for share in run.config.tasks:
+        accuracies = [a.parts["accuracy"] for a in rewarded if a.problem.task == share.name]
+        sums |= {f"task {share.name}": sum(accuracies), f"count {share.name}": len(accuracies)}
+    return dict(zip(sums, run.ranks.sum(sums.values()), strict=True))
+
+
+def metrics_row(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> dict[str, Any]:
+    """The line of metrics.jsonl about the step that has just been taken."""
+    rewarded, answers = sums["rewarded"], max(sums["answers"], 1)
+    parts = {name: sums[f"part {name}"] / rewarded for name in _part_names(run) if rewarded}
+    tasks = [share.name for share in run.config.tasks if sums[f"count {share.name}"]]
+    return {
+        "step": run.step,
+        "tokens": run.tokens,
+        "reward": sum(parts.values()) if parts else None,
+        **parts,
+        "accuracy_by_task": {name: sums[f"task {name}"] / sums[f"count {name}"] for name in tasks},
+        "solved_by_any": sums["solved"] / max(sums["groups"], 1),
+        "answer_tokens": sums["tokens"] / answers,
+        "truncated": sums["truncated"] / answers,
+        "faults": 1 - rewarded / answers,
+        "fault_share": sums["faults"] / sums["verdicts"] if sums["verdicts"] >= SHARE_FROM else 0.0,
+        "entropy": -sums["logprobs"] / max(sums["tokens"], 1),
+        "loss": stats.loss,
+        "grad_norm": stats.grad_norm,
+        "clip_share": stats.clip_share,
+        "kl": stats.kl,
+        "drift": stats.drift,
+        "off_policy_share": stats.off_policy_share,
+        "gap": stats.gap,
+        "skipped": stats.num_skipped,
+    }
+
+
+def step_flops(model: ModelConfig, sums: Mapping[str, float], stats: UpdateStats) -> float:
+    """Floating-point operations of sampling, prompts once a group, and of the update, by the cost model."""
+    mean_length = int(sums["lengths"]) // max(int(sums["answers"]), 1)
+    sampling = decode_flops_per_token(model, mean_length) * int(sums["tokens"] + sums["prompts"])
+    return sampling + train_flops_per_token(model, mean_length, mtp=False) * stats.num_tokens
+
+
+def _part_names(run: Run) -> list[str]:
+    return list(reward_parts(0.0, "", run.config.reward))
