@@ -16,8 +16,16 @@ def call(name: str, *arguments: Tensor | int | float | None) -> int:
     A float is a Python float, everything else that is no tensor an int or None (a null pointer). Returns the
     function's int64, which means nothing when it returns nothing.
     """
-    values = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+    values = [pointer(a) if isinstance(a, Tensor) else a for a in arguments]
     return _function(name, tuple(map(type, values)))(*values)
+
+
+def pointer(tensor: Tensor) -> int:
+    """The address of a tensor's values. Raises TypeError for a tensor that has none, such as a DTensor."""
+    address = tensor.data_ptr()
+    if not address and tensor.numel():
+        raise TypeError(f"a {type(tensor).__name__} on {tensor.device} has no memory that a kernel can read")
+    return address
 
 
 @cache

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from shoestring.kernels import reference
-from shoestring.kernels.cpu_call import integers
+from shoestring.kernels.cpu_call import integers, pointer
 from shoestring.kernels.cpu_paged import LONGEST_PAGE
 from shoestring.kernels.layer_weights import (
     FeedForwardResult,
@@ -23,7 +23,7 @@ def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = 
         return reference.route(logits_NE, router, experts_NK)
     logits_NE = logits_NE.contiguous()
     routing = _empty_routing(len(logits_NE), router)
-    pointers = (tensor.data_ptr() for tensor in (logits_NE, *_parts(routing)))
+    pointers = map(pointer, (logits_NE, *_parts(routing)))
     integers("route", 6)(router.address, len(logits_NE), *pointers)
     return routing
 
@@ -63,9 +63,9 @@ def feed_forward_layer(x_ND: Tensor, weights: FeedForwardWeights) -> FeedForward
     x_ND = x_ND.contiguous()
     out_ND = torch.empty_like(x_ND)
     routing = None if weights.router is None else _empty_routing(len(x_ND), weights.router)
-    parts = (0, 0, 0) if routing is None else (tensor.data_ptr() for tensor in _parts(routing))
+    parts = (0, 0, 0) if routing is None else map(pointer, _parts(routing))
     function = integers("feed_forward_layer", 7)
-    function(weights.address, len(x_ND), x_ND.data_ptr(), *parts, out_ND.data_ptr())
+    function(weights.address, len(x_ND), pointer(x_ND), *parts, pointer(out_ND))
     return FeedForwardResult(out_ND, routing)
 
 
@@ -89,7 +89,7 @@ def _attention(
     assert rows.slot_N.dtype == torch.int64
     assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in floats)
     assert all(tensor.dtype == torch.int32 and tensor.is_contiguous() for tensor in indices)
-    pointers = (tensor.data_ptr() for tensor in (*floats, rows.slot_N, *indices, out_ND))
+    pointers = map(pointer, (*floats, rows.slot_N, *indices, out_ND))
     integers(name, 15)(*numbers, *pointers)
     return out_ND
 

@@ -1,5 +1,8 @@
 """DeepSeekMoE: the router and its balance bias, routed experts as grouped products, shared experts."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -47,27 +50,63 @@ class Router(nn.Module):
         )
 
 
+class TokenDispatcher(Protocol):
+    """The way of one batch's tokens to their experts and back.
+
+    A process that holds a part of the experts exchanges tokens with the others (expert parallelism): its
+    rows then come from every process, as many as were routed to its experts, none at times.
+    """
+
+    ends_E: Tensor
+    """End of each expert's rows, int32, for the E experts of this process."""
+
+    def dispatch(self, x_ND: Tensor) -> Tensor:
+        """Copies of tokens (M, D) for the experts of this process, sorted by expert."""
+        ...
+
+    def combine(self, rows_MD: Tensor) -> Tensor:
+        """The experts' outputs, weighted and summed for each of this process's tokens: (N, D)."""
+        ...
+
+
+class LocalTokenDispatcher:
+    """Dispatch to experts that are all in this process: a sort, and a sum back."""
+
+    def __init__(self, routing: Routing) -> None:
+        self.ends_E = routing.load_E().cumsum(0).to(torch.int32)
+        self._positions_NK, self._weights_NK = row_positions(routing.experts_NK), routing.weights_NK
+
+    def dispatch(self, x_ND: Tensor) -> Tensor:
+        """See TokenDispatcher."""
+        return kernels.dispatch(x_ND, self._positions_NK)
+
+    def combine(self, rows_MD: Tensor) -> Tensor:
+        """See TokenDispatcher."""
+        return kernels.combine(rows_MD, self._positions_NK, self._weights_NK.to(rows_MD.dtype))
+
+
 class Experts(nn.Module):
-    """All routed experts of a layer, stacked; on disk they are one matrix each (weights.py)."""
+    """The routed experts of a layer, stacked; on disk they are one matrix each (hf/weights.py)."""
+
+    dispatcher: Callable[[Routing], TokenDispatcher]
 
     def __init__(self, moe: MoEConfig, hidden_size: int) -> None:
         super().__init__()
         count, width = moe.n_routed_experts, moe.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * width, hidden_size))
         self.down_proj = nn.Parameter(torch.empty(count, hidden_size, width))
+        self.dispatcher = LocalTokenDispatcher
 
     def forward(self, x_ND: Tensor, routing: Routing) -> Tensor:
-        """Sort tokens by expert, three grouped products, weighted sum back: no loop over experts."""
-        positions_NK = row_positions(routing.experts_NK)
-        ends_E = routing.load_E().cumsum(0).to(torch.int32)
-        rows_MD = kernels.dispatch(x_ND, positions_NK)
-        hidden_MF = kernels.swiglu_packed(kernels.grouped_linear(rows_MD, self.gate_up_proj, ends_E))
-        rows_MD = kernels.grouped_linear(hidden_MF, self.down_proj, ends_E)
-        return kernels.combine(rows_MD, positions_NK, routing.weights_NK.to(rows_MD.dtype))
+        """Grouped products of rows sorted by expert, and their weighted sum: no loop over experts."""
+        tokens = self.dispatcher(routing)
+        rows_MD = tokens.dispatch(x_ND)
+        hidden_MF = kernels.swiglu_packed(kernels.grouped_linear(rows_MD, self.gate_up_proj, tokens.ends_E))
+        return tokens.combine(kernels.grouped_linear(hidden_MF, self.down_proj, tokens.ends_E))
 
 
 def row_positions(experts_NK: Tensor) -> Tensor:
-    """Where each token's K copies stand once all copies are sorted by expert (stable)."""
+    """Place of each token's K copies once all copies are sorted by expert (stable)."""
     order = experts_NK.flatten().argsort(stable=True)
     positions = torch.empty_like(order)
     positions[order] = torch.arange(order.numel(), device=order.device)

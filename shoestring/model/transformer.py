@@ -1,7 +1,8 @@
 """The model: blocks, the head, multi-token-prediction modules, initialization. Names are Hugging Face's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from shoestring.model.moe import MoE
 
 @dataclass
 class Features:
-    """What the layers made of B x T tokens: normalized hidden states, and each MoE layer's routing."""
+    """Normalized hidden states of B x T tokens, and each MoE layer's routing."""
 
     hidden_BTD: Tensor
     routings: dict[int, Routing] = field(default_factory=dict)
@@ -75,17 +76,34 @@ class MTPBlock(Block):
 
 
 class Decoder(nn.Module):
-    """Embedding, layers, final norm; MTP module k is layer num_hidden_layers + k, as DeepSeek stores it."""
+    """Embedding, layers, final norm; MTP module k is layer num_hidden_layers + k, as DeepSeek stores it.
+
+    A process that holds some of the layers, as a pipeline stage does, has None in the others' places.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         count = config.num_hidden_layers
+        self.num_hidden_layers = count
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             [Block(config, i) for i in range(count)]
             + [MTPBlock(config, count + k) for k in range(config.num_nextn_predict_layers)]
         )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def blocks(self) -> Iterator[tuple[int, Block]]:
+        """Index and block of the main layers in this process."""
+        for index, block in zip(range(self.num_hidden_layers), self.layers, strict=False):
+            if block is not None:
+                yield index, cast(Block, block)
+
+    def mtp_block(self, depth: int) -> tuple[int, MTPBlock]:
+        """Index and block of an MTP module."""
+        index = self.num_hidden_layers + depth
+        block = self.layers[index]
+        assert isinstance(block, MTPBlock)
+        return index, block
 
 
 class Transformer(nn.Module):
@@ -113,10 +131,11 @@ class Transformer(nn.Module):
         return self.model.embed_tokens.weight.device
 
     def forward(self, ids_BT: Tensor, cache: DenseCache | None = None) -> Tensor:
-        """Next-token logits (B, T, W), float32. With a cache, ids continue what it holds."""
+        """Next-token logits (B, T, W), float32. With a cache, ids continue the tokens in it."""
         return self.logits(self.features(ids_BT, cache).hidden_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Next-token logits (B, T, W) of normalized hidden states, float32."""
         if hasattr(self, "lm_head"):
             return self.lm_head(hidden_BTD).float()
         return kernels.linear(hidden_BTD, self.model.embed_tokens.weight).float()
@@ -129,24 +148,34 @@ class Transformer(nn.Module):
         *,
         experts: Mapping[int, Tensor] | None = None,
     ) -> Features:
-        """Run the main layers. Without positions, they count on from what a dense cache holds.
+        """Embedding, main layers and final norm. Positions count on from a dense cache's length if None.
 
         `experts` are the experts (B * T, K) that each MoE layer must send its tokens to, as an earlier pass
-        chose them ("keep routing", DeepSeek-V3.2, arXiv 2512.02556, section 3.1); gates are made anew.
+        chose them ("keep routing", DeepSeek-V3.2, arXiv 2512.02556, section 3.1); gates are computed anew.
         """
         if positions_BT is None:
             assert cache is None or isinstance(cache, DenseCache), "a paged cache needs the rows' positions"
             positions_BT = self._positions(ids_BT.shape, 0 if cache is None else cache.length)
-        rotation = self._rotation(positions_BT)
-        x_BTD = self._embed(ids_BT)
-        routings: dict[int, Routing] = {}
-        for index in range(self.config.num_hidden_layers):
-            layer_cache = cache.layers[index] if cache is not None else None
-            kept = None if experts is None else experts.get(index)
-            x_BTD, routing = self.model.layers[index](x_BTD, rotation, layer_cache, kept)
+        x_BTD, routings = self.run_layers(self._embed(ids_BT), positions_BT, cache, experts=experts)
+        return Features(self.model.norm(x_BTD), routings)
+
+    def run_layers(
+        self,
+        x_BTD: Tensor,
+        positions_BT: Tensor,
+        cache: ModelCache | None = None,
+        *,
+        experts: Mapping[int, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[int, Routing]]:
+        """The main layers of this process alone, from hidden states to hidden states, with their routings."""
+        rotation, routings = self._rotation(positions_BT), dict[int, Routing]()
+        for index, block in self.model.blocks():
+            layer_cache = None if cache is None else cache.layers[index]
+            experts_NK = None if experts is None else experts.get(index)
+            x_BTD, routing = block(x_BTD, rotation, layer_cache, experts_NK)
             if routing is not None:
                 routings[index] = routing
-        return Features(self.model.norm(x_BTD), routings)
+        return x_BTD, routings
 
     def mtp_features(
         self,
@@ -156,17 +185,15 @@ class Transformer(nn.Module):
         cache: ModelCache | None = None,
         positions_BT: Tensor | None = None,
     ) -> Features:
-        """MTP module `depth`: states at t and tokens t + depth + 1 to states that predict one further.
+        """MTP module `depth`: states at t and tokens t + depth + 1 to states that predict one token further.
 
-        `positions_BT` are the states' (default 0 onwards). A cache keeps the module's entries like a layer's.
+        `positions_BT` are the states' (default 0 onwards). A cache holds the module's entries like a layer's.
         """
-        index = self.config.num_hidden_layers + depth
-        block = self.model.layers[index]
-        assert isinstance(block, MTPBlock)
+        index, block = self.model.mtp_block(depth)
         if positions_BT is None:
             positions_BT = self._positions(next_ids_BT.shape, 0)
         x_BTD = block.merge(hidden_BTD, self._embed(next_ids_BT))
-        layer_cache = cache.layers[index] if cache is not None else None
+        layer_cache = None if cache is None else cache.layers[index]
         x_BTD, routing = block(x_BTD, self._rotation(positions_BT), layer_cache)
         return Features(block.shared_head.norm(x_BTD), {} if routing is None else {index: routing})
 

@@ -1,5 +1,6 @@
 """The whole model: cached decoding, causality, initialization, precision."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -152,6 +153,32 @@ def test_every_moe_layer_reports_its_routing() -> None:
     assert list(mtp.routings) == [TINY.num_hidden_layers]
     for routing in (*features.routings.values(), *mtp.routings.values()):
         assert routing.experts_NK.shape == (B * T, TINY.moe.num_experts_per_tok)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_processes_that_hold_one_layer_each_are_the_whole_model(name: str, cached: bool) -> None:
+    config = CONFIGS[name]
+    model, ids_BT, layers = build(config), ids(config), range(config.num_hidden_layers)
+    expected = model.features(ids_BT, model.new_cache(B, T) if cached else None)
+    x_BTD, routings = model.model.embed_tokens(ids_BT), {}
+    for index in layers:
+        stage = copy.deepcopy(model)
+        for other in layers:
+            if other != index:
+                stage.model.layers[other] = None
+        own = {name for name in model.state_dict() if name.startswith(f"model.layers.{index}.")}
+        missing = set(model.state_dict()) - set(stage.state_dict())
+        assert own
+        assert not own & missing  # its tensors have the names that they have in the whole model
+        x_BTD, routed = stage.run_layers(
+            x_BTD, torch.arange(T).expand(B, T), stage.new_cache(B, T) if cached else None
+        )
+        routings |= routed
+    assert torch.equal(model.model.norm(x_BTD), expected.hidden_BTD)
+    assert routings.keys() == expected.routings.keys()
+    for index, routing in routings.items():
+        assert torch.equal(routing.scores_NE, expected.routings[index].scores_NE)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
