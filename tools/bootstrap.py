@@ -1,10 +1,10 @@
-"""Make .venv and run a verb in it: `python3 tools/bootstrap.py demo` needs no more than Python with venv.
+"""Make .venv and run a command in it: `python3 tools/bootstrap.py demo` needs only Python with venv.
 
-Standard library only. The Makefile calls this file; without make, call it yourself. All that it installs is
-in .venv; a second call sees the stamp and starts at once; the next call makes an interrupted set-up anew.
+Uses the standard library only. The Makefile calls this file; without make, call it yourself. Everything is
+installed in .venv. A later call sees that it is complete and starts at once; an interrupted one starts anew.
 
 SHOESTRING_TORCH               auto (default), cpu, cu130, cu126, rocm, or skip: use this Python's own torch
-SHOESTRING_ALLOW_CUDA_WHEEL=1  agrees to gigabytes of CUDA libraries where nobody can be asked
+SHOESTRING_ALLOW_CUDA_WHEEL=1  agree to gigabytes of CUDA libraries when the program cannot ask
 """
 
 from __future__ import annotations  # so that an older Python gets far enough to look for a newer one
@@ -32,18 +32,18 @@ CACHES = [".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "build",
 
 
 def setup(kind: str) -> Venv:
-    """Make .venv hold what `kind` ("base" or "dev") needs; at once when it already does."""
+    """Install what `kind` ("base" or "dev") needs into .venv; returns at once when it is there."""
     venv = Venv(ROOT)
     if venv.ready(kind):
         return venv
     with lock(ROOT / ".venv.lock"):
-        if not venv.ready(kind):  # another process may have made it while this one waited
+        if not venv.ready(kind):  # another process may have installed it meanwhile
             install(venv, kind)
     return venv
 
 
 def install(venv: Venv, kind: str) -> None:
-    """The steps, a line each; a failure leaves `.unfinished` behind, and the next call starts anew."""
+    """Run the steps, a line each; a failure leaves `.unfinished` behind, and the next call starts anew."""
     start = time.monotonic()
     if shutil.disk_usage(venv.root).free < NEEDED_BYTES:
         raise Failure(f"less than {NEEDED_BYTES / 1e9:.1f} GB are free under {venv.root}; make room first")
@@ -67,14 +67,14 @@ def install(venv: Venv, kind: str) -> None:
 
 
 def install_torch(venv: Venv, choice: torch_choice.Choice) -> None:
-    """The chosen build of torch, and never gigabytes that nobody agreed to."""
+    """Install the chosen build of torch; gigabytes only after the user agreed."""
     if choice.build == "skip":
         return None
     if choice.local_first and venv.can_install("--no-deps", "--no-index", torch_choice.ANY):
         with step("torch (already on this machine)"):
             return venv.pip(torch_choice.ANY)
     question = ask if sys.stdin and sys.stdin.isatty() else None
-    if not choice.agreed and not torch_choice.may_download(os.environ, question):
+    if not choice.has_consent and not torch_choice.may_download(os.environ, question):
         print(f"  note: for the GPU here, SHOESTRING_TORCH={choice.build} ({choice.size})")
         choice = torch_choice.build("cpu", sys.platform)
     try:
@@ -91,25 +91,25 @@ def install_torch(venv: Venv, choice: torch_choice.Choice) -> None:
 
 
 def index_options(choice: torch_choice.Choice) -> list[str]:
-    """pip's words for the choice's own index; a host that does not answer costs seconds, not minutes."""
+    """Options of pip for the build's own index; a host that does not answer costs seconds, not minutes."""
     return ["--retries", "1", "--timeout", "15", "--extra-index-url", choice.index] if choice.index else []
 
 
 def outer_torch(venv: Venv) -> str:
-    """The torch outside .venv as an exact requirement, so that pip refuses rather than fetching another."""
-    found = venv.run_code("import importlib.metadata as m; print(m.version('torch'))")
-    if found.returncode:
+    """The torch outside .venv as an exact requirement, so that pip does not fetch another."""
+    process = venv.run_code("import importlib.metadata as m; print(m.version('torch'))")
+    if process.returncode:
         raise Failure(f"SHOESTRING_TORCH=skip, but {find_python()} has no torch; unset it or install one", 4)
-    return f"torch==={found.stdout.strip()}"
+    return f"torch==={process.stdout.strip()}"
 
 
 def check_imports(venv: Venv, modules: list[str]) -> None:
-    """Import each module once, so that a broken wheel shows here and not in a user's run."""
+    """Import each module once: a broken wheel fails here and not in a user's run."""
     code = "import sys\nfor name in sys.argv[1:]: print(name, flush=True); __import__(name)"
-    done = venv.run_code(code, *modules)
-    if done.returncode:
-        last = (done.stdout.split() or ["Python"])[-1]
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    process = venv.run_code(code, *modules)
+    if process.returncode:
+        last = (process.stdout.split() or ["Python"])[-1]
+        reason = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
         raise Failure(f"{last} was installed but does not load: {reason}", 4)
 
 
@@ -119,7 +119,7 @@ def ask(question: str) -> bool:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Print `name` at once, and its seconds when it is done."""
+    """Print the name of a step when it begins, and its seconds when it ends."""
     start = time.monotonic()
     print(f"  {name} ... ", end="", flush=True)
     try:
@@ -131,7 +131,7 @@ def step(name: str) -> Iterator[None]:
 
 
 def run(*command: str | Path) -> int:
-    """Run a program to its end; Ctrl-C reaches it too, and it gets the time to save what it has."""
+    """Run a program to its end; Ctrl-C reaches it too, and it gets the time to save its work."""
     with subprocess.Popen([str(part) for part in command], cwd=ROOT) as process:
         while True:
             try:
@@ -148,17 +148,17 @@ def verb_setup(arguments: list[str]) -> int:
 
 
 def verb_demo(arguments: list[str]) -> int:
-    """train a small DeepSeek-V3-shaped model, then complete code with it"""
+    """train R1-Zero in miniature from random weights, then chat with it"""
     return run(setup("base").shoestring, "demo", *arguments)
 
 
 def verb_test(arguments: list[str]) -> int:
-    """run the tests, less the slow ones"""
+    """run the tests, except the slow ones"""
     return run(setup("dev").python, "-m", "pytest", *arguments)
 
 
 def verb_check(arguments: list[str]) -> int:
-    """ruff, mypy, and whether the generated pages are fresh"""
+    """run ruff and mypy, and check that the generated pages are fresh"""
     python = setup("dev").python
     checks = {
         "ruff check": ["-m", "ruff", "check", "."],
@@ -166,30 +166,30 @@ def verb_check(arguments: list[str]) -> int:
         "mypy": ["-m", "mypy"],
         "docs": ["tools/docs.py", "--check"],
     }
-    failed = [name for name, command in checks.items() if run(python, *command)]
-    print("check: " + ("failed: " + ", ".join(failed) if failed else "all clean"))
-    return int(bool(failed))
+    failures = [name for name, command in checks.items() if run(python, *command)]
+    print("check: " + ("failed: " + ", ".join(failures) if failures else "all clean"))
+    return int(bool(failures))
 
 
 def verb_lint(arguments: list[str]) -> int:
-    """ruff only: quick"""
+    """run ruff only, which is quick"""
     python = setup("dev").python
     return run(python, "-m", "ruff", "check", ".") or run(python, "-m", "ruff", "format", "--check", ".")
 
 
 def verb_fix(arguments: list[str]) -> int:
-    """let ruff repair and format what it can"""
+    """repair and format the code with ruff"""
     python = setup("dev").python
     return run(python, "-m", "ruff", "check", "--fix", ".") or run(python, "-m", "ruff", "format", ".")
 
 
 def verb_docs(arguments: list[str]) -> int:
-    """write docs/reference.md, the README's map and the marks in docs/architecture.md anew"""
+    """write the pages of docs/ that are made from the code"""
     return run(setup("base").python, "tools/docs.py", *arguments)
 
 
 def verb_bench(arguments: list[str]) -> int:
-    """run bench/*.py one after another"""
+    """run every bench/*.py, one after another"""
     python = setup("dev").python
     return max((run(python, path, *arguments) for path in sorted((ROOT / "bench").glob("*.py"))), default=0)
 
@@ -216,7 +216,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb; returns the exit status."""
+    """Run one command; returns the exit status."""
     verb = arguments[0] if arguments else "help"
     if verb not in VERBS:
         print("usage: python3 tools/bootstrap.py VERB [ARGUMENTS]\n")

@@ -1,4 +1,4 @@
-"""The virtual environment .venv: made, checked, filled by pip, and made anew when it cannot be trusted."""
+"""The virtual environment .venv: create it, check it, install into it, replace it when it is not whole."""
 
 from __future__ import annotations  # so that an older Python gets far enough to look for a newer one
 
@@ -29,7 +29,7 @@ class Failure(Exception):
 
 
 class Venv:
-    """Where the parts of .venv are, whether it can be trusted, and what was installed from which pins."""
+    """The files of .venv, the checks that it is whole, and the pins that it was installed from."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -45,7 +45,7 @@ class Venv:
         self.unfinished = self.folder / ".unfinished"  # exists while pip is writing
 
     def trustworthy(self) -> bool:
-        """False when interrupted, moved, short of a package, or without its Python: then it is made anew."""
+        """False after an interrupted set-up, a move, or the loss of a package or its Python."""
         if self.unfinished.exists() or not self.python.exists() or not self.origin.is_file():
             return False
         if self.origin.read_text(encoding="utf-8") != self.identity():
@@ -55,73 +55,73 @@ class Venv:
         return all(present.issuperset(stamp) for stamp in stamps)
 
     def identity(self) -> str:
-        """What cannot change without starting anew: the checkout's place (scripts hold it), outer torch."""
+        """Facts that force a new .venv when they change: the checkout's path, the use of an outer torch."""
         return json.dumps({"root": str(self.root), "torch_from_outside": wants_outer_torch()})
 
     def stamp(self, kind: str) -> Path:
-        """The file that says `kind` was installed from exactly these pins, for this Python."""
+        """The file which states that `kind` was installed from exactly these pins, for this Python."""
         digest = hashlib.sha256(os.environ.get("SHOESTRING_TORCH", "").encode())
         for path in (self.root / "pyproject.toml", self.root / "constraints.txt", self.folder / "pyvenv.cfg"):
             digest.update(path.read_bytes())
         return self.folder / f".stamp-{kind}-{digest.hexdigest()[:16]}"
 
     def packages(self) -> list[str]:
-        """Names at the top of site-packages, without versions: upgrading one by hand is the user's right."""
-        found = [name for folder in self.folder.glob(self.libraries) for name in os.listdir(folder)]
-        return sorted(name for name in found if not name.endswith((".dist-info", "__pycache__")))
+        """Names at the top of site-packages, without versions: a user may upgrade one by hand."""
+        names = [name for folder in self.folder.glob(self.libraries) for name in os.listdir(folder)]
+        return sorted(name for name in names if not name.endswith((".dist-info", "__pycache__")))
 
     def ready(self, kind: str) -> bool:
-        """Whether `kind` is installed as pinned and nothing is missing; costs milliseconds."""
+        """Whether `kind` is installed as pinned and nothing is missing; takes milliseconds."""
         return self.trustworthy() and self.stamp(kind).is_file() and self.shoestring.exists()
 
     def finish(self, kind: str) -> None:
-        """Say that `kind`, and so base, is installed; forget what earlier pins had said."""
+        """Note that `kind`, and so base, is installed, instead of what earlier pins had installed."""
         for old in self.folder.glob(".stamp-*"):
             old.unlink()
-        for done in {"base", kind}:
-            self.stamp(done).write_text(json.dumps(self.packages()), encoding="utf-8")
+        for name in {"base", kind}:
+            self.stamp(name).write_text(json.dumps(self.packages()), encoding="utf-8")
         self.unfinished.unlink()
 
     def create(self) -> None:
-        """A new, empty .venv from the first Python that is recent enough."""
+        """Create a new, empty .venv with the first Python that is recent enough."""
         shutil.rmtree(self.folder, ignore_errors=True)
         outer = ["--system-site-packages"] if wants_outer_torch() else []
         command = [find_python(), "-m", "venv", *outer, str(self.folder)]
-        done = subprocess.run(command, capture_output=True, text=True, env=clean_environment())
-        if done.returncode:
+        process = subprocess.run(command, capture_output=True, text=True, env=clean_environment())
+        if process.returncode:
             shutil.rmtree(self.folder, ignore_errors=True)
-            words = (done.stderr + done.stdout).strip()
-            if "ensurepip" in words or "No module named" in words:
+            message = (process.stderr + process.stdout).strip()
+            if "ensurepip" in message or "No module named" in message:
                 raise Failure("this Python cannot make virtual environments; `apt install python3-venv`", 4)
-            raise Failure(f"`{' '.join(command)}` failed: {words[-500:]}")
+            raise Failure(f"`{' '.join(command)}` failed: {message[-500:]}")
         self.origin.write_text(self.identity(), encoding="utf-8")
 
     def pin(self, torch: str | None = None) -> None:
-        """Hold pip to constraints.txt, with `torch` in place of its line on torch."""
+        """Write the pins for pip: constraints.txt, with `torch` in place of its line on torch."""
         lines = (self.root / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if not line.startswith("torch==")]
-        self.pins.write_text("\n".join([*kept, *([torch] if torch else []), ""]), encoding="utf-8")
+        others = [line for line in lines if not line.startswith("torch==")]
+        self.pins.write_text("\n".join([*others, *([torch] if torch else []), ""]), encoding="utf-8")
 
     def pip(self, *arguments: str) -> None:
-        """`pip install`, pinned, its words in the log; raises Failure with the log's end."""
+        """Run `pip install` with the pins, its output in the log; raises Failure with the log's end."""
         options = ["--progress-bar", "off", "-c", str(self.pins)]
         command = [str(self.python), "-m", "pip", "install", *options, *arguments]
         with self.log.open("a", encoding="utf-8") as log:
             print("$", *command, file=log, flush=True)
-            done = subprocess.run(command, cwd=self.root, stdout=log, stderr=log, env=clean_environment())
-        if done.returncode:
+            process = subprocess.run(command, cwd=self.root, stdout=log, stderr=log, env=clean_environment())
+        if process.returncode:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
             tail = "\n".join(f"    {line}" for line in lines[-12:])
-            raise Failure(f"pip could not install {arguments[-1]} (all its words: {self.log}):\n{tail}")
+            raise Failure(f"pip could not install {arguments[-1]} (its whole output: {self.log}):\n{tail}")
 
     def can_install(self, *arguments: str) -> bool:
-        """Whether `pip install` would succeed; installs nothing."""
+        """Whether `pip install` would succeed; nothing is installed."""
         command = [str(self.python), "-m", "pip", "install", "--quiet", "--dry-run", *arguments]
-        done = subprocess.run(command, cwd=self.root, capture_output=True, env=clean_environment())
-        return done.returncode == 0
+        process = subprocess.run(command, cwd=self.root, capture_output=True, env=clean_environment())
+        return process.returncode == 0
 
     def run_code(self, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a few lines of Python inside .venv and keep what they print."""
+        """Run a few lines of Python inside .venv and capture their output."""
         command = [str(self.python), "-c", code, *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=clean_environment())
 
@@ -130,15 +130,15 @@ class Venv:
 
 
 def find_python() -> str:
-    """The Python to build on: the one running this file if it is recent enough, else one on PATH."""
+    """The Python for .venv: the one that runs this file if it is recent enough, else one on PATH."""
     if sys.version_info >= OLDEST:
         # inside a virtual environment, the Python behind it: .venv itself may be about to be replaced
         return str(getattr(sys, "_base_executable", sys.executable))
     probe = f"import sys; sys.exit(sys.version_info < {OLDEST})"
     for name in PYTHONS:
-        found = shutil.which(name)
-        if found and subprocess.run([found, "-c", probe], capture_output=True).returncode == 0:
-            return found
+        path = shutil.which(name)
+        if path and subprocess.run([path, "-c", probe], capture_output=True).returncode == 0:
+            return path
     raise Failure("Python 3.11 or newer is needed; on Debian or Ubuntu `apt install python3 python3-venv`", 4)
 
 
@@ -147,19 +147,19 @@ def wants_outer_torch() -> bool:
 
 
 def clean_environment() -> dict[str, str]:
-    """Our environment less OUTSIDE; pip's mirrors, certificates and wheel folders stay."""
-    kept = {name: value for name, value in os.environ.items() if name not in OUTSIDE}
-    return {**kept, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    """This process's environment without OUTSIDE; pip's mirrors, certificates and wheel folders stay."""
+    variables = {name: value for name, value in os.environ.items() if name not in OUTSIDE}
+    return {**variables, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold `path` while .venv changes, so that `make demo` beside `make test` waits for its turn."""
+    """Lock `path` while .venv changes: `make demo` beside `make test` waits for its turn."""
     with path.open("w") as file:
         try:
             import fcntl
         except ImportError:
-            yield  # Windows: two set-ups at once are the user's to avoid
+            yield  # Windows has no such lock; the user avoids two set-ups at once
             return
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -61,11 +61,11 @@ def import_loops(graph: Graph) -> list[list[str]]:
 
 def _reachable(graph: Graph, start: str) -> Iterator[str]:
     """Modules that `start` imports at any distance; itself only if it is in a loop."""
-    reached: set[str] = set()
+    modules: set[str] = set()
     waiting = list(graph[start])
     while waiting:
         name = waiting.pop()
-        if name not in reached:
-            reached.add(name)
+        if name not in modules:
+            modules.add(name)
             waiting += graph[name]
             yield name

@@ -43,19 +43,19 @@ def describe_command(command: Any, name: str) -> list[str]:
     if getattr(command, "hidden", False):
         return []
     below = getattr(command, "commands", {})
-    shown = [
+    parameters = [
         Parameter(parameter)
         for parameter in command.params
         if parameter.name not in EVERYWHERE and not getattr(parameter, "hidden", False)
     ]
-    arguments = [parameter.usage for parameter in shown if parameter.is_argument]
+    arguments = [parameter.usage for parameter in parameters if parameter.is_argument]
     usage = " ".join([name, *arguments, *(["COMMAND"] if below else [])])
     text = [f"### `{usage}`", inspect.cleandoc(command.help or "").replace("\f", "")]
-    if shown:
+    if parameters:
         text.append(
             table(
                 ("argument or option", "default", "meaning"),
-                [(f"`{p.names}`", p.default, p.help) for p in shown],
+                [(f"`{p.names}`", p.default, p.help) for p in parameters],
             )
         )
     for child_name, child in below.items():
@@ -64,7 +64,7 @@ def describe_command(command: Any, name: str) -> list[str]:
 
 
 class Parameter:
-    """A click parameter as words; click's own classes differ between options and arguments."""
+    """A click parameter as text; click's own classes differ between options and arguments."""
 
     def __init__(self, parameter: Any) -> None:
         self.is_argument = parameter.param_type_name == "argument"
@@ -82,7 +82,7 @@ class Parameter:
 
 
 def default_words(value: object) -> str:
-    """A default as a person would type it; nothing for what is empty, computed or of this machine only."""
+    """A default as a user would type it; empty for one that is computed or holds only on this machine."""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     words = str(value) if isinstance(value, (str, int, float, Path)) else ""
@@ -108,7 +108,7 @@ def is_frozen_dataclass(node: ast.ClassDef) -> bool:
 
 
 def config_fields(node: ast.ClassDef) -> list[tuple[str, ...]]:
-    """(name, type, default, what it means) of each field; the meaning is the string literal after it."""
+    """Name, type, default and meaning of each field; the meaning is the string literal after it."""
     rows: list[tuple[str, ...]] = []
     for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
@@ -140,10 +140,10 @@ def default_text(value: ast.expr) -> str:
 
 
 def exit_codes() -> str:
-    """What each exit status means, from the exception tree."""
+    """The meaning of each exit status, from the exception tree."""
     from shoestring import errors
 
-    rows: list[tuple[str, ...]] = [("0", "", "everything asked for was done")]
+    rows: list[tuple[str, ...]] = [("0", "", "the command did all of its work")]
     classes = [
         c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ShoestringError)
     ]
@@ -151,7 +151,7 @@ def exit_codes() -> str:
         rows.append(
             (str(error.exit_code), f"`{error.__name__}`", (inspect.getdoc(error) or "").split("\n")[0])
         )
-    rows.append(("130", "", "interrupted (Ctrl-C) before there was anything to save"))
+    rows.append(("130", "", "Ctrl-C before there was anything to save"))
     return table(("status", "error", "meaning"), rows)
 
 

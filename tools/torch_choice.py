@@ -1,4 +1,4 @@
-"""Which build of torch this machine should get: decided from the environment, the driver and the platform."""
+"""The build of torch for this machine, chosen from the environment, the driver and the platform."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ ANY = f"torch=={VERSION}"  # also matches 2.13.0+cpu, and pip prefers a local ve
 INDEX = "https://download.pytorch.org/whl/"
 CPU_SIZE = "190 MB to download"
 GPU_SIZE = "over 4 GB on disk"
-# our word -> the word in the address of torch's own index
+# name of a build -> its name in the address of torch's own index
 BUILDS = {"cpu": "cpu", "cu130": "cu130", "cu126": "cu126", "rocm": "rocm7.2"}
 CUDA_13_DRIVER = 580  # oldest NVIDIA driver (Linux, Windows) that runs CUDA 13
 CONSENT = "SHOESTRING_ALLOW_CUDA_WHEEL"
 REFUSAL = (
-    f"The CPU build of torch could not be had, and what is left is the CUDA build, {GPU_SIZE}: "
+    f"The CPU build of torch cannot be downloaded, and the CUDA build takes {GPU_SIZE}: "
     f"set {CONSENT}=1 to agree to that, or PIP_FIND_LINKS to a folder that holds a CPU wheel of {ANY}."
 )
 
@@ -35,9 +35,9 @@ class Choice:
     index: str | None = None
     """An index to look in beside the usual one."""
     local_first: bool = True
-    """Take a wheel that is already on this machine, whichever build it is."""
-    agreed: bool = True
-    """False: gigabytes, and nobody was asked yet."""
+    """Prefer a wheel that is already on this machine, of any build."""
+    has_consent: bool = True
+    """False for gigabytes that the user has not agreed to yet."""
 
     @property
     def size(self) -> str:
@@ -58,18 +58,20 @@ def choose(environ: Mapping[str, str], driver: int | None, platform: str) -> Cho
         raise UnknownBuild(f"SHOESTRING_TORCH={wish!r}: it takes auto, {', '.join(BUILDS)} or skip")
     if driver is None or platform == "darwin":
         return build("cpu", platform)
-    return build("cu130" if driver >= CUDA_13_DRIVER else "cu126", platform, agreed=consent_given(environ))
+    return build(
+        "cu130" if driver >= CUDA_13_DRIVER else "cu126", platform, has_consent=consent_given(environ)
+    )
 
 
-def build(name: str, platform: str, *, local_first: bool = True, agreed: bool = True) -> Choice:
-    """How to get the build `name`: pinned by its local version, so that no other build can slip in."""
+def build(name: str, platform: str, *, local_first: bool = True, has_consent: bool = True) -> Choice:
+    """The requirement and index of the build `name`, pinned by its local version so that no other matches."""
     if name == "cpu" and platform != "linux":
         return Choice(name)  # on macOS and Windows the ordinary wheel is the CPU one
     if name == "cu130" and platform == "linux":
         # the ordinary Linux wheel is built for CUDA 13; === refuses every local version such as +cpu
-        return Choice(name, f"torch==={VERSION}", local_first=local_first, agreed=agreed)
+        return Choice(name, f"torch==={VERSION}", local_first=local_first, has_consent=has_consent)
     suffix = BUILDS[name]
-    return Choice(name, f"{ANY}+{suffix}", INDEX + suffix, local_first=local_first, agreed=agreed)
+    return Choice(name, f"{ANY}+{suffix}", INDEX + suffix, local_first=local_first, has_consent=has_consent)
 
 
 def consent_given(environ: Mapping[str, str]) -> bool:
@@ -77,7 +79,7 @@ def consent_given(environ: Mapping[str, str]) -> bool:
 
 
 def may_download(environ: Mapping[str, str], ask: Callable[[str], bool] | None) -> bool:
-    """Whether the user agrees to gigabytes: said beforehand, or asked now if there is somebody to ask."""
+    """Whether the user agrees to gigabytes: by the environment, or by the answer to `ask` if it is given."""
     if consent_given(environ):
         return True
     return ask is not None and ask(f"Install the GPU build of torch, {GPU_SIZE}?")
@@ -87,13 +89,13 @@ def nvidia_driver() -> int | None:
     """The NVIDIA driver's major version, or None without a driver that answers."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return parse_driver(done.stdout) if done.returncode == 0 else None
+    return parse_driver(process.stdout) if process.returncode == 0 else None
 
 
 def parse_driver(text: str) -> int | None:
-    """580 from "580.95.05"; None when the text does not start with a number."""
+    """The first part of a version, 580 of "580.95.05"; None when that is not a number."""
     major = text.strip().split(".")[0]
     return int(major) if major.isdecimal() else None

@@ -115,7 +115,7 @@ def is_array(value: Any) -> bool:
 
 
 def memory(array: Any) -> int:
-    """Where the memory of a tensor or numpy array begins, whichever view of it this is."""
+    """The address where the memory of a tensor or numpy array begins, the same for every view of it."""
     if type(array).__name__ == "Tensor":
         return int(array.untyped_storage().data_ptr())
     while type(array.base).__name__ == "ndarray":

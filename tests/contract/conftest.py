@@ -22,11 +22,11 @@ class Source:
 
 
 def read(folder: str) -> list[Source]:
-    found = []
+    sources = []
     for path in sorted((ROOT / folder).rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        found.append(Source(path=path.relative_to(ROOT), text=text, tree=ast.parse(text)))
-    return found
+        sources.append(Source(path=path.relative_to(ROOT), text=text, tree=ast.parse(text)))
+    return sources
 
 
 @pytest.fixture(scope="session")

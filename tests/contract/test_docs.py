@@ -24,7 +24,7 @@ from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.sft_recipe import SFTConfig
 
 README_LINES = 200
-NAMED = re.compile(r"\b(?:shoestring|tests|tools|bench|recipes|docs)/[\w./-]*\w")
+PATH = re.compile(r"\b(?:shoestring|tests|tools|bench|recipes|docs)/[\w./-]*\w")
 RECIPES = {
     "pretrain": PretrainConfig,
     "sft": SFTConfig,
@@ -61,9 +61,9 @@ def test_the_readme_is_short(pages):
 
 
 def test_files_named_in_the_documents_exist(root, pages):
-    named = {(page, path) for page, text in pages.items() for path in NAMED.findall(text)}
-    assert not {(page, path) for page, path in named if not (root / path).exists()}
-    assert len(named) > 30
+    paths = {(page, path) for page, text in pages.items() for path in PATH.findall(text)}
+    assert not {(page, path) for page, path in paths if not (root / path).exists()}
+    assert len(paths) > 30
 
 
 def test_commands_in_the_documents_have_their_verbs_and_options(commands):
@@ -129,8 +129,8 @@ def test_links_in_the_documents_lead_somewhere(root):
 def test_the_exception_tree_is_drawn_as_it_is():
     from shoestring import errors
 
-    drawn = dict(re.findall(r"(\w+) +(\d+)  ", errors.__doc__))
+    codes = dict(re.findall(r"(\w+) +(\d+)  ", errors.__doc__))
     classes = [
         c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ShoestringError)
     ]
-    assert drawn == {error.__name__: str(error.exit_code) for error in classes}
+    assert codes == {error.__name__: str(error.exit_code) for error in classes}

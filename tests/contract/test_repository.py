@@ -38,15 +38,15 @@ HEAVY = (
 
 
 @pytest.fixture(scope="module")
-def kept(root) -> list[Path]:
+def files(root) -> list[Path]:
     """Files that git keeps or would keep; in an unpacked archive, all but hidden folders."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
-        done = subprocess.run(listed, cwd=root, capture_output=True, text=True)
+        process = subprocess.run(command, cwd=root, capture_output=True, text=True)
     except FileNotFoundError:
-        done = None
-    if done and done.returncode == 0:
-        return [root / name for name in done.stdout.split("\0") if name and (root / name).is_file()]
+        process = None
+    if process and process.returncode == 0:
+        return [root / name for name in process.stdout.split("\0") if name and (root / name).is_file()]
     inside = (path for path in root.rglob("*") if path.is_file())
     return [path for path in inside if not any(part.startswith(".") for part in path.relative_to(root).parts)]
 
@@ -60,8 +60,8 @@ def home_of(test: Path) -> list[str]:
 
 def test_every_test_file_is_about_a_module(root):
     tests = [path.relative_to(root) for path in (root / "tests").rglob("test_*.py")]
-    mirrored = [path for path in tests if path.parts[1] not in OWN_FOLDERS]
-    assert not [str(t) for t in mirrored if not any((root / home).is_file() for home in home_of(t))]
+    mirrors = [path for path in tests if path.parts[1] not in OWN_FOLDERS]
+    assert not [str(t) for t in mirrors if not any((root / home).is_file() for home in home_of(t))]
 
 
 def test_the_mirror_knows_its_modules():
@@ -88,26 +88,28 @@ def test_every_folder_says_what_it_is(root):
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
 
 
-def test_no_file_knows_a_machine_or_a_registry(kept):
-    found = []
-    for path in kept:
+def test_no_file_knows_a_machine_or_a_registry(files):
+    words = []
+    for path in files:
         if path.suffix in TEXT:
             text = path.read_text(encoding="utf-8", errors="replace")
-            found += [f"{path.name}: {word}" for word in MACHINE_PATHS + REGISTRY_HOSTS if word in text]
-    assert not found
+            words += [f"{path.name}: {word}" for word in MACHINE_PATHS + REGISTRY_HOSTS if word in text]
+    assert not words
 
 
-def test_only_the_bootstrap_knows_where_torch_lives(kept, root):
+def test_only_the_bootstrap_knows_where_torch_lives(files, root):
     users = [
-        p for p in kept if p.suffix in TEXT and TORCH_INDEX in p.read_text(encoding="utf-8", errors="replace")
+        p
+        for p in files
+        if p.suffix in TEXT and TORCH_INDEX in p.read_text(encoding="utf-8", errors="replace")
     ]
     assert {str(path.relative_to(root)) for path in users} <= {"tools/torch_choice.py"}
 
 
-def test_no_generated_or_binary_file_is_kept(kept, root):
-    unwanted = {".pyc", ".so", ".o", ".pt", ".bin", ".safetensors", ".whl"}
-    shipped = root / "shoestring" / "embedded" / "mini" / "model.safetensors"  # for `shoestring run`
-    assert [path for path in kept if path.suffix in unwanted] in ([], [shipped])
+def test_no_generated_or_binary_file_is_kept(files, root):
+    suffixes = {".pyc", ".so", ".o", ".pt", ".bin", ".safetensors", ".whl"}
+    mini = root / "shoestring" / "embedded" / "mini" / "model.safetensors"  # for `shoestring run`
+    assert [path for path in files if path.suffix in suffixes] in ([], [mini])
 
 
 def test_every_dependency_is_pinned(root):
@@ -117,8 +119,8 @@ def test_every_dependency_is_pinned(root):
     lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {line.split("==")[0] for line in lines if line and not line.startswith("#")}
     extras = [line for extra in project["optional-dependencies"].values() for line in extra]
-    wanted = {line.split(">")[0].split("[")[0] for line in project["dependencies"] + extras}
-    assert wanted - pins == {"shoestring-llm"}
+    names = {line.split(">")[0].split("[")[0] for line in project["dependencies"] + extras}
+    assert names - pins == {"shoestring-llm"}
     assert all("==" in line for line in lines if line and not line.startswith("#"))
 
 
@@ -130,7 +132,9 @@ def test_help_starts_without_heavy_libraries(root):
         "else:\n    code = 0\n"
         f"print('HEAVY', code or 0, [name for name in {HEAVY} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == "HEAVY 0 []"
-    assert "Usage" in done.stdout
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip().splitlines()[-1] == "HEAVY 0 []"
+    assert "Usage" in process.stdout

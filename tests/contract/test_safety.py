@@ -1,4 +1,4 @@
-"""What no module may do: run code from files or text, print where it is not asked to, or hide an error."""
+"""No module runs code from files or text, prints where it is not asked to, or hides an error."""
 
 import ast
 
@@ -12,7 +12,7 @@ PRINTERS = ("shoestring/cli/", "shoestring/train/report/display.py")
 
 def unsafe(path: str, tree: ast.AST) -> list[str]:
     """One sentence for each use of something that runs, or can be made to run, code it did not write."""
-    found = []
+    sentences = []
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -20,16 +20,16 @@ def unsafe(path: str, tree: ast.AST) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             names = [(node.module or "").split(".")[0]]
         elif isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
+            function = ast.unparse(node.func)
             switches = {keyword.arg for keyword in node.keywords if ast.unparse(keyword.value) == "True"}
-            if called in UNSAFE_CALLS | UNSAFE_METHODS or switches & {
+            if function in UNSAFE_CALLS | UNSAFE_METHODS or switches & {
                 "allow_pickle",
                 "trust_remote_code",
                 "shell",
             }:
-                found.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
-        found += [f"{path}:{node.lineno}: imports {name}" for name in names if name in UNSAFE_MODULES]
-    return found
+                sentences.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+        sentences += [f"{path}:{node.lineno}: imports {name}" for name in names if name in UNSAFE_MODULES]
+    return sentences
 
 
 def prints(tree: ast.AST) -> list[int]:
@@ -59,11 +59,11 @@ def test_nothing_runs_code_from_files_or_text(package):
 
 def test_only_the_command_line_and_the_display_print(package):
     wrong = {str(s): prints(s.tree) for s in package if not str(s).startswith(PRINTERS)}
-    assert not {path: found for path, found in wrong.items() if found}
+    assert not {path: lines for path, lines in wrong.items() if lines}
 
 
 def test_no_error_is_hidden(everything):
-    assert not {str(s): found for s in everything if (found := hidden_errors(s.tree))}
+    assert not {str(s): lines for s in everything if (lines := hidden_errors(s.tree))}
 
 
 @pytest.mark.parametrize(

@@ -50,26 +50,30 @@ def lines(node: ast.AST) -> int:
 
 def too_big(path: str, tree: ast.AST) -> list[str]:
     """One sentence for each function, class or signature that is past its stop."""
-    found = []
+    sentences = []
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             stop = STORY_LINES if (path, node.name) in STORIES else FUNCTION_LINES
             if lines(node) > stop:
-                found.append(f"{path}: {node.name} has {lines(node)} lines; the stop is {stop}")
+                sentences.append(f"{path}: {node.name} has {lines(node)} lines; the stop is {stop}")
             if parameters(node) > PARAMETERS:
-                found.append(f"{path}: {node.name} takes {parameters(node)} parameters, not {PARAMETERS}")
+                sentences.append(f"{path}: {node.name} takes {parameters(node)} parameters, not {PARAMETERS}")
         if isinstance(node, ast.ClassDef):
             if lines(node) > CLASS_LINES:
-                found.append(f"{path}: class {node.name} has {lines(node)} lines; the stop is {CLASS_LINES}")
+                sentences.append(
+                    f"{path}: class {node.name} has {lines(node)} lines; the stop is {CLASS_LINES}"
+                )
             if node.name.endswith("Config") and fields(node) > CONFIG_FIELDS:
-                found.append(f"{path}: {node.name} has {fields(node)} fields; the stop is {CONFIG_FIELDS}")
-    return found
+                sentences.append(
+                    f"{path}: {node.name} has {fields(node)} fields; the stop is {CONFIG_FIELDS}"
+                )
+    return sentences
 
 
 def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Parameters of a function, without self and cls; a typer command's flags count like the rest."""
-    named = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-    return len([a for a in named if a.arg not in ("self", "cls")])
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return len([a for a in arguments if a.arg not in ("self", "cls")])
 
 
 def fields(node: ast.ClassDef) -> int:
@@ -87,8 +91,8 @@ def test_no_file_is_too_long(everything):
 
 
 def test_no_function_class_or_signature_is_too_big(everything):
-    kept = [s for s in everything if s.path.parts[0] != "tests"]
-    assert not [sentence for s in kept for sentence in too_big(str(s), s.tree)]
+    sources = [s for s in everything if s.path.parts[0] != "tests"]
+    assert not [sentence for s in sources for sentence in too_big(str(s), s.tree)]
 
 
 def test_init_files_are_nearly_empty(package):

@@ -21,7 +21,7 @@ def tool():
 
 
 @pytest.mark.parametrize(
-    ("wish", "driver", "platform", "build", "agreed"),
+    ("wish", "driver", "platform", "build", "has_consent"),
     [
         (None, None, "linux", "cpu", True),
         ("", None, "linux", "cpu", True),
@@ -35,15 +35,15 @@ def tool():
         ("skip", 580, "linux", "skip", True),
     ],
 )
-def test_the_build_follows_the_wish_then_the_driver(tool, wish, driver, platform, build, agreed):
+def test_the_build_follows_the_wish_then_the_driver(tool, wish, driver, platform, build, has_consent):
     environ = {} if wish is None else {"SHOESTRING_TORCH": wish}
     choice = tool.choose(environ, driver, platform)
-    assert (choice.build, choice.agreed) == (build, agreed)
+    assert (choice.build, choice.has_consent) == (build, has_consent)
 
 
 def test_consent_given_beforehand_counts(tool):
-    assert tool.choose({"SHOESTRING_ALLOW_CUDA_WHEEL": "1"}, 580, "linux").agreed
-    assert not tool.choose({"SHOESTRING_ALLOW_CUDA_WHEEL": "0"}, 580, "linux").agreed
+    assert tool.choose({"SHOESTRING_ALLOW_CUDA_WHEEL": "1"}, 580, "linux").has_consent
+    assert not tool.choose({"SHOESTRING_ALLOW_CUDA_WHEEL": "0"}, 580, "linux").has_consent
 
 
 def test_an_unknown_wish_names_the_known_ones(tool):
