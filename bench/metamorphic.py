@@ -127,12 +127,12 @@ class Oracle:
 
     def draft(self, batch, hidden_ND, depth):
         drafts = {}
-        for item in batch.scheduled:
+        for item in batch.items:
             sequence = item.sequence
             answer = self.answers.get(sequence.request.request_id, ())
             count = self.rng.randrange(depth + 1)
-            ids = list(answer[sequence.num_output : sequence.num_output + count])
-            if sequence.running and sequence.remaining == 1 and ids:
+            ids = list(answer[sequence.num_output_tokens : sequence.num_output_tokens + count])
+            if sequence.is_running and sequence.num_uncomputed_tokens == 1 and ids:
                 drafts[sequence] = [i if self.rng.random() < 0.8 else self.rng.randrange(256) for i in ids]
         return drafts
 
@@ -157,7 +157,7 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
         adaptive_speculation=False,
     )
     if kind == "oracle":
-        crowd.speculation = Speculation(Oracle(alone, rng), depth=3, adaptive=None)
+        crowd.speculation = Speculation(Oracle(alone, rng), num_speculative_tokens=3, adaptive=None)
     together = run_crowd(crowd, asked, shared, rng, say)
     counters = crowd.counters
     result["requests"] += len(asked)

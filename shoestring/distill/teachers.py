@@ -54,27 +54,27 @@ class LocalTeacher:
         """See Teacher.replies; a request whose prompt does not fit fails alone."""
         dispatcher, waiting = self.llm.dispatcher, iter(requests)
         most_open = AHEAD * self.llm.engine.settings.max_num_seqs
-        unfinished: dict[str, ChatRequest] = {}
+        open_requests: dict[str, ChatRequest] = {}
         outputs: deque[RequestOutput] = deque()
         try:
             while True:
-                while sum(r.n for r in unfinished.values()) < most_open and (chat := next(waiting, None)):
+                while sum(r.n for r in open_requests.values()) < most_open and (chat := next(waiting, None)):
                     try:
                         request = self._request(chat)
                         dispatcher.add([request], outputs.append)
                     except ConfigError as error:
                         yield ChatReply(id=chat.id, fault=str(error))
                         continue
-                    unfinished[request.request_id] = chat
-                if not unfinished:
+                    open_requests[request.request_id] = chat
+                if not open_requests:
                     return
                 dispatcher.step()
                 while outputs:
                     output = outputs.popleft()
-                    yield from self._replies(unfinished.pop(output.request_id), output)
+                    yield from self._replies(open_requests.pop(output.request_id), output)
                 yield None
         finally:
-            dispatcher.abort(unfinished)
+            dispatcher.abort(open_requests)
 
     def _request(self, chat: ChatRequest) -> Request:
         digest = hashlib.blake2b(f"{self._params.seed}:{chat.id}".encode(), digest_size=7).digest()

@@ -1,4 +1,4 @@
-"""Speculation that measures itself: drafts between steps, and rests while drafting does not pay."""
+"""Speculative decoding between steps, and its pauses while drafts do not make it faster."""
 
 import statistics
 import time
@@ -13,47 +13,47 @@ from shoestring.engine.speculate import Drafter
 
 
 class AdaptiveSpeculation:
-    """Whether drafting pays, by the clock, for each number of sequences up to the next power of two.
+    """The decision whether to draft, from measured times, for each number of sequences up to a power of two.
 
-    It compares plain decoding steps with drafted ones: tokens per sequence and second. While drafting loses
-    it rests, each time twice as long, and then tries again.
+    It compares tokens per sequence and second of steps with and without drafts. While drafts are slower it
+    pauses, each time twice as long, and then tries again.
     """
 
     PLAIN_STEPS, TRIAL_STEPS, REFRESH_STEPS = 8, 24, 512
-    FIRST_REST, LONGEST_REST = 128, 8192
+    FIRST_PAUSE, LONGEST_PAUSE = 128, 8192
 
     def __init__(self) -> None:
         self._sizes: dict[int, _Trial] = {}
 
     def depth(self, num_sequences: int, depth: int) -> int | None:
-        """How many tokens to draft now: `depth`, 0 (keep up, but measure without), or None (rest)."""
+        """The tokens to draft now: `depth`, 0 (to measure steps without drafts), or None (pause)."""
         trial = self._trial(num_sequences)
-        if trial.rest > 0:
+        if trial.pause > 0:
             return None
         return 0 if len(trial.plain_s) < self.PLAIN_STEPS else depth
 
     def record(
-        self, num_sequences: int, tokens: int, *, model_s: float, draft_s: float, drafted: bool
+        self, num_sequences: int, tokens: int, *, model_s: float, draft_s: float, has_drafts: bool
     ) -> None:
-        """One step in which all sequences decoded: what it took, with drafts to verify or without."""
+        """Add the times of one step in which all sequences decoded, with drafts to verify or without."""
         trial = self._trial(num_sequences)
-        trial.rest = max(trial.rest - 1, 0)
-        if not drafted:
+        trial.pause = max(trial.pause - 1, 0)
+        if not has_drafts:
             trial.plain_s.append(model_s)
             return
         trial.drafted_s.append(model_s + draft_s)
         trial.tokens.append(tokens / num_sequences)
         trial.steps += 1
         if trial.steps % self.TRIAL_STEPS == 0 and trial.gain() < 1:
-            trial.rest = trial.next_rest
-            trial.next_rest = min(2 * trial.next_rest, self.LONGEST_REST)
-            trial.forget()
+            trial.pause = trial.next_pause
+            trial.next_pause = min(2 * trial.next_pause, self.LONGEST_PAUSE)
+            trial.clear()
         elif trial.steps % self.REFRESH_STEPS == 0:
-            trial.next_rest = self.FIRST_REST
-            trial.forget()
+            trial.next_pause = self.FIRST_PAUSE
+            trial.clear()
 
     def gain(self, num_sequences: int) -> float | None:
-        """Speed with drafts over speed without, once both were measured."""
+        """Speed with drafts relative to speed without, once both were measured."""
         trial = self._trial(num_sequences)
         return trial.gain() if trial.plain_s and trial.drafted_s else None
 
@@ -62,49 +62,55 @@ class AdaptiveSpeculation:
 
 
 class _Trial:
-    """What was measured for one size of batch."""
+    """Measurements for one size of batch."""
 
     def __init__(self, limits: AdaptiveSpeculation) -> None:
         self.plain_s: deque[float] = deque(maxlen=limits.PLAIN_STEPS)
         self.drafted_s: deque[float] = deque(maxlen=limits.TRIAL_STEPS)
         self.tokens: deque[float] = deque(maxlen=limits.TRIAL_STEPS)
-        self.steps, self.rest, self.next_rest = 0, 0, limits.FIRST_REST
+        self.steps, self.pause, self.next_pause = 0, 0, limits.FIRST_PAUSE
 
     def gain(self) -> float:
-        plain, drafted = statistics.median(self.plain_s), statistics.median(self.drafted_s)
-        return statistics.fmean(self.tokens) * plain / drafted
+        plain_s, drafted_s = statistics.median(self.plain_s), statistics.median(self.drafted_s)
+        return statistics.fmean(self.tokens) * plain_s / drafted_s
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self.plain_s.clear()
         self.drafted_s.clear()
         self.tokens.clear()
 
 
 class Speculation:
-    """Between two steps: lets the drafter draft what the next step verifies, if it pays."""
+    """Speculative decoding: between two steps the drafter drafts tokens for the next one to verify."""
 
-    def __init__(self, drafter: Drafter, *, depth: int, adaptive: AdaptiveSpeculation | None) -> None:
-        self.drafter, self.depth, self.adaptive = drafter, depth, adaptive
+    def __init__(
+        self, drafter: Drafter, *, num_speculative_tokens: int, adaptive: AdaptiveSpeculation | None
+    ) -> None:
+        """Without `adaptive` it drafts after every step."""
+        self.drafter, self.adaptive = drafter, adaptive
+        self.num_speculative_tokens = num_speculative_tokens
 
     def prepare(
         self,
         batch: Batch,
         hidden_ND: Tensor,
-        allowed: Callable[[Sequence, list[int]], list[int]],
+        filter_drafts: Callable[[Sequence, list[int]], list[int]],
         *,
         tokens: int,
         model_s: float,
     ) -> None:
-        """Hand drafts, as far as they are `allowed`, to the sequences of a committed batch.
+        """Give drafts, filtered, to the sequences of a committed batch.
 
         The batch gave `tokens` tokens and took `model_s` seconds.
         """
-        begin, size, depth = time.perf_counter(), len(batch.scheduled), self.depth
-        wanted = depth if self.adaptive is None else self.adaptive.depth(size, depth)
-        if wanted is not None:
-            for sequence, drafts in self.drafter.draft(batch, hidden_ND, wanted).items():
-                sequence.drafts = allowed(sequence, drafts)
-        if self.adaptive is not None and batch.decoding_only:
-            drafted = any(item.drafts for item in batch.scheduled)
+        begin, size = time.perf_counter(), len(batch.items)
+        depth: int | None = self.num_speculative_tokens
+        if self.adaptive is not None:
+            depth = self.adaptive.depth(size, self.num_speculative_tokens)
+        if depth is not None:
+            for sequence, drafts in self.drafter.draft(batch, hidden_ND, depth).items():
+                sequence.drafts = filter_drafts(sequence, drafts)
+        if self.adaptive is not None and batch.is_decode_only:
+            has_drafts = any(item.drafts for item in batch.items)
             draft_s = time.perf_counter() - begin
-            self.adaptive.record(size, tokens, model_s=model_s, draft_s=draft_s, drafted=drafted)
+            self.adaptive.record(size, tokens, model_s=model_s, draft_s=draft_s, has_drafts=has_drafts)

@@ -58,13 +58,13 @@ class OutputStream(Iterator[RequestOutput]):
     def __init__(self, dispatcher: Dispatcher, requests: Sequence[Request]) -> None:
         self._dispatcher = dispatcher
         self._outputs: deque[RequestOutput] = deque()
-        self._unfinished: set[str] = set()
+        self._open_ids: set[str] = set()
         dispatcher.add(requests, self._outputs.append)
-        self._unfinished |= {request.request_id for request in requests}
+        self._open_ids |= {request.request_id for request in requests}
 
     def __next__(self) -> RequestOutput:
         try:
-            while self._unfinished and not self._outputs:
+            while self._open_ids and not self._outputs:
                 self._dispatcher.step()
         except BaseException:
             self.close()
@@ -73,12 +73,12 @@ class OutputStream(Iterator[RequestOutput]):
             raise StopIteration
         output = self._outputs.popleft()
         if output.finished:
-            self._unfinished.discard(output.request_id)
+            self._open_ids.discard(output.request_id)
         return output
 
     def close(self) -> None:
         """Abort the unfinished requests; there are no further outputs."""
-        request_ids, self._unfinished = self._unfinished, set()
+        request_ids, self._open_ids = self._open_ids, set()
         self._outputs.clear()
         self._dispatcher.abort(request_ids)
 
@@ -89,7 +89,7 @@ class OutputStream(Iterator[RequestOutput]):
         self.close()
 
     def __del__(self) -> None:
-        if self._unfinished:
+        if self._open_ids:
             self.close()
 
 

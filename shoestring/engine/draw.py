@@ -1,4 +1,4 @@
-"""Logits -> the distribution that is left, and one token of it by one uniform number: pure functions."""
+"""Pure functions from logits to one token: penalties, top_k, top_p, min_p, and a draw by a uniform number."""
 
 import hashlib
 import struct
@@ -11,59 +11,59 @@ NUCLEUS_CANDIDATES = 1024
 
 
 def uniform(seed: int, index: int) -> float:
-    """The number in [0, 1) that chooses token `index` of a request with this seed: a hash of both."""
-    words = struct.pack("<QQ", seed & (2**64 - 1), index)
-    return (int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little") >> 11) * 2.0**-53
+    """The number in [0, 1) that draws token `index` of a request with this seed: a hash of both."""
+    data = struct.pack("<QQ", seed & (2**64 - 1), index)
+    return (int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 11) * 2.0**-53
 
 
 def penalize(logits_NW: Tensor, counts_NW: Tensor, prompt_NW: Tensor, penalties_N3: Tensor) -> Tensor:
     """Repetition (over prompt and output), frequency and presence (over the output) penalties, in that order.
 
-    counts are how often each token is in the output, prompt whether it is in the prompt; penalties_N3 are
+    counts_NW count each token in the output, prompt_NW marks the tokens of the prompt; penalties_N3 are
     repetition, frequency and presence (Keskar et al., arXiv 1909.05858, section 4.1; OpenAI's definition).
     """
     repetition, frequency, presence = penalties_N3[:, :, None].unbind(1)
-    seen_NW = (counts_NW > 0) | prompt_NW
-    changed = torch.where(logits_NW > 0, logits_NW / repetition, logits_NW * repetition)
-    return torch.where(seen_NW, changed, logits_NW) - frequency * counts_NW - presence * (counts_NW > 0)
+    occurs_NW = (counts_NW > 0) | prompt_NW
+    repeated_NW = torch.where(logits_NW > 0, logits_NW / repetition, logits_NW * repetition)
+    return torch.where(occurs_NW, repeated_NW, logits_NW) - frequency * counts_NW - presence * (counts_NW > 0)
 
 
 def keep_top_k(logits_NW: Tensor, top_k_N: Tensor) -> Tensor:
-    """-inf below each row's k-th largest logit; equals of the k-th stay. k = 0 keeps all."""
+    """Set logits below each row's k-th largest to -inf; equals of the k-th stay. k = 0 keeps all."""
     width = logits_NW.shape[1]
     limits_N = torch.where(top_k_N > 0, top_k_N, width).clamp(max=width)
-    bounded = limits_N < width
-    if not bounded.any():
+    is_limited = limits_N < width
+    if not is_limited.any():
         return logits_NW
-    largest_NK = logits_NW.topk(int(limits_N[bounded].max()), dim=-1).values
+    largest_NK = logits_NW.topk(int(limits_N[is_limited].max()), dim=-1).values
     place_N1 = (limits_N - 1).clamp(max=largest_NK.shape[1] - 1)[:, None]
-    least_N1 = largest_NK.gather(1, place_N1).masked_fill(~bounded[:, None], float("-inf"))
+    least_N1 = largest_NK.gather(1, place_N1).masked_fill(~is_limited[:, None], float("-inf"))
     return logits_NW.masked_fill(logits_NW < least_N1, float("-inf"))
 
 
 def keep_top_p(probability_NW: Tensor, top_p_N: Tensor) -> Tensor:
-    """Zero outside the fewest likeliest tokens that together reach top_p; equals of the last one stay."""
+    """Set all but the fewest likeliest tokens that reach top_p to zero; equals of the last one stay."""
     width = probability_NW.shape[1]
     mass_N = top_p_N * probability_NW.sum(-1)
     for candidates in (min(NUCLEUS_CANDIDATES, width), width):
         largest_NK = probability_NW.topk(candidates, dim=-1).values
         before_NK = largest_NK.cumsum(-1) - largest_NK
-        kept_N = (before_NK < mass_N[:, None]).sum(-1).clamp(min=1)
-        if candidates == width or not ((kept_N == candidates) & (top_p_N < 1)).any():
+        count_N = (before_NK < mass_N[:, None]).sum(-1).clamp(min=1)
+        if candidates == width or not ((count_N == candidates) & (top_p_N < 1)).any():
             break
-    least_N1 = largest_NK.gather(1, kept_N[:, None] - 1)
+    least_N1 = largest_NK.gather(1, count_N[:, None] - 1)
     least_N1 = least_N1.masked_fill((top_p_N >= 1)[:, None], 0.0)
     return probability_NW.masked_fill(probability_NW < least_N1, 0.0)
 
 
 def keep_min_p(probability_NW: Tensor, min_p_N: Tensor) -> Tensor:
-    """Zero below min_p times the likeliest token's probability (arXiv 2407.01082)."""
+    """Set probabilities below min_p times the likeliest token's to zero (arXiv 2407.01082)."""
     least_N1 = min_p_N[:, None] * probability_NW.amax(-1, keepdim=True)
     return probability_NW.masked_fill(probability_NW < least_N1, 0.0)
 
 
 def pick(probability_NW: Tensor, uniform_N: Tensor) -> Tensor:
-    """Inverse of the cumulated probabilities (float64, not necessarily of sum 1) in vocabulary order."""
+    """One token per row: the inverse of the cumulated probabilities (float64, of any sum) at `uniform_N`."""
     cumulated_NW = probability_NW.cumsum(-1)
     total_N = cumulated_NW[:, -1]
     below_total = torch.nextafter(total_N, torch.zeros_like(total_N))

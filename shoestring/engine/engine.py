@@ -1,4 +1,4 @@
-"""The engine: add requests, and each step schedules, runs, samples and commits a batch of them."""
+"""The engine: requests in, and each step schedules, runs, samples and commits a batch of their sequences."""
 
 import logging
 import time
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
-from shoestring.engine.output import Completion, RequestState
+from shoestring.engine.output import CompletionState, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
 from shoestring.engine.pages import PagePool
 from shoestring.engine.request import Request, RequestOutput, SamplingParams, check_request
 from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.runner import Runner
-from shoestring.engine.sampler import Sampled, Sampler
+from shoestring.engine.sampler import SampledTokens, Sampler
 from shoestring.engine.scheduler import Batch, Scheduler
 from shoestring.engine.sequence import Sequence
 from shoestring.engine.settings import EngineCounters, EngineSettings, check_settings, eos_ids
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Many requests at once on one model. Not thread-safe: one thread calls all of it."""
+    """One model that serves many requests at once. Not thread-safe: one thread calls all of it."""
 
     def __init__(
         self, model: Transformer, tokenizer: Tokenizer | None = None, settings: EngineSettings | None = None
@@ -66,8 +66,8 @@ class Engine:
         self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
         self.speculation = self._speculation(plan.speculation)
         self._requests: dict[str, RequestState] = {}
-        self._completions: dict[Sequence, Completion] = {}
-        self._news: dict[str, RequestState] = {}
+        self._completions: dict[Sequence, CompletionState] = {}
+        self._changes: dict[str, RequestState] = {}
         self._counters = EngineCounters(pages_total=plan.num_pages)
         self._grammars: GrammarCache | None = None
 
@@ -97,15 +97,15 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[RequestOutput]:
-        """Run one batch; the outputs of the requests that have news, finished ones for the last time."""
+        """Run one batch; returns the outputs of requests that changed, finished ones for the last time."""
         begin = time.perf_counter()
         batch = self.scheduler.next_batch()
-        if batch.scheduled:
+        if batch.items:
             result = self.runner.run(batch)
-            accepted = self._accept(batch, self.sampler.sample(result.logits_NW, batch))
-            self.scheduler.commit(batch, accepted)
+            new_ids = self._accept(batch, self.sampler.sample(result.logits_NW, batch))
+            self.scheduler.commit(batch, new_ids)
             self._retire(batch)
-            self._speculate(batch, result.hidden_ND, accepted, time.perf_counter() - begin)
+            self._speculate(batch, result.hidden_ND, new_ids, time.perf_counter() - begin)
             self._counters.steps += 1
         outputs = self._report()
         self._counters.busy_s += time.perf_counter() - begin
@@ -114,7 +114,7 @@ class Engine:
     def abort(self, request_id: str) -> None:
         """Stop a request and free its pages now; the next step reports it, finished with "abort".
 
-        A request that is unknown or already finished stays as it is.
+        An id that is not in use, or of a finished request, changes nothing.
         """
         state = self._requests.get(request_id)
         if state is None or state.finished:
@@ -124,22 +124,22 @@ class Engine:
                 completion.finish("abort")
                 self._remove(completion.sequence)
         self._counters.aborted += 1
-        self._news[request_id] = state
+        self._changes[request_id] = state
 
     def has_unfinished(self) -> bool:
-        """Whether step() has anything to do or to report."""
+        """Whether step() has a batch to run or an output to report."""
         return bool(self._requests)
 
     def weights_changed(self) -> None:
-        """Forget every cache entry: it was made by other weights. Unfinished requests are computed anew."""
+        """Empty the cache after the weights changed; unfinished requests are computed again."""
         self.scheduler.restart()
 
     @property
     def counters(self) -> EngineCounters:
         """A copy of the figures as they are now."""
-        done, scheduler = self._counters, self.scheduler
+        scheduler = self.scheduler
         return replace(
-            done,
+            self._counters,
             prompt_tokens=scheduler.counters.prompt_tokens,
             cached_tokens=scheduler.counters.cached_tokens,
             computed_tokens=scheduler.counters.computed_tokens,
@@ -156,40 +156,41 @@ class Engine:
         for index in range(request.sampling_params.n):
             leader = sequences[0] if index else None
             sequences.append(Sequence.start(request, index, max_length, leader))
-        return RequestState(request, [Completion(s, self.tokenizer, self.eos_ids) for s in sequences])
+        return RequestState(request, [CompletionState(s, self.tokenizer, self.eos_ids) for s in sequences])
 
-    def _accept(self, batch: Batch, sampled: dict[Sequence, Sampled]) -> dict[Sequence, list[int]]:
-        """Hand each sequence's tokens to its completion, which may end there; what it took."""
-        accepted, now = {}, time.monotonic()
-        for item in batch.scheduled:
-            got = sampled.get(item.sequence)
-            if got is None:
+    def _accept(self, batch: Batch, results: dict[Sequence, SampledTokens]) -> dict[Sequence, list[int]]:
+        """Append each sequence's tokens to its completion, which may end there; returns those appended."""
+        new_ids, now = {}, time.monotonic()
+        for item in batch.items:
+            result = results.get(item.sequence)
+            if result is None:
                 continue
             completion = self._completions[item.sequence]
             state = self._requests[item.sequence.request.request_id]
-            if got.error is not None:
-                completion.finish("error", got.error)
-                log.warning("request %s failed: %s", state.request.request_id, got.error)
-            accepted[item.sequence] = taken = completion.accept(got)
+            if result.error is not None:
+                completion.finish("error", result.error)
+                log.warning("request %s failed: %s", state.request.request_id, result.error)
+            new_ids[item.sequence] = token_ids = completion.accept(result)
             matcher = self.sampler.matchers.get(item.sequence)
             if matcher is not None and completion.finish_reason is None and matcher.is_stopped:
                 completion.finish("stop")
-            if taken:
-                state.saw_tokens(now)
-            self._count(state, len(item.drafts), len(taken))
-            self._news[state.request.request_id] = state
-        return accepted
+            if token_ids:
+                state.record_token_time(now)
+            self._count(state, len(item.drafts), len(token_ids))
+            self._changes[state.request.request_id] = state
+        return new_ids
 
-    def _count(self, state: RequestState, drafted: int, taken: int) -> None:
-        self._counters.generated_tokens += taken
-        self._counters.drafted_tokens += drafted
-        self._counters.accepted_tokens += max(taken - 1, 0)
-        state.drafted += drafted
-        state.accepted += max(taken - 1, 0)
+    def _count(self, state: RequestState, num_drafts: int, num_new: int) -> None:
+        num_accepted = max(num_new - 1, 0)
+        self._counters.generated_tokens += num_new
+        self._counters.drafted_tokens += num_drafts
+        self._counters.accepted_tokens += num_accepted
+        state.num_drafted += num_drafts
+        state.num_accepted += num_accepted
 
     def _retire(self, batch: Batch) -> None:
-        """Free what finished sequences held."""
-        for item in batch.scheduled:
+        """Free the pages of finished sequences."""
+        for item in batch.items:
             completion = self._completions[item.sequence]
             if completion.finish_reason is not None:
                 if self.runner.routed_experts is not None:
@@ -202,17 +203,17 @@ class Engine:
         del self._completions[sequence]
 
     def _speculate(
-        self, batch: Batch, hidden_ND: Tensor, accepted: dict[Sequence, list[int]], model_s: float
+        self, batch: Batch, hidden_ND: Tensor, new_ids: dict[Sequence, list[int]], model_s: float
     ) -> None:
         if self.speculation is not None:
-            tokens = sum(len(ids) for ids in accepted.values())
-            allowed = self.sampler.allowed_drafts
-            self.speculation.prepare(batch, hidden_ND, allowed, tokens=tokens, model_s=model_s)
+            tokens = sum(len(ids) for ids in new_ids.values())
+            filter_drafts = self.sampler.filter_drafts
+            self.speculation.prepare(batch, hidden_ND, filter_drafts, tokens=tokens, model_s=model_s)
 
     def _report(self) -> list[RequestOutput]:
-        """Outputs of the requests with news; a finished request is forgotten with its last one."""
+        """The outputs of the requests that changed; a finished request is removed."""
         outputs = []
-        for request_id, state in self._news.items():
+        for request_id, state in self._changes.items():
             if state.finished:
                 del self._requests[request_id]
                 reasons = {completion.finish_reason for completion in state.completions}
@@ -220,31 +221,30 @@ class Engine:
                 self._counters.finished += not reasons & {"error", "abort"}
             if state.finished or state.request.sampling_params.output_kind != "final_only":
                 outputs.append(state.output())
-        self._news.clear()
+        self._changes.clear()
         return outputs
 
-    def _speculation(self, kind: str) -> Speculation | None:
-        if kind == "off":
+    def _speculation(self, method: str) -> Speculation | None:
+        if method == "off":
             return None
-        mtp = MTPDrafter(self.runner, self.scheduler.reserve) if kind == "mtp" else None
+        mtp = MTPDrafter(self.runner, self.scheduler.reserve) if method == "mtp" else None
         adaptive = AdaptiveSpeculation() if self.settings.adaptive_speculation else None
-        return Speculation(
-            mtp or PromptLookup(), depth=self.settings.num_speculative_tokens, adaptive=adaptive
-        )
+        count = self.settings.num_speculative_tokens
+        return Speculation(mtp or PromptLookup(), num_speculative_tokens=count, adaptive=adaptive)
 
     def _matchers(self, params: SamplingParams) -> "list[Matcher]":
-        """A grammar state for each completion, or none; compiling may take a second."""
-        wanted = params.structured_outputs
-        if wanted is None:
+        """A grammar matcher for each completion, or none; compiling may take a second."""
+        spec = params.structured_outputs
+        if spec is None:
             return []
-        assert self.tokenizer is not None  # check_request asks for it
+        assert self.tokenizer is not None  # see check_request
         from shoestring.engine.constrain.grammars import GrammarCache
 
         if self._grammars is None:
             width, ids = self.model.config.vocab_size, sorted(self.eos_ids)
             self._grammars = GrammarCache(self.tokenizer, width, eos_ids=ids)
-        grammar = self._grammars.compile(wanted)
-        return [grammar.matcher(after=wanted.after_token_id) for _ in range(params.n)]
+        grammar = self._grammars.compile(spec)
+        return [grammar.matcher(after=spec.after_token_id) for _ in range(params.n)]
 
     def _token_text(self, token_id: int) -> str:
         assert self.tokenizer is not None

@@ -1,4 +1,4 @@
-"""How fast an engine is, against concurrency, and what the machine's memory and arithmetic would allow."""
+"""Speed of an engine against concurrency, beside the limits of the machine's memory and arithmetic."""
 
 import random
 import statistics
@@ -18,24 +18,24 @@ from shoestring.model import cost
 from shoestring.model.transformer import Transformer
 
 READ_BYTES = 256_000_000
-"""Far more than any cache holds."""
+"""Far more than any processor cache holds."""
 INT8_SHAPE = (512, 2048, 2048)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What this machine does at best, measured now."""
+    """The highest rates of this machine, measured now."""
 
     read_bytes_per_s: float
     float_flops_per_s: float
     """In the compute precision: float32 on a CPU."""
     int8_ops_per_s: float | None
-    """oneDNN's product on a CPU; None where PyTorch has none."""
+    """Of oneDNN's product on a CPU; None where PyTorch has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """One concurrency's figures; times are of requests, rates of all of them together."""
+    """Figures at one concurrency: times of single requests, rates of all of them together."""
 
     concurrency: int
     prompt_tokens: int
@@ -43,21 +43,21 @@ class Throughput:
     prompt_tokens_per_s: float
     output_tokens_per_s: float
     first_token_s: float
-    """Median over requests, from adding all of them; `_p95` is the 95th percentile."""
+    """Median over requests, from the moment when all are added; `_p95` is the 95th percentile."""
     first_token_s_p95: float
     between_tokens_s: float
     between_tokens_s_p95: float
     prompt_flops_per_s: float
-    """The model's own products: what is computed twice or for drafts does not count."""
+    """Of the model's own products: repetitions and drafts do not count."""
     output_flops_per_s: float
     read_bytes_per_s: float
-    """While decoding: weights of the experts that rows of one step meet on average, and the cache."""
+    """While decoding: the weights that a step reads on average, and the cache."""
     acceptance: float | None
-    """Share of drafts kept; None if none was made."""
+    """Share of drafts accepted; None without drafts."""
 
 
 def measure_limits(runtime: Runtime) -> Limits:
-    """Takes about two seconds."""
+    """Measure this machine's limits, in about two seconds."""
     return Limits(
         read_bytes_per_s=measure_reads(runtime),
         float_flops_per_s=measure_peak(runtime),
@@ -66,7 +66,7 @@ def measure_limits(runtime: Runtime) -> Limits:
 
 
 def measure_reads(runtime: Runtime) -> float:
-    """Bytes per second of summing a quarter of a gigabyte, the best of five."""
+    """Bytes per second at which a quarter of a gigabyte is summed, the best of five runs."""
     data = torch.ones(READ_BYTES // 4, device=runtime.device)
     return data.nbytes / _best(data.sum, runtime.device)
 
@@ -113,11 +113,11 @@ def _best(run: Callable[[], Any], device: torch.device | None = None, times: int
 def measure_throughput(
     engine: Engine, *, concurrency: int, prompt_tokens: int, output_tokens: int, seed: int = 0
 ) -> Throughput:
-    """Add `concurrency` random prompts at once; time their prompts, then decoding by all of them together.
+    """Add `concurrency` random prompts at once; time the prompts, then decoding of all of them together.
 
-    Decoding is timed from the moment the last prompt is done until `output_tokens` were made for each; so
-    the first ones have made some before. The engine must have nothing else to do. Raises ConfigError when
-    that does not fit in its settings.
+    Decoding is timed from the end of the last prompt until `output_tokens` were generated per request; the
+    first requests have generated some before. The engine must have no other requests. Raises ConfigError
+    when this does not fit its settings.
     """
     longest = longest_request(engine.settings, concurrency, prompt_tokens, output_tokens)
     if concurrency > engine.settings.max_num_seqs or longest > engine.max_model_len:
@@ -141,7 +141,7 @@ def measure_throughput(
 def longest_request(
     settings: EngineSettings, concurrency: int, prompt_tokens: int, output_tokens: int
 ) -> int:
-    """Tokens that the first request may have come to when the last one's are counted."""
+    """Tokens of the first request, at most, when the last one has generated its `output_tokens`."""
     rows = max(settings.max_num_batched_tokens - concurrency * (1 + settings.num_speculative_tokens), 1)
     waits = -(-concurrency * prompt_tokens // rows)
     return prompt_tokens + (1 + settings.num_speculative_tokens) * (waits + 1) + 2 * output_tokens
@@ -149,14 +149,14 @@ def longest_request(
 
 @dataclass(frozen=True, kw_only=True)
 class _Phase:
-    """What the engine did between two marks."""
+    """Work of the engine between two marks."""
 
     seconds: float
     steps: int
     rows: int
-    generated: int
-    drafted: int
-    accepted: int
+    num_generated: int
+    num_drafted: int
+    num_accepted: int
 
 
 def _figures(
@@ -165,8 +165,9 @@ def _figures(
     config, number = engine.model.config, len(run.requests)
     context = prompt_tokens + output_tokens // 2
     prompt_flops = cost.forward_flops(config, prompt_tokens) - _spared_flops(engine.model, prompt_tokens)
-    per_s, rows = outputs.generated / outputs.seconds, outputs.rows / outputs.steps
-    drafted, accepted = prompts.drafted + outputs.drafted, prompts.accepted + outputs.accepted
+    per_s, rows = outputs.num_generated / outputs.seconds, outputs.rows / outputs.steps
+    num_drafted = prompts.num_drafted + outputs.num_drafted
+    num_accepted = prompts.num_accepted + outputs.num_accepted
     return Throughput(
         concurrency=number,
         prompt_tokens=prompt_tokens,
@@ -180,19 +181,19 @@ def _figures(
         prompt_flops_per_s=number * prompt_flops / prompts.seconds,
         output_flops_per_s=per_s * cost.decode_flops_per_token(config, context),
         read_bytes_per_s=step_bytes(engine, rows, number * context) * outputs.steps / outputs.seconds,
-        acceptance=accepted / drafted if drafted else None,
+        acceptance=num_accepted / num_drafted if num_drafted else None,
     )
 
 
 class _Run:
-    """Requests in an engine, and when their tokens came."""
+    """Requests in an engine, and the times of their tokens."""
 
     def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
         self.engine, self.requests = engine, requests
         self.tokens, self.first_token_s, self.gaps = 0, list[float](), list[float]()
         self._last: dict[str, float] = {}
         self._begin = time.monotonic()
-        self._marked, self._counters = self._begin, engine.counters
+        self._mark_s, self._counters = self._begin, engine.counters
         for request in requests:
             engine.add_request(request)
 
@@ -207,21 +208,21 @@ class _Run:
             self._note(output, now)
 
     def mark(self) -> _Phase:
-        """What happened since the last mark."""
+        """The work since the last mark."""
         now, after, before = time.monotonic(), self.engine.counters, self._counters
         phase = _Phase(
-            seconds=now - self._marked,
+            seconds=now - self._mark_s,
             steps=after.steps - before.steps,
             rows=after.computed_tokens - before.computed_tokens,
-            generated=after.generated_tokens - before.generated_tokens,
-            drafted=after.drafted_tokens - before.drafted_tokens,
-            accepted=after.accepted_tokens - before.accepted_tokens,
+            num_generated=after.generated_tokens - before.generated_tokens,
+            num_drafted=after.drafted_tokens - before.drafted_tokens,
+            num_accepted=after.accepted_tokens - before.accepted_tokens,
         )
-        self._marked, self._counters = now, after
+        self._mark_s, self._counters = now, after
         return phase
 
     def close(self) -> None:
-        """Give up what is unfinished."""
+        """Abort the unfinished requests."""
         for request in self.requests:
             self.engine.abort(request.request_id)
         self.engine.step()
@@ -240,9 +241,9 @@ class _Run:
 
 
 def step_bytes(engine: Engine, rows: float, cached_tokens: int) -> float:
-    """Bytes that a decoding step of so many rows over so many cached tokens reads, drafting apart.
+    """Bytes that a decoding step of `rows` tokens over `cached_tokens` reads, without drafting.
 
-    Each row chooses K of E experts: rows meet E (1 - (1 - K / E)^rows) of them, as if they chose at random.
+    Each token is routed to K of E experts; at random, `rows` of them use E (1 - (1 - K / E)^rows) experts.
     """
     model, config = engine.model, engine.model.config
     always = experts = 0
@@ -251,11 +252,11 @@ def step_bytes(engine: Engine, rows: float, cached_tokens: int) -> float:
             experts += tensor.nbytes
         elif _is_read(name, model):
             always += tensor.nbytes
-    touched = 0.0
+    expert_share = 0.0
     if config.moe is not None:
-        touched = 1 - (1 - config.moe.num_experts_per_tok / config.moe.n_routed_experts) ** rows
+        expert_share = 1 - (1 - config.moe.num_experts_per_tok / config.moe.n_routed_experts) ** rows
     cache = cost.cache_bytes_per_token(config, model.compute_dtype.itemsize)
-    return always + experts * touched + cached_tokens * cache
+    return always + experts * expert_share + cached_tokens * cache
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -264,32 +265,32 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def _is_main(name: str, num_layers: int) -> bool:
-    """Whether a tensor is in one of the main layers; MTP modules come behind them."""
+    """Whether a tensor belongs to one of the main layers; MTP modules come behind them."""
     parts = name.split(".")
     return parts[:2] == ["model", "layers"] and int(parts[2]) < num_layers
 
 
 def _is_read(name: str, model: Transformer) -> bool:
-    """Whether every step reads all of a tensor; the embedding is, as a head, unless there is another one."""
+    """Whether every step reads all of a tensor, as it does the embedding when that is the head too."""
     if name.startswith("model.embed_tokens"):
         return not hasattr(model, "lm_head")
     return not name.startswith("model.layers") or _is_main(name, model.config.num_hidden_layers)
 
 
 def _spared_flops(model: Transformer, prompt_tokens: int) -> int:
-    """The head is applied to a prompt's last token only."""
+    """Products of the head that prompts do without: it is applied to their last token only."""
     return 2 * (prompt_tokens - 1) * model.config.vocab_size * model.config.hidden_size
 
 
 def _warm_up(engine: Engine) -> None:
-    """Compile kernels and touch the weights, outside the clock."""
+    """Compile kernels and read the weights once, untimed."""
     run = _Run(engine, _requests(engine, 1, 8, 4, seed=-1))
     while engine.has_unfinished():
         run.step()
 
 
 def _requests(engine: Engine, number: int, length: int, max_tokens: int, seed: int) -> list[Request]:
-    """Random prompts, so that no two share pages; they end at max_tokens only."""
+    """Random prompts, which share no pages and end at max_tokens only."""
     draw, width = random.Random(seed), engine.model.config.vocab_size
     params = SamplingParams(
         temperature=0.0, max_tokens=max_tokens, ignore_eos=True, detokenize=False, output_kind="delta"

@@ -1,4 +1,4 @@
-"""Ids -> text with stop strings, and what each request has to report: outputs and finish reasons."""
+"""Outputs of requests: ids -> text with stop strings, finish reasons, and RequestOutput after each step."""
 
 import codecs
 
@@ -13,17 +13,17 @@ from shoestring.engine.request import (
     RequestOutput,
     SamplingParams,
 )
-from shoestring.engine.sampler import Sampled
+from shoestring.engine.sampler import SampledTokens
 from shoestring.engine.sequence import Sequence
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.special import THINK_TAGS
 
 
 class StopString:
-    """How much of one stop string the text ends with, character by character (Knuth, Morris and Pratt)."""
+    """The longest beginning of a stop string that ends the text (Knuth, Morris and Pratt's automaton)."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.matched = text, 0
+        self.text, self.num_matched = text, 0
         self._shorter = [0] * (
             len(text) + 1
         )  # the next shorter beginning that a match of this length ends with
@@ -32,64 +32,64 @@ class StopString:
 
     def push(self, char: str) -> bool:
         """Whether the text now ends with the whole stop string."""
-        self.matched = self._next(self.matched, char)
-        return self.matched == len(self.text)
+        self.num_matched = self._next(self.num_matched, char)
+        return self.num_matched == len(self.text)
 
-    def _next(self, matched: int, char: str) -> int:
-        while matched and (matched == len(self.text) or self.text[matched] != char):
-            matched = self._shorter[matched]
-        return matched + (self.text[matched] == char)
+    def _next(self, length: int, char: str) -> int:
+        while length and (length == len(self.text) or self.text[length] != char):
+            length = self._shorter[length]
+        return length + (self.text[length] == char)
 
 
 class TextOutput:
     """The text of one completion as its tokens arrive.
 
-    Bytes of an unfinished character wait, and so does the end of the text while it may become a stop string:
-    `released` characters of `text` are final.
+    Bytes of an incomplete character are held back, and so is the end of the text while it may become a stop
+    string: the first `num_final` characters of `text` do not change any more.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, params: SamplingParams) -> None:
-        self.text, self.released = "", 0
+        self.text, self.num_final = "", 0
         self._tokenizer = tokenizer if params.detokenize else None
         self._hidden: frozenset[int] = frozenset()
         if self._tokenizer is not None and params.skip_special_tokens:
-            named = self._tokenizer.specials.items()
-            self._hidden = frozenset(token_id for text, token_id in named if text not in THINK_TAGS)
+            specials = self._tokenizer.specials.items()
+            self._hidden = frozenset(token_id for text, token_id in specials if text not in THINK_TAGS)
         self._keep_stop = params.include_stop_str_in_output
         self._stops = [StopString(text) for text in params.stop]
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int, *, may_stop: bool = True) -> str | None:
-        """Add a token; returns the stop string that ends the text, cut off unless it is to be included."""
+        """Add a token; returns the stop string that ends the text, by default cut off."""
         if self._tokenizer is None or token_id in self._hidden:
             return None
         return self._add(self._decoder.decode(self._tokenizer.token_bytes(token_id)), may_stop)
 
     def finish(self) -> None:
-        """No more tokens: what waited is released, an unfinished character as U+FFFD."""
+        """End the text: all of it is final, an incomplete character as U+FFFD."""
         self.text += self._decoder.decode(b"", final=True)
-        self.released = len(self.text)
+        self.num_final = len(self.text)
 
     def _add(self, new: str, may_stop: bool) -> str | None:
         if not self._stops:
             self.text += new
-            self.released = len(self.text)
+            self.num_final = len(self.text)
             return None
         for place, char in enumerate(new):
-            # Of several that end here the longest counts; every automaton must see every character.
-            found = max((stop.text for stop in self._stops if stop.push(char)), key=len, default=None)
-            if found is not None and may_stop:
+            # Of several that end here the longest counts; every automaton must get every character.
+            stop_text = max((stop.text for stop in self._stops if stop.push(char)), key=len, default=None)
+            if stop_text is not None and may_stop:
                 whole = self.text + new[: place + 1]
-                self.text = whole if self._keep_stop else whole[: -len(found)]
+                self.text = whole if self._keep_stop else whole[: -len(stop_text)]
                 self._decoder.reset()
-                return found
+                return stop_text
         self.text += new
-        self.released = max(self.released, len(self.text) - max(stop.matched for stop in self._stops))
+        self.num_final = max(self.num_final, len(self.text) - max(stop.num_matched for stop in self._stops))
         return None
 
 
-class Completion:
-    """One sequence's output so far, and when it is finished."""
+class CompletionState:
+    """One sequence's output so far, and its end."""
 
     def __init__(self, sequence: Sequence, tokenizer: Tokenizer | None, eos_ids: frozenset[int]) -> None:
         self.sequence, params = sequence, sequence.params
@@ -102,20 +102,20 @@ class Completion:
         self.routed_experts: Tensor | None = None
         self._eos_ids = frozenset() if params.ignore_eos else eos_ids
         self._stop_ids = frozenset(params.stop_token_ids)
-        self._reported = (0, 0)  # tokens and characters of earlier deltas
+        self._delta_start = (0, 0)  # tokens and characters of earlier deltas
 
-    def accept(self, got: Sampled) -> list[int]:
-        """Take tokens until one of them finishes the completion; returns those taken."""
+    def accept(self, result: SampledTokens) -> list[int]:
+        """Append tokens until one of them finishes the completion; returns those."""
         count = 0
-        for token_id in got.ids:
+        for token_id in result.ids:
             count += 1
             self.token_ids.append(token_id)
             self._check(token_id)
             if self.finish_reason is not None:
                 break
-        self.token_logprobs += got.token_logprobs[:count]
-        self.logprobs += got.logprobs[:count]
-        return got.ids[:count]
+        self.token_logprobs += result.token_logprobs[:count]
+        self.logprobs += result.logprobs[:count]
+        return result.ids[:count]
 
     def finish(self, reason: FinishReason, stop_reason: int | str | None = None) -> None:
         self.finish_reason, self.stop_reason = reason, stop_reason
@@ -130,23 +130,23 @@ class Completion:
         stop = self.text.push(token_id, may_stop=len(self.token_ids) >= params.min_tokens)
         if stop is not None:
             self.finish("stop", stop)
-        elif self.sequence.prompt_length + len(self.token_ids) >= self.sequence.max_length:
+        elif self.sequence.num_prompt_tokens + len(self.token_ids) >= self.sequence.max_length:
             self.finish("length")
 
     def output(self) -> CompletionOutput:
-        """As the request's output_kind wants it; a delta is reported once."""
+        """The CompletionOutput by the request's output_kind; a delta is reported once."""
         params, (tokens, characters) = self.sequence.params, (0, 0)
         if params.output_kind == "delta":
-            tokens, characters = self._reported
-            self._reported = (len(self.token_ids), self.text.released)
-        wanted = params.logprobs
+            tokens, characters = self._delta_start
+            self._delta_start = (len(self.token_ids), self.text.num_final)
+        num_logprobs = params.logprobs
         return CompletionOutput(
             index=self.sequence.index,
-            text=self.text.text[characters : self.text.released],
+            text=self.text.text[characters : self.text.num_final],
             token_ids=tuple(self.token_ids[tokens:]),
-            cumulative_logprob=None if wanted is None else sum(self.token_logprobs),
-            token_logprobs=None if wanted is None else tuple(self.token_logprobs[tokens:]),
-            logprobs=tuple(self.logprobs[tokens:]) if wanted else None,
+            cumulative_logprob=None if num_logprobs is None else sum(self.token_logprobs),
+            token_logprobs=None if num_logprobs is None else tuple(self.token_logprobs[tokens:]),
+            logprobs=tuple(self.logprobs[tokens:]) if num_logprobs else None,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             routed_experts=self.routed_experts,
@@ -154,19 +154,19 @@ class Completion:
 
 
 class RequestState:
-    """A request while the engine has it: its completions and its times."""
+    """A request in the engine: its completions and its times."""
 
-    def __init__(self, request: Request, completions: list[Completion]) -> None:
+    def __init__(self, request: Request, completions: list[CompletionState]) -> None:
         self.request, self.completions = request, completions
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
-        self.drafted = self.accepted = 0
+        self.num_drafted = self.num_accepted = 0
 
     @property
     def finished(self) -> bool:
         return all(completion.finish_reason is not None for completion in self.completions)
 
-    def saw_tokens(self, now: float) -> None:
+    def record_token_time(self, now: float) -> None:
         """Note the time: a token was accepted `now`."""
         self.last_token_s = now
         self.first_token_s = self.first_token_s or self.last_token_s
@@ -179,12 +179,12 @@ class RequestState:
             prompt_token_ids=request.prompt_token_ids,
             outputs=tuple(completion.output() for completion in self.completions),
             finished=self.finished,
-            num_cached_tokens=self.completions[0].sequence.cached_tokens,
+            num_cached_tokens=self.completions[0].sequence.num_cached_tokens,
             metrics=RequestMetrics(
                 arrival_s=request.arrival_s,
                 first_token_s=self.first_token_s,
                 last_token_s=self.last_token_s,
-                drafted_tokens=self.drafted,
-                accepted_tokens=self.accepted,
+                drafted_tokens=self.num_drafted,
+                accepted_tokens=self.num_accepted,
             ),
         )

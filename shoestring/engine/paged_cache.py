@@ -18,7 +18,7 @@ from shoestring.model.memory import PAGE_SIZE, page_bytes, pages_for
 
 @dataclass(frozen=True, slots=True)
 class RowIndex:
-    """Where the N rows of one pass stand: position, slot to write, page table, how many keys they see."""
+    """The N rows of one pass: position, slot to write, page table, and number of keys of each."""
 
     positions_BT: Tensor
     """(1, N) int64."""
@@ -69,22 +69,21 @@ class PagedLayer:
     def append(self, **entries_BT: Tensor) -> None:
         """See LayerCache.append."""
         for name, new in entries_BT.items():
-            kept = self.entries[name].flatten(0, 1)
-            kept.index_copy_(0, self.index.slot_N, new[0].to(kept.dtype))
+            slots = self.entries[name].flatten(0, 1)
+            slots.index_copy_(0, self.index.slot_N, new[0].to(slots.dtype))
 
     def attend_latent(self, q_latent_BTHC: Tensor, q_rope_BTHR: Tensor, scale: float) -> Tensor:
         """See LayerCache.attend_latent."""
-        kept, index = self.entries, self.index
+        index, entries = self.index, (self.entries["latent"], self.entries["k_rope"])
         tables = (index.tables_BM, index.sequence_N, index.lengths_N)
-        entries = (kept["latent"], kept["k_rope"])
         mixed_NHC = kernels.paged_latent_attention(q_latent_BTHC[0], q_rope_BTHR[0], *entries, *tables, scale)
         return mixed_NHC[None]
 
     def attend(self, q_BTHD: Tensor, scale: float) -> Tensor:
         """See LayerCache.attend."""
-        kept, index = self.entries, self.index
+        index, entries = self.index, (self.entries["key"], self.entries["value"])
         tables = (index.tables_BM, index.sequence_N, index.lengths_N)
-        out_NHV = kernels.paged_attention(q_BTHD[0], kept["key"], kept["value"], *tables, scale)
+        out_NHV = kernels.paged_attention(q_BTHD[0], *entries, *tables, scale)
         return out_NHV[None]
 
 
@@ -126,13 +125,13 @@ def available_bytes(device: torch.device) -> int | None:
 def plan_cache(
     config: ModelConfig, settings: EngineSettings, *, dtype: torch.dtype, device: torch.device
 ) -> CachePlan:
-    """How many pages of how many layers fit; raises ConfigError with what would, before memory is spent."""
-    kind = settings.speculation
-    if kind == "auto":
-        kind = "mtp" if config.num_nextn_predict_layers else "prompt_lookup"
-    num_layers = config.num_hidden_layers + (kind == "mtp")
+    """The cache that fits; raises ConfigError with the size that would, before memory is allocated."""
+    method = settings.speculation
+    if method == "auto":
+        method = "mtp" if config.num_nextn_predict_layers else "prompt_lookup"
+    num_layers = config.num_hidden_layers + (method == "mtp")
     one_page = page_bytes(config, num_layers, dtype.itemsize)
-    wanted = settings.max_model_len or config.max_position_embeddings
+    longest = settings.max_model_len or config.max_position_embeddings
     free = available_bytes(device)
     if settings.kv_cache_memory_bytes is not None:
         num_bytes = settings.kv_cache_memory_bytes
@@ -143,7 +142,7 @@ def plan_cache(
             )
     else:
         tokens = max(settings.max_num_seqs * DEFAULT_TOKENS, settings.max_model_len or 0)
-        num_bytes = pages_for(min(tokens, settings.max_num_seqs * wanted)) * one_page
+        num_bytes = pages_for(min(tokens, settings.max_num_seqs * longest)) * one_page
         num_bytes = num_bytes if free is None else min(num_bytes, free // 2)
     num_pages = num_bytes // one_page
     need = pages_for(settings.max_model_len or 2)
@@ -153,7 +152,7 @@ def plan_cache(
             f"max_model_len = {settings.max_model_len or 2:,} needs kv_cache_memory_bytes of "
             f"{need * one_page:,}"
         )
-    max_model_len = min(wanted, num_pages * PAGE_SIZE)
+    max_model_len = min(longest, num_pages * PAGE_SIZE)
     return CachePlan(
-        num_pages=num_pages, num_layers=num_layers, max_model_len=max_model_len, speculation=kind
+        num_pages=num_pages, num_layers=num_layers, max_model_len=max_model_len, speculation=method
     )

@@ -1,4 +1,4 @@
-"""Requests and what comes back: SamplingParams, Request, RequestOutput, by vLLM's names."""
+"""Requests, their check and their outputs, with vLLM's names: SamplingParams, Request, RequestOutput."""
 
 import hashlib
 import math
@@ -34,7 +34,7 @@ def derived_seed(seed: int, key: str | int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredOutputsParams:
-    """What the text must look like: exactly one of these, compiled by engine/constrain/grammars.py."""
+    """The form of the text: exactly one of these, compiled by engine/constrain/grammars.py."""
 
     json: Mapping[str, Any] | str | None = None
     """A JSON schema."""
@@ -57,21 +57,21 @@ class StructuredOutputsParams:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         names = ("json", "regex", "choice", "grammar", "tools")
-        given = [name for name in names if getattr(self, name) is not None]
-        given += ["json_object"] * self.json_object
-        if len(given) != 1:
+        present = [name for name in names if getattr(self, name) is not None]
+        present += ["json_object"] * self.json_object
+        if len(present) != 1:
             raise ConfigError(
                 f"structured_outputs takes exactly one of json, json_object, regex, choice, grammar, tools; "
-                f"given: {', '.join(given) or 'none'}"
+                f"given: {', '.join(present) or 'none'}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the tokens of one request are chosen: vLLM's names, defaults and meanings.
+    """Sampling of one request, with vLLM's names, defaults and meanings.
 
-    Raises ConfigError naming the field and its range. Order: logit_bias, min_tokens and grammar; penalties;
-    (temperature 0 stops here and takes the likeliest); temperature; top_k; top_p; min_p.
+    Raises ConfigError naming the field and its range. The order is: logit_bias, min_tokens and grammar;
+    penalties; (temperature 0 ends here with the likeliest token); temperature; top_k; top_p; min_p.
     """
 
     n: int = 1
@@ -98,13 +98,13 @@ class SamplingParams:
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
-    """Report the chosen token's logprob and this many likeliest tokens', all of the unprocessed logits."""
+    """Logprobs of each sampled token and of this many likeliest ones, from the unprocessed logits."""
     detokenize: bool = True
     skip_special_tokens: bool = True
     """Leave special tokens out of the text, all but the thinking tags."""
     structured_outputs: StructuredOutputsParams | None = None
     output_kind: OutputKind = "cumulative"
-    """What each step reports: everything so far, what is new, or nothing before the end."""
+    """The content of each step's output: everything so far, only the new part, or nothing before the end."""
 
     def __post_init__(self) -> None:
         self._normalize()
@@ -135,7 +135,7 @@ class SamplingParams:
             )
 
     def _normalize(self) -> None:
-        """Lists become tuples and the bias a copy of its own, so that nobody can change them later."""
+        """Make lists tuples and copy the bias, so that nobody can change them later."""
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,) if self.stop else ())
         for name in ("stop", "stop_token_ids"):
@@ -160,11 +160,11 @@ class SamplingParams:
             raise ConfigError("stop strings need detokenize = True; use stop_token_ids instead")
 
     @property
-    def greedy(self) -> bool:
+    def is_greedy(self) -> bool:
         return self.temperature < GREEDY_BELOW
 
     @property
-    def penalized(self) -> bool:
+    def has_penalties(self) -> bool:
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
 
 
@@ -172,8 +172,8 @@ def _int(name: str, value: object, low: int, high: int | None) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{name} = {value!r} is not a whole number")
     if value < low or (high is not None and value > high):
-        allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ConfigError(f"{name} = {value} must be {allowed}")
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{name} = {value} must be {limits}")
 
 
 def _number(name: str, value: object, low: float, high: float) -> None:
@@ -185,16 +185,16 @@ def _number(name: str, value: object, low: float, high: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One prompt and how to continue it."""
+    """One prompt with its sampling parameters."""
 
     request_id: str
-    """Made by whoever runs the engine, never taken from a client: it must be unique among unfinished ones."""
+    """Made by the engine's caller, never taken from a client: it is unique among unfinished requests."""
     prompt_token_ids: tuple[int, ...]
     sampling_params: SamplingParams = field(default_factory=SamplingParams)
     prompt: str | None = None
-    """The prompt as text, if there was one: only handed back."""
+    """The prompt as text, if known; it is only returned with the outputs."""
     cache_salt: str = ""
-    """Prompts share cached pages only with prompts of the same salt: one per tenant."""
+    """Only prompts with the same salt share cached pages: one salt per tenant."""
     arrival_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -204,28 +204,28 @@ class Request:
 def check_request(
     request: Request, config: ModelConfig, max_model_len: int, tokenizer: Tokenizer | None
 ) -> int:
-    """The length at which the request's completions end; ConfigError for what cannot be served."""
+    """The length at which the request's completions end; ConfigError for a request that cannot be served."""
     params, ids = request.sampling_params, request.prompt_token_ids
     if not 0 < len(ids) < max_model_len:
         raise ConfigError(
-            f"the prompt has {len(ids):,} tokens; this engine takes 1 to {max_model_len - 1:,}, so shorten it"
+            f"the prompt has {len(ids):,} tokens; this engine takes 1 to {max_model_len - 1:,}, shorten it"
         )
-    structured = params.structured_outputs
-    named = {
+    spec = params.structured_outputs
+    ids_by_name = {
         "the prompt": ids,
         "logit_bias": params.logit_bias or (),
         "stop_token_ids": params.stop_token_ids,
-        "after_token_id": () if structured is None else (structured.after_token_id or 0,),
+        "after_token_id": () if spec is None else (spec.after_token_id or 0,),
     }
-    for name, token_ids in named.items():
+    for name, token_ids in ids_by_name.items():
         wrong = [i for i in token_ids if not (type(i) is int and 0 <= i < config.vocab_size)]
         if wrong:
             raise ConfigError(
-                f"{name} holds token id {wrong[0]!r}; the model knows 0 to {config.vocab_size - 1}"
+                f"{name} holds token id {wrong[0]!r}; the model has 0 to {config.vocab_size - 1}"
             )
     if tokenizer is None and params.stop:
         raise ConfigError("stop strings need an engine with a tokenizer; use stop_token_ids")
-    if tokenizer is None and params.structured_outputs is not None:
+    if tokenizer is None and spec is not None:
         raise ConfigError("structured_outputs need an engine with a tokenizer")
     room = max_model_len - len(ids)
     return len(ids) + min(room, params.max_tokens or room)
@@ -249,15 +249,15 @@ class CompletionOutput:
     token_ids: tuple[int, ...]
     cumulative_logprob: float | None = None
     token_logprobs: tuple[float, ...] | None = None
-    """Of the chosen tokens, if logprobs were asked for."""
+    """One per token, if the request has logprobs."""
     logprobs: tuple[dict[int, Logprob], ...] | None = None
-    """Of the chosen and the likeliest tokens, if any of these were asked for."""
+    """The sampled and the likeliest tokens at each position, if logprobs is above 0."""
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     """The stop string or stop token id; None for the end-of-sentence token. The message of an "error"."""
     routed_experts: Tensor | None = field(default=None, compare=False)
-    """(T - 1, MoE layers, K) int16 of all T tokens but the last, prompt and output, where the engine keeps
-    routing; with the last output."""
+    """(T - 1, MoE layers, K) int16, of all T tokens of prompt and output but the last; with the last output,
+    if enable_return_routed_experts is set."""
 
     @property
     def finished(self) -> bool:
@@ -266,7 +266,7 @@ class CompletionOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestMetrics:
-    """When things happened, by time.monotonic(), and what speculation did."""
+    """Times of a request, by time.monotonic(), and its drafts."""
 
     arrival_s: float
     first_token_s: float | None = None
@@ -277,7 +277,7 @@ class RequestMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOutput:
-    """What a request has come to after a step."""
+    """The state of a request after a step."""
 
     request_id: str
     prompt: str | None
@@ -285,5 +285,5 @@ class RequestOutput:
     outputs: tuple[CompletionOutput, ...]
     finished: bool
     num_cached_tokens: int = 0
-    """Prompt tokens whose cache entries were found, not computed; of the first completion."""
+    """Prompt tokens of the first completion that came from the prefix cache."""
     metrics: RequestMetrics | None = None

@@ -27,6 +27,6 @@ class RoutedExperts:
 
     def of(self, sequence: Sequence) -> Tensor:
         """(T - 1, L, K) int16 of a running sequence of T tokens; the last one has not been computed."""
-        pages = torch.tensor(sequence.pages, device=self._experts_SLK.device)
+        pages = torch.tensor(sequence.page_ids, device=self._experts_SLK.device)
         slots = (pages[:, None] * PAGE_SIZE + torch.arange(PAGE_SIZE, device=pages.device)).flatten()
         return self._experts_SLK[slots[: len(sequence.token_ids) - 1]].cpu()

@@ -1,4 +1,4 @@
-"""The runner: a batch -> one flat list of rows -> hidden states, and logits of the rows to sample."""
+"""The runner: a batch as one flat list of rows -> hidden states, and logits of the rows to sample."""
 
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class StepResult:
 
 
 class Runner:
-    """Keeps the page table of the running sequences and runs batches through the model."""
+    """The page table of the running sequences, and passes of their batches through the model."""
 
     def __init__(
         self,
@@ -47,33 +47,33 @@ class Runner:
         self.model, self.cache, self.routed_experts = model, cache, routed_experts
         self._table_BM = np.zeros((max_num_seqs, max_pages), dtype=np.int32)
         self._owners: list[tuple[Sequence | None, int]] = [(None, 0)] * max_num_seqs
-        self._filled = [0] * max_num_seqs  # pages of the owner already in its row
+        self._num_entries = [0] * max_num_seqs  # pages of the owner that its row holds
 
     def run(self, batch: Batch) -> StepResult:
         """One pass through the main layers; every row's cache entries are written."""
-        spans = [Span(item.sequence, item.start, item.count) for item in batch.scheduled]
+        spans = [Span(item.sequence, item.start, item.count) for item in batch.items]
         ids: list[int] = []
-        chosen: list[int] = []
+        sampled_rows: list[int] = []
         end = 0
-        for item in batch.scheduled:
+        for item in batch.items:
             ids += item.ids()
             end += item.count
-            chosen += range(end - item.num_sampled, end)
+            sampled_rows += range(end - item.num_sampled, end)
         index = self.index(spans)
         ids_BT = torch.tensor([ids], device=self.model.device)
         features = self.model.features(ids_BT, self.cache.at(index), index.positions_BT)
         if self.routed_experts is not None:
             self.routed_experts.store(features.routings, index.slot_N)
         hidden_ND = features.hidden_BTD[0]
-        wanted_ND = hidden_ND if len(chosen) == end else hidden_ND[chosen]
-        return StepResult(hidden_ND, self.model.logits(wanted_ND[None])[0])
+        sampled_ND = hidden_ND if len(sampled_rows) == end else hidden_ND[sampled_rows]
+        return StepResult(hidden_ND, self.model.logits(sampled_ND[None])[0])
 
     def index(self, spans: Listing[Span]) -> RowIndex:
         """Positions, slots and page tables of these rows; each span's pages must reach its end."""
         for span in spans:
             self._fill(span.sequence)
         counts = np.array([span.count for span in spans])
-        sequence_N = np.repeat(np.array([span.sequence.row for span in spans], dtype=np.int32), counts)
+        sequence_N = np.repeat(np.array([span.sequence.table_row for span in spans], dtype=np.int32), counts)
         begins = np.array([span.start for span in spans]) - (counts.cumsum() - counts)
         positions_N = np.repeat(begins, counts) + np.arange(len(sequence_N))
         slot_N = self._table_BM[sequence_N, positions_N // PAGE_SIZE].astype(np.int64) * PAGE_SIZE
@@ -88,9 +88,9 @@ class Runner:
         )
 
     def _fill(self, sequence: Sequence) -> None:
-        """Bring the sequence's row of the page table up to date: only what was added since."""
-        row, owner = sequence.row, (sequence, sequence.admissions)
-        filled = self._filled[row] if self._owners[row] == owner else 0
-        if filled < len(sequence.pages) or self._owners[row] != owner:
-            self._table_BM[row, filled : len(sequence.pages)] = sequence.pages[filled:]
-            self._owners[row], self._filled[row] = owner, len(sequence.pages)
+        """Bring the sequence's row of the page table up to date, writing only the new pages."""
+        row, owner = sequence.table_row, (sequence, sequence.num_admissions)
+        first, end = self._num_entries[row] if self._owners[row] == owner else 0, len(sequence.page_ids)
+        if first < end or self._owners[row] != owner:
+            self._table_BM[row, first:end] = sequence.page_ids[first:]
+            self._owners[row], self._num_entries[row] = owner, end

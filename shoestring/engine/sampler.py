@@ -1,4 +1,4 @@
-"""The sampler: logits of a batch -> the tokens each sequence keeps, drafts verified, with their logprobs."""
+"""The sampler: logits of a batch -> each sequence's accepted tokens, drafts verified, with logprobs."""
 
 import math
 from collections.abc import Callable
@@ -18,24 +18,24 @@ from shoestring.errors import ShoestringError
 if TYPE_CHECKING:
     from shoestring.engine.constrain.grammars import Matcher
 
-NOTHING = -1
-"""In place of a token id where none can be chosen."""
+NO_TOKEN = -1
+"""In place of a token id where no token is allowed."""
 
 
 @dataclass(slots=True)
-class Sampled:
-    """What one sequence got: its next tokens, and why it cannot go on, if so."""
+class SampledTokens:
+    """The next tokens of one sequence, or the error that ends it."""
 
     ids: list[int]
     token_logprobs: list[float] = field(default_factory=list)
-    """One per id if the request asked for logprobs."""
+    """One per id if the request has logprobs."""
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
-    """Likewise if it asked for the likeliest tokens'."""
+    """Likewise with the likeliest tokens, if logprobs is above 0."""
     error: str | None = None
 
 
 class Row(NamedTuple):
-    """One row of logits: the token after the known ones and the first `ahead` drafts of `item`."""
+    """One row of logits, for the token after the sequence's own and the first `ahead` drafts of `item`."""
 
     item: ScheduledSequence
     sequence: Sequence
@@ -43,25 +43,25 @@ class Row(NamedTuple):
 
     @property
     def output_index(self) -> int:
-        """Which generated token this row chooses, from 0."""
-        return self.sequence.num_output + self.ahead
+        """The number of the generated token that this row samples, from 0."""
+        return self.sequence.num_output_tokens + self.ahead
 
 
 @dataclass(slots=True)
 class _History:
-    """How often each token is in a sequence's output, and which are in its prompt; kept up to date lazily."""
+    """The count of each token in a sequence's output, and the tokens of its prompt; updated when needed."""
 
     counts_W: Tensor
     prompt_W: Tensor
-    counted: int = 0
+    num_counted: int = 0
 
 
 class Sampler:
-    """Draws token i of a request by a number that depends on its seed and i only, so neither the other rows
-    nor drafts nor a preemption changes it.
+    """Samples token i of a request by a number that depends on its seed and i only: neither other rows nor
+    drafts nor a preemption changes it.
 
-    A draft is kept while it equals the token drawn in its place; for drafts that are certain guesses this
-    keeps exactly as many as rejection sampling would (Leviathan et al., arXiv 2211.17192).
+    A draft is accepted if it equals the token sampled in its place; for drafts without probabilities this
+    accepts as many as rejection sampling (Leviathan et al., arXiv 2211.17192).
     """
 
     def __init__(
@@ -72,57 +72,55 @@ class Sampler:
         """The grammar state of each constrained sequence."""
         self._histories: WeakKeyDictionary[Sequence, _History] = WeakKeyDictionary()
 
-    def sample(self, logits_NW: Tensor, batch: Batch) -> dict[Sequence, Sampled]:
-        """The tokens of every sequence with sampled rows, at least one each unless `error` says why not.
+    def sample(self, logits_NW: Tensor, batch: Batch) -> dict[Sequence, SampledTokens]:
+        """The tokens of every sequence with sampled rows, at least one each unless there is an `error`.
 
         `logits_NW` are of the batch's sampled rows in order; they are overwritten.
         """
-        rows = [
-            Row(item, item.sequence, ahead) for item in batch.scheduled for ahead in range(item.num_sampled)
-        ]
+        rows = [Row(item, item.sequence, ahead) for item in batch.items for ahead in range(item.num_sampled)]
         if not rows:
             return {}
-        raw_NW = self._raw_logprobs(logits_NW, rows)
+        raw = self._raw_logprobs(logits_NW, rows)
         errors = self._constrain(logits_NW, rows)
-        best_N, chosen_N = logits_NW.max(-1)  # the lowest id of equals
-        drawn = [n for n, row in enumerate(rows) if not row.sequence.params.greedy]
-        if drawn:
-            chosen_N[drawn] = _draw(logits_NW[drawn], [rows[n] for n in drawn])
-        chosen = chosen_N.tolist()
+        best_N, ids_N = logits_NW.max(-1)  # the lowest id of equals
+        random_rows = [n for n, row in enumerate(rows) if not row.sequence.params.is_greedy]
+        if random_rows:
+            ids_N[random_rows] = _draw(logits_NW[random_rows], [rows[n] for n in random_rows])
+        ids = ids_N.tolist()
         for n, value in enumerate(best_N.tolist()):
             if math.isfinite(value):
                 continue
-            chosen[n] = NOTHING
+            ids[n] = NO_TOKEN
             if rows[n].ahead == 0:
-                why = "no token is allowed here" if value == -math.inf else "the logits are not finite"
-                errors.setdefault(rows[n].sequence, why)
-        return self._accept(rows, chosen, errors, raw_NW)
+                error = "no token is allowed here" if value == -math.inf else "the logits are not finite"
+                errors.setdefault(rows[n].sequence, error)
+        return self._accept(rows, ids, errors, raw)
 
     def _accept(
         self,
         rows: list[Row],
-        chosen: list[int],
+        ids: list[int],
         errors: dict[Sequence, str],
         raw: tuple[list[int], Tensor] | None,
-    ) -> dict[Sequence, Sampled]:
+    ) -> dict[Sequence, SampledTokens]:
         """Each sequence's tokens up to the first that differs from its draft."""
-        sampled: dict[Sequence, Sampled] = {}
-        kept_rows: list[int] = []
+        results: dict[Sequence, SampledTokens] = {}
+        accepted_rows: list[int] = []
         for n, (item, sequence, ahead) in enumerate(rows):
             if ahead == 0:
-                sampled[sequence] = Sampled([], error=errors.get(sequence))
-            got = sampled[sequence]
-            # so far every draft before this row was the token drawn in its place
-            if got.error is None and chosen[n] != NOTHING and got.ids == list(item.drafts[:ahead]):
-                got.ids.append(chosen[n])
-                kept_rows.append(n)
-        self._consume(sampled)
+                results[sequence] = SampledTokens([], error=errors.get(sequence))
+            result = results[sequence]
+            # so far every draft before this row was the token sampled in its place
+            if result.error is None and ids[n] != NO_TOKEN and result.ids == list(item.drafts[:ahead]):
+                result.ids.append(ids[n])
+                accepted_rows.append(n)
+        self._consume(results)
         if raw is not None:
-            self._report(raw, rows, kept_rows, chosen, sampled)
-        return sampled
+            self._report(raw, rows, accepted_rows, ids, results)
+        return results
 
     def _constrain(self, logits_NW: Tensor, rows: list[Row]) -> dict[Sequence, str]:
-        """Bias, min_tokens, grammar and penalties of the rows that have any, in place; errors by sequence."""
+        """Apply bias, min_tokens, grammar and penalties to the rows that have any; errors by sequence."""
         for n, row in enumerate(rows):
             params = row.sequence.params
             if params.logit_bias:
@@ -132,9 +130,9 @@ class Sampler:
                 stops = {*params.stop_token_ids, *(() if params.ignore_eos else self.eos_ids)}
                 logits_NW[n, list(stops)] = -math.inf
         errors = self._mask(logits_NW, rows) if self.matchers else {}
-        penalized = [n for n, row in enumerate(rows) if row.sequence.params.penalized]
-        if penalized:
-            self._penalize(logits_NW, rows, penalized)
+        penalty_rows = [n for n, row in enumerate(rows) if row.sequence.params.has_penalties]
+        if penalty_rows:
+            self._penalize(logits_NW, rows, penalty_rows)
         return errors
 
     def _mask(self, logits_NW: Tensor, rows: list[Row]) -> dict[Sequence, str]:
@@ -148,34 +146,34 @@ class Sampler:
             if matcher is None:
                 continue
             try:
-                consumed = 0
+                num_consumed = 0
                 for ahead in range(item.num_sampled):
                     apply_mask(logits_NW[n + ahead], matcher.mask())
                     # Behind a draft that the grammar refuses no row will be used.
                     if ahead == len(item.drafts) or not matcher.consume(item.drafts[ahead]):
                         break
-                    consumed += 1
-                matcher.rollback(consumed)
+                    num_consumed += 1
+                matcher.rollback(num_consumed)
             except ShoestringError as error:
                 errors[item.sequence] = str(error)
         return errors
 
-    def _consume(self, sampled: dict[Sequence, Sampled]) -> None:
+    def _consume(self, results: dict[Sequence, SampledTokens]) -> None:
         """Move the grammars past the accepted tokens."""
         for sequence, matcher in self.matchers.items():
-            got = sampled.get(sequence)
-            if got is None or got.error is not None:
+            result = results.get(sequence)
+            if result is None or result.error is not None:
                 continue
             try:
-                for token_id in got.ids:
+                for token_id in result.ids:
                     if not matcher.consume(token_id):
                         raise ShoestringError(f"the grammar refused token {token_id}, which its mask allowed")
             except ShoestringError as error:
-                sampled[sequence] = Sampled([], error=str(error))
+                results[sequence] = SampledTokens([], error=str(error))
 
-    def _penalize(self, logits_NW: Tensor, rows: list[Row], penalized: list[int]) -> None:
+    def _penalize(self, logits_NW: Tensor, rows: list[Row], penalty_rows: list[int]) -> None:
         counts, prompts, penalties = [], [], []
-        for n in penalized:
+        for n in penalty_rows:
             row, params = rows[n], rows[n].sequence.params
             history = self._history(row.sequence, logits_NW)
             counts_W = history.counts_W
@@ -187,7 +185,7 @@ class Sampler:
             penalties.append([params.repetition_penalty, params.frequency_penalty, params.presence_penalty])
         penalties_N3 = torch.tensor(penalties, device=logits_NW.device)
         arguments = (torch.stack(counts), torch.stack(prompts), penalties_N3)
-        logits_NW[penalized] = draw.penalize(logits_NW[penalized], *arguments)
+        logits_NW[penalty_rows] = draw.penalize(logits_NW[penalty_rows], *arguments)
 
     def _history(self, sequence: Sequence, logits_NW: Tensor) -> _History:
         width, device = logits_NW.shape[1], logits_NW.device
@@ -197,62 +195,62 @@ class Sampler:
             prompt_W[list(sequence.request.prompt_token_ids)] = True
             history = _History(torch.zeros(width, device=device), prompt_W)
             self._histories[sequence] = history
-        new = sequence.token_ids[sequence.prompt_length + history.counted :]
+        new = sequence.token_ids[sequence.num_prompt_tokens + history.num_counted :]
         if new:
             history.counts_W += torch.bincount(torch.tensor(new, device=device), minlength=width)
-            history.counted += len(new)
+            history.num_counted += len(new)
         return history
 
     def _raw_logprobs(self, logits_NW: Tensor, rows: list[Row]) -> tuple[list[int], Tensor] | None:
-        """The rows whose logprobs are asked for, and all their logprobs before anything is changed."""
-        asked = [n for n, row in enumerate(rows) if row.sequence.params.logprobs is not None]
-        if not asked:
+        """The rows of requests with logprobs, and their logprobs before anything is changed."""
+        places = [n for n, row in enumerate(rows) if row.sequence.params.logprobs is not None]
+        if not places:
             return None
-        return asked, (logits_NW if len(asked) == len(rows) else logits_NW[asked]).log_softmax(-1)
+        return places, (logits_NW if len(places) == len(rows) else logits_NW[places]).log_softmax(-1)
 
     def _report(
         self,
         raw: tuple[list[int], Tensor],
         rows: list[Row],
-        kept_rows: list[int],
-        chosen: list[int],
-        sampled: dict[Sequence, Sampled],
+        accepted_rows: list[int],
+        ids: list[int],
+        results: dict[Sequence, SampledTokens],
     ) -> None:
         """Add the logprobs of the accepted tokens, and of the likeliest ones in their places."""
-        asked, logp_MW = raw
-        kept = set(kept_rows)
-        places = [place for place, n in enumerate(asked) if n in kept]
+        raw_rows, logp_MW = raw
+        accepted_set = set(accepted_rows)
+        places = [place for place, n in enumerate(raw_rows) if n in accepted_set]
         if not places:
             return
-        rows_kept = [asked[place] for place in places]
+        logprob_rows = [raw_rows[place] for place in places]
         logp_MW = logp_MW if len(places) == len(logp_MW) else logp_MW[places]
-        chosen_M1 = torch.tensor([chosen[n] for n in rows_kept], device=logp_MW.device)[:, None]
-        chosen_logp_M1 = logp_MW.gather(1, chosen_M1)
-        wanted = []
-        for m, (n, logprob) in enumerate(zip(rows_kept, chosen_logp_M1[:, 0].tolist(), strict=True)):
+        ids_M1 = torch.tensor([ids[n] for n in logprob_rows], device=logp_MW.device)[:, None]
+        token_logp_M1 = logp_MW.gather(1, ids_M1)
+        entries = []
+        for m, (n, logprob) in enumerate(zip(logprob_rows, token_logp_M1[:, 0].tolist(), strict=True)):
             sequence = rows[n].sequence
-            sampled[sequence].token_logprobs.append(logprob)
+            results[sequence].token_logprobs.append(logprob)
             if sequence.params.logprobs:
-                wanted.append((m, chosen[n], sequence.params.logprobs, sampled[sequence]))
-        if wanted:
-            self._report_likeliest(logp_MW, chosen_logp_M1, wanted)
+                entries.append((m, ids[n], sequence.params.logprobs, results[sequence]))
+        if entries:
+            self._report_likeliest(logp_MW, token_logp_M1, entries)
 
     def _report_likeliest(
-        self, logp_MW: Tensor, chosen_logp_M1: Tensor, wanted: list[tuple[int, int, int, Sampled]]
+        self, logp_MW: Tensor, token_logp_M1: Tensor, entries: list[tuple[int, int, int, SampledTokens]]
     ) -> None:
-        """Add one entry for each `wanted` (row, chosen token, how many likeliest, where to)."""
-        places = [m for m, *_ in wanted]
-        logp_MW, own_M1 = logp_MW[places], chosen_logp_M1[places]
+        """Add the logprobs of `entries`: row, sampled token, number of likeliest tokens, result to add to."""
+        places = [m for m, *_ in entries]
+        logp_MW, own_M1 = logp_MW[places], token_logp_M1[places]
         ranks = (1 + (logp_MW > own_M1).sum(-1)).tolist()
-        top = logp_MW.topk(min(max(count for _, _, count, _ in wanted), logp_MW.shape[1]), dim=-1)
+        top = logp_MW.topk(min(max(count for _, _, count, _ in entries), logp_MW.shape[1]), dim=-1)
         values, ids, own = top.values.tolist(), top.indices.tolist(), own_M1[:, 0].tolist()
-        for m, (_, token_id, count, got) in enumerate(wanted):
+        for m, (_, token_id, count, result) in enumerate(entries):
             entry = {token_id: self._logprob(token_id, own[m], ranks[m])}
             for rank in range(min(count, len(ids[m]))):
                 entry.setdefault(ids[m][rank], self._logprob(ids[m][rank], values[m][rank], rank + 1))
-            got.logprobs.append(entry)
+            result.logprobs.append(entry)
 
-    def allowed_drafts(self, sequence: Sequence, drafts: list[int]) -> list[int]:
+    def filter_drafts(self, sequence: Sequence, drafts: list[int]) -> list[int]:
         """The drafts up to the first that the sequence's grammar refuses."""
         matcher = self.matchers.get(sequence)
         if matcher is None:
@@ -269,23 +267,23 @@ class Sampler:
 
 
 def _draw(logits_NW: Tensor, rows: list[Row]) -> Tensor:
-    """One token for each row by its own number; only the rows that ask for it are sorted."""
-
+    """One token for each row by its own number; only rows with top_k, top_p or min_p are sorted."""
     params = [row.sequence.params for row in rows]
 
     def column(values: list[float] | list[int], dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=logits_NW.device)
 
     logits_NW = logits_NW / column([p.temperature for p in params])[:, None]
-    cut = [n for n, p in enumerate(params) if p.top_k > 0]
-    if cut:
-        logits_NW[cut] = draw.keep_top_k(logits_NW[cut], column([params[n].top_k for n in cut], torch.int64))
+    some = [n for n, p in enumerate(params) if p.top_k > 0]
+    if some:
+        limits = column([params[n].top_k for n in some], torch.int64)
+        logits_NW[some] = draw.keep_top_k(logits_NW[some], limits)
     probability_NW = logits_NW.softmax(-1)
-    cut = [n for n, p in enumerate(params) if p.top_p < 1]
-    if cut:
-        probability_NW[cut] = draw.keep_top_p(probability_NW[cut], column([params[n].top_p for n in cut]))
-    cut = [n for n, p in enumerate(params) if p.min_p > 0]
-    if cut:
-        probability_NW[cut] = draw.keep_min_p(probability_NW[cut], column([params[n].min_p for n in cut]))
+    some = [n for n, p in enumerate(params) if p.top_p < 1]
+    if some:
+        probability_NW[some] = draw.keep_top_p(probability_NW[some], column([params[n].top_p for n in some]))
+    some = [n for n, p in enumerate(params) if p.min_p > 0]
+    if some:
+        probability_NW[some] = draw.keep_min_p(probability_NW[some], column([params[n].min_p for n in some]))
     numbers = [draw.uniform(row.sequence.seed, row.output_index) for row in rows]
     return draw.pick(probability_NW, torch.tensor(numbers, dtype=torch.float64, device=logits_NW.device))

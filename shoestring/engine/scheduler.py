@@ -18,34 +18,37 @@ class ScheduledSequence:
     count: int
     drafts: tuple[int, ...]
     num_sampled: int
-    """Rows whose next token is to be chosen: none before the end of the known tokens."""
+    """Rows whose next token is sampled: none before the end of the tokens so far."""
 
     @classmethod
     def next(cls, sequence: Sequence, count: int, drafts: tuple[int, ...] = ()) -> "ScheduledSequence":
-        """The next `count` known tokens of a sequence, and drafts behind the last of them."""
-        num_sampled = 1 + len(drafts) if count == sequence.remaining else 0
-        return cls(sequence, sequence.computed, count + len(drafts), drafts, num_sampled)
+        """The next `count` tokens of a sequence, and drafts behind the last of them."""
+        num_sampled = 1 + len(drafts) if count == sequence.num_uncomputed_tokens else 0
+        return cls(sequence, sequence.num_computed_tokens, count + len(drafts), drafts, num_sampled)
 
     def ids(self) -> list[int]:
         """The tokens of its rows."""
-        known = self.sequence.token_ids[self.start : self.start + self.count - len(self.drafts)]
-        return [*known, *self.drafts]
+        token_ids = self.sequence.token_ids[self.start : self.start + self.count - len(self.drafts)]
+        return [*token_ids, *self.drafts]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step runs."""
+    """The rows of one step."""
 
-    scheduled: tuple[ScheduledSequence, ...]
+    items: tuple[ScheduledSequence, ...]
 
     @property
     def num_rows(self) -> int:
-        return sum(item.count for item in self.scheduled)
+        return sum(item.count for item in self.items)
 
     @property
-    def decoding_only(self) -> bool:
+    def is_decode_only(self) -> bool:
         """Whether every sequence runs only its newest token and drafts."""
-        return all(item.count == 1 + len(item.drafts) == item.num_sampled for item in self.scheduled)
+        return all(item.count == 1 + len(item.drafts) == item.num_sampled for item in self.items)
+
+
+Items = dict[Sequence, ScheduledSequence]
 
 
 @dataclass(slots=True)
@@ -59,11 +62,10 @@ class SchedulerCounters:
 
 
 class Scheduler:
-    """Running sequences, oldest first, and a queue of waiting ones; both hold pages of one pool only while
-    they run.
+    """Running sequences, oldest first, and a queue of waiting ones, which hold no pages.
 
-    Decoding comes before prompts, old before young. When pages run out the youngest running sequence gives
-    its pages back and is computed again later, prompt and output as one prompt.
+    Decoding comes before prompts, old sequences before young ones. When no page is free the youngest running
+    sequence is preempted: it releases its pages and is computed again later, prompt and output as one prompt.
     """
 
     def __init__(
@@ -81,7 +83,8 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.counters = SchedulerCounters()
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
-        self._blocked: tuple[Sequence, int] | None = None  # who did not fit, and the free pages there were
+        # The sequence that last did not fit, and the number of free pages then.
+        self._last_misfit: tuple[Sequence, int] | None = None
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence; its `max_length` must fit into the pool."""
@@ -90,52 +93,53 @@ class Scheduler:
 
     def next_batch(self) -> Batch:
         """The rows to run now; empty when nothing is unfinished."""
-        chosen: dict[Sequence, ScheduledSequence] = {}
-        budget = self._decode(chosen)
-        budget = self._continue_prompts(chosen, budget)
-        self._admit(chosen, budget)
-        return Batch(tuple(chosen.values()))
+        items: Items = {}
+        budget = self._decode(items)
+        budget = self._continue_prompts(items, budget)
+        self._admit(items, budget)
+        return Batch(tuple(items.values()))
 
     def commit(self, batch: Batch, new_ids: Mapping[Sequence, list[int]]) -> None:
-        """Append what was sampled and accepted; entries of rejected drafts count as not computed."""
-        for item in batch.scheduled:
+        """Append the accepted tokens; cache entries of rejected drafts count as not computed."""
+        for item in batch.items:
             sequence, ids = item.sequence, new_ids.get(item.sequence, [])
-            if not sequence.running:  # it was finished or aborted meanwhile
+            if not sequence.is_running:  # finished or aborted meanwhile
                 continue
             sequence.token_ids += ids
-            known = len(sequence.token_ids)
-            sequence.computed = known - 1 if ids else min(item.start + item.count, known)
+            length = len(sequence.token_ids)
+            sequence.num_computed_tokens = length - 1 if ids else min(item.start + item.count, length)
             self.counters.computed_tokens += item.count
-            if self.enable_prefix_caching and sequence.computed >= (len(sequence.links) + 1) * PAGE_SIZE:
-                self._register(sequence)
+            num_full_pages = sequence.num_computed_tokens // PAGE_SIZE
+            if self.enable_prefix_caching and num_full_pages > len(sequence.cached_pages):
+                self._register(sequence, num_full_pages)
 
     def finish(self, sequence: Sequence) -> None:
-        """Take a sequence out, wherever it is, and free its pages."""
-        if sequence.running:
+        """Remove a sequence, running or waiting, and free its pages."""
+        if sequence.is_running:
             self.running.remove(sequence)
             self._free(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
     def reserve(self, sequence: Sequence, length: int) -> bool:
-        """Pages for drafts at positions below `length`, if more are free than running sequences may need."""
-        need = max(pages_for(length) - len(sequence.pages), 0)
+        """Allocate pages for drafts below position `length`, if running sequences do not need them."""
+        need = max(pages_for(length) - len(sequence.page_ids), 0)
         return need == 0 or (
             self.pool.num_free - need >= len(self.running) and self._extend(sequence, length)
         )
 
     def restart(self) -> None:
-        """Compute everything again, sharing nothing that was computed before: the weights changed."""
+        """Compute everything again with new weights, sharing no page that was computed before."""
         for sequence in reversed(self.running.copy()):
             self._preempt(sequence)
-        self.pool.forget_all()
+        self.pool.reset_prefix_cache()
 
-    def _decode(self, chosen: dict[Sequence, ScheduledSequence]) -> int:
-        """Each decoding sequence's newest token and drafts; returns the budget that is left."""
-        decoding = [sequence for sequence in self.running if sequence.remaining == 1]
+    def _decode(self, items: Items) -> int:
+        """Schedule each decoding sequence's newest token and drafts; returns the remaining budget."""
+        decoding = [sequence for sequence in self.running if sequence.num_uncomputed_tokens == 1]
         spare = self.max_num_batched_tokens - len(decoding)
         for sequence in decoding:
-            if not sequence.running:  # preempted for an older one
+            if not sequence.is_running:  # preempted for an older one
                 spare += 1
                 continue
             drafts: tuple[int, ...] = ()
@@ -148,68 +152,68 @@ class Scheduler:
             if drafts and not self.reserve(sequence, len(sequence.token_ids) + len(drafts)):
                 drafts = ()
             spare -= len(drafts)
-            chosen[sequence] = ScheduledSequence.next(sequence, 1, drafts)
+            items[sequence] = ScheduledSequence.next(sequence, 1, drafts)
         return spare
 
-    def _continue_prompts(self, chosen: dict[Sequence, ScheduledSequence], budget: int) -> int:
-        """The next piece of every prompt that has begun."""
-        for sequence in [sequence for sequence in self.running if sequence.remaining > 1]:
+    def _continue_prompts(self, items: Items, budget: int) -> int:
+        """Schedule the next piece of every prompt that has begun; returns the remaining budget."""
+        for sequence in [sequence for sequence in self.running if sequence.num_uncomputed_tokens > 1]:
             if budget <= 0:
                 break
-            budget -= self._choose(sequence, budget, chosen)
+            budget -= self._schedule_prompt(sequence, budget, items)
         return budget
 
-    def _admit(self, chosen: dict[Sequence, ScheduledSequence], budget: int) -> None:
+    def _admit(self, items: Items, budget: int) -> None:
         """Start waiting sequences, first come first served, while rows, pages and budget last."""
-        passed: list[Sequence] = []
+        followers: list[Sequence] = []  # wait for the pages of the same prompt
         while self.waiting and self._free_rows and budget > 0:
             sequence = self.waiting[0]
             leader = sequence.leader
-            if leader is not None and leader.running and leader.computed < leader.prompt_length:
-                passed.append(self.waiting.popleft())  # wait for the pages of the same prompt
+            if leader is not None and leader.is_running and not leader.has_computed_prompt:
+                followers.append(self.waiting.popleft())
                 continue
             if not self._start(sequence):
                 break
             self.waiting.popleft()
-            budget -= self._choose(sequence, budget, chosen)
-        self.waiting.extendleft(reversed(passed))
+            budget -= self._schedule_prompt(sequence, budget, items)
+        self.waiting.extendleft(reversed(followers))
 
     def _start(self, sequence: Sequence) -> bool:
-        """Give a waiting sequence a row, the pages of its known prefix, and the rest of its pages."""
-        if self._blocked is not None:
-            blocked, free = self._blocked
-            if blocked is sequence and self.pool.num_free <= free:
+        """Give a waiting sequence a row and pages, those of its cached prefix first; False without enough."""
+        if self._last_misfit is not None:
+            misfit, num_free = self._last_misfit
+            if misfit is sequence and self.pool.num_free <= num_free:
                 return False
         length = len(sequence.token_ids)
-        links = self.pool.find(sequence.token_ids[: length - 1], sequence.request.cache_salt)
-        sequence.pages = self.pool.hold(links)
-        spare = self.pool.num_free - len(self.running) // 4  # else it would soon have to give way again
-        need = pages_for(length) - len(links)
+        prefix = self.pool.find_prefix(sequence.token_ids[: length - 1], sequence.request.cache_salt)
+        sequence.page_ids = self.pool.hold(prefix)
+        spare = self.pool.num_free - len(self.running) // 4  # else it would soon be preempted
+        need = pages_for(length) - len(prefix)
         if (self.running and need > spare) or not self._extend(sequence, length):
-            self.pool.release(sequence.pages)
-            sequence.pages = []
-            self._blocked = (sequence, self.pool.num_free)
+            self.pool.release(sequence.page_ids)
+            sequence.page_ids = []
+            self._last_misfit = (sequence, self.pool.num_free)
             return False
-        sequence.links = links
-        sequence.computed = sequence.admitted_at = len(links) * PAGE_SIZE
-        sequence.row = self._free_rows.pop()
-        if not sequence.admissions:
-            sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
-            self.counters.prompt_tokens += sequence.prompt_length
-            self.counters.cached_tokens += sequence.cached_tokens
-        sequence.admissions += 1
+        sequence.cached_pages = prefix
+        sequence.num_computed_tokens = sequence.first_computed = len(prefix) * PAGE_SIZE
+        sequence.table_row = self._free_rows.pop()
+        if not sequence.num_admissions:
+            sequence.num_cached_tokens = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
+            self.counters.prompt_tokens += sequence.num_prompt_tokens
+            self.counters.cached_tokens += sequence.num_cached_tokens
+        sequence.num_admissions += 1
         self.running.append(sequence)
         return True
 
-    def _choose(self, sequence: Sequence, budget: int, chosen: dict[Sequence, ScheduledSequence]) -> int:
-        """The next piece of a prompt, whose pages it has held since it was admitted."""
-        count = min(sequence.remaining, budget)
-        chosen[sequence] = ScheduledSequence.next(sequence, count)
+    def _schedule_prompt(self, sequence: Sequence, budget: int, items: Items) -> int:
+        """Schedule the next piece of a prompt, which has all its pages; returns its number of tokens."""
+        count = min(sequence.num_uncomputed_tokens, budget)
+        items[sequence] = ScheduledSequence.next(sequence, count)
         return count
 
     def _make_room(self, sequence: Sequence) -> bool:
-        """A page for a decoding sequence's newest token, taken from the youngest running sequence if there is
-        none; False when that is the sequence itself."""
+        """Allocate a page for a decoding sequence's newest token, preempting the youngest running sequence if
+        none is free; False when that is the sequence itself."""
         while not self._extend(sequence, len(sequence.token_ids)):
             victim = self.running[-1]
             self._preempt(victim)
@@ -218,13 +222,13 @@ class Scheduler:
         return True
 
     def _extend(self, sequence: Sequence, length: int) -> bool:
-        """Pages for positions below `length`; False when there are not enough."""
-        need = pages_for(length) - len(sequence.pages)
+        """Allocate pages for positions below `length`; False when there are not enough."""
+        need = pages_for(length) - len(sequence.page_ids)
         if need <= 0:
             return True
-        pages = self.pool.allocate(need)
-        sequence.pages += pages or ()
-        return pages is not None
+        page_ids = self.pool.allocate(need)
+        sequence.page_ids += page_ids or ()
+        return page_ids is not None
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
@@ -233,14 +237,14 @@ class Scheduler:
         self.counters.preemptions += 1
 
     def _free(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.pages)
-        self._free_rows.append(sequence.row)
-        sequence.pages, sequence.links, sequence.drafts = [], [], []
-        sequence.computed, sequence.row = 0, -1
+        self.pool.release(sequence.page_ids)
+        self._free_rows.append(sequence.table_row)
+        sequence.page_ids, sequence.cached_pages, sequence.drafts = [], [], []
+        sequence.num_computed_tokens, sequence.table_row = 0, -1
 
-    def _register(self, sequence: Sequence) -> None:
-        """Make the pages that became full findable."""
-        for index in range(len(sequence.links), sequence.computed // PAGE_SIZE):
+    def _register(self, sequence: Sequence, num_full_pages: int) -> None:
+        """Put the pages that became full into the prefix cache."""
+        for index in range(len(sequence.cached_pages), num_full_pages):
             ids = sequence.token_ids[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
-            parent = sequence.links[-1] if sequence.links else sequence.request.cache_salt
-            sequence.links.append(self.pool.register(sequence.pages[index], ids, parent))
+            parent = sequence.cached_pages[-1] if sequence.cached_pages else sequence.request.cache_salt
+            sequence.cached_pages.append(self.pool.register(sequence.page_ids[index], ids, parent))

@@ -1,53 +1,53 @@
-"""One running completion as the scheduler sees it: its tokens, its pages, and how far it has come."""
+"""A sequence, one completion as the scheduler sees it: its tokens, its pages and its progress."""
 
 import secrets
 from dataclasses import dataclass, field
 
-from shoestring.engine.pages import Link
+from shoestring.engine.pages import CachedPage
 from shoestring.engine.request import Request, SamplingParams
 
 
 @dataclass(eq=False, kw_only=True, slots=True, weakref_slot=True)
 class Sequence:
-    """Completion `index` of a request: three counts (tokens, prompt, computed) say what there is to do."""
+    """Completion `index` of a request. Three counts are its state: tokens, prompt tokens, computed ones."""
 
     request: Request
     params: SamplingParams
-    """The request's."""
-    prompt_length: int
+    """The request's sampling_params."""
+    num_prompt_tokens: int
     index: int
     seed: int
     max_length: int
-    """Prompt and output together stop here."""
+    """Tokens of prompt and output at which the completion ends."""
     token_ids: list[int]
     """Prompt and output."""
     leader: "Sequence | None" = None
     """The first completion of the same prompt, whose pages this one waits to share."""
-    computed: int = 0
+    num_computed_tokens: int = 0
     """Tokens whose entries are in the cache."""
-    pages: list[int] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
-    """What the first full pages are registered as."""
+    page_ids: list[int] = field(default_factory=list)
+    cached_pages: list[CachedPage] = field(default_factory=list)
+    """Its first full pages, as the prefix cache has them."""
     drafts: list[int] = field(default_factory=list)
-    """Guesses that the next step verifies."""
-    row: int = -1
-    """Its row in the page table while it runs."""
-    admissions: int = 0
-    admitted_at: int = 0
-    """Where computing began when it was last admitted: behind the pages that were found."""
-    cached_tokens: int = 0
-    """Prompt tokens found in the cache when it was first admitted."""
+    """Token ids that the next step verifies."""
+    table_row: int = -1
+    """Its row of the page table while it runs."""
+    num_admissions: int = 0
+    first_computed: int = 0
+    """The position at which computing began after its last admission: the end of the cached prefix."""
+    num_cached_tokens: int = 0
+    """Prompt tokens in the prefix cache when it was first admitted."""
 
     @classmethod
     def start(
         cls, request: Request, index: int, max_length: int, leader: "Sequence | None" = None
     ) -> "Sequence":
-        """Completion k draws with seed + k; without a seed, with a random one."""
+        """Completion `index` of a request, with the request's seed + index, or a random seed."""
         params, tokens = request.sampling_params, list(request.prompt_token_ids)
         return cls(
             request=request,
             params=params,
-            prompt_length=len(tokens),
+            num_prompt_tokens=len(tokens),
             index=index,
             seed=secrets.randbits(64) if params.seed is None else params.seed + index,
             max_length=max_length,
@@ -56,14 +56,18 @@ class Sequence:
         )
 
     @property
-    def num_output(self) -> int:
-        return len(self.token_ids) - self.prompt_length
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
 
     @property
-    def remaining(self) -> int:
-        """Known tokens that still have to be computed; 1 while decoding."""
-        return len(self.token_ids) - self.computed
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens that still have to be computed; 1 while decoding."""
+        return len(self.token_ids) - self.num_computed_tokens
 
     @property
-    def running(self) -> bool:
-        return self.row >= 0
+    def has_computed_prompt(self) -> bool:
+        return self.num_computed_tokens >= self.num_prompt_tokens
+
+    @property
+    def is_running(self) -> bool:
+        return self.table_row >= 0

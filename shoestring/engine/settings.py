@@ -14,39 +14,39 @@ DEFAULT_TOKENS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """How much at once, and with how much memory. None of it changes a token."""
+    """Limits of one engine's batches and memory, with vLLM's names. None of them changes a token."""
 
     max_num_seqs: int = 64
-    """Sequences that run at the same time; the rest wait."""
+    """Sequences that run at the same time; others wait."""
     max_num_batched_tokens: int = 512
-    """Rows of one step: decoding sequences first, then pieces of prompts."""
+    """Tokens of one step: of decoding sequences first, then pieces of prompts."""
     kv_cache_memory_bytes: int | None = None
-    """Memory of the paged cache; None is a thousand tokens per sequence, within half of what is free."""
+    """Memory of the paged cache; None is a thousand tokens per sequence, at most half of the free memory."""
     max_model_len: int | None = None
     """Longest prompt with its output; None is the model's context, as far as the cache holds it."""
     enable_prefix_caching: bool = True
     speculation: SpeculationMethod = "auto"
-    """auto is mtp for a model with such modules, prompt_lookup for others."""
+    """auto is mtp for a model with MTP modules, prompt_lookup for others."""
     num_speculative_tokens: int = 1
     """Tokens drafted ahead for each sequence and step."""
     adaptive_speculation: bool = True
-    """Measure whether drafting pays, and leave it while it does not."""
+    """Measure whether drafts make decoding faster, and pause them while they do not."""
     enable_return_routed_experts: bool = False
-    """Report which experts each token went to, if the model has experts."""
+    """Report the experts of each token with a request's last output, if the model has experts."""
 
 
 @dataclass(kw_only=True)
 class EngineCounters:
-    """What the engine has done since it was made; `running`, `waiting` and `pages_used` are as of now."""
+    """Totals since the engine was made; `running`, `waiting` and `pages_used` are current."""
 
     steps: int = 0
     busy_s: float = 0.0
     """Seconds inside step()."""
     prompt_tokens: int = 0
-    """Prompt tokens of sequences that started; cached_tokens of them were found in the cache."""
+    """Prompt tokens of sequences that started; cached_tokens of them came from the prefix cache."""
     cached_tokens: int = 0
     computed_tokens: int = 0
-    """Rows run through the model: prompts, generated tokens, drafts, and what preemption repeats."""
+    """Tokens run through the model: prompts, generated ones, drafts, and repetitions after preemption."""
     generated_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
@@ -62,12 +62,12 @@ class EngineCounters:
 
     @property
     def acceptance(self) -> float:
-        """Share of drafted tokens that were kept."""
+        """Share of drafted tokens that were accepted."""
         return self.accepted_tokens / max(self.drafted_tokens, 1)
 
 
 def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
-    """Raise ConfigError naming the setting that cannot be."""
+    """Raise ConfigError naming a setting that is out of range or does not fit the model."""
     for name in ("max_num_seqs", "max_num_batched_tokens", "num_speculative_tokens"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"{name} = {getattr(settings, name)} must be at least 1")
@@ -90,7 +90,7 @@ def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
 
 
 def eos_ids(config: ModelConfig, tokenizer: Tokenizer | None) -> frozenset[int]:
-    """The ids that end a completion: the config's, and the tokenizer's end of sentence."""
+    """The ids that end a completion: those of the config, and the tokenizer's end of sentence."""
     of_config = config.eos_token_id if isinstance(config.eos_token_id, tuple) else (config.eos_token_id,)
     ids = {token_id for token_id in of_config if token_id is not None}
     if tokenizer is not None and "eos_token" in tokenizer.roles:

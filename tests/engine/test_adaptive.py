@@ -20,7 +20,7 @@ def simulate(adaptive, steps, *, plain_s, drafted_s, tokens, size=4):
             round(size * (tokens if drafted else 1)),
             model_s=drafted_s if drafted else plain_s,
             draft_s=0.0,
-            drafted=drafted,
+            has_drafts=drafted,
         )
         drafted = bool(wanted)
     return history
@@ -65,31 +65,31 @@ class Spy:
 
     def draft(self, batch, hidden_ND, depth):
         self.depths.append(depth)
-        return {item.sequence: [1, 2, 3][:depth] for item in batch.scheduled}
+        return {item.sequence: [1, 2, 3][:depth] for item in batch.items}
 
 
 def batch():
     sequence = Sequence.start(Request(request_id="r", prompt_token_ids=[1, 2]), 0, 10)
-    sequence.computed = 1
+    sequence.num_computed_tokens = 1
     return Batch((ScheduledSequence.next(sequence, 1),))
 
 
 def test_drafts_are_handed_on_as_far_as_they_are_allowed():
-    speculation, one = Speculation(Spy(), depth=3, adaptive=None), batch()
+    speculation, one = Speculation(Spy(), num_speculative_tokens=3, adaptive=None), batch()
     speculation.prepare(one, torch.empty(0), lambda sequence, drafts: drafts[:2], tokens=1, model_s=0.1)
-    assert one.scheduled[0].sequence.drafts == [1, 2]
+    assert one.items[0].sequence.drafts == [1, 2]
 
 
 def test_while_it_rests_the_drafter_is_not_asked():
     spy = Spy()
-    speculation = Speculation(spy, depth=3, adaptive=AdaptiveSpeculation())
+    speculation = Speculation(spy, num_speculative_tokens=3, adaptive=AdaptiveSpeculation())
     drafts = []
     for _ in range(100):
         one = batch()
         if drafts:
-            one = Batch((ScheduledSequence.next(one.scheduled[0].sequence, 1, tuple(drafts)),))
+            one = Batch((ScheduledSequence.next(one.items[0].sequence, 1, tuple(drafts)),))
         speculation.prepare(one, torch.empty(0), lambda _, d: d, tokens=1, model_s=5.0 if drafts else 1.0)
-        drafts = one.scheduled[0].sequence.drafts
+        drafts = one.items[0].sequence.drafts
     assert spy.depths[:8] == [0] * 8, "at first it only keeps up, and the clock measures without drafts"
     assert spy.depths[8:] == [3] * (len(spy.depths) - 8)
     assert 24 <= len(spy.depths) - 8 < 40

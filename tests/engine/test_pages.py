@@ -41,10 +41,10 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(prefix=st.lists(st.integers(0, 1), max_size=4), salt=st.sampled_from(["", "tenant"]))
     def start(self, prefix, salt):
         holder = Holder([token for part in prefix for token in ids(part)], salt)
-        links = self.pool.find(holder.token_ids, salt)
+        links = self.pool.find_prefix(holder.token_ids, salt)
         for number, link in enumerate(links):
             wrote = (salt, tuple(holder.token_ids[: (number + 1) * PAGE_SIZE]))
-            assert self.contents[link.page] == wrote, "a page of another prefix was found"
+            assert self.contents[link.page_id] == wrote, "a page of another prefix was found"
         holder.pages, holder.links = self.pool.hold(links), links
         new = self.pool.allocate(len(prefix) - len(links))
         if new is None:
@@ -78,15 +78,15 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def forget(self):
-        self.pool.forget_all()
-        assert self.pool.find(ids(0), "") == []
+        self.pool.reset_prefix_cache()
+        assert self.pool.find_prefix(ids(0), "") == []
 
     @invariant()
     def counts_are_exact(self):
         held = [page for holder in self.holders for page in holder.pages]
         assert self.pool.num_used == len(set(held))
         for page in range(PAGES):
-            assert self.pool.references(page) == held.count(page)
+            assert self.pool.num_references(page) == held.count(page)
 
     def teardown(self):
         for holder in self.holders:
@@ -117,17 +117,17 @@ def fill(pool: PagePool, token_ids: list[int], salt: str = "") -> list[int]:
 def test_a_prefix_is_found_as_far_as_it_agrees():
     pool = PagePool(8)
     pages = fill(pool, ids(1, 3))
-    assert [link.page for link in pool.find([*ids(1, 3), 5], "")] == pages
-    assert [link.page for link in pool.find(ids(1, 2) + ids(7), "")] == pages[:2]
-    assert pool.find(ids(1, 3)[: PAGE_SIZE - 1], "") == []
-    assert pool.find(ids(1, 3), "another tenant") == []
-    assert pool.find([0, *ids(1, 3)], "") == []
+    assert [link.page_id for link in pool.find_prefix([*ids(1, 3), 5], "")] == pages
+    assert [link.page_id for link in pool.find_prefix(ids(1, 2) + ids(7), "")] == pages[:2]
+    assert pool.find_prefix(ids(1, 3)[: PAGE_SIZE - 1], "") == []
+    assert pool.find_prefix(ids(1, 3), "another tenant") == []
+    assert pool.find_prefix([0, *ids(1, 3)], "") == []
 
 
 def test_the_same_page_at_another_place_is_another_prefix():
     pool = PagePool(8)
     fill(pool, ids(1) + ids(2))
-    assert pool.find(ids(2), "") == []
+    assert pool.find_prefix(ids(2), "") == []
 
 
 def test_freed_prefixes_are_found_until_reused_longest_unused_first_and_from_their_end():
@@ -137,8 +137,8 @@ def test_freed_prefixes_are_found_until_reused_longest_unused_first_and_from_the
     pool.release(new)
     assert pool.num_free == 4
     assert pool.allocate(1) == [old[1]]
-    assert [link.page for link in pool.find(ids(1, 2), "")] == old[:1]
-    assert [link.page for link in pool.find(ids(2, 2), "")] == new
+    assert [link.page_id for link in pool.find_prefix(ids(1, 2), "")] == old[:1]
+    assert [link.page_id for link in pool.find_prefix(ids(2, 2), "")] == new
     assert pool.allocate(2) == [old[0], new[1]]
 
 
@@ -146,7 +146,7 @@ def test_a_found_page_is_not_given_away():
     pool = PagePool(2)
     pages = fill(pool, ids(1))
     pool.release(pages)
-    assert pool.hold(pool.find(ids(1), "")) == pages
+    assert pool.hold(pool.find_prefix(ids(1), "")) == pages
     assert pool.allocate(2) is None
     assert pool.num_free == 1
 
@@ -163,7 +163,7 @@ def test_a_prefix_of_a_million_tokens_is_no_deep_recursion():
     pool = PagePool(5000)
     long = list(range(5000 * PAGE_SIZE))
     pool.release(fill(pool, long))
-    assert len(pool.find(long, "")) == 5000
+    assert len(pool.find_prefix(long, "")) == 5000
 
 
 @pytest.mark.parametrize(("tokens", "pages"), [(0, 0), (1, 1), (PAGE_SIZE, 1), (PAGE_SIZE + 1, 2)])

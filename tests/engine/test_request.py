@@ -73,8 +73,8 @@ def test_a_later_change_of_the_callers_mapping_changes_nothing():
 @given(st.floats(0, 100), st.floats(0.001, 1), st.integers(-1, 10**6), st.integers(-(2**63), 2**63 - 1))
 def test_what_is_in_range_is_taken(temperature, top_p, top_k, seed):
     params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, max_tokens=None)
-    assert params.greedy == (temperature < 1e-5)
-    assert not params.penalized
+    assert params.is_greedy == (temperature < 1e-5)
+    assert not params.has_penalties
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ def test_logits_of_pieces_are_logits_of_the_whole(model):
     for _ in range(12):
         batch = schedule.next_batch()
         logits_NW = runner.run(batch).logits_NW
-        assert len(logits_NW) == sum(item.num_sampled for item in batch.scheduled)
+        assert len(logits_NW) == sum(item.num_sampled for item in batch.items)
         ids, first = {}, 0
-        for item in batch.scheduled:
+        for item in batch.items:
             if not item.num_sampled:
                 continue
             known = [*item.sequence.token_ids, *item.drafts]
@@ -63,11 +63,11 @@ def test_a_row_of_the_page_table_is_rewritten_for_its_next_owner(gqa):
         sequence = start(schedule, prompt)
         schedule.next_batch()
         index = runner.index([Span(sequence, 0, len(prompt))])
-        pages = torch.tensor(sequence.pages)
+        pages = torch.tensor(sequence.page_ids)
         positions = torch.arange(len(prompt))
         wanted = pages[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE
         assert torch.equal(index.slot_N, wanted)
-        assert index.tables_BM[sequence.row, : len(pages)].tolist() == sequence.pages
+        assert index.tables_BM[sequence.table_row, : len(pages)].tolist() == sequence.page_ids
         assert index.lengths_N.tolist() == list(range(1, len(prompt) + 1))
         schedule.finish(sequence)
         held = schedule.pool.allocate(1)
@@ -84,9 +84,9 @@ def test_a_rows_logits_are_the_same_to_the_last_bit_however_batches_are_cut(mode
     for budget in (3, 7, 20, 64, 200):
         schedule, runner = parts(model, max_num_batched_tokens=budget)
         sequences = {start(schedule, ids[:40]): number for number, ids in enumerate(tokens)}
-        while (batch := schedule.next_batch()).scheduled:
+        while (batch := schedule.next_batch()).items:
             logits_NW, first, new = runner.run(batch).logits_NW, 0, {}
-            for item in batch.scheduled:
+            for item in batch.items:
                 sequence, number = item.sequence, sequences[item.sequence]
                 for ahead in range(item.num_sampled):
                     place = (number, len(sequence.token_ids) + ahead)
@@ -100,6 +100,6 @@ def test_a_rows_logits_are_the_same_to_the_last_bit_however_batches_are_cut(mode
                 known = len(sequence.token_ids)
                 if known >= 60:
                     schedule.finish(sequence)
-                elif sequence.remaining == 1:
+                elif sequence.num_uncomputed_tokens == 1:
                     sequence.drafts = tokens[sequences[sequence]][known : known + rng.randrange(4)]
     assert len(seen) > 50

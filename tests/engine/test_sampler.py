@@ -20,7 +20,7 @@ def row(prompt=(1, 2), output=(), drafts=(), **params) -> ScheduledSequence:
     request = Request(request_id="r", prompt_token_ids=prompt, sampling_params=params)
     sequence = Sequence.start(request, 0, 200)
     sequence.token_ids += output
-    sequence.computed = len(sequence.token_ids) - 1
+    sequence.num_computed_tokens = len(sequence.token_ids) - 1
     return ScheduledSequence.next(sequence, 1, tuple(drafts))
 
 
@@ -196,5 +196,5 @@ def test_a_bad_row_behind_a_draft_only_ends_the_draft():
 
 def test_a_prompt_piece_samples_nothing():
     item = row()
-    item.sequence.computed = 0
+    item.sequence.num_computed_tokens = 0
     assert Sampler().sample(torch.empty(0, W), Batch((ScheduledSequence.next(item.sequence, 1),))) == {}

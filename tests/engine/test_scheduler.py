@@ -33,23 +33,23 @@ class Written:
 
     def run(self, batch) -> None:
         """Write each row's history into its slot, then check that all earlier slots hold theirs."""
-        for item in batch.scheduled:
+        for item in batch.items:
             known = [*item.sequence.token_ids, *item.drafts]
             assert item.ids() == known[item.start : item.start + item.count]
             for position in range(item.start, item.start + item.count):
-                page = item.sequence.pages[position // PAGE_SIZE]
+                page = item.sequence.page_ids[position // PAGE_SIZE]
                 self.slots[page, position % PAGE_SIZE] = tuple(known[: position + 1])
-        for item in batch.scheduled:
+        for item in batch.items:
             for position in range(item.start + item.count):
-                page = item.sequence.pages[position // PAGE_SIZE]
+                page = item.sequence.page_ids[position // PAGE_SIZE]
                 known = [*item.sequence.token_ids, *item.drafts]
                 assert self.slots[page, position % PAGE_SIZE] == tuple(known[: position + 1])
 
 
 def check_batch(batch, pool) -> None:
     assert batch.num_rows <= BUDGET
-    assert len({item.sequence for item in batch.scheduled}) == len(batch.scheduled)
-    rows = [item.sequence.row for item in batch.scheduled]
+    assert len({item.sequence for item in batch.items}) == len(batch.items)
+    rows = [item.sequence.table_row for item in batch.items]
     assert len(set(rows)) == len(rows)
     assert all(0 <= row < ROWS for row in rows)
 
@@ -76,15 +76,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         rng = random.Random(seed)
         batch = self.scheduler.next_batch()
         check_batch(batch, self.scheduler.pool)
-        assert bool(batch.scheduled) == bool(self.live), "unfinished sequences, and nothing to run"
+        assert bool(batch.items) == bool(self.live), "unfinished sequences, and nothing to run"
         self.written.run(batch)
         ids = {}
-        for item in batch.scheduled:
+        for item in batch.items:
             if item.num_sampled:
                 kept = rng.randrange(item.num_sampled)
                 ids[item.sequence] = [*item.drafts[:kept], rng.randrange(1000, 2000)]
         self.scheduler.commit(batch, ids)
-        for item in batch.scheduled:
+        for item in batch.items:
             current = item.sequence
             if len(current.token_ids) >= current.max_length:
                 self.scheduler.finish(current)
@@ -97,7 +97,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.live:
             victim = self.live.pop(data.draw(st.integers(0, len(self.live) - 1)))
             self.scheduler.finish(victim)
-            assert victim.pages == []
+            assert victim.page_ids == []
 
     @rule()
     def restart(self):
@@ -106,9 +106,9 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def pages_are_exact(self):
-        held = [page for one in self.live for page in one.pages]
+        held = [page for one in self.live for page in one.page_ids]
         assert self.scheduler.pool.num_used == len(set(held))
-        assert all(self.scheduler.pool.references(page) == held.count(page) for page in range(PAGES))
+        assert all(self.scheduler.pool.num_references(page) == held.count(page) for page in range(PAGES))
         assert {*self.scheduler.running, *self.scheduler.waiting} == set(self.live)
 
     def teardown(self):
@@ -123,15 +123,15 @@ TestScheduler = SchedulerMachine.TestCase
 
 def step(schedule: Scheduler, token: int = 9):
     batch = schedule.next_batch()
-    schedule.commit(batch, {item.sequence: [token] for item in batch.scheduled if item.num_sampled})
-    for item in batch.scheduled:
+    schedule.commit(batch, {item.sequence: [token] for item in batch.items if item.num_sampled})
+    for item in batch.items:
         if len(item.sequence.token_ids) >= item.sequence.max_length:
             schedule.finish(item.sequence)
     return batch
 
 
 def shape(batch) -> list[tuple[str, int, int]]:
-    return [(item.sequence.request.request_id, item.start, item.count) for item in batch.scheduled]
+    return [(item.sequence.request.request_id, item.start, item.count) for item in batch.items]
 
 
 def test_a_long_prompt_comes_in_pieces_and_decoding_goes_on_beside_it():
@@ -142,11 +142,11 @@ def test_a_long_prompt_comes_in_pieces_and_decoding_goes_on_beside_it():
     assert shape(step(schedule)) == [("a", 2, 1), ("b", 0, 6)]
     batch = step(schedule)
     assert shape(batch) == [("a", 3, 1), ("b", 6, 6)]
-    assert not batch.decoding_only
+    assert not batch.is_decode_only
     assert shape(step(schedule)) == [("a", 4, 1), ("b", 12, 3)]
     batch = step(schedule)
     assert shape(batch) == [("a", 5, 1), ("b", 15, 1)]
-    assert batch.decoding_only
+    assert batch.is_decode_only
 
 
 def test_decoding_rows_never_exceed_the_budget_and_drafts_take_what_is_left():
@@ -157,8 +157,8 @@ def test_decoding_rows_never_exceed_the_budget_and_drafts_take_what_is_left():
     for one in schedule.running:
         one.drafts = [4, 5]
     batch = schedule.next_batch()
-    assert [item.drafts for item in batch.scheduled] == [(4, 5), (), ()]
-    assert [item.num_sampled for item in batch.scheduled] == [3, 1, 1]
+    assert [item.drafts for item in batch.items] == [(4, 5), (), ()]
+    assert [item.num_sampled for item in batch.items] == [3, 1, 1]
 
 
 def test_a_rejected_draft_is_computed_again():
@@ -170,8 +170,8 @@ def test_a_rejected_draft_is_computed_again():
     batch = schedule.next_batch()
     schedule.commit(batch, {one: [10, 12]})
     assert one.token_ids == [1, 2, 3, 9, 10, 12]
-    assert one.computed == 5
-    (item,) = schedule.next_batch().scheduled
+    assert one.num_computed_tokens == 5
+    (item,) = schedule.next_batch().items
     assert (item.start, item.ids()) == (5, [12])
 
 
@@ -181,7 +181,7 @@ def test_drafts_stop_before_the_end():
     schedule.add(one)
     step(schedule)
     one.drafts = [4, 5, 6, 7]
-    assert schedule.next_batch().scheduled[0].drafts == (4,)
+    assert schedule.next_batch().items[0].drafts == (4,)
 
 
 def test_the_youngest_gives_way_and_comes_back_first():
@@ -193,7 +193,7 @@ def test_the_youngest_gives_way_and_comes_back_first():
         step(schedule)
     assert schedule.running == [old, young]
     assert schedule.waiting[0] is later
-    produced = later.num_output
+    produced = later.num_output_tokens
     for _ in range(400):
         step(schedule)
     assert not schedule.running
@@ -210,8 +210,8 @@ def test_the_first_come_is_the_first_served():
     schedule.add(big)
     schedule.add(small)
     step(schedule)
-    assert not big.running
-    assert not small.running, "what does not fit is not overtaken, or it might wait for ever"
+    assert not big.is_running
+    assert not small.is_running, "what does not fit is not overtaken, or it might wait for ever"
 
 
 def test_a_shared_prefix_is_computed_once_and_counted():
@@ -223,8 +223,8 @@ def test_a_shared_prefix_is_computed_once_and_counted():
     schedule.add(second)
     batch = step(schedule)
     assert ("b", 96, 5) in shape(batch)
-    assert second.pages[:3] == first.pages[:3]
-    assert (first.cached_tokens, second.cached_tokens) == (0, 96)
+    assert second.page_ids[:3] == first.page_ids[:3]
+    assert (first.num_cached_tokens, second.num_cached_tokens) == (0, 96)
     assert (schedule.counters.prompt_tokens, schedule.counters.cached_tokens) == (202, 96)
 
 
@@ -284,5 +284,5 @@ def test_every_length_that_fits_the_pool_alone_is_served():
         one = sequence("a", [1] * length, max_tokens=PAGES * PAGE_SIZE - length)
         schedule.add(one)
         while len(one.token_ids) < one.max_length:
-            assert step(schedule).scheduled
+            assert step(schedule).items
         assert pages_for(one.max_length) == PAGES

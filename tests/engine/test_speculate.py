@@ -19,7 +19,7 @@ def decoding(tokens, max_tokens=50, prompt=1) -> ScheduledSequence:
     """A running sequence whose newest token is still to be computed."""
     request = Request(request_id="r", prompt_token_ids=tokens[:prompt])
     sequence = Sequence.start(request, 0, prompt + max_tokens)
-    sequence.token_ids, sequence.computed, sequence.row = list(tokens), len(tokens) - 1, 0
+    sequence.token_ids, sequence.num_computed_tokens, sequence.table_row = list(tokens), len(tokens) - 1, 0
     return ScheduledSequence.next(sequence, 1)
 
 
@@ -48,14 +48,14 @@ def test_prompt_lookup_goes_on_from_where_it_was():
         whole = look_up(PromptLookup(), decoding(item.sequence.token_ids), 2)
         assert look_up(drafter, item, 2) == whole
         item.sequence.token_ids.append(new)
-        item.sequence.computed += 1
+        item.sequence.num_computed_tokens += 1
     assert look_up(drafter, item, 2) == [3, 7]
 
 
 def test_room():
     item = decoding([1, 2, 3], max_tokens=4)
     assert room(item.sequence, 9) == 1, "five tokens at most, three are there, one more is drawn anyway"
-    item.sequence.computed = 0
+    item.sequence.num_computed_tokens = 0
     assert room(item.sequence, 9) == 0, "the prompt comes first"
 
 
@@ -167,7 +167,7 @@ class Stubborn:
     """Always drafts the same two tokens."""
 
     def draft(self, batch, hidden_ND, depth):
-        return {item.sequence: [11, 12][: room(item.sequence, depth)] for item in batch.scheduled}
+        return {item.sequence: [11, 12][: room(item.sequence, depth)] for item in batch.items}
 
 
 def test_the_distribution_of_sampled_answers_is_unchanged(gqa):
@@ -181,7 +181,7 @@ def test_the_distribution_of_sampled_answers_is_unchanged(gqa):
         temperature=1.0, max_tokens=4, n=100, logit_bias=bias, ignore_eos=True, output_kind="final_only"
     )
     serving = Engine(gqa, None, EngineSettings(max_num_seqs=64, speculation="off"))
-    serving.speculation = Speculation(Stubborn(), depth=2, adaptive=None)
+    serving.speculation = Speculation(Stubborn(), num_speculative_tokens=2, adaptive=None)
     for n in range(count // 100):
         serving.add_request(Request(request_id=str(n), prompt_token_ids=prompt, sampling_params=params))
     counts = torch.zeros(2, 2, 2, 2)

@@ -1,4 +1,4 @@
-"""Grammars tried in a child process that may be killed: the parent's side of constrain_native.py."""
+"""Compiling grammars in a child process that may be killed: the parent's side of native.py."""
 
 import signal
 import subprocess
@@ -12,18 +12,18 @@ from shoestring import child
 from shoestring.errors import ConfigError, MissingDependencyError
 
 BUSY = 8.0 if hasattr(signal, "setitimer") else 2.0
-"""On a busy machine a grammar may take this many times its processor time, which the child counts."""
+"""The wall time for a grammar on a busy machine, as a multiple of its processor time."""
 MAX_REPLY_BYTES = 1 << 16
-ALSO_PASSED = ("RUST_BACKTRACE", "RUST_LIB_BACKTRACE")
-"""They make compiling seven times slower: in both processes or in neither."""
+ENVIRONMENT = ("RUST_BACKTRACE", "RUST_LIB_BACKTRACE")
+"""Environment variables that make compiling seven times slower, so that both processes have them or none."""
 
 
 class CompileChild:
-    """Compiles each grammar once where a hang or a crash costs nothing. Thread-safe.
+    """A process that compiles each grammar first, where a hang or a crash does no harm. Thread-safe.
 
-    llguidance bounds its own work, but not all of it: intersecting a few regexes, or the least common
-    multiple of several `multipleOf`, can take for ever. What compiles here in time compiles in the parent
-    in the same time, since compiling is deterministic.
+    llguidance bounds most of its work, but not all: intersecting a few regexes, or the least common multiple
+    of several `multipleOf`, may never end. A grammar that compiles here in time compiles in the parent in the
+    same time, since compiling is deterministic.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class CompileChild:
         self._finalizer: Any = None
 
     def check(self, grammar: str, *, row_items: int) -> None:
-        """Raise ConfigError, a sentence saying why, unless `grammar` compiles within time and memory."""
+        """Raise ConfigError, with the reason, unless `grammar` compiles within its time and memory."""
         with self._lock:
             self._wait_until_ready()
             request = {"grammar": grammar, "row_items": row_items, "cpu_s": self.time_limit_s}
@@ -59,10 +59,10 @@ class CompileChild:
         self._child, self._is_ready = None, False
 
     def _start(self) -> None:
-        """Start the child and send it the setup; whether it is ready is asked later."""
+        """Start the child; `_wait_until_ready` sends it the setup."""
         self.close()
         script = Path(__file__).with_name("native.py")
-        self._child = child.start(script, ALSO_PASSED)
+        self._child = child.start(script, ENVIRONMENT)
         self._finalizer = weakref.finalize(self, child.end, self._child)
 
     def _wait_until_ready(self) -> None:

@@ -33,8 +33,8 @@ CACHED_GRAMMARS = 32
 class GrammarCache:
     """Compiles grammars for one tokenizer and keeps the last few by their content. Thread-safe.
 
-    A process of its own tries every new grammar first (see CompileChild); it starts with the first one and
-    ends with `close` or with this object.
+    A child process compiles every new grammar first (see CompileChild); it starts with the first one and ends
+    with `close` or with this object.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class GrammarCache:
         time_limit_s: float = 0.25,
     ) -> None:
         """`vocab_size` is the width of the logits; `eos_ids` are the tokens that end a text (None: the
-        tokenizer's); `time_limit_s` is the processor time in which a grammar must compile. Raises
-        TokenizerError when the tokenizer has more ids than the logits."""
+        tokenizer's); `time_limit_s` is the processor time for compiling one grammar. Raises TokenizerError
+        when the tokenizer has more ids than the logits."""
         tokenizer.check_fits(vocab_size)
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
@@ -59,10 +59,10 @@ class GrammarCache:
         self._lock = threading.Lock()
 
     def compile(self, spec: StructuredOutputsParams) -> "Grammar":
-        """The grammar of `spec`, within about a second and 128 MB whatever it is.
+        """Compile the grammar of `spec`, within about a second and 128 MB.
 
-        Raises ConfigError, one sentence, for what is wrong, unsupported or too large, and
-        MissingDependencyError without llguidance.
+        Raises ConfigError for a grammar that is wrong, unsupported or too large, MissingDependencyError
+        without llguidance.
         """
         try:
             text = grammar_text(spec, self.tokenizer)
@@ -94,14 +94,14 @@ class GrammarCache:
             texts = [i for i, token in enumerate(tokens) if token and i not in special]
             self._text_mask = pack_mask(texts, self.vocab_size)
         self._child.check(text, row_items=row_items)
-        matcher, why_not = native_matcher(self._native, text, row_items=row_items)
-        if why_not:
-            raise ConfigError(f"the grammar or schema cannot be compiled: {why_not}")
+        matcher, error = native_matcher(self._native, text, row_items=row_items)
+        if error:
+            raise ConfigError(f"the grammar or schema cannot be compiled: {error}")
         return Grammar(matcher, self.vocab_size, self.eos_ids, self._text_mask)
 
 
 class Grammar:
-    """A compiled grammar, from which any number of requests get a matcher of their own."""
+    """A compiled grammar; each request gets a matcher of its own."""
 
     def __init__(self, native: Any, vocab_size: int, eos_ids: Sequence[int], text_mask: Mask) -> None:
         """`native` is an LLMatcher that has consumed nothing; `text_mask` allows all plain text."""
@@ -112,20 +112,19 @@ class Grammar:
         self.eos_mask = pack_mask(self.eos_ids, vocab_size)
 
     def matcher(self, *, after: int | None = None) -> "Matcher":
-        """A fresh matcher. With `after`, a token id, the grammar begins behind that token: a reply that
-        starts inside its thinking is constrained from `</think>` on."""
+        """A new matcher. With `after`, a token id, the grammar begins behind that token: a reply that starts
+        inside its thinking is constrained from `</think>` on."""
         return Matcher(self, self._native.deep_copy(), after)
 
     def free_mask(self, after: int) -> Mask:
-        """Any text, and `after`, but no other special token: what is allowed before the grammar begins."""
+        """The mask before the grammar begins: any text and `after`, but no other special token."""
         return self._text_mask | pack_mask((after,), self.vocab_size)
 
 
 class Matcher:
-    """Where one text stands in its grammar: which tokens may follow, one token on, some tokens back.
+    """The position of one text in its grammar: it gives the tokens that may follow, consumes and rolls back.
 
-    Methods raise ConfigError when the grammar turns out too complex for a token's time; the request
-    then fails alone.
+    Methods raise ConfigError when the grammar takes too long for one token; the request then fails alone.
     """
 
     def __init__(self, grammar: Grammar, native: Any, after: int | None) -> None:
@@ -133,17 +132,16 @@ class Matcher:
         self._native = native
         self._after = after
         self._free_mask = None if after is None else grammar.free_mask(after)
-        self._free = 0  # tokens before the grammar began, `after` included
-        self._waiting = after is not None
-        self._matched = 0  # tokens within the grammar
-        self._ended = False  # the end token was consumed; llguidance never sees it
+        self._num_free = 0  # tokens before the grammar began, `after` included
+        self._is_before = after is not None
+        self._num_matched = 0  # tokens within the grammar
+        self._is_at_end = False  # the end token was consumed; llguidance never sees it
 
     def mask(self) -> Mask:
-        """The tokens allowed next, (ceil(vocab_size / 32),). The end token is among them only when the
-        text may end here."""
-        if self._ended:
+        """The tokens allowed next, (ceil(vocab_size / 32),); the end token too where the text may end."""
+        if self._is_at_end:
             return self._grammar.eos_mask.copy()
-        if self._waiting:
+        if self._is_before:
             assert self._free_mask is not None
             return self._free_mask.copy()
         eos_mask = self._grammar.eos_mask
@@ -154,48 +152,50 @@ class Matcher:
         return mask | eos_mask if self._native.is_accepting() else mask
 
     def consume(self, token_id: int) -> bool:
-        """Go on by one token; False, and nothing has changed, when it is not allowed."""
-        if self._ended:
+        """Consume one token; False, changing nothing, when it is not allowed."""
+        if self._is_at_end:
             return False
-        if self._waiting:
+        if self._is_before:
             assert self._free_mask is not None
             if not self._free_mask[token_id // 32] >> np.uint32(token_id % 32) & np.uint32(1):
                 return False
-            self._free += 1
-            self._waiting = token_id != self._after
+            self._num_free += 1
+            self._is_before = token_id != self._after
             return True
         if token_id in self._grammar.eos_ids:
-            self._ended = bool(self._native.is_accepting())
-            return self._ended
-        taken = bool(self._native.try_consume_tokens([token_id]))
+            self._is_at_end = bool(self._native.is_accepting())
+            return self._is_at_end
+        is_allowed = bool(self._native.try_consume_tokens([token_id]))
         self._check()
-        self._matched += taken
-        return taken
+        self._num_matched += is_allowed
+        return is_allowed
 
     def rollback(self, count: int) -> None:
-        """Take back the last `count` tokens consumed, the end token included."""
-        assert 0 <= count <= self._free + self._matched + self._ended
-        if count and self._ended:
-            self._ended = False
+        """Undo the last `count` tokens consumed, the end token included."""
+        assert 0 <= count <= self._num_free + self._num_matched + self._is_at_end
+        if count and self._is_at_end:
+            self._is_at_end = False
             count -= 1
-        matched = min(count, self._matched)
-        if matched:
-            self._native.rollback(matched)
+        num_native = min(count, self._num_matched)
+        if num_native:
+            self._native.rollback(num_native)
             self._check()
-            self._matched -= matched
-        if count > matched:
-            self._free -= count - matched
-            self._waiting = True
+            self._num_matched -= num_native
+        if count > num_native:
+            self._num_free -= count - num_native
+            self._is_before = True
 
     @property
     def is_accepting(self) -> bool:
         """Whether the text is complete as it stands."""
-        return self._ended or (not self._waiting and bool(self._native.is_accepting()))
+        return self._is_at_end or (not self._is_before and bool(self._native.is_accepting()))
 
     @property
     def is_stopped(self) -> bool:
         """Whether nothing but the end token may follow."""
-        return self._ended or (not self._waiting and self.is_accepting and bool(self._native.is_stopped()))
+        if self._is_at_end or self._is_before:
+            return self._is_at_end
+        return self.is_accepting and bool(self._native.is_stopped())
 
     def _check(self) -> None:
         if self._native.is_error():

@@ -1,4 +1,4 @@
-"""From what a request asks for (schema, regex, choice, tools...) to one grammar in Lark's notation."""
+"""A request's schema, regex, choice or tools as one grammar in Lark's notation."""
 
 import json
 import re
@@ -13,17 +13,16 @@ from shoestring.tokenizer import special as sp
 from shoestring.tokenizer.bpe import Tokenizer
 
 MAX_TEXT_BYTES = 32 << 10
-"""Of a regex or a Lark grammar."""
+"""The longest regex or Lark grammar."""
 MAX_CHOICES = 10_000
 MAX_TOOLS = 128
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def grammar_text(spec: StructuredOutputsParams, tokenizer: Tokenizer) -> str:
-    """The grammar of `spec`, whose text also tells equal requests from different ones.
+    """The grammar of `spec`; equal requests have equal texts.
 
-    Raises ConfigError for what is wrong or too large before llguidance sees it; what passes may still be
-    refused by llguidance.
+    Raises ConfigError for a request that is wrong or too large; llguidance may still refuse the grammar.
     """
     if spec.json is not None:
         return f"start: %json {schema_text(spec.json, 'structured_outputs.json')}"
@@ -39,22 +38,22 @@ def grammar_text(spec: StructuredOutputsParams, tokenizer: Tokenizer) -> str:
 
 
 def tool_grammar(tools: Sequence[Mapping[str, Any]], tool_choice: str, tokenizer: Tokenizer) -> str:
-    """Calls as `chat.deepseek._tool_calls` writes them; each tool's arguments follow its parameters.
+    """The grammar of tool calls as `chat.deepseek._tool_calls` writes them, by each tool's schema.
 
-    `tool_choice` "auto": thinking if any, text, and perhaps calls; "required": one or more calls and
-    nothing else; a tool's name: one call of that tool.
+    `tool_choice` "auto" allows thinking, text and calls; "required", one or more calls and nothing else; the
+    name of a tool, one call of it.
     """
     schemas = _tool_schemas(tools)
     if tool_choice not in ("auto", "required"):
         if tool_choice not in schemas:
-            known = ", ".join(schemas)[:200]
+            names = ", ".join(schemas)[:200]
             raise ConfigError(
-                f"tool_choice = {tool_choice[:64]!r} must be auto, required or one of the tools: {known}"
+                f"tool_choice = {tool_choice[:64]!r} must be auto, required or one of the tools: {names}"
             )
         schemas = {tool_choice: schemas[tool_choice]}
 
-    def token(spelling: str) -> str:
-        return f"<[{tokenizer.special_id(spelling)}]>"
+    def token(text: str) -> str:
+        return f"<[{tokenizer.special_id(text)}]>"
 
     more = f'("\\n" {token(sp.TOOL_CALL)} call)*' if tool_choice in ("auto", "required") else ""
     calls = f"{token(sp.TOOL_CALLS)} {token(sp.TOOL_CALL)} call {more} {token(sp.TOOL_CALLS_END)}"
@@ -69,7 +68,7 @@ def tool_grammar(tools: Sequence[Mapping[str, Any]], tool_choice: str, tokenizer
         "body: " + " | ".join(f"tool_{number}" for number in range(len(schemas))),
     ]
     for number, (name, schema) in enumerate(schemas.items()):
-        rules.append(f"tool_{number}: {_quoted(name + chr(10) + '```json' + chr(10))} %json {schema}")
+        rules.append(f"tool_{number}: {_literal(name + chr(10) + '```json' + chr(10))} %json {schema}")
     return "\n".join(rules)
 
 
@@ -102,7 +101,7 @@ def _choices(choices: Sequence[str]) -> str:
     total = sum(len(_text(choice, "each of structured_outputs.choice")) for choice in choices)
     if total > MAX_TEXT_BYTES * 8:
         raise ConfigError(f"structured_outputs.choice is longer than {MAX_TEXT_BYTES >> 7} KiB in all")
-    return " | ".join(_quoted(choice) for choice in dict.fromkeys(choices))
+    return " | ".join(_literal(choice) for choice in dict.fromkeys(choices))
 
 
 def _text(value: Any, name: str) -> str:
@@ -111,12 +110,12 @@ def _text(value: Any, name: str) -> str:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise ConfigError(f"{name} has a lone surrogate, which no text can hold") from None
+        raise ConfigError(f"{name} has a lone surrogate, which is not a character") from None
     if size > MAX_TEXT_BYTES:
         raise ConfigError(f"{name} is longer than {MAX_TEXT_BYTES >> 10} KiB; use a shorter one")
     return value
 
 
-def _quoted(text: str) -> str:
-    """A string literal of Lark's, in which JSON's escapes hold."""
+def _literal(text: str) -> str:
+    """A string literal of Lark, which has JSON's escapes."""
     return json.dumps(text, ensure_ascii=False)

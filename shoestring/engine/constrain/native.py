@@ -1,4 +1,4 @@
-"""The only file that knows llguidance: compiles grammars; run as a script, it tries them for a parent.
+"""The only file that uses llguidance: it compiles grammars, and as a script it does so for a parent process.
 
 It imports nothing of the package, so that the child starts in a tenth of a second. Requests and replies
 of the child are JSON, each after its length in four bytes.
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 HEADROOM_BYTES = 128 << 20
-"""What one grammar may take in the child beyond what the child takes by itself."""
+"""Memory for one grammar in the child, beyond the child's own."""
 OPEN_FILES = 16
 
-# Without forcing, a text that a grammar dictates is not tokenized ahead of time: with it, a dictated text of
-# a megabyte costs a second and 200 MB in a single step.
+# Without forcing, text that a grammar prescribes is not tokenized ahead: with it, a megabyte of such text
+# takes a second and 200 MB in a single step.
 OPTIONS = '\n%llguidance {"no_forcing": true}'
 
 ROW_ITEMS = 2000
-"""Ways to go on at one place of a text; an optional property of an object takes four of them."""
+"""The most parser items at one position of a text; an optional property of an object takes four."""
 LARK_ROW_ITEMS = 500
-"""The same for grammars that strangers write, which can make a token's time grow with its square."""
+"""The same for users' own grammars, in which a token's time can grow with its square."""
 LIMITS = {
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 100_000,
@@ -30,11 +30,11 @@ LIMITS = {
     "precompute_large_lexemes": False,
     "verbose_errors": False,
 }
-"""llguidance's own limits, tightened until no grammar we could make took 0.1 s for one token."""
+"""llguidance's own limits, so low that no grammar we could construct takes 0.1 s for one token."""
 
 
 class Vocabulary:
-    """What `llguidance.TokenizerWrapper` asks of a tokenizer: each id's bytes, and which are special."""
+    """A tokenizer as `llguidance.TokenizerWrapper` reads it: each id's bytes, and the special ids."""
 
     def __init__(self, tokens: Sequence[bytes], special_ids: Sequence[int], eos_id: int) -> None:
         self.tokens = list(tokens)
@@ -43,7 +43,7 @@ class Vocabulary:
         self.bos_token_id = None
 
     def __call__(self, text: bytes | str) -> list[int]:
-        """Tokenize; llguidance does it only once, to see whether bytes are understood."""
+        """Tokenize; llguidance calls it once, to test whether it takes bytes."""
         return []
 
 
@@ -56,7 +56,7 @@ def native_tokenizer(tokens: Sequence[bytes], special_ids: Sequence[int], eos_id
 
 
 def native_matcher(tokenizer: Any, grammar: str, *, row_items: int = ROW_ITEMS) -> tuple[Any, str]:
-    """Compile Lark text: the matcher, its first mask computed, and why it cannot be used ("" if it can)."""
+    """Compile Lark text: the matcher with its first mask computed, and an error, empty if there is none."""
     from llguidance import LLMatcher, LLParserLimits
 
     matcher = LLMatcher(
@@ -71,7 +71,7 @@ def native_matcher(tokenizer: Any, grammar: str, *, row_items: int = ROW_ITEMS) 
 
 
 def lark_regex(regex: str) -> str:
-    """A regex between slashes, as Lark text wants it."""
+    """A regex in Lark's notation, between slashes."""
     from llguidance import LLMatcher
 
     lark: str = json.loads(LLMatcher.grammar_from_regex(regex))["grammars"][0]["lark_grammar"]
@@ -97,17 +97,17 @@ def main() -> None:
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     setup = receive(requests)
     tokenizer = byte_tokenizer(setup["specials"], setup["eos_ids"], setup["vocab_size"])
-    native_matcher(tokenizer, 'start: "a"')  # what is loaded late, before memory is bounded
+    native_matcher(tokenizer, 'start: "a"')  # load everything before memory is limited
     limit_resources()
     send(replies, {"ready": True})
     while (request := receive(requests)) is not None:
-        bound_cpu_time(request["cpu_s"])
+        limit_cpu_time(request["cpu_s"])
         try:
-            _, why_not = native_matcher(tokenizer, request["grammar"], row_items=request["row_items"])
-        except Exception as error:  # whatever a hostile grammar raises, the parent reports it
-            why_not = describe(f"{type(error).__name__}: {error}")
-        bound_cpu_time(0)
-        send(replies, {"error": why_not})
+            _, error_text = native_matcher(tokenizer, request["grammar"], row_items=request["row_items"])
+        except Exception as error:  # the parent reports whatever a hostile grammar raises
+            error_text = describe(f"{type(error).__name__}: {error}")
+        limit_cpu_time(0)
+        send(replies, {"error": error_text})
 
 
 def byte_tokenizer(specials: dict[str, int], eos_ids: Sequence[int], vocab_size: int) -> Any:
@@ -122,14 +122,14 @@ def byte_tokenizer(specials: dict[str, int], eos_ids: Sequence[int], vocab_size:
 
 
 def limit_resources() -> None:
-    """Bound memory, files and processes, where the system knows such limits."""
+    """Limit memory, files and processes, where the system has such limits."""
     try:
         import resource
-    except ImportError:  # Windows: the parent's clock still holds
+    except ImportError:  # Windows: the parent's time limit still holds
         return
     memory = {"RLIMIT_AS": address_space_bytes() + HEADROOM_BYTES}
-    wanted = {**memory, "RLIMIT_NOFILE": OPEN_FILES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}
-    for name, limit in wanted.items():
+    limits = {**memory, "RLIMIT_NOFILE": OPEN_FILES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0, "RLIMIT_NPROC": 0}
+    for name, limit in limits.items():
         try:
             resource.setrlimit(getattr(resource, name), (limit, limit))
         except (ValueError, OSError, AttributeError):  # macOS refuses some
@@ -137,7 +137,7 @@ def limit_resources() -> None:
 
 
 def address_space_bytes() -> int:
-    """What this process has mapped by now; a generous guess where /proc does not say."""
+    """Address space that this process uses now; a generous guess where /proc is missing."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * 4096
@@ -145,8 +145,8 @@ def address_space_bytes() -> int:
         return 1 << 30
 
 
-def bound_cpu_time(seconds: float) -> None:
-    """SIGPROF ends this process after so much processor time (0: never), where the system knows it."""
+def limit_cpu_time(seconds: float) -> None:
+    """End this process by SIGPROF after so much processor time (0: never), where the system has that."""
     import signal
 
     if hasattr(signal, "setitimer"):

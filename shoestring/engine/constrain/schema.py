@@ -1,7 +1,7 @@
-"""JSON schemas from strangers: every keyword honored or refused by name, sizes bounded, references local.
+"""The check of untrusted JSON schemas: keywords enforced or refused, limited sizes, local references.
 
-What is left after this is JSON Schema 2020-12 as llguidance enforces it. Where a keyword would be enforced
-only in part, so that an invalid document could be made, it is refused here.
+The rest is JSON Schema 2020-12 as llguidance enforces it. A keyword that it enforces only in part, so that an
+invalid document could be generated, is refused here.
 """
 
 import json
@@ -23,7 +23,7 @@ ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"}
     | {"$comment", "$schema", "contentEncoding", "contentMediaType"}
 )
-"""Keywords that say nothing about which documents are valid (JSON Schema 2020-12, validation, 8 and 9)."""
+"""Keywords that do not decide which documents are valid (JSON Schema 2020-12, validation, 8 and 9)."""
 SCHEMAS = frozenset({"items", "additionalProperties"})
 LISTS_OF_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 MAPS_OF_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
@@ -34,10 +34,10 @@ FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 
-# How a document may be laid out: compact, with a space, or a line and an indent at a time; a model cannot go
-# on writing white space for ever. \u escapes are left out, since with them llguidance takes "\u0061" for a
-# name other than "a" and lets a property break its own schema. Text is written as it is; the control
-# characters without a short escape cannot be written.
+# White space in a document: none, one space, or a line break with an indent, so that a model cannot write
+# white space without end. \u escapes are excluded, since llguidance takes "\u0061" for a name other than "a"
+# and lets a property break its own schema. Text is written as it is; control characters without a short
+# escape cannot be written.
 LAYOUT = {
     "whitespace_pattern": r"\x20|\r?\n[\x20\x09]{0,64}",
     "json_allowed_escapes": 'nrbtf\\"',
@@ -45,34 +45,34 @@ LAYOUT = {
 
 
 def schema_text(schema: Mapping[str, Any] | str | bool, name: str) -> str:
-    """The schema as llguidance shall read it: checked, without annotations, with our layout.
+    """The schema for llguidance: checked, without annotations, with our layout.
 
-    `schema` is the schema or its JSON text; `name` is what the user calls it. Raises ConfigError naming the
+    `schema` is the schema or its JSON text; `name` is its name in errors. Raises ConfigError naming the
     place and the keyword.
     """
     value = parse(schema, name) if isinstance(schema, str) else schema
     walk = _Walk(name)
-    checked = walk.schema(value, (), 0)
+    result = walk.schema(value, (), 0)
     walk.check_references()
-    if checked is True:
-        checked = {}
-    if checked is False:
+    if result is True:
+        result = {}
+    if result is False:
         raise ConfigError(f"{name} is false, which no document satisfies")
-    return to_json({"x-guidance": LAYOUT, **checked}, name)
+    return to_json({"x-guidance": LAYOUT, **result}, name)
 
 
 def parse(text: str, name: str) -> Any:
-    """JSON text as a value; ConfigError for what is too long or no JSON."""
+    """JSON text as a value; ConfigError when it is too long or not JSON."""
     if len(text) > MAX_SCHEMA_BYTES:
         raise ConfigError(f"{name} is longer than {MAX_SCHEMA_BYTES >> 10} KiB; use a smaller schema")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{name} is no JSON: {str(error)[:100]}") from None
+        raise ConfigError(f"{name} is not JSON: {str(error)[:100]}") from None
 
 
 def to_json(value: Any, name: str) -> str:
-    """A value as JSON text; ConfigError when it is too long or holds what JSON cannot say."""
+    """A value as JSON text; ConfigError when it is too long or has no JSON form."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         size = len(text.encode())
@@ -84,7 +84,7 @@ def to_json(value: Any, name: str) -> str:
 
 
 class _Walk:
-    """One pass over a schema: checks and copies it, and remembers where schemas and references are."""
+    """One pass over a schema: it checks, copies, and collects the places of schemas and references."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -92,25 +92,25 @@ class _Walk:
         self.places: set[tuple[str, ...]] = set()
         self.references: list[tuple[str, tuple[str, ...]]] = []
 
-    def schema(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
+    def schema(self, schema: Any, path: tuple[str, ...], depth: int) -> Any:
         """The checked copy of a (sub)schema."""
-        self._count(value, path, depth)
+        self._count(schema, path, depth)
         self.places.add(path)
-        if isinstance(value, bool):
-            return value
-        if not isinstance(value, Mapping):
-            raise self._error(path, f"is a {type(value).__name__}; a schema is an object, true or false")
-        checked = {}
-        for key, given in value.items():
+        if isinstance(schema, bool):
+            return schema
+        if not isinstance(schema, Mapping):
+            raise self._error(path, f"is a {type(schema).__name__}; a schema is an object, true or false")
+        result = {}
+        for key, value in schema.items():
             if key in ANNOTATIONS or (key == "$id" and not path):
-                self._plain(given, (*path, key), depth + 1)
-            elif (key, given) != ("uniqueItems", False):  # false is what holds without it
-                checked[key] = self._keyword(key, given, path, depth)
-        self._check_object(checked, path)
-        return checked
+                self._plain(value, (*path, key), depth + 1)
+            elif (key, value) != ("uniqueItems", False):  # false is the default
+                result[key] = self._keyword(key, value, path, depth)
+        self._check_object(result, path)
+        return result
 
     def check_references(self) -> None:
-        """Every $ref must lead to a place in this document that was checked as a schema."""
+        """Check that every $ref leads to a schema in this document."""
         for reference, path in self.references:
             if not (reference == "#" or reference.startswith("#/")) or "%" in reference:
                 raise self._error(path, f"refers to {reference[:80]!r}; only references like '#/$defs/name'")
@@ -118,26 +118,26 @@ class _Walk:
             if tuple(part.replace("~1", "/").replace("~0", "~") for part in parts) not in self.places:
                 raise self._error(path, f"refers to {reference[:80]!r}, where there is no schema")
 
-    def _keyword(self, key: Any, given: Any, path: tuple[str, ...], depth: int) -> Any:
+    def _keyword(self, key: Any, value: Any, path: tuple[str, ...], depth: int) -> Any:
         here = (*path, str(key))
         if key in SCHEMAS:
-            if key == "items" and isinstance(given, list):
+            if key == "items" and isinstance(value, list):
                 raise self._error(here, "is a list, as in draft 7; write prefixItems")
-            return self.schema(given, here, depth + 1)
+            return self.schema(value, here, depth + 1)
         if key in LISTS_OF_SCHEMAS:
-            self._expect(isinstance(given, list) and given != [], here, "must be a list of schemas")
-            return [self.schema(item, (*here, str(i)), depth + 1) for i, item in enumerate(given)]
+            self._expect(isinstance(value, list) and value != [], here, "must be a list of schemas")
+            return [self.schema(item, (*here, str(i)), depth + 1) for i, item in enumerate(value)]
         if key in MAPS_OF_SCHEMAS:
-            self._expect(isinstance(given, Mapping), here, "must be an object of schemas")
-            self._count(given, here, depth)
+            self._expect(isinstance(value, Mapping), here, "must be an object of schemas")
+            self._count(value, here, depth)
             return {
                 self._text(name, here): self.schema(item, (*here, str(name)), depth + 1)
-                for name, item in given.items()
+                for name, item in value.items()
             }
         check = self._simple_keywords().get(key)
         if check is None:
             raise self._error(path, f"has the keyword {str(key)[:80]!r}, which is not supported")
-        return check(given, here)
+        return check(value, here)
 
     def _simple_keywords(self) -> dict[Any, Callable[[Any, tuple[str, ...]], Any]]:
         return {
@@ -146,72 +146,72 @@ class _Walk:
             "type": self._type,
             "required": self._names,
             "enum": self._enum,
-            "const": lambda given, here: self._plain(given, here, 0),
+            "const": lambda value, here: self._plain(value, here, 0),
             "pattern": self._text,
             "format": self._format,
             "$ref": self._reference,
         }
 
     def _check_object(self, schema: dict[str, Any], path: tuple[str, ...]) -> None:
-        """What llguidance does not hold for objects: distinct names beyond those listed."""
-        required = schema.get("required", [])
-        if schema.get("minProperties", 0) > max(1, len(required)):
+        """Refuse minProperties beyond the required names, which llguidance does not enforce."""
+        num_required = len(schema.get("required", []))
+        if schema.get("minProperties", 0) > max(1, num_required):
             raise self._error(path, "has minProperties above 1; list the names in required instead")
         if schema.get("minProperties", 0) > 1:
             del schema["minProperties"]  # the required ones are enough
 
-    def _whole(self, given: Any, here: tuple[str, ...]) -> int:
-        valid = isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= MAX_COUNT
+    def _whole(self, value: Any, here: tuple[str, ...]) -> int:
+        valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
         self._expect(valid, here, f"must be a whole number from 0 to {MAX_COUNT}")
-        return int(given)
+        return int(value)
 
-    def _number(self, given: Any, here: tuple[str, ...]) -> float:
-        valid = isinstance(given, (int, float)) and not isinstance(given, bool) and abs(given) <= MAX_NUMBER
+    def _number(self, value: Any, here: tuple[str, ...]) -> float:
+        valid = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
         self._expect(valid, here, f"must be a number from -{MAX_NUMBER} to {MAX_NUMBER}")
-        self._expect(here[-1] != "multipleOf" or given > 0, here, "must be above 0")
-        return given  # type: ignore[no-any-return]
+        self._expect(here[-1] != "multipleOf" or value > 0, here, "must be above 0")
+        return value  # type: ignore[no-any-return]
 
-    def _type(self, given: Any, here: tuple[str, ...]) -> Any:
-        names = given if isinstance(given, list) else [given]
+    def _type(self, value: Any, here: tuple[str, ...]) -> Any:
+        names = value if isinstance(value, list) else [value]
         valid = bool(names) and all(isinstance(name, str) and name in TYPES for name in names)
         self._expect(valid, here, f"must be one or more of {', '.join(sorted(TYPES))}")
-        return given
+        return value
 
-    def _names(self, given: Any, here: tuple[str, ...]) -> list[str]:
-        self._expect(isinstance(given, list), here, "must be a list of names")
-        self._plain(given, here, 0)
-        return list(dict.fromkeys(self._text(name, here) for name in given))
+    def _names(self, value: Any, here: tuple[str, ...]) -> list[str]:
+        self._expect(isinstance(value, list), here, "must be a list of names")
+        self._plain(value, here, 0)
+        return list(dict.fromkeys(self._text(name, here) for name in value))
 
-    def _enum(self, given: Any, here: tuple[str, ...]) -> list[Any]:
-        self._expect(isinstance(given, list) and given != [], here, "must be a list of values")
-        return [self._plain(item, here, 0) for item in given]
+    def _enum(self, value: Any, here: tuple[str, ...]) -> list[Any]:
+        self._expect(isinstance(value, list) and value != [], here, "must be a list of values")
+        return [self._plain(item, here, 0) for item in value]
 
-    def _format(self, given: Any, here: tuple[str, ...]) -> Any:
-        valid = isinstance(given, str) and given in FORMATS
-        self._expect(valid, here, f"is {str(given)[:40]!r}; it must be one of {', '.join(sorted(FORMATS))}")
-        return given
+    def _format(self, value: Any, here: tuple[str, ...]) -> Any:
+        valid = isinstance(value, str) and value in FORMATS
+        self._expect(valid, here, f"is {str(value)[:40]!r}; it must be one of {', '.join(sorted(FORMATS))}")
+        return value
 
-    def _reference(self, given: Any, here: tuple[str, ...]) -> str:
-        self.references.append((self._text(given, here), here))
-        return str(given)
+    def _reference(self, value: Any, here: tuple[str, ...]) -> str:
+        self.references.append((self._text(value, here), here))
+        return str(value)
 
-    def _text(self, given: Any, here: tuple[str, ...]) -> str:
-        self._expect(isinstance(given, str), here, "must be text")
-        return str(given)
+    def _text(self, value: Any, here: tuple[str, ...]) -> str:
+        self._expect(isinstance(value, str), here, "must be text")
+        return str(value)
 
-    def _plain(self, given: Any, here: tuple[str, ...], depth: int) -> Any:
-        """A JSON value that is no schema (const, enum, default...), counted and checked."""
-        self._count(given, here, depth)
-        if isinstance(given, Mapping):
-            return {self._text(k, here): self._plain(v, here, depth + 1) for k, v in given.items()}
-        if isinstance(given, list):
-            return [self._plain(item, here, depth + 1) for item in given]
-        exact = not isinstance(given, int) or abs(given) <= MAX_NUMBER
+    def _plain(self, value: Any, here: tuple[str, ...], depth: int) -> Any:
+        """A JSON value that is not a schema (const, enum, default...), counted and checked."""
+        self._count(value, here, depth)
+        if isinstance(value, Mapping):
+            return {self._text(k, here): self._plain(v, here, depth + 1) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self._plain(item, here, depth + 1) for item in value]
+        exact = not isinstance(value, int) or abs(value) <= MAX_NUMBER
         self._expect(exact, here, f"has a whole number beyond {MAX_NUMBER}, which JSON readers round")
-        finite = not isinstance(given, float) or math.isfinite(given)
-        valid = given is None or (isinstance(given, (str, int, float)) and finite)
-        self._expect(valid, here, "has a value that is no JSON")
-        return given
+        finite = not isinstance(value, float) or math.isfinite(value)
+        valid = value is None or (isinstance(value, (str, int, float)) and finite)
+        self._expect(valid, here, "has a value that is not JSON")
+        return value
 
     def _count(self, value: Any, here: tuple[str, ...], depth: int) -> None:
         self.values += 1 + (len(value) if isinstance(value, (Mapping, list)) else 0)
@@ -219,9 +219,9 @@ class _Walk:
             raise ConfigError(f"{self.name} has more than {MAX_VALUES} values; use a smaller schema")
         self._expect(depth <= MAX_DEPTH, here[:4], f"is nested more than {MAX_DEPTH} deep")
 
-    def _expect(self, valid: bool, here: tuple[str, ...], must: str) -> None:
+    def _expect(self, valid: bool, here: tuple[str, ...], fault: str) -> None:
         if not valid:
-            raise self._error(here, must)
+            raise self._error(here, fault)
 
     def _error(self, path: tuple[str, ...], fault: str) -> ConfigError:
         place = "/".join(("#", *path))[:120]
