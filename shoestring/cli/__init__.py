@@ -1,1 +1,1 @@
-"""The command line: parse, build, call; the only room that knows all others."""
+"""The command line: parse arguments, call the library, print the result."""

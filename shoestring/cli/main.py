@@ -1,4 +1,4 @@
-"""The `shoestring` command: its verbs, its exit codes, and one sentence for every error."""
+"""The `shoestring` command: its subcommands, its exit codes, and one sentence for every error."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ from shoestring.errors import ShoestringError
 
 app = typer.Typer(
     name="shoestring",
-    help="The DeepSeek system, whole and open: train it, measure it, run it, from a laptop to a cluster.",
+    help="The DeepSeek system, whole and open: train, evaluate and run models, from a laptop to a cluster.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -53,12 +53,12 @@ app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line and exit with its code (see the exit codes in docs/reference.md)."""
+    """Run the command line and exit with its code; docs/reference.md lists the exit codes."""
     sys.exit(exit_code(sys.argv[1:]))
 
 
 def exit_code(arguments: list[str]) -> int:
-    """Run one command; every error becomes a sentence on stderr and a code."""
+    """Run one command and return its exit code; every error becomes one sentence on stderr."""
     logging.basicConfig(
         level=os.environ.get("SHOESTRING_LOG", "WARNING"), format="%(levelname)s: %(message)s"
     )
@@ -66,26 +66,26 @@ def exit_code(arguments: list[str]) -> int:
         result = app(arguments, prog_name="shoestring", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except ShoestringError as error:
-        return _say(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except TyperException as error:
         text = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _say(f"{text} (see `shoestring --help`)" if text else "see `shoestring --help`", 2)
+        return _fail(f"{text} (see `shoestring --help`)" if text else "see `shoestring --help`", 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted", 130)
+        return _fail("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
         return 0
     except OSError as error:
-        return _say(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
+        return _fail(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
     except Exception as error:
         if os.environ.get("SHOESTRING_DEBUG"):
             raise
-        what = f"a bug in shoestring ({type(error).__name__}: {error})"
-        return _say(f"{what}; SHOESTRING_DEBUG=1 shows where, please report it", 1)
+        text = f"a bug in shoestring ({type(error).__name__}: {error})"
+        return _fail(f"{text}; SHOESTRING_DEBUG=1 shows where, please report it", 1)
 
 
-def _say(text: str, code: int, prefix: str = "shoestring: ") -> int:
-    print(f"{prefix}{printable(text)}", file=sys.stderr)
+def _fail(text: str, code: int) -> int:
+    print(f"shoestring: {printable(text)}", file=sys.stderr)
     return code
 
 

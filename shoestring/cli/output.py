@@ -1,4 +1,4 @@
-"""What verbs print: JSON for programs, aligned lines for people."""
+"""Printed results: JSON for programs, aligned lines and tables for people."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,20 +8,20 @@ from shoestring.cli.terminal import UNPRINTABLE
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout; what could rewrite a terminal is escaped."""
+    """Print one JSON document, with control characters escaped that could change the terminal."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """`name  value` lines, values aligned."""
+    """Print `name  value` lines with aligned values."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         print(f"{name:<{width}}  {value}")
 
 
 def amount(number: float, billion: str = "B") -> str:
-    """15706484224 -> '15.71 B'; FLOPs and bytes take `billion="G"`."""
+    """A number with its unit: 15706484224 -> '15.71 B'; FLOPs and bytes take `billion="G"`."""
     for size, unit in ((1e12, "T"), (1e9, billion), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.2f} {unit}"
@@ -29,7 +29,7 @@ def amount(number: float, billion: str = "B") -> str:
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns under their titles; those that hold numbers are aligned to the right."""
+    """Print columns under their titles; columns of numbers are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     numeric = [
         all(cell[:1].isdecimal() or cell == "-" for cell in column) for column in zip(*rows, strict=True)

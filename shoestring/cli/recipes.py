@@ -1,4 +1,4 @@
-"""The recipe of a verb that trains: from a file, from `--set` alone, or on `--resume` the run's own."""
+"""The recipe of a training command: from a file, from `--set` alone, or with `--resume` that of the run."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 def load_recipe(cls: type[T], recipe: Path | None, out: Path, resume: bool, settings: list[str]) -> T:
-    """On `resume` the run's own, which nothing may change; else the file's, or --set alone."""
+    """The recipe: with `resume` that of the run, unchanged; else from the file and --set, or --set alone."""
     from shoestring import config as configs
     from shoestring.errors import ConfigError
 
@@ -28,5 +28,5 @@ def own_recipe(out: Path) -> Path:
 
     own = out / "config.toml"
     if not own.is_file():
-        raise ConfigError(f"{out} holds no run to resume; leave out --resume")
+        raise ConfigError(f"{out} has no run to resume; leave out --resume")
     return own

@@ -1,4 +1,4 @@
-"""`shoestring demo`: R1-Zero from random weights in minutes: base, reinforcement, a student, then a chat."""
+"""`shoestring demo`: R1-Zero from random weights in minutes, and a chat with the model."""
 
 import json
 import sys
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 RECIPE = "r1-mini.toml"
 LAST = "student"
-"""The demo ends with this stage; `shoestring rl --resume` goes on to the others."""
+"""The last stage of the demo; `shoestring rl --resume` continues with the others."""
 CHAT = "zero"
-"""Whose model the demo talks with."""
+"""The stage whose model the demo chats with."""
 
 
 def demo(
@@ -27,9 +27,10 @@ def demo(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """From random weights to a model that has learned to think by being rewarded for being right.
+    """Train R1-Zero from random weights in minutes, then chat with it.
 
-    A finished demo is shown again, a stopped one goes on; another --out or removing the folder starts anew.
+    The model learns to think because right answers are rewarded. A finished demo shows its report again, a
+    stopped one continues. To start again, give another --out or remove the folder.
     """
     from shoestring.cli.verbs.rl import print_stages, run_stages
     from shoestring.device import choose
@@ -37,9 +38,9 @@ def demo(
     runtime = choose(device)
     report = _finished(out)
     if report is None:
-        begun = (out / "config.toml").is_file()
+        is_started = (out / "config.toml").is_file()
         config = demo_recipe(seed)
-        report = run_stages(config, runtime, out, resume=begun, until=LAST, quiet=quiet)
+        report = run_stages(config, runtime, out, resume=is_started, until=LAST, quiet=quiet)
     if as_json:
         print_json(report)
         return
@@ -51,7 +52,7 @@ def demo(
 
 
 def demo_recipe(seed: int) -> "RecipeConfig":
-    """recipes/r1-mini.toml with another seed for every stage."""
+    """The recipe recipes/r1-mini.toml with this seed for every stage."""
     from shoestring import config as configs
     from shoestring.rl.stages import RecipeConfig
 
@@ -59,20 +60,20 @@ def demo_recipe(seed: int) -> "RecipeConfig":
 
 
 def recipe_file(name: str) -> Path:
-    """A recipe of this repository, or of the installed package."""
+    """The path of a recipe in this repository, or in the installed package."""
     package = Path(shoestring.__file__).parent
     beside = package / "recipes" / name
     return beside if beside.is_file() else package.parent / "recipes" / name
 
 
 def _finished(out: Path) -> dict[str, Any] | None:
-    """The report of a demo whose last stage is done."""
+    """The report of a demo that has finished its last stage, else None."""
     if not (out / "report.json").is_file():
         return None
     report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     if LAST not in [row.get("name") for row in report.get("stages", [])]:
         return None
-    print(f"this demo is done; remove {out} to train again", file=sys.stderr)
+    print(f"this demo is finished; remove {out} to train again", file=sys.stderr)
     return report
 
 

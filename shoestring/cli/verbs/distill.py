@@ -1,4 +1,4 @@
-"""`shoestring distill`: a teacher's verified answers, or its probabilities, into a student."""
+"""`shoestring distill`: train a student on a teacher's verified answers, or on its probabilities."""
 
 import json
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def distill(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); recipes/ has some.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML), such as those in recipes/.")] = None,
     *,
     teacher: Annotated[
         str, typer.Option(help="A folder, org/name, or the URL of an OpenAI-compatible server.")
@@ -30,10 +30,11 @@ def distill(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Teach a student what a teacher can. Ctrl-C saves and exits with 75; --resume asks for nothing twice.
+    """Distill a teacher into a student: by its verified answers, or by its probabilities.
 
-    The API key of a server comes from the environment variable that remote.key_env names; --set
-    remote.cost_cap=5 (with remote.price_in and price_out per million tokens) bounds what it may cost.
+    Ctrl-C saves the run and exits with 75; --resume continues it and never asks the teacher twice. The API
+    key of a server comes from the environment variable named by remote.key_env. --set remote.cost_cap=5
+    (with remote.price_in and price_out per million tokens) limits the cost.
     """
     from shoestring.device import choose
     from shoestring.distill import distill as story
@@ -63,11 +64,11 @@ def load_recipe(
             f"--resume takes the recipe from {out / 'config.toml'}; "
             "leave out the recipe, --teacher and --student"
         )
-    named = {"teacher": teacher, "student": student}
-    given = [
-        f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in named.items() if text
+    models = {"teacher": teacher, "student": student}
+    settings = [
+        f"{name}={json.dumps(text, ensure_ascii=False)}" for name, text in models.items() if text
     ] + settings
     source = own_recipe(out) if resume else recipe
     if source is None:
-        return configs.build(DistillConfig, configs.override({}, given), where="--set")
-    return configs.load(DistillConfig, source, given)
+        return configs.build(DistillConfig, configs.override({}, settings), where="--set")
+    return configs.load(DistillConfig, source, settings)

@@ -1,4 +1,4 @@
-"""`shoestring doctor`: what this machine can do, and what is missing."""
+"""`shoestring doctor`: measure this machine and list missing packages."""
 
 import importlib.metadata
 import platform
@@ -20,7 +20,7 @@ OPTIONAL = {
 
 
 def doctor(*, as_json: Json = False) -> None:
-    """Measure this machine and list what is there; exits with 4 if training cannot work."""
+    """Measure this machine and list the installed packages; exit with 4 if training cannot work."""
     from shoestring.errors import MissingDependencyError
 
     report = examine()
@@ -33,7 +33,7 @@ def doctor(*, as_json: Json = False) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Everything doctor knows, as JSON."""
+    """The report as JSON: machine, speeds, packages and problems."""
     import torch
 
     from shoestring.device import choose, measure_peak
@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
 
     runtime = choose()
     peak = measure_peak(runtime)
-    compiled = cpu_build.library() is not None
+    has_kernels = cpu_build.library() is not None
     free = shutil.disk_usage(Path.cwd()).free
     problems = []
     if free < 1 << 30:
@@ -57,7 +57,7 @@ def examine() -> dict[str, Any]:
         "memory_bytes_per_s": measure_reads(runtime),
         "threads": torch.get_num_threads(),
         "cpu_kernels": "compiled"
-        if compiled
+        if has_kernels
         else "plain PyTorch: install a C++ compiler for twice the speed",
         "disk_free_bytes": free,
         "packages": {name: _version(name) for name in ("torch", "tokenizers", "safetensors", *OPTIONAL)},

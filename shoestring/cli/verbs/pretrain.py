@@ -1,4 +1,4 @@
-"""`shoestring pretrain`: a recipe in, a trained model with its receipt out."""
+"""`shoestring pretrain`: train a model from random weights by a recipe."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def pretrain(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); recipes/ has some.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML), such as those in recipes/.")] = None,
     *,
     out: Out = Path("runs/pretrain"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
@@ -24,7 +24,10 @@ def pretrain(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model from random weights. Ctrl-C saves and exits with 75; --resume goes on."""
+    """Pretrain a model from random weights.
+
+    Ctrl-C saves the run and exits with 75; --resume continues it.
+    """
     from shoestring.device import choose
     from shoestring.train.pretrain_recipe import PretrainConfig
 

@@ -1,4 +1,4 @@
-"""`shoestring rl`: reinforcement learning from verifiable rewards: one stage, or R1's whole recipe."""
+"""`shoestring rl`: reinforcement learning with verifiable rewards: one run, or all stages of a recipe."""
 
 import sys
 import tomllib
@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 
 def rl(
     recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe (TOML): of one run, or of [[stages]]; recipes/ has some.")
+        Path | None,
+        typer.Argument(help="A recipe (TOML) of one run or of [[stages]], such as those in recipes/."),
     ] = None,
     *,
     out: Out = Path("runs/rl"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    until: Annotated[str, typer.Option(help="Stop after this stage; --resume goes on with the next.")] = "",
+    until: Annotated[str, typer.Option(help="Stop after this stage; --resume continues with the next.")] = "",
     settings: Settings = [],  # noqa: B006 (typer copies it)
     device: Device = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Reinforce a model on tasks whose answers a program can check. Ctrl-C saves and exits with 75.
+    """Train a model by reinforcement learning (GRPO) on tasks with verifiable answers.
 
-    Without a recipe: --set model=MODEL --set 'tasks=[{name="countdown"}]'.
+    Ctrl-C saves the run and exits with 75; --resume continues it. Without a recipe: --set model=MODEL
+    --set 'tasks=[{name="countdown"}]'.
     """
     from shoestring.device import choose
     from shoestring.errors import ConfigError

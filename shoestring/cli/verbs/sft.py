@@ -1,4 +1,4 @@
-"""`shoestring sft`: conversations and a model in, a fine-tuned model with its receipt out."""
+"""`shoestring sft`: fine-tune a model on conversations, fully or with LoRA."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +20,10 @@ def sft(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a model on conversations (jsonl), all of it or by LoRA. Ctrl-C saves; --resume goes on.
+    """Fine-tune a model on conversations (jsonl), fully or with LoRA.
 
-    Without a recipe: --set model=MODEL --set 'data=["FILE.jsonl"]'. LoRA: --set lora.rank=16.
+    Ctrl-C saves the run and exits with 75; --resume continues it. Without a recipe: --set model=MODEL
+    --set 'data=["FILE.jsonl"]', and for LoRA --set lora.rank=16.
     """
     from shoestring.device import choose
     from shoestring.train import sft as story

@@ -1,4 +1,4 @@
-"""`shoestring template`: check that a chat template is safe to train and serve with."""
+"""`shoestring template`: check that a chat template is safe for training and serving."""
 
 from dataclasses import asdict
 
@@ -17,7 +17,7 @@ def template() -> None:
 
 @app.command()
 def check(model: Model, *, as_json: Json = False) -> None:
-    """Check a model's chat template; exit with 3 if anything that was checked does not hold."""
+    """Check a model's chat template; exit with 3 if a check fails."""
     from shoestring.errors import ThresholdError
     from shoestring.model.hf.hub import resolve
     from shoestring.tokenizer.bpe import Tokenizer
@@ -32,6 +32,6 @@ def check(model: Model, *, as_json: Json = False) -> None:
     else:
         for finding in findings:
             print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.text}")
-    failed = [finding.name for finding in findings if not finding.ok]
-    if failed:
-        raise ThresholdError(f"the chat template of {model} fails: {', '.join(failed)}")
+    failures = [finding.name for finding in findings if not finding.ok]
+    if failures:
+        raise ThresholdError(f"the chat template of {model} fails: {', '.join(failures)}")

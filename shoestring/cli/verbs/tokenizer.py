@@ -1,4 +1,4 @@
-"""`shoestring tokenizer`: train one, or look at what one does to a text."""
+"""`shoestring tokenizer`: train a tokenizer, or print the tokens of a text."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +15,16 @@ app = typer.Typer(help="Train and inspect tokenizers.", no_args_is_help=True, ri
 def train(
     source: Annotated[list[str], typer.Argument(help="Folders, files, globs, dataset ids, or stdlib.")],
     *,
-    vocab_size: Annotated[int, typer.Option(min=300, help="Ids, special tokens included.")] = 4096,
+    vocab_size: Annotated[
+        int, typer.Option(min=300, help="Size of the vocabulary, special tokens included.")
+    ] = 4096,
     out: Out = Path("runs/tokenizer"),
     as_json: Json = False,
 ) -> None:
-    """Train a byte-level BPE on the training split of a corpus (held-out documents are not read)."""
+    """Train a byte-level BPE tokenizer on a corpus.
+
+    It is trained on the training split: held-out documents are not read.
+    """
     from shoestring.data.corpus import DataConfig
     from shoestring.data.textstore import prepare_corpus
     from shoestring.durable import cache_folder
@@ -51,11 +56,11 @@ def encode(
     text: Annotated[str, typer.Argument(help="The text to encode.")],
     *,
     special: Annotated[
-        bool, typer.Option("--special", help="Read special tokens in the text as such.")
+        bool, typer.Option("--special", help="Encode special tokens in the text as such, not as plain text.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the tokens of a text: id and what it stands for."""
+    """Print the tokens of a text: each id and its text."""
     from shoestring.model.hf.hub import resolve
     from shoestring.tokenizer.bpe import Tokenizer
 
