@@ -94,17 +94,18 @@ def divergence(reference, other):
 def quantized_rows(folder, rows, scratch):
     """[{engine, weights, kl_nats}], and the bits a weight takes."""
     from shoestring.model.gguf.exporter import export_gguf
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.packed.quantize import load_for_inference
 
-    plain = load_for_inference(folder)
+    plain = load_for_inference(Checkpoint.open(folder))
     reference = [cached_logits(plain, ids) for ids in rows]
     found = []
     for kind in ("int8", "int4"):
-        model = load_for_inference(folder, kind)
+        model = load_for_inference(Checkpoint.open(folder), kind)
         values = [divergence(r, cached_logits(model, ids)) for r, ids in zip(reference, rows, strict=True)]
         found.append({"engine": "ours", "weights": kind, "kl_nats": sum(values) / len(values)})
     for kind in ("f32", "q8_0", "q4_0"):
-        export_gguf(folder, scratch / f"{kind}.gguf", kind)
+        export_gguf(Checkpoint.open(folder), scratch / f"{kind}.gguf", kind)
         model = LlamaCpp(scratch / f"{kind}.gguf")
         values = [divergence(r, model.logits(ids)) for r, ids in zip(reference, rows, strict=True)]
         found.append({"engine": "llama.cpp", "weights": kind, "kl_nats": sum(values) / len(values)})
@@ -117,10 +118,11 @@ def greedy_rows(folder, rows, scratch):
 
     from shoestring.engine.engine import Engine, EngineSettings
     from shoestring.engine.request import Request, SamplingParams
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.packed.quantize import load_for_inference
 
     prompts = [rows[i % len(rows)][: 8 + i % 40] for i in range(PROMPTS)]
-    model = load_for_inference(folder)
+    model = load_for_inference(Checkpoint.open(folder))
     engine = Engine(model, None, EngineSettings(max_num_seqs=16, max_model_len=512))
     params = SamplingParams(temperature=0, max_tokens=CONTINUED, ignore_eos=True)
     for i, ids in enumerate(prompts):

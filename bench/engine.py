@@ -45,8 +45,9 @@ def prepare(folder):
     import torch
 
     from shoestring.model.gguf.exporter import export_gguf
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.hf.folder import save_model
-    from shoestring.model.packed.quantize import quantize_folder
+    from shoestring.model.packed.quantize import quantize_checkpoint
     from shoestring.model.transformer import Transformer
 
     source = folder / "hf"
@@ -67,11 +68,11 @@ def prepare(folder):
     for kind in ENGINES["llama.cpp"]:
         if not (folder / f"{kind}.gguf").exists():
             print("exporting", kind, flush=True)
-            export_gguf(source, folder / f"{kind}.gguf", kind)
+            export_gguf(Checkpoint.open(source), folder / f"{kind}.gguf", kind)
     for kind in ENGINES["ours"]:
         if not (folder / kind / "config.json").exists():
             print("packing", kind, flush=True)
-            quantize_folder(source, folder / kind, kind)
+            quantize_checkpoint(Checkpoint.open(source), folder / kind, kind)
 
 
 def prompts(count, length):
@@ -83,6 +84,7 @@ def prompts(count, length):
 class Ours:
     def __init__(self, folder, kind):
         from shoestring.engine.engine import Engine, EngineSettings
+        from shoestring.model.hf.checkpoint import Checkpoint
         from shoestring.model.packed.quantize import load_for_inference
 
         settings = EngineSettings(
@@ -92,7 +94,7 @@ class Ours:
             enable_prefix_caching=False,
             speculation="off",
         )
-        self.engine = Engine(load_for_inference(folder / kind), None, settings)
+        self.engine = Engine(load_for_inference(Checkpoint.open(folder / kind)), None, settings)
         self.count = 0
 
     def run(self, batch, steps):

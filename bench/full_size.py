@@ -3,7 +3,7 @@
     python bench/full_size.py [--folder runs/full-size] [--json FILE] [--keep]
 
 Writes a checkpoint of the published shape with random weights in bfloat16 (31 GB, shard by shard), runs
-`quantize_folder` on it, and opens the result twice, each in a process of its own, whose peak memory is
+`quantize_checkpoint` on it, and opens the result twice, each in a process of its own, whose peak memory is
 read: cold or warm as the disk's cache happens to be, then warm. Time to the first token counts from the
 start of the process, Python's own start included. Needs 41 GB of disk. Exit code 3 when 12 GB or 20 s are
 exceeded.
@@ -69,10 +69,11 @@ def peak_bytes():
 
 
 def quantize(folder):
-    from shoestring.model.packed.quantize import quantize_folder
+    from shoestring.model.hf.checkpoint import Checkpoint
+    from shoestring.model.packed.quantize import quantize_checkpoint
 
     begin = time.monotonic()
-    quantize_folder(folder / "bf16", folder / "int4", "int4")
+    quantize_checkpoint(Checkpoint.open(folder / "bf16"), folder / "int4", "int4")
     return {"stage": "quantize", "seconds": time.monotonic() - begin, "peak_memory_bytes": peak_bytes()}
 
 
@@ -80,9 +81,10 @@ def decode(folder, started):
     """First token, then 16 more."""
     from shoestring.engine.engine import Engine, EngineSettings
     from shoestring.engine.request import Request, SamplingParams
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.packed.quantize import load_for_inference
 
-    model = load_for_inference(folder / "int4")
+    model = load_for_inference(Checkpoint.open(folder / "int4"))
     opened = time.time() - started
     engine = Engine(model, None, EngineSettings(max_num_seqs=4, max_model_len=4096))
     params = SamplingParams(temperature=0, max_tokens=17, ignore_eos=True)

@@ -61,6 +61,7 @@ def main():
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.packed.quantize import load_for_inference
     from shoestring.tokenizer.bpe import Tokenizer
 
@@ -70,7 +71,7 @@ def main():
     prompts = [ids[first : first + PROMPT] for first in range(0, len(ids) - PROMPT, step)][
         : arguments.prompts
     ]
-    model = load_for_inference(arguments.model, arguments.quantization)
+    model = load_for_inference(Checkpoint.open(arguments.model), arguments.quantization)
     kinds = [("mtp", 1), ("mtp", 2)] if model.config.num_nextn_predict_layers else []
     rows, same = [], True
     run(model, prompts[:2], arguments, speculation="off", depth=1, temperature=0.0)  # the first is slow

@@ -30,7 +30,13 @@ from shoestring.engine.load import load_engine
 reads = []
 is_read = lambda event, path, *_: event == "open" and str(path).endswith(os.sep + "config.json")
 sys.addaudithook(lambda event, arguments: arguments and is_read(event, *arguments) and reads.append(1))
-load_engine(Path(sys.argv[1]), Runtime(device=torch.device("cpu"), compute_dtype=torch.float32))
+try:
+    from shoestring.model.hf.checkpoint import Checkpoint
+except ImportError:  # before there was one, functions took the folder
+    Checkpoint = None
+folder = Path(sys.argv[1])
+model = folder if Checkpoint is None else Checkpoint.open(folder)
+load_engine(model, Runtime(device=torch.device("cpu"), compute_dtype=torch.float32))
 print(len(reads))
 """
 """Run in a process of its own, with the package of any checkout since load_engine exists."""

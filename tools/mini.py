@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 
 MINI = Path(__file__).resolve().parents[1] / "shoestring" / "embedded" / "mini"
@@ -42,7 +43,7 @@ def main() -> int:
     )
     shutil.rmtree(MINI, ignore_errors=True)
     save_model(
-        load_model(source),
+        load_model(Checkpoint.open(source)),
         MINI,
         dtype=torch.bfloat16,
         tokenizer_files=source,

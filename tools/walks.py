@@ -186,10 +186,11 @@ def walk_question(folder: Path) -> Walk:
 def walk_checkpoint(folder: Path) -> Walk:
     """load_engine on a plain checkpoint."""
     from shoestring.engine.load import load_engine
+    from shoestring.model.hf.checkpoint import Checkpoint
 
     walk = Walk(FORMS["checkpoint"], folder=str(folder))
     with walk.watched():
-        load_engine(folder, cpu())
+        load_engine(Checkpoint.open(folder), cpu())
     return walk
 
 

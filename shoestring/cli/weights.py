@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from shoestring.device import Runtime
     from shoestring.engine.llm import LLM
     from shoestring.engine.settings import EngineSettings
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.memory import Quantization
     from shoestring.model.packed.quantize import Progress
 
@@ -83,41 +83,46 @@ def read_weights(text: str | None) -> "Quantization | int | None":
     return int(float(size[1]) * (1024 if size[3] else 1000) ** _EXPONENT[size[2].upper()])
 
 
-def find_checkpoint(model: str) -> Path:
-    """The folder of a model that can be served; ConfigError with the way out for a GGUF file."""
+def find_checkpoint(model: str) -> "Checkpoint":
+    """A model that can be served; ConfigError with the way out for a GGUF file."""
     from shoestring.errors import ConfigError
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.hf.hub import resolve
 
     if model.endswith(".gguf"):
         raise ConfigError(
             f"{model} is a GGUF file; make a folder of it with `shoestring import {model} FOLDER`"
         )
-    return resolve(model)
+    return Checkpoint.open(resolve(model))
 
 
 def decide(
-    folder: Path, weights: "Quantization | int | None", settings: "EngineSettings", runtime: "Runtime"
+    checkpoint: "Checkpoint",
+    weights: "Quantization | int | None",
+    settings: "EngineSettings",
+    runtime: "Runtime",
 ) -> "Quantization | None":
-    """The form of the weights; a size of memory is turned into one, and stderr hears which and why."""
+    """The form of the weights. For a size of memory it is chosen, and stderr says which and why."""
     if not isinstance(weights, int):
         return weights
-    from shoestring.engine.load import choose, memory, read_bytes_per_token
+    from shoestring.engine.load import choose, required_memory
     from shoestring.engine.measure import measure_reads
+    from shoestring.model.memory import read_bytes_per_token
 
-    chosen = choose(folder, weights, settings, runtime)
-    need = memory(folder, chosen, settings, runtime.compute_dtype)
-    speed, share = measure_reads(runtime), read_bytes_per_token(folder, chosen)
+    form = choose(checkpoint, weights, settings, runtime)
+    need = required_memory(checkpoint, form, settings, runtime.compute_dtype)
+    speed, share = measure_reads(runtime), read_bytes_per_token(checkpoint.model_config, need.weights)
     print(
-        f"{weights / 1e9:.1f} GB: weights {chosen or 'as they are stored'}, which needs {need}; "
+        f"{weights / 1e9:.1f} GB: weights {form or 'as they are stored'}, which needs {need}; "
         f"memory reads at {speed / 1e9:.1f} GB/s here and a token takes {share / 1e9:.3g} GB, "
         f"so up to {speed / share:,.1f} tokens/s",
         file=sys.stderr,
     )
-    return chosen
+    return form
 
 
 def open_model(
-    model: str, weights: str | None, engine: Mapping[str, Any], device: str, *, seqs: int = 1
+    checkpoint: "Checkpoint", weights: str | None, engine: Mapping[str, Any], device: str, *, seqs: int = 1
 ) -> "LLM":
     """A model ready to answer; `engine` are EngineSettings beside max_num_seqs = `seqs`."""
     from shoestring.config import build
@@ -125,17 +130,17 @@ def open_model(
     from shoestring.engine.llm import LLM
     from shoestring.engine.load import default_sampling, load_engine
     from shoestring.engine.settings import EngineSettings
-    from shoestring.model.hf.config import load_config
 
-    wanted, runtime = read_weights(weights), choose(device)
-    folder = find_checkpoint(model)
-    longest = load_config(folder).max_position_embeddings
+    form, runtime = read_weights(weights), choose(device)
+    longest = checkpoint.config.max_position_embeddings
     values = {"max_model_len": min(CONTEXT, longest), "max_num_seqs": seqs, **engine}
     settings = build(EngineSettings, values, where="--set")
-    quantization = decide(folder, wanted, settings, runtime)
-    with progress_bar(f"loading {folder.name}") as progress:
-        made = load_engine(folder, runtime, quantization=quantization, settings=settings, progress=progress)
-    return LLM.of(made, folder, sampling=default_sampling(folder), seed=None)
+    quantization = decide(checkpoint, form, settings, runtime)
+    with progress_bar(f"loading {checkpoint.folder.name}") as progress:
+        served = load_engine(
+            checkpoint, runtime, quantization=quantization, settings=settings, progress=progress
+        )
+    return LLM.of(served, checkpoint, sampling=default_sampling(checkpoint), seed=None)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from shoestring.durable import write_atomic
 from shoestring.engine.llm import LLM
 from shoestring.engine.load import load_engine
 from shoestring.errors import ConfigError, DataError
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
 from shoestring.model.presets import PRESETS
 from shoestring.remote.collector import ChatCollector
@@ -192,8 +193,8 @@ def _follow(
         config.on_policy,
         runtime,
         out,
-        student=resolve(config.student),
-        teacher=teacher,
+        student=Checkpoint.open(resolve(config.student)),
+        teacher=Checkpoint.open(teacher),
         problems=_problems(config),
         resume=resume and (out / "checkpoints").exists(),
         on_step=tell,
@@ -215,7 +216,8 @@ def _teacher(config: DistillConfig, runtime: Runtime, folder: Path | None, name:
             temperature=asked.temperature,
             top_p=asked.top_p,
         )
-    llm = LLM.of(load_engine(folder, runtime, settings=SETTINGS), folder)
+    teacher = Checkpoint.open(folder)
+    llm = LLM.of(load_engine(teacher, runtime, settings=SETTINGS), teacher)
     return LocalTeacher(llm, name, params=asked.params(), thinking=config.thinking)
 
 

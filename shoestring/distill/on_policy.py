@@ -20,6 +20,7 @@ from shoestring.engine.policy_engine import PolicyEngine
 from shoestring.engine.request import SamplingParams
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError, NonFiniteError, Stopped
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.weights import load_weights
 from shoestring.tasks.task import Problem
@@ -91,13 +92,13 @@ def on_policy(
     runtime: Runtime,
     out: Path,
     *,
-    student: Path,
-    teacher: Path,
+    student: Checkpoint,
+    teacher: Checkpoint,
     problems: Sequence[Problem],
     resume: bool = False,
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any]:
-    """Train the model in folder `student` toward the one in `teacher`; returns the report.
+    """Train the model of `student` toward that of `teacher`; returns the report.
 
     Into folder `out` go `model` (the result), report.json, metrics.jsonl and checkpoints. `resume` continues
     the newest whole one; on a CPU the weights are those of an unbroken run, bit for bit. Raises ConfigError
@@ -137,13 +138,13 @@ class _Loop:
         runtime: Runtime,
         out: Path,
         *,
-        student: Path,
-        teacher: Path,
+        student: Checkpoint,
+        teacher: Checkpoint,
         problems: Sequence[Problem],
     ) -> None:
-        self.config, self.out, self.source, self.problems = config, out, student, problems
-        self.tokenizer = Tokenizer.load(student)
-        self.vocab_size = check_vocabulary(self.tokenizer, Tokenizer.load(teacher))
+        self.config, self.out, self.source, self.problems = config, out, student.folder, problems
+        self.tokenizer = student.tokenizer
+        self.vocab_size = check_vocabulary(self.tokenizer, teacher.tokenizer)
         dtype, device = runtime.compute_dtype, runtime.device
         self.student = load_model(student, dtype=torch.float32, compute_dtype=dtype, device=device).train()
         self.teacher = load_model(teacher, dtype=dtype, compute_dtype=dtype, device=device)
@@ -239,7 +240,7 @@ class _Loop:
         if folder is None:
             log.warning("%s holds no checkpoint yet: the run starts from its beginning", self.out)
             return
-        load_weights(self.student, folder, dtype=torch.float32, device=self.student.device)
+        load_weights(self.student, Checkpoint.open(folder), dtype=torch.float32, device=self.student.device)
         tensors, values = state.load_state(folder / "trainer")
         self.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
         self.step = values["step"]

@@ -14,14 +14,12 @@ from shoestring.engine.load import default_sampling, load_engine
 from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams, derived_seed
 from shoestring.engine.settings import EngineCounters, EngineSettings, SpeculationMethod
 from shoestring.errors import ConfigError, TokenizerError
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
 from shoestring.model.memory import Quantization
-from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
-from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
-from shoestring.tokenizer.chat.load import load_template
+from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.messages import Message
 from shoestring.tokenizer.chat.template import Template
-from shoestring.tokenizer.definition import read_json
 from shoestring.tokenizer.prompts import (
     ChatOptions,
     Conversation,
@@ -63,39 +61,40 @@ class LLM:
             max_model_len, max_num_seqs, speculation: see EngineSettings, for whose other fields there is
                 LLM.of(Engine(...)).
         """
-        folder = resolve(str(model))
-        words = folder if tokenizer is None else resolve(str(tokenizer))
+        checkpoint = Checkpoint.open(resolve(str(model)))
+        words = checkpoint if tokenizer is None else Checkpoint.open(resolve(str(tokenizer)))
         settings = EngineSettings(
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max(EngineSettings.max_num_batched_tokens, max_num_seqs),
             max_model_len=max_model_len,
             speculation=speculation,
         )
-        given = None if tokenizer is None else Tokenizer.load(words)
+        other = None if tokenizer is None else words.tokenizer
         runtime = choose(device)
-        engine = load_engine(folder, runtime, tokenizer=given, quantization=quantization, settings=settings)
-        self._begin(engine, words, default_sampling(folder), seed)
+        engine = load_engine(
+            checkpoint, runtime, tokenizer=other, quantization=quantization, settings=settings
+        )
+        self._begin(engine, words, default_sampling(checkpoint), seed)
 
     @classmethod
     def of(
         cls,
         engine: Engine,
-        folder: Path | None = None,
+        checkpoint: Checkpoint | None = None,
         *,
         sampling: Mapping[str, Any] | None = None,
         seed: int | None = 0,
     ) -> Self:
-        """An LLM around an engine; `folder` holds the chat template, `sampling` are the defaults."""
+        """An LLM around an engine; `checkpoint` has the chat template, `sampling` are the defaults."""
         self = cls.__new__(cls)
-        self._begin(engine, folder, sampling or {}, seed)
+        self._begin(engine, checkpoint, sampling or {}, seed)
         return self
 
     def _begin(
-        self, engine: Engine, folder: Path | None, sampling: Mapping[str, Any], seed: int | None
+        self, engine: Engine, checkpoint: Checkpoint | None, sampling: Mapping[str, Any], seed: int | None
     ) -> None:
         self.engine, self.tokenizer = engine, engine.tokenizer
-        self.folder, self.default_sampling, self._seed = folder, dict(sampling), seed
-        self._template: Template | None = None
+        self._checkpoint, self.default_sampling, self._seed = checkpoint, dict(sampling), seed
         self._numbers = count()
         self.dispatcher = Dispatcher(engine)
 
@@ -173,20 +172,15 @@ class LLM:
     @property
     def template(self) -> Template:
         """The chat template; TokenizerError when the model has none."""
-        if self._template is None:
-            if self.folder is None:
-                raise TokenizerError("this LLM was made without a folder, so it has no chat template")
-            self._template = load_template(self.folder, self.get_tokenizer())
-        return self._template
+        if self._checkpoint is None:
+            raise TokenizerError("this LLM was made without a folder, so it has no chat template")
+        self.get_tokenizer()  # refuses a model without one
+        return self._checkpoint.template
 
     @property
     def has_template(self) -> bool:
         """Whether the model brings a chat template; whether that is sound shows when it is used."""
-        if self.folder is None or self.tokenizer is None:
-            return False
-        config = self.folder / CONFIG_FILE
-        named = config.is_file() and bool(read_json(config, CONFIG_FILE).get("chat_template"))
-        return named or (self.folder / TEMPLATE_FILE).is_file()
+        return self._checkpoint is not None and self.tokenizer is not None and self._checkpoint.has_template
 
     def _chat(self, messages: Conversation, options: ChatOptions) -> Prompt:
         return read_chat(messages, self.get_tokenizer(), self.template, options)

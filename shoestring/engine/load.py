@@ -1,7 +1,6 @@
-"""A checkpoint folder as a running engine, refused before it is read when memory is too small for it."""
+"""A checkpoint as a running engine, refused before its weights are read when memory is too small for it."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -12,23 +11,21 @@ from shoestring.engine.paged_cache import available_bytes
 from shoestring.engine.request import SamplingParams
 from shoestring.engine.settings import DEFAULT_TOKENS, EngineSettings, check_settings
 from shoestring.errors import CheckpointError, ConfigError
-from shoestring.model import memory as model_memory
+from shoestring.model import memory
 from shoestring.model.config import ModelConfig
-from shoestring.model.hf.config import load_config
+from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.folder import load_model
-from shoestring.model.hf.shards import find_tensors, read_json
 from shoestring.model.memory import Memory, Quantization, choose_quantization
-from shoestring.model.packed.quantize import Progress, load_for_inference, stored_quantization
+from shoestring.model.packed.quantize import Progress, load_for_inference
 from shoestring.model.transformer import Transformer
-from shoestring.tokenizer.bpe import TOKENIZER_FILE, Tokenizer
+from shoestring.tokenizer.bpe import Tokenizer
 
-GENERATION_FILE = "generation_config.json"
-TAKEN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""What a checkpoint's generation_config.json may say about sampling; the rest is transformers' own."""
+SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Fields of generation_config.json that set sampling; the rest is transformers' own."""
 
 
 def load_engine(
-    folder: Path,
+    checkpoint: Checkpoint,
     runtime: Runtime,
     *,
     tokenizer: Tokenizer | None = None,
@@ -36,123 +33,101 @@ def load_engine(
     settings: EngineSettings | None = None,
     progress: Progress | None = None,
 ) -> Engine:
-    """The engine for a checkpoint folder; without a tokenizer of its own or a given one it takes ids only.
+    """The engine for a checkpoint; without `tokenizer` and a tokenizer of its own it takes ids only.
 
     Raises ConfigError when weights and cache do not fit in the memory that is free, CheckpointError,
     TokenizerError, UnsafeFileError.
     """
     settings = settings or EngineSettings()
-    config = load_config(folder)
+    config = checkpoint.model_config
     check_settings(settings, config)
-    if tokenizer is None and (folder / TOKENIZER_FILE).is_file():
-        tokenizer = Tokenizer.load(folder)
+    if tokenizer is None and checkpoint.has_tokenizer:
+        tokenizer = checkpoint.tokenizer
     if tokenizer is not None:
         tokenizer.check_fits(config.vocab_size)
-    fitted = fit(folder, quantization, settings, runtime)
-    model = load_transformer(folder, runtime, quantization, progress)
-    return Engine(model, tokenizer, fitted)
+    settings = fit(checkpoint, quantization, settings, runtime)
+    return Engine(load_transformer(checkpoint, runtime, quantization, progress), tokenizer, settings)
 
 
 def load_transformer(
-    folder: Path,
+    checkpoint: Checkpoint,
     runtime: Runtime,
     quantization: Quantization | None = None,
     progress: Progress | None = None,
 ) -> Transformer:
     """The model alone, as its weights are stored or quantized, where the runtime computes."""
     dtype, device = runtime.compute_dtype, runtime.device
-    if device.type == "cuda" and quantization is None and stored_quantization(folder) is None:
-        return load_model(folder, dtype=dtype, compute_dtype=dtype, device=device)
-    model = load_for_inference(folder, quantization, compute_dtype=dtype, progress=progress)
+    if device.type == "cuda" and quantization is None and checkpoint.quantization is None:
+        return load_model(checkpoint, dtype=dtype, compute_dtype=dtype, device=device)
+    model = load_for_inference(checkpoint, quantization, compute_dtype=dtype, progress=progress)
     return model.to(device)
 
 
 def fit(
-    folder: Path, quantization: Quantization | None, settings: EngineSettings, runtime: Runtime
+    checkpoint: Checkpoint, quantization: Quantization | None, settings: EngineSettings, runtime: Runtime
 ) -> EngineSettings:
     """The settings, with a cache that fits beside the weights; ConfigError says what would if none does."""
-    config = load_config(folder)
     free = available_bytes(runtime.device)
-    need = memory(folder, quantization, settings, runtime.compute_dtype)
+    need = required_memory(checkpoint, quantization, settings, runtime.compute_dtype)
     if free is None or need.total <= free:
         return replace(settings, kv_cache_memory_bytes=need.cache)
-    least = _least_cache(config, settings, runtime.compute_dtype)
+    least = _least_cache(checkpoint.model_config, settings, runtime.compute_dtype)
     if settings.kv_cache_memory_bytes is None and need.total - need.cache + least <= free:
         return replace(settings, kv_cache_memory_bytes=free - need.weights - need.programs)
     smallest = replace(need, cache=settings.kv_cache_memory_bytes or least)
+    form = quantization or checkpoint.quantization
     raise ConfigError(
-        f"{folder} needs {smallest} and {free / 1e9:.1f} GB are free; "
-        f"{_what_fits(config, quantization or stored_quantization(folder), smallest, free)}"
+        f"{checkpoint.folder} needs {smallest} and {free / 1e9:.1f} GB are free; "
+        f"{_way_out(checkpoint.model_config, form, smallest, free)}"
     )
 
 
-def memory(
-    folder: Path, quantization: Quantization | None, settings: EngineSettings, dtype: torch.dtype
+def required_memory(
+    checkpoint: Checkpoint, quantization: Quantization | None, settings: EngineSettings, dtype: torch.dtype
 ) -> Memory:
-    """What serving takes, counted from config.json and the weight files' headers."""
-    config = load_config(folder)
-    return Memory(
-        weights=weight_bytes(folder, quantization),
-        cache=settings.kv_cache_memory_bytes or _wanted_cache(config, settings, dtype),
-    )
-
-
-def weight_bytes(folder: Path, quantization: Quantization | None) -> int:
-    """Bytes of the weights in memory; None is as they are stored."""
-    config = load_config(folder)
-    form = quantization or stored_quantization(folder)
-    if form is not None:
-        return model_memory.weight_bytes(config, form)
-    matrices = {info.dtype for info in find_tensors(folder).values() if len(info.shape) == 2}
-    width = 2 if matrices == {"BF16"} else 4  # others become float32
-    return model_memory.weight_bytes(config, bytes_per_weight=width)
+    """The memory of serving, counted from config.json and the weight files' headers."""
+    cache = settings.kv_cache_memory_bytes or _default_cache(checkpoint.model_config, settings, dtype)
+    return Memory(weights=checkpoint.weight_bytes(quantization), cache=cache)
 
 
 def cache_bytes(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype, tokens: int) -> int:
     """Bytes of a paged cache for so many tokens; an MTP module that drafts has entries too."""
     drafts = config.num_nextn_predict_layers > 0 and settings.speculation in ("auto", "mtp")
-    return model_memory.cache_bytes(config, tokens, config.num_hidden_layers + drafts, dtype.itemsize)
+    return memory.cache_bytes(config, tokens, config.num_hidden_layers + drafts, dtype.itemsize)
 
 
-def default_sampling(folder: Path) -> dict[str, Any]:
-    """What generation_config.json asks for, by SamplingParams' names; raises CheckpointError for nonsense."""
-    path = folder / GENERATION_FILE
-    if not path.is_file():
-        return {}
-    data = read_json(path)
-    found = {name: data[name] for name in TAKEN if data.get(name) is not None}
+def default_sampling(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The defaults in generation_config.json, by SamplingParams' names; CheckpointError for nonsense."""
+    stated = checkpoint.generation
+    sampling = {name: stated[name] for name in SAMPLING_FIELDS if stated.get(name) is not None}
     try:
-        SamplingParams(**found)
+        SamplingParams(**sampling)
     except ConfigError as error:
+        path = checkpoint.folder / GENERATION_FILE
         raise CheckpointError(f"{path}: {error}; repair or remove that file") from None
-    return found
+    return sampling
 
 
 def choose(
-    folder: Path, target_bytes: int, settings: EngineSettings, runtime: Runtime
+    checkpoint: Checkpoint, target_bytes: int, settings: EngineSettings, runtime: Runtime
 ) -> Quantization | None:
     """The most exact form of the weights with which serving takes at most `target_bytes`.
 
     Raises ConfigError when none does, or when a checkpoint that is packed already is too large.
     """
-    as_it_is = memory(folder, None, settings, runtime.compute_dtype)
-    if as_it_is.total <= target_bytes:
+    as_stored = required_memory(checkpoint, None, settings, runtime.compute_dtype)
+    if as_stored.total <= target_bytes:
         return None
-    if stored_quantization(folder) is not None:
+    if checkpoint.quantization is not None:
         raise ConfigError(
-            f"{folder} is packed already and needs {as_it_is}, not {target_bytes / 1e9:.1f} GB; "
+            f"{checkpoint.folder} is packed already and needs {as_stored}, not {target_bytes / 1e9:.1f} GB; "
             "take a smaller model or a shorter context, or quantize the checkpoint it was made from"
         )
-    chosen = choose_quantization(load_config(folder), target_bytes, as_it_is.cache)
-    return chosen or "int8"  # 16 bits would fit, but the checkpoint holds 32
+    quantization = choose_quantization(checkpoint.model_config, target_bytes, as_stored.cache)
+    return quantization or "int8"  # 16 bits would fit, but the checkpoint holds 32
 
 
-def read_bytes_per_token(folder: Path, quantization: Quantization | None) -> float:
-    """Bytes of weights that one stream's next token needs: those of the parameters that are active for it."""
-    return model_memory.read_bytes_per_token(load_config(folder), weight_bytes(folder, quantization))
-
-
-def _wanted_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> int:
+def _default_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> int:
     """A thousand tokens for every sequence, or one whole context if that is more."""
     longest = settings.max_model_len or config.max_position_embeddings
     tokens = max(settings.max_num_seqs * DEFAULT_TOKENS, settings.max_model_len or 0)
@@ -160,17 +135,17 @@ def _wanted_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dt
 
 
 def _least_cache(config: ModelConfig, settings: EngineSettings, dtype: torch.dtype) -> int:
+    """One sequence."""
     return cache_bytes(config, settings, dtype, settings.max_model_len or DEFAULT_TOKENS)
 
 
-def _what_fits(config: ModelConfig, kept: Quantization | None, need: Memory, free: int) -> str:
-    """The way out: the smaller forms of the weights, and whether one fits."""
-    if kept == "int4":
+def _way_out(config: ModelConfig, form: Quantization | None, need: Memory, free: int) -> str:
+    """The smaller forms of the weights, and whether one fits."""
+    if form == "int4":
         return "take a smaller model or a shorter context, or free some memory"
-    smaller = [name for name in get_args(Quantization) if kept is None or name == "int4"]
-    totals = {name: replace(need, weights=model_memory.weight_bytes(config, name)).total for name in smaller}
-    said = ", ".join(f"{name} {total / 1e9:.1f} GB" for name, total in totals.items())
-    fitting = [name for name, total in totals.items() if total <= free]
-    if fitting:
-        return f"quantized it would fit: {said}"
-    return f"even quantized it would not fit ({said}): take a smaller model, or free some memory"
+    smaller = [name for name in get_args(Quantization) if form is None or name == "int4"]
+    totals = {name: replace(need, weights=memory.weight_bytes(config, name)).total for name in smaller}
+    sizes = ", ".join(f"{name} {total / 1e9:.1f} GB" for name, total in totals.items())
+    if any(total <= free for total in totals.values()):
+        return f"quantized it would fit: {sizes}"
+    return f"even quantized it would not fit ({sizes}): take a smaller model, or free some memory"

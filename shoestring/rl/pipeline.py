@@ -20,6 +20,7 @@ from shoestring.durable import write_atomic
 from shoestring.engine.llm import LLM
 from shoestring.engine.load import load_engine
 from shoestring.errors import ConfigError, DataError
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.rl.grpo import Evaluate, grpo
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.stages import CollectStage, CorpusStage, RecipeConfig, Stage, located
@@ -181,8 +182,8 @@ def _collect(
 ) -> dict[str, Any]:
     """Verified answers of the teacher, with general conversations mixed in: folder/mixed.jsonl."""
     tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
-    teacher = Path(config.teacher)
-    name = f"{teacher.parent.name} (sha256 {folder_sha256(teacher)[:16]})"
+    teacher = Checkpoint.open(config.teacher)
+    name = f"{teacher.folder.parent.name} (sha256 {folder_sha256(teacher.folder)[:16]})"
     llm = LLM.of(load_engine(teacher, runtime, settings=SETTINGS), teacher)
     with Verifier(tasks) as verifier:
         asked = LocalTeacher(llm, name, params=config.collect.params(), thinking=True, form=config.form)

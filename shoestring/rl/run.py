@@ -13,14 +13,13 @@ from shoestring.engine.engine import Engine
 from shoestring.engine.policy_engine import PolicyEngine
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
 from shoestring.model.hf.hub import resolve
-from shoestring.model.packed.quantize import stored_quantization
 from shoestring.model.transformer import Transformer
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import ProblemStream
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat.load import load_template
 from shoestring.tokenizer.chat.template import Template
 from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
@@ -80,29 +79,29 @@ def build(
     if not resume:
         checkpoint.refuse_to_overwrite(out)
     saved = checkpoint.latest(out / "checkpoints") if resume else None
-    start = resolve(config.model)
-    if stored_quantization(start) is not None:
+    start = Checkpoint.open(resolve(config.model))
+    if start.quantization is not None:
         raise ConfigError(f"{config.model} is quantized, which cannot be trained; give the full weights")
     say(f"loading {config.model}")
-    folder = start if saved is None else saved
+    weights = start if saved is None else Checkpoint.open(saved)
     device, dtype = runtime.device, runtime.compute_dtype
-    model = load_model(folder, compute_dtype=dtype, device=device).train()
+    model = load_model(weights, compute_dtype=dtype, device=device).train()
     own = out / "tokenizer"
     if ranks.is_first and not (own / "tokenizer.json").is_file():
         own.mkdir(parents=True, exist_ok=True)
-        copy_tokenizer(start, own)
+        copy_tokenizer(start.folder, own)
     ranks.agree("the recipe or the step they go on from", f"{'' if saved is None else saved.name} {config}")
     ranks.agree_on_weights(model)
-    tokenizer = Tokenizer.load(own)
+    text = Checkpoint.open(own)
     run = Run(
         config=config,
         out=out,
-        tokenizer=tokenizer,
+        tokenizer=text.tokenizer,
         model=model,
         reference=_reference(model, config),
-        engine=PolicyEngine(model, tokenizer, _engine_settings(config, model)),
+        engine=PolicyEngine(model, text.tokenizer, _engine_settings(config, model)),
         optimizers=build_optimizers(model, config.optim),
-        template=_template(own, tokenizer, config),
+        template=_template(text, config),
         problems=problems,
         ranks=ranks,
     )
@@ -163,12 +162,12 @@ def _restore(run: Run, folder: Path) -> None:
     run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
 
 
-def _template(folder: Path, tokenizer: Tokenizer, config: GRPOConfig) -> Template | None:
+def _template(text: Checkpoint, config: GRPOConfig) -> Template | None:
     """The chat template; none is needed where prompts are plain text."""
     if config.prompt.format:
         return None
     try:
-        return load_template(folder, tokenizer)
+        return text.template
     except TokenizerError as error:
         raise ConfigError(f"{error}; or set prompt.format to a text with {{question}}") from None
 

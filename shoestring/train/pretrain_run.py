@@ -16,7 +16,7 @@ from shoestring.device import Runtime
 from shoestring.durable import cache_folder, write_atomic
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
-from shoestring.model.hf.config import load_config
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.hf.weights import load_weights
 from shoestring.model.presets import PRESETS
@@ -148,10 +148,10 @@ def restore(run: Run) -> None:
     if folder is None:
         log.warning("%s holds no checkpoint yet: the run starts from its beginning", run.out)
         return
-    saved = load_config(folder)
-    if saved != run.model.config:
+    saved = Checkpoint.open(folder)
+    if saved.config != run.model.config:
         raise CheckpointError(f"{folder} holds another model shape than the recipe; use the run's own recipe")
-    load_weights(run.model, folder, dtype=torch.float32, device=run.model.device)
+    load_weights(run.model, saved, dtype=torch.float32, device=run.model.device)
     tensors, values = state.load_state(folder / "trainer")
     run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
     run.loader.load_state(values["loader"])
@@ -164,7 +164,7 @@ def model_config(name: str) -> ModelConfig:
     if name in PRESETS:
         return PRESETS[name]
     if (Path(name) / "config.json").is_file():
-        return load_config(Path(name))
+        return Checkpoint.open(name).config
     raise ConfigError(
         f"model = {name!r} is neither a folder with a config.json nor one of {', '.join(PRESETS)}"
     )

@@ -17,17 +17,15 @@ from shoestring.device import Runtime
 from shoestring.durable import new_folder, write_atomic
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
-from shoestring.model.hf.config import load_config
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
-from shoestring.model.hf.hub import commit, resolve
-from shoestring.model.lora import add_adapters, load_adapter, save_adapter
-from shoestring.model.packed.quantize import stored_quantization
+from shoestring.model.hf.hub import resolve
+from shoestring.model.hf.peft import load_adapter, save_adapter
+from shoestring.model.lora import add_adapters
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
-from shoestring.tokenizer.bpe import CONFIG_FILE, Tokenizer
+from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE, DeepSeekTemplate
-from shoestring.tokenizer.chat.load import load_template
-from shoestring.tokenizer.definition import read_json
 from shoestring.tokenizer.special import ASSISTANT
 from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
@@ -81,18 +79,18 @@ def build(
     if not resume:
         checkpoint.refuse_to_overwrite(out)
     saved = checkpoint.latest(out / "checkpoints") if resume else None
-    start = saved if saved and not config.lora.rank else _start(config)
-    shape = PRESETS[config.model] if start is None else load_config(start)
+    start = Checkpoint.open(saved) if saved and not config.lora.rank else _start(config)
+    shape = PRESETS[config.model] if start is None else start.config
     if config.seq_len > shape.max_position_embeddings:
         raise ConfigError(
             f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
             f"{shape.max_position_embeddings}; lower seq_len"
         )
-    tokenizer = _tokenizer(config, start, out, own=saved is not None)
+    text = _tokenizer_files(config, start, out, own=saved is not None)
+    tokenizer, template = text.tokenizer, text.template
     tokenizer.check_fits(shape.vocab_size)
     say("reading the conversations")
     files = [Path(name).expanduser() for name in config.data]
-    template = load_template(out / "tokenizer", tokenizer)
     data = load_conversations(files, tokenizer, template, seq_len=config.seq_len, learn=config.learn)
     train, heldout = data.split(config.heldout_fraction)
     say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.model}")
@@ -162,22 +160,22 @@ def _restore(run: SFTRun, folder: Path) -> None:
     run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]
 
 
-def _start(config: SFTConfig) -> Path | None:
-    """The folder of the model to start from; None for a preset's random weights."""
+def _start(config: SFTConfig) -> Checkpoint | None:
+    """The model to start from; None for a preset's random weights."""
     if config.model in PRESETS:
         if not config.tokenizer:
             raise ConfigError(f"model = {config.model!r} is a preset; name a folder with tokenizer=")
         if config.lora.rank:
             raise ConfigError(f"model = {config.model!r} has random weights; LoRA needs a trained model")
         return None
-    folder = resolve(config.model)
-    if stored_quantization(folder) is not None:
+    start = Checkpoint.open(resolve(config.model))
+    if start.quantization is not None:
         raise ConfigError(f"{config.model} is packed by `quantize`; start from what it was made of")
-    return folder
+    return start
 
 
 def _model(
-    config: SFTConfig, runtime: Runtime, start: Path | None, tokenizer: Tokenizer, data: Conversations
+    config: SFTConfig, runtime: Runtime, start: Checkpoint | None, tokenizer: Tokenizer, data: Conversations
 ) -> Transformer:
     """The model to train; with LoRA its base is kept in the compute precision."""
     generator = torch.Generator(runtime.device).manual_seed(config.seed)
@@ -203,30 +201,30 @@ def _stopping_at(shape: ModelConfig, turn_ends: tuple[int, ...]) -> ModelConfig:
     return replace(shape, eos_token_id=stops if len(stops) > 1 else stops[0]) if new else shape
 
 
-def _tokenizer(config: SFTConfig, start: Path | None, out: Path, *, own: bool) -> Tokenizer:
+def _tokenizer_files(config: SFTConfig, start: Checkpoint | None, out: Path, *, own: bool) -> Checkpoint:
     """The run's own tokenizer and template when resuming, else a copy of the recipe's or the start's."""
     folder = out / "tokenizer"
     if own:
-        return Tokenizer.load(folder)
-    source = Path(config.tokenizer).expanduser() if config.tokenizer else start
-    assert source is not None  # _start asks for one
+        return Checkpoint.open(folder)
+    if config.tokenizer:
+        source = Path(config.tokenizer).expanduser()
+    else:
+        assert start is not None  # _start asks for a tokenizer beside a preset
+        source = start.folder
     with new_folder(folder, needed_bytes=0) as fresh:
         copy_tokenizer(source, fresh)
         shutil.rmtree(folder, ignore_errors=True)
-    tokenizer = Tokenizer.load(folder)
-    brings = (folder / TEMPLATE_FILE).is_file() or (
-        (folder / CONFIG_FILE).is_file() and read_json(folder / CONFIG_FILE, CONFIG_FILE).get("chat_template")
-    )
+    text = Checkpoint.open(folder)
     if config.template:
         shutil.copyfile(_template_file(config.template), folder / TEMPLATE_FILE)
-    elif not brings:
-        if ASSISTANT not in tokenizer.specials:
+    elif not text.has_template:
+        if ASSISTANT not in text.tokenizer.specials:
             raise ConfigError(
                 f"{config.model} has no chat template, and its tokenizer lacks DeepSeek's special tokens; "
                 "name a chat template's file with template="
             )
         DeepSeekTemplate().save(folder)
-    return tokenizer
+    return text
 
 
 def _template_file(name: str) -> Path:
@@ -238,7 +236,7 @@ def _template_file(name: str) -> Path:
     return path
 
 
-def _origin(config: SFTConfig, out: Path, start: Path | None, saved: Path | None) -> dict[str, Any]:
+def _origin(config: SFTConfig, out: Path, start: Checkpoint | None, saved: Path | None) -> dict[str, Any]:
     """What the run started from: a hub commit, or the hashes of a folder's weights.
 
     Raises CheckpointError when an adapter that is resumed would find another base.
@@ -248,15 +246,17 @@ def _origin(config: SFTConfig, out: Path, start: Path | None, saved: Path | None
             known = dict(json.loads((out / "data.json").read_text(encoding="utf-8"))["start"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{out / 'data.json'} cannot be read ({error}); restore it") from None
-        if start != saved and _origin(config, out, start, None) != known:
+        is_adapter = start is None or start.folder != saved
+        if is_adapter and _origin(config, out, start, None) != known:
             raise CheckpointError(f"{config.model} is not what this run's adapter began on; put it back")
         return known
     name = Path(config.model).name if Path(config.model).exists() else config.model
     if start is None:
         return {"name": name, "weights": "random", "seed": config.seed}
-    if (revision := commit(start)) is not None:
-        return {"name": name, "commit": revision}
-    return {"name": name, "sha256": {f.name: sha256_of(f) for f in sorted(start.glob("*.safetensors"))}}
+    if start.commit is not None:
+        return {"name": name, "commit": start.commit}
+    files = sorted(start.folder.glob("*.safetensors"))
+    return {"name": name, "sha256": {file.name: sha256_of(file) for file in files}}
 
 
 def _lineage(run: SFTRun) -> str:

@@ -12,6 +12,7 @@ from shoestring.distill import on_policy as loop
 from shoestring.distill.collect import problems_of
 from shoestring.distill.on_policy import OnPolicyConfig, OnPolicyOptim, check_vocabulary, on_policy
 from shoestring.errors import ConfigError, Stopped
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.train.report import metrics
 
@@ -31,7 +32,13 @@ def run(runtime, student_folder, teacher_folder, numbers):
     def go(out, config=CONFIG, *, teacher=teacher_folder, **options):
         problems = problems_of({"numbers": numbers()}, 5, 0)
         return on_policy(
-            config, runtime, out, student=student_folder, teacher=teacher, problems=problems, **options
+            config,
+            runtime,
+            out,
+            student=Checkpoint.open(student_folder),
+            teacher=Checkpoint.open(teacher),
+            problems=problems,
+            **options,
         )
 
     return go
@@ -121,5 +128,6 @@ def test_settings_that_cannot_be_meant(run, runtime, tmp_path, student_folder):
         OnPolicyConfig(steps=0)
     with pytest.raises(ConfigError, match="temperature"):
         OnPolicyConfig(temperature=-1.0)
+    student = Checkpoint.open(student_folder)
     with pytest.raises(ConfigError, match="no problems"):
-        on_policy(CONFIG, runtime, tmp_path, student=student_folder, teacher=student_folder, problems=[])
+        on_policy(CONFIG, runtime, tmp_path, student=student, teacher=student, problems=[])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from shoestring.distill.reverse_kl import Sample, UpdateSettings, micro_batches, reverse_kl, update
 from shoestring.errors import NonFiniteError
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.train.optim import OptimConfig, build_optimizers
 
@@ -93,7 +94,8 @@ def test_logits_of_few_places_are_in_memory(parts):
 
 @pytest.fixture(scope="module")
 def models(student_folder, teacher_folder):
-    return load_model(student_folder).train(), load_model(teacher_folder).requires_grad_(False)
+    student, teacher = (load_model(Checkpoint.open(folder)) for folder in (student_folder, teacher_folder))
+    return student.train(), teacher.requires_grad_(False)
 
 
 SAMPLES = [

@@ -7,6 +7,7 @@ from shoestring.engine.engine import Engine
 from shoestring.engine.llm import LLM
 from shoestring.engine.request import SamplingParams
 from shoestring.engine.settings import EngineSettings
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.remote.collector import ChatRequest
 from shoestring.tokenizer.bpe import Tokenizer
@@ -16,7 +17,8 @@ from shoestring.tokenizer.bpe import Tokenizer
 def llm(teacher_folder):
     tokenizer = Tokenizer.load(teacher_folder)
     settings = EngineSettings(max_num_seqs=3, max_model_len=64)
-    return LLM.of(Engine(load_model(teacher_folder), tokenizer, settings), teacher_folder)
+    checkpoint = Checkpoint.open(teacher_folder)
+    return LLM.of(Engine(load_model(checkpoint), tokenizer, settings), checkpoint)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 from shoestring.engine.engine import Engine
 from shoestring.engine.llm import LLM
 from shoestring.engine.settings import EngineSettings
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.presets import TINY
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
@@ -39,4 +40,4 @@ def model(tokenizer) -> Transformer:
 
 @pytest.fixture
 def llm(model, tokenizer, folder) -> LLM:
-    return LLM.of(Engine(model, tokenizer, EngineSettings(max_model_len=128)), folder)
+    return LLM.of(Engine(model, tokenizer, EngineSettings(max_model_len=128)), Checkpoint.open(folder))

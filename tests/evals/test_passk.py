@@ -11,6 +11,7 @@ from shoestring.engine.llm import LLM
 from shoestring.engine.request import CompletionOutput, RequestOutput
 from shoestring.errors import ConfigError, DataError
 from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.tasks.arithmetic import Arithmetic
 from shoestring.tokenizer.questions import PromptStyle
 
@@ -93,7 +94,7 @@ def test_a_score_repeats_and_no_problem_changes_another(llm, model, tokenizer, f
         return score, [json.loads(line) for line in file.read_text().splitlines()]
 
     score, answers = run("one", examples)
-    fresh = LLM.of(Engine(model, tokenizer), folder)
+    fresh = LLM.of(Engine(model, tokenizer), Checkpoint.open(folder))
     again, _ = run("two", examples, fresh)
     assert again.to_json() == score.to_json()
     _, reversed_answers = run("three", examples[:1:-1])

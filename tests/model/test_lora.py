@@ -1,19 +1,17 @@
-"""Adapters: what they compute, what is trained, PEFT's files both ways, merging, damaged files."""
+"""Adapters: what they compute, what is trained, and merging."""
 
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.utils import parametrize
 
-from shoestring.errors import CheckpointError, ConfigError, ShoestringError
-from shoestring.model import lora
+from shoestring.errors import ConfigError
 from shoestring.model.config import GQAConfig, RopeConfig
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
-from shoestring.model.lora import LoraConfig, add_adapters, load_adapter, merge, merge_adapter, save_adapter
+from shoestring.model.lora import LoraConfig, add_adapters, merge
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
 
@@ -110,102 +108,7 @@ def test_merging_keeps_the_function_and_gives_an_ordinary_model(config, tmp_path
     assert model.state_dict().keys() == names
     assert all(parameter.requires_grad for parameter in model.parameters())
     save_model(model, tmp_path / "model")
-    assert torch.equal(logits(load_model(tmp_path / "model")), before)
-
-
-@pytest.mark.parametrize("targets", [("attention", "mlp", "experts"), ("experts",), ("mlp",)])
-def test_save_and_load_give_the_same_model(targets, tmp_path):
-    model = adapted(settings=LoraConfig(rank=3, alpha=5.0, targets=targets))
-    save_adapter(model, tmp_path, base="org/base")
-    fresh = new_model()
-    load_adapter(fresh, tmp_path)
-    torch.testing.assert_close(logits(fresh), logits(model), rtol=0, atol=1e-6)
-    other = adapted(settings=LoraConfig(rank=3, alpha=5.0, targets=targets), seed=9)
-    load_adapter(other, tmp_path)
-    assert torch.equal(logits(other), logits(model))
-
-
-def test_merge_adapter_writes_base_and_adapter_as_one_model(tmp_path):
-    save_model(new_model(), tmp_path / "base")
-    model = adapted()
-    save_adapter(model, tmp_path / "adapter", base=str(tmp_path / "base"))
-    merge_adapter(tmp_path / "adapter", tmp_path / "merged")
-    torch.testing.assert_close(logits(load_model(tmp_path / "merged")), logits(model), rtol=0, atol=1e-6)
-    assert "LoRA adapter adapter merged" in (tmp_path / "merged" / "README.md").read_text()
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft in transformers
-@pytest.mark.parametrize("config", [V3, QWEN], ids=["v3", "qwen2"])
-def test_peft_reads_ours_and_we_read_peft_s(config, tmp_path):
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-    save_model(new_model(config), tmp_path / "base")
-    ours = adapted(config)
-    save_adapter(ours, tmp_path / "ours", base=str(tmp_path / "base"))
-    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
-    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "ours").eval()
-    with torch.no_grad():
-        torch.testing.assert_close(theirs(IDS).logits, logits(ours), rtol=1e-4, atol=1e-4)
-    assert (theirs(IDS).logits - logits(new_model(config))).abs().max() > 0.1
-
-    for name, parameter in theirs.named_parameters():
-        if "lora_" in name:
-            parameter.data.mul_(0.7)
-    theirs.save_pretrained(tmp_path / "theirs")
-    back = new_model(config)
-    load_adapter(back, tmp_path / "theirs")
-    with torch.no_grad():
-        torch.testing.assert_close(theirs(IDS).logits, logits(back), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("use_dora", True, "use_dora"),
-        ("rank_pattern", {"q_proj": 4}, "rank_pattern"),
-        ("init_lora_weights", "pissa", "init_lora_weights"),
-        ("peft_type", "IA3", "peft_type"),
-        ("r", True, "r = 'True'"),
-        ("r", 10**9, "not a rank"),
-        ("lora_alpha", "NaN", "lora_alpha"),
-        ("r", 4, "belongs to another model"),
-    ],
-)
-def test_an_adapter_that_is_not_plain_lora_is_refused(field, value, words, tmp_path):
-    save_adapter(adapted(), tmp_path, base="org/base")
-    config = json.loads((tmp_path / lora.CONFIG).read_text()) | {field: value}
-    (tmp_path / lora.CONFIG).write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=words):
-        load_adapter(new_model(), tmp_path)
-
-
-def test_an_adapter_of_another_model_is_refused_before_anything_changes(tmp_path):
-    save_adapter(adapted(), tmp_path, base="org/base")
-    model = new_model(QWEN)
-    with pytest.raises(CheckpointError, match="no such matrix"):
-        load_adapter(model, tmp_path)
-    assert not any("lora" in name for name, _ in model.named_parameters())
-
-
-def test_damaged_files_are_sentences(tmp_path):
-    save_adapter(adapted(), tmp_path, base="org/base")
-    weights, config = tmp_path / lora.WEIGHTS, tmp_path / lora.CONFIG
-    good = weights.read_bytes()
-    generator = torch.Generator().manual_seed(3)
-    for _ in range(25):
-        data = bytearray(good[: int(torch.randint(1, len(good), (), generator=generator))])
-        data[int(torch.randint(0, min(len(data), 400), (), generator=generator))] ^= 1 << 4
-        weights.write_bytes(data)
-        with pytest.raises(ShoestringError):
-            load_adapter(new_model(), tmp_path)
-    weights.write_bytes(good)
-    for text in ("", "[]", "[" * 100_000, "{", '{"r": 3}', "\xff"):
-        config.write_bytes(text.encode("latin-1"))
-        with pytest.raises(CheckpointError):
-            load_adapter(new_model(), tmp_path)
-    config.unlink()
-    with pytest.raises(CheckpointError, match="No such file"):
-        load_adapter(new_model(), tmp_path)
+    assert torch.equal(logits(load_model(Checkpoint.open(tmp_path / "model"))), before)
 
 
 def test_wrong_settings_are_refused():
@@ -214,8 +117,6 @@ def test_wrong_settings_are_refused():
             LoraConfig(**wrong)
     with pytest.raises(ConfigError, match="no such matrices"):
         add_adapters(new_model(QWEN), LoraConfig(rank=2, targets=("experts",)), torch.Generator())
-    with pytest.raises(ConfigError, match="no adapters"):
-        save_adapter(new_model(), Path("never-made"), base="")
 
 
 def test_bfloat16_bases_keep_their_precision():

@@ -12,6 +12,7 @@ import torch
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
 from shoestring.model.gguf.exporter import export_gguf
 from shoestring.model.gguf.importer import import_gguf
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Transformer
@@ -155,7 +156,7 @@ def test_llama_cpp_reads_our_quantized_weights_as_we_do(kind, most, tmp_path):
     import_gguf(tmp_path / "m.gguf", tmp_path / "folder", dtype=torch.float32)
     ids = [5, 17, 300, 44, 900, 12, 8]
     with torch.no_grad():
-        ours = load_model(tmp_path / "folder")(torch.tensor([ids]))[0, -1].numpy()
+        ours = load_model(Checkpoint.open(tmp_path / "folder"))(torch.tensor([ids]))[0, -1].numpy()
     theirs = Theirs(tmp_path / "m.gguf").logits(ids)
     assert np.linalg.norm(theirs - ours) < most * np.linalg.norm(ours)
 

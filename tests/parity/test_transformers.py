@@ -14,6 +14,7 @@ from transformers.modeling_layers import MtpModel
 
 from shoestring import kernels
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.transformer import Transformer
 
@@ -178,7 +179,7 @@ def test_their_checkpoint_in_our_model(name: str, tmp_path: Path) -> None:
     reference = transformers.AutoModelForCausalLM.from_config(family.theirs()).eval()
     scramble(reference)
     reference.save_pretrained(tmp_path)
-    model = load_model(tmp_path)
+    model = load_model(Checkpoint.open(tmp_path))
     tokens = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     assert replace(model.config, **tokens) == family.ours
     with torch.no_grad():

@@ -97,7 +97,7 @@ def walks():
         ("request", "engine/llm.py", "engine/output.py"),
         ("batch", "train/pretrain.py", "model/transformer.py"),
         ("question", "tokenizer/questions.py", "rl/update.py"),
-        ("checkpoint", "engine/load.py", "model/hf/weights.py"),
+        ("checkpoint", "model/hf/checkpoint.py", "model/hf/weights.py"),
     ],
 )
 def test_the_walks_go_from_one_end_to_the_other(walks, name, first, last):

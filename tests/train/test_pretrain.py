@@ -11,6 +11,7 @@ from shoestring import config as configs
 from shoestring.data.corpus import DataConfig
 from shoestring.errors import ConfigError, MissingDependencyError
 from shoestring.evals.perplexity import heldout_bits_per_byte
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.train import checkpoint
@@ -87,7 +88,7 @@ def test_the_model_is_the_last_checkpoints_and_transformers_reads_it(whole):
     assert (last / "README.md").read_text() == card
     assert f"\n# shape: {whole.name}\n" in card
     assert (last / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
-    ours = load_model(whole / "model")
+    ours = load_model(Checkpoint.open(whole / "model"))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(whole / "model", dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(whole / "model")
     ids = torch.tensor([tokenizer.encode("return (x): [y] while", add_special_tokens=False)])

@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 
 from shoestring import config as configs
 from shoestring.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Stopped
-from shoestring.model import lora
+from shoestring.model.hf import peft
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
-from shoestring.model.lora import LoraConfig, merge_adapter
+from shoestring.model.hf.peft import merge_adapter
+from shoestring.model.lora import LoraConfig
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
@@ -211,13 +213,16 @@ def test_lora_trains_and_saves_adapters_and_writes_them_merged(recipe, runtime, 
     assert report["train_loss"] < 0.9 * report["train_loss_at_start"]
     assert report["parameters_trained"] < 0.5 * report["parameters_total"]
     saved = {path.name for path in checkpoint.latest(out / "checkpoints").iterdir()}
-    assert lora.WEIGHTS in saved
+    assert peft.WEIGHTS in saved
     assert "model.safetensors" not in saved
     merge_adapter(out / "adapter", tmp_path / "merged")
     ids = torch.arange(40)[None]
     with torch.no_grad():
-        first, second = load_model(out / "model")(ids), load_model(tmp_path / "merged")(ids)
-        assert (first - load_model(base)(ids)).abs().max() > 1e-2
+        first, second = (
+            load_model(Checkpoint.open(out / "model"))(ids),
+            load_model(Checkpoint.open(tmp_path / "merged"))(ids),
+        )
+        assert (first - load_model(Checkpoint.open(base))(ids)).abs().max() > 1e-2
     torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
     assert (tmp_path / "merged" / "chat_template.jinja").is_file()
     assert "LoRA of rank 4, merged" in (out / "model" / "README.md").read_text()
@@ -256,8 +261,8 @@ def test_a_template_of_one_s_own_stops_at_its_own_token(recipe, runtime, base, t
     sft(config, runtime, tmp_path / "run", quiet=True)
     out = tmp_path / "run" / "model"
     assert (out / "chat_template.jinja").read_text() == CHATML
-    old = load_model(base).config.eos_token_id
-    assert load_model(out).config.eos_token_id == (old, tokenizer.special_id("<e>"))
+    old = load_model(Checkpoint.open(base)).config.eos_token_id
+    assert load_model(Checkpoint.open(out)).config.eos_token_id == (old, tokenizer.special_id("<e>"))
     assert (
         tokenizer.special_id("<e>")
         in json.loads((out / "generation_config.json").read_text())["eos_token_id"]

@@ -13,6 +13,7 @@ from shoestring.cli.weights import Weights, find_checkpoint, open_model
 if TYPE_CHECKING:
     from shoestring.engine.measure import Limits, Throughput
     from shoestring.figures import Axes, Figure
+    from shoestring.model.hf.checkpoint import Checkpoint
 
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -42,8 +43,9 @@ def engine(
     numbers = read_numbers(concurrency)
     if plot is not None:
         figures.check_type(plot)
-    settings = room_for(model, max(numbers), prompt, tokens, device)
-    llm = open_model(model, weights, settings, device, seqs=max(numbers))
+    checkpoint = find_checkpoint(model)
+    settings = room_for(checkpoint, max(numbers), prompt, tokens, device)
+    llm = open_model(checkpoint, weights, settings, device, seqs=max(numbers))
     limits = measure_limits(choose(device))
     rows = [
         measure_throughput(llm.engine, concurrency=number, prompt_tokens=prompt, output_tokens=tokens)
@@ -61,23 +63,22 @@ def engine(
         )
 
 
-def room_for(model: str, most: int, prompt: int, tokens: int, device: str) -> dict[str, Any]:
+def room_for(checkpoint: "Checkpoint", most: int, prompt: int, tokens: int, device: str) -> dict[str, Any]:
     """EngineSettings with which so many requests run at once, none of them preempted."""
     from shoestring.device import choose
     from shoestring.engine.load import cache_bytes
     from shoestring.engine.measure import longest_request
     from shoestring.engine.settings import EngineSettings
     from shoestring.errors import ConfigError
-    from shoestring.model.hf.config import load_config
     from shoestring.model.memory import PAGE_SIZE
 
     rows = max(EngineSettings.max_num_batched_tokens, 2 * most)
     settings = EngineSettings(max_num_seqs=most, max_num_batched_tokens=rows, enable_prefix_caching=False)
     longest = longest_request(settings, most, prompt, tokens)
-    config, dtype = load_config(find_checkpoint(model)), choose(device).compute_dtype
+    config, dtype = checkpoint.config, choose(device).compute_dtype
     if longest > config.max_position_embeddings:
         raise ConfigError(
-            f"{most} prompts of {prompt} and {tokens} tokens need a context of {longest:,}; {model} has "
+            f"{most} prompts of {prompt} and {tokens} tokens need a context of {longest:,}; the model has "
             f"{config.max_position_embeddings:,}; take a smaller --prompt or --tokens"
         )
     return {

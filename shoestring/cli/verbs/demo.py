@@ -81,9 +81,9 @@ def _converse(model: Path, device: str) -> None:
     from shoestring.cli.chat import Chat, enable_editing
     from shoestring.cli.terminal import Screen
     from shoestring.cli.verbs.run import sampling
-    from shoestring.cli.weights import open_model
+    from shoestring.cli.weights import find_checkpoint, open_model
 
-    llm = open_model(str(model), None, {}, device)
+    llm = open_model(find_checkpoint(str(model)), None, {}, device)
     enable_editing()
     screen = Screen()
     screen.note("it makes numbers, such as: make 24 from 3,8,1")

@@ -12,6 +12,7 @@ from shoestring.cli.output import print_fields, print_json, print_table
 if TYPE_CHECKING:
     from shoestring.device import Runtime
     from shoestring.engine.llm import LLM
+    from shoestring.model.hf.checkpoint import Checkpoint
 
 TEXT = "text"
 HARNESS = "lm_eval:"
@@ -106,44 +107,45 @@ def run_score(name: str, config: Any, model: str, device: str, out: Path | None)
     from shoestring.device import choose
     from shoestring.evals.manifest import describe, identify
 
-    runtime = choose(device)
+    runtime, checkpoint = choose(device), find_checkpoint(model)
     where = {"device": runtime.device.type, "dtype": str(runtime.compute_dtype).removeprefix("torch.")}
-    score = describe(name, model=identify(model, find_checkpoint(model)), config=config, runtime=where)
+    score = describe(name, model=identify(model, checkpoint.folder), config=config, runtime=where)
     if name == TEXT:
-        result = score_text(model, config, runtime)
+        result = score_text(checkpoint, config, runtime)
     elif name.startswith(HARNESS):
         from shoestring.evals.harness import evaluate_harness
 
         names = name.removeprefix(HARNESS).split(",")
-        result = evaluate_harness(open_scored(model, config.max_tokens, device), names, config)
+        result = evaluate_harness(open_scored(checkpoint, config.max_tokens, device), names, config)
     else:
-        result = score_task(model, name, config, device, out)
+        result = score_task(checkpoint, name, config, device, out)
     return {**score, "result": result}
 
 
-def open_scored(model: str, max_tokens: int, device: str) -> "LLM":
+def open_scored(checkpoint: "Checkpoint", max_tokens: int, device: str) -> "LLM":
     """The model with a context that holds prompts and such answers, as far as its own does."""
-    from shoestring.cli.weights import CONTEXT, find_checkpoint, open_model
-    from shoestring.model.hf.config import load_config
+    from shoestring.cli.weights import CONTEXT, open_model
 
-    longest = load_config(find_checkpoint(model)).max_position_embeddings
+    longest = checkpoint.config.max_position_embeddings
     context = min(max(CONTEXT, max_tokens + PROMPT_ROOM), longest)
-    return open_model(model, None, {"max_model_len": context}, device, seqs=TOGETHER)
+    return open_model(checkpoint, None, {"max_model_len": context}, device, seqs=TOGETHER)
 
 
-def score_text(model: str, config: Any, runtime: "Runtime") -> dict[str, Any]:
+def score_text(checkpoint: "Checkpoint", config: Any, runtime: "Runtime") -> dict[str, Any]:
     """Bits per byte on what pretraining holds out of the sources."""
     from shoestring.cli.verbs.run import load
     from shoestring.data.corpus import DataConfig
     from shoestring.data.dataset import prepare
     from shoestring.durable import cache_folder
 
-    loaded, tokenizer = load(model, runtime)
+    loaded, tokenizer = load(checkpoint, runtime)
     dataset = prepare(DataConfig(sources=config.sources, fim_rate=0.0), tokenizer, cache_folder("data"))
     return heldout_report(loaded, dataset, config.seq_len, config.max_tokens)
 
 
-def score_task(model: str, name: str, config: Any, device: str, out: Path | None) -> dict[str, Any]:
+def score_task(
+    checkpoint: "Checkpoint", name: str, config: Any, device: str, out: Path | None
+) -> dict[str, Any]:
     """pass@k and its siblings; answers with their rewards go to a .jsonl beside `out`."""
     from shoestring.evals.manifest import problems_sha256
     from shoestring.evals.passk import choose_problems, evaluate_task
@@ -151,7 +153,7 @@ def score_task(model: str, name: str, config: Any, device: str, out: Path | None
 
     task = load_task(name, config.options)
     examples = choose_problems(task, config)  # what is wrong with the task shows before the model is read
-    llm = open_scored(model, config.max_tokens, device)
+    llm = open_scored(checkpoint, config.max_tokens, device)
     score = evaluate_task(
         llm,
         task,
@@ -172,7 +174,7 @@ def repeat(path: Path, model: str | None, device: str) -> dict[str, Any]:
     was = read_score(path)
     name = model or was["model"]["name"]
     config = build_config(was["name"], was["config"], str(path))
-    check_model(was, identify(name, find_checkpoint(name)))
+    check_model(was, identify(name, find_checkpoint(name).folder))
     now = run_score(was["name"], config, name, device, None)
     for part in ("runtime", "versions"):
         for difference in differences(was[part], now[part]):

@@ -1,12 +1,15 @@
 """`shoestring export, import`: models for other programs: Hugging Face folders, and GGUF files out and in."""
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from shoestring.cli.options import Json, Model
 from shoestring.cli.output import print_fields, print_json
+
+if TYPE_CHECKING:
+    from shoestring.model.hf.checkpoint import Checkpoint
 
 PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
@@ -51,9 +54,11 @@ def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
     dtype, source = _precision(type), _plain_checkpoint(model)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty; give a new folder")
-    tokenizer_files = source if (source / "tokenizer.json").is_file() else None
-    loaded, lineage = load_model(source, dtype=dtype), f"Exported from {source.name}."
-    save_model(loaded, out, dtype=dtype, tokenizer_files=tokenizer_files, lineage=lineage)
+    tokenizer_files = source.folder if source.has_tokenizer else None
+    lineage = f"Exported from {source.folder.name}."
+    save_model(
+        load_model(source, dtype=dtype), out, dtype=dtype, tokenizer_files=tokenizer_files, lineage=lineage
+    )
     return {"out": str(out), "type": type, "bytes": _bytes(out)}
 
 
@@ -70,16 +75,15 @@ def _export_gguf(model: str, out: Path, type: str | None) -> dict[str, Any]:
     return {"out": str(out), "type": type, "bytes": out.stat().st_size}
 
 
-def _plain_checkpoint(model: str) -> Path:
-    """The folder of a model whose weights are numbers, not packed integers."""
+def _plain_checkpoint(model: str) -> "Checkpoint":
+    """A model whose weights are numbers, not packed integers."""
     from shoestring.cli.weights import find_checkpoint
     from shoestring.errors import ConfigError
-    from shoestring.model.packed.quantize import stored_quantization
 
-    folder = find_checkpoint(model)
-    if stored_quantization(folder) is not None:
+    checkpoint = find_checkpoint(model)
+    if checkpoint.quantization is not None:
         raise ConfigError(f"{model} is packed by `quantize`; export the checkpoint it was made from")
-    return folder
+    return checkpoint
 
 
 def _precision(type: str) -> Any:

@@ -14,6 +14,8 @@ from shoestring.cli.terminal import printable
 
 if TYPE_CHECKING:
     from shoestring.model.config import ModelConfig
+    from shoestring.model.gguf.file import GGUFFile
+    from shoestring.model.hf.checkpoint import Checkpoint
 
 FOUND_AT = ("config.json", "*/config.json", "*/model/config.json", "*.gguf", "*/*.gguf")
 """Where a folder holds models: itself, folders in it, runs in it, GGUF files."""
@@ -107,16 +109,18 @@ def find(model: str) -> "tuple[ModelConfig, dict[str, Any]]":
     """A model's config, and how its weights are stored; nothing for a preset and for a bare config.json."""
     from shoestring.model.gguf.config_reader import read_config
     from shoestring.model.gguf.file import GGUFFile
-    from shoestring.model.hf.config import load_config
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.hf.hub import resolve
     from shoestring.model.presets import PRESETS
 
     if model in PRESETS:
         return PRESETS[model], {}
     if model.endswith(".gguf"):
-        return read_config(GGUFFile.open(model)), stored_as(Path(model))
-    folder = resolve(model)
-    return load_config(folder), stored_as(folder) if any(folder.glob("*.safetensors")) else {}
+        file = GGUFFile.open(model)
+        return read_config(file), gguf_weights(file)
+    checkpoint = Checkpoint.open(resolve(model))
+    has_weights = any(checkpoint.folder.glob("*.safetensors"))
+    return checkpoint.config, stored_weights(checkpoint) if has_weights else {}
 
 
 def costs(config: "ModelConfig", seq_len: int) -> dict[str, Any]:
@@ -151,31 +155,38 @@ def describe(path: Path) -> dict[str, Any]:
     from shoestring.errors import ShoestringError
     from shoestring.model.gguf.config_reader import read_config
     from shoestring.model.gguf.file import GGUFFile
-    from shoestring.model.hf.config import load_config
+    from shoestring.model.hf.checkpoint import Checkpoint
 
     size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors")))
     try:
-        config = read_config(GGUFFile.open(path)) if path.is_file() else load_config(path)
-        return {"model_type": config.model_type, **stored_as(path), "bytes": size}
+        if path.is_file():
+            file = GGUFFile.open(path)
+            return {"model_type": read_config(file).model_type, **gguf_weights(file), "bytes": size}
+        checkpoint = Checkpoint.open(path)
+        model_type = checkpoint.config.model_type
+        return {"model_type": model_type, **stored_weights(checkpoint), "bytes": size}
     except ShoestringError as error:
         return {"model_type": "?", "weights": "unreadable", "bytes": size, "problem": printable(str(error))}
 
 
-def stored_as(path: Path) -> dict[str, Any]:
-    """How a model's weights are stored: int4, BF16, Q4_0 ...: what most of its bytes are."""
-    from shoestring.model.gguf.file import GGUFFile
-    from shoestring.model.hf.shards import find_tensors
-    from shoestring.model.packed.quantize import stored_quantization
+def gguf_weights(file: "GGUFFile") -> dict[str, Any]:
+    """The type of most of a GGUF file's bytes, such as Q4_0, and the file's size."""
+    bytes_of: Counter[str] = Counter()
+    for tensor in file.tensors.values():
+        bytes_of[tensor.type.name] += tensor.num_rows * tensor.row_bytes
+    return {"weights": _most(bytes_of), "bytes": file.num_bytes}
 
-    kinds: Counter[str] = Counter()
-    if path.is_file():
-        for tensor in GGUFFile.open(path).tensors.values():
-            kinds[tensor.type.name] += tensor.num_rows * tensor.row_bytes
-        return {"weights": kinds.most_common(1)[0][0] if kinds else "none", "bytes": path.stat().st_size}
-    for info in find_tensors(path).values():
-        kinds[info.dtype] += info.end - info.start
-    weights = stored_quantization(path) or (kinds.most_common(1)[0][0] if kinds else "none")
-    return {"weights": weights, "bytes": sum(kinds.values())}
+
+def stored_weights(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """The form of the weights, such as int4 or BF16, by the most of their bytes; and all bytes."""
+    bytes_of: Counter[str] = Counter()
+    for info in checkpoint.tensors.values():
+        bytes_of[info.dtype] += info.end - info.start
+    return {"weights": checkpoint.quantization or _most(bytes_of), "bytes": bytes_of.total()}
+
+
+def _most(bytes_of: Counter[str]) -> str:
+    return bytes_of.most_common(1)[0][0] if bytes_of else "none"
 
 
 def _described(part: Any) -> str:

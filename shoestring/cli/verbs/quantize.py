@@ -27,7 +27,7 @@ def quantize(
     from shoestring.engine.settings import EngineSettings
     from shoestring.errors import ConfigError
     from shoestring.model.memory import BITS
-    from shoestring.model.packed.quantize import quantize_folder
+    from shoestring.model.packed.quantize import quantize_checkpoint
 
     forms = {number: name for name, number in BITS.items()}
     if bits is not None and (bits not in forms or target_ram is not None):
@@ -43,13 +43,13 @@ def quantize(
         )
     fit(source, form, settings, runtime)  # packed weights are held in memory until they are written
     begin = time.perf_counter()
-    with progress_bar(f"quantizing {source.name}") as progress:
-        quantize_folder(source, out, form, progress=progress)
+    with progress_bar(f"quantizing {source.folder.name}") as progress:
+        quantize_checkpoint(source, out, form, progress=progress)
     report: dict[str, Any] = {
         "out": str(out),
         "weights": form,
         "bytes": stored_bytes(out),
-        "source_bytes": stored_bytes(source),
+        "source_bytes": stored_bytes(source.folder),
         "seconds": round(time.perf_counter() - begin, 2),
     }
     if as_json:

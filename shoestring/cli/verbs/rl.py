@@ -134,9 +134,11 @@ def score_model(
     from shoestring.engine.load import load_engine
     from shoestring.engine.settings import EngineSettings
     from shoestring.model.cost import parameters
+    from shoestring.model.hf.checkpoint import Checkpoint
 
     settings = EngineSettings(max_num_seqs=256, speculation="off")
-    llm = LLM.of(load_engine(folder, runtime, settings=settings), folder)
+    checkpoint = Checkpoint.open(folder)
+    llm = LLM.of(load_engine(checkpoint, runtime, settings=settings), checkpoint)
     tasks = {name: {**data, "prompt": prompt} if prompt else data for name, data in config.tasks.items()}
     scores = {name: _score(llm, name, data, folder) for name, data in tasks.items()}
     main = next(iter(scores.values()), {})

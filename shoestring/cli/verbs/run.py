@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from shoestring.device import Runtime
     from shoestring.engine.llm import LLM
     from shoestring.engine.request import SamplingParams
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.transformer import Transformer
     from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.stream import TextPiece
@@ -51,7 +52,7 @@ def run(
         prompt = read_stdin()
     if prompt is None and as_json:
         raise ConfigError("--json needs a prompt: an argument, or text on stdin")
-    llm = open_model(model, weights, choices.engine, device)
+    llm = open_model(find_checkpoint(model), weights, choices.engine, device)
     complete = complete or not llm.has_template
     given = {} if max_tokens is None else {"max_tokens": max_tokens}
     params = sampling(llm, {**choices.sampling, **given}, complete=complete)
@@ -146,13 +147,11 @@ def report(reply: Reply) -> dict[str, Any]:
     }
 
 
-def load(name: str, runtime: "Runtime") -> "tuple[Transformer, Tokenizer]":
+def load(checkpoint: "Checkpoint", runtime: "Runtime") -> "tuple[Transformer, Tokenizer]":
     """A model and the tokenizer beside it, to score texts with."""
     from shoestring.engine.load import load_transformer
-    from shoestring.tokenizer.bpe import Tokenizer
 
-    folder = find_checkpoint(name)
-    tokenizer = Tokenizer.load(folder)
-    model = load_transformer(folder, runtime)
+    tokenizer = checkpoint.tokenizer
+    model = load_transformer(checkpoint, runtime)
     tokenizer.check_fits(model.config.vocab_size)
     return model, tokenizer

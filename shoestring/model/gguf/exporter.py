@@ -18,11 +18,11 @@ from shoestring.model.gguf.config_writer import write_config
 from shoestring.model.gguf.names import ROPE_FACTORS, HeadRows, TensorLayout, layout
 from shoestring.model.gguf.quants import CHUNK_ELEMENTS, quantize
 from shoestring.model.gguf.rope import rope_factors
-from shoestring.model.gguf.rows import ModelRows, Rows, folder_rows
+from shoestring.model.gguf.rows import ModelRows, Rows, checkpoint_rows
 from shoestring.model.gguf.tokenizer import write_tokenizer
 from shoestring.model.gguf.types import BF16, F32, Q4_0, Q8_0, StorageType
 from shoestring.model.gguf.writer import TensorEntry, write_gguf
-from shoestring.model.hf.config import load_config
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.transformer import Transformer
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _FILE_TYPE = {"f32": 0, "bf16": 32, "q8_0": 7, "q4_0": 2}  # numbers of llama.cp
 
 
 def export_gguf(
-    source: str | Path | Transformer,
+    source: Checkpoint | Transformer,
     path: str | Path,
     type: WeightType = "q8_0",
     *,
@@ -44,7 +44,7 @@ def export_gguf(
     """Write a model as a GGUF file that llama.cpp loads.
 
     Args:
-        source: a checkpoint folder, read row by row, or a model in memory.
+        source: a checkpoint, read row by row, or a model in memory.
         path: the new file; it appears only when it is complete and on the disk.
         type: format of the matrices. Vectors, routers and matrices whose rows are not a multiple of 32 long
             stay float32; with q4_0 the output matrix is Q8_0, because its error affects every token.
@@ -57,7 +57,7 @@ def export_gguf(
     """
     if type not in get_args(WeightType):
         raise ConfigError(f"there is no GGUF type {type!r}; the types are {', '.join(get_args(WeightType))}")
-    folder = None if isinstance(source, Transformer) else Path(source)
+    folder = None if isinstance(source, Transformer) else source.folder
     with _open_rows(source) as (config, rows):
         metadata = {
             **write_config(config),
@@ -75,12 +75,12 @@ def export_gguf(
 
 
 @contextmanager
-def _open_rows(source: str | Path | Transformer) -> Iterator[tuple[ModelConfig, Rows]]:
+def _open_rows(source: Checkpoint | Transformer) -> Iterator[tuple[ModelConfig, Rows]]:
     if isinstance(source, Transformer):
         yield source.config, ModelRows(source)
         return
-    config = load_config(Path(source))
-    with folder_rows(Path(source)) as rows:
+    config = source.config
+    with checkpoint_rows(source) as rows:
         yield config, rows
 
 

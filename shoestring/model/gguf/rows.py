@@ -1,4 +1,4 @@
-"""Reading of Hugging Face tensors by rows for an export, from a checkpoint folder or a model in memory."""
+"""Reading of Hugging Face tensors by rows for an export, from a checkpoint or a model in memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ import torch
 
 from shoestring.errors import CheckpointError
 from shoestring.model.hf import fp8
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.names import stored_views
 from shoestring.model.hf.safetensors_file import TensorInfo, read_into
-from shoestring.model.hf.shards import find_tensors
 from shoestring.model.hf.weights import DTYPES
 from shoestring.model.transformer import Transformer
 
@@ -43,12 +43,11 @@ class ModelRows:
         return rows[first:last].to("cpu", torch.float32)
 
 
-class FolderRows:
-    """The tensors of a checkpoint folder; FP8 weights are dequantized on the way. Use `folder_rows`."""
+class CheckpointRows:
+    """The tensors of a checkpoint; FP8 weights are dequantized on the way. Use `checkpoint_rows`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._found = find_tensors(folder)
-        self._block = fp8.block_size(folder)
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._tensors, self._block = checkpoint.tensors, checkpoint.fp8_block_size
         self._files: dict[Path, FileIO] = {}
 
     def close(self) -> None:
@@ -56,11 +55,11 @@ class FolderRows:
             file.close()
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        info = self._found.get(name)
+        info = self._tensors.get(name)
         return None if info is None else info.shape
 
     def read(self, name: str, first: int, last: int) -> torch.Tensor:
-        info = self._found[name]
+        info = self._tensors[name]
         if info.dtype not in DTYPES:
             raise CheckpointError(f"{info} is {info.dtype}; weights must be one of {', '.join(DTYPES)}")
         if info.dtype == "F8_E4M3":
@@ -78,7 +77,7 @@ class FolderRows:
 
     def _read_fp8(self, info: TensorInfo, first: int, last: int) -> torch.Tensor:
         """Rows of float8 values, each multiplied by the scale of its block."""
-        scale = self._found.get(info.name + fp8.SCALE_SUFFIX)
+        scale = self._tensors.get(info.name + fp8.SCALE_SUFFIX)
         block = self._block
         if (
             block is None
@@ -96,9 +95,9 @@ class FolderRows:
 
 
 @contextmanager
-def folder_rows(folder: Path) -> Iterator[FolderRows]:
-    """The tensors of `folder`, its files open for as long. CheckpointError for missing or damaged ones."""
-    rows = FolderRows(folder)
+def checkpoint_rows(checkpoint: Checkpoint) -> Iterator[CheckpointRows]:
+    """A checkpoint's tensors; its files are open inside the block. CheckpointError for damaged ones."""
+    rows = CheckpointRows(checkpoint)
     try:
         yield rows
     finally:

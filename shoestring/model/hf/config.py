@@ -10,7 +10,6 @@ from shoestring.model.check import check
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, ModelType, MoEConfig
 from shoestring.model.hf.fields import FIXED, INERT, Fields
 from shoestring.model.hf.rope import read_rope, write_rope
-from shoestring.model.hf.shards import read_json
 
 CONFIG_NAME = "config.json"
 MAX_CONFIG_BYTES = 10_000_000
@@ -21,12 +20,6 @@ ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "llama": "LlamaForCausalLM",
 }
-
-
-def load_config(folder: Path) -> ModelConfig:
-    """Read `folder`/config.json. CheckpointError when it cannot be read, ConfigError for what it says."""
-    path = Path(folder) / CONFIG_NAME
-    return from_hf(read_json(path, max_bytes=MAX_CONFIG_BYTES), where=str(path))
 
 
 def save_config(config: ModelConfig, folder: Path, *, dtype: str | None = None) -> None:

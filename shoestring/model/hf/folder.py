@@ -1,10 +1,8 @@
 """A model as a folder in Hugging Face layout: config, weights, tokenizer, generation settings, model card."""
 
 import json
-import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,10 @@ from shoestring.durable import storage_errors, write_atomic
 from shoestring.errors import CheckpointError
 from shoestring.model.config import ModelConfig
 from shoestring.model.cost import parameters
-from shoestring.model.hf.config import load_config, save_config
-from shoestring.model.hf.names import mtp_prefixes
-from shoestring.model.hf.shards import find_tensors
+from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
+from shoestring.model.hf.config import save_config
 from shoestring.model.hf.weights import load_weights, save_weights
 from shoestring.model.transformer import Transformer
-
-log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,22 +29,20 @@ TOKENIZER_FILES = (
 
 
 def load_model(
-    folder: Path,
+    checkpoint: Checkpoint,
     *,
     dtype: torch.dtype | None = None,
     compute_dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Transformer:
-    """Read a model from a checkpoint folder: parameters in `dtype` (None: float32), activations in another.
+    """Read a model from a checkpoint: parameters in `dtype` (None: float32), activations in another.
 
-    MTP modules that config.json promises and the weights lack are left out with a warning: transformers drops
-    them whenever it saves a V3 model. Raises ConfigError, CheckpointError, UnsafeFileError.
+    MTP modules that config.json states and the weights lack are left out. Raises ConfigError,
+    CheckpointError, UnsafeFileError.
     """
-    folder = Path(folder)
-    config = without_missing_mtp(load_config(folder), folder)
     with torch.device("meta"):
-        model = Transformer(config, compute_dtype)
-    load_weights(model, folder, dtype=dtype, device=device)
+        model = Transformer(checkpoint.model_config, compute_dtype)
+    load_weights(model, checkpoint, dtype=dtype, device=device)
     return model.eval()
 
 
@@ -80,25 +73,12 @@ def save_model(
     folder = Path(folder)
     stored = dtype or next(model.parameters()).dtype
     save_config(model.config, folder, dtype=str(stored).removeprefix("torch."))
-    _write_json(folder / "generation_config.json", _generation(model.config, generation or {}))
+    _write_json(folder / GENERATION_FILE, _generation(model.config, generation or {}))
     card = _card(model.config, name or folder.resolve().name, license, lineage)
     write_atomic(folder / "README.md", card)
     if tokenizer_files is not None:
         copy_tokenizer(Path(tokenizer_files), folder)
     save_weights(model, folder, dtype=dtype)
-
-
-def without_missing_mtp(config: ModelConfig, folder: Path) -> ModelConfig:
-    """`config` without the MTP modules that the weights in `folder` lack, with a warning."""
-    prefixes = mtp_prefixes(config)
-    if not prefixes or any(name.startswith(prefixes) for name in find_tensors(folder)):
-        return config
-    log.warning(
-        "%s promises %d MTP module(s) and its weights hold none; loading the model without them",
-        folder / "config.json",
-        len(prefixes),
-    )
-    return replace(config, num_nextn_predict_layers=0)
 
 
 def _generation(config: ModelConfig, settings: Mapping[str, Any]) -> dict[str, Any]:

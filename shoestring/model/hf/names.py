@@ -70,9 +70,3 @@ def is_redundant(name: str, config: ModelConfig) -> bool:
     """Whether a checkpoint may hold `name` although the model shares or computes that tensor."""
     tied_head = config.tie_word_embeddings and name == "lm_head.weight"
     return tied_head or name in mtp_copies(config) or _ROPE_TABLE.fullmatch(name) is not None
-
-
-def mtp_prefixes(config: ModelConfig) -> tuple[str, ...]:
-    """The prefixes of all tensors of the MTP modules."""
-    first = config.num_hidden_layers
-    return tuple(f"model.layers.{first + k}." for k in range(config.num_nextn_predict_layers))

@@ -12,10 +12,12 @@ from torch import nn
 
 from shoestring.durable import require_space, storage_errors, write_atomic
 from shoestring.errors import CheckpointError, StorageError
-from shoestring.model.hf.fp8 import SCALE_SUFFIX, block_size, dequantize, scale_shape
+from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.fp8 import SCALE_SUFFIX, dequantize, scale_shape
 from shoestring.model.hf.names import Sink, is_redundant, mtp_copies, sinks, stored_views
+from shoestring.model.hf.quantization import BlockSize
 from shoestring.model.hf.safetensors_file import Entry, TensorInfo, read_into, write_file
-from shoestring.model.hf.shards import INDEX_NAME, SINGLE_NAME, find_tensors
+from shoestring.model.hf.shards import INDEX_NAME, SINGLE_NAME
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,6 @@ DTYPES = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-Block = tuple[int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
@@ -46,42 +46,41 @@ class _Stored:
 
 def load_weights(
     model: nn.Module,
-    folder: Path,
+    checkpoint: Checkpoint,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Read the checkpoint in `folder` into `model`, which has a `config: ModelConfig`.
+    """Read a checkpoint into `model`, which has a `config: ModelConfig`.
 
     Parameters on the meta device are created on `device` in `dtype` (None: as they were declared); buffers
     keep their own dtype, so V3's balance bias stays float32. Tensors that exist are overwritten in place.
     FP8 weights are dequantized block by block; a packed model (packed.py) quantizes each matrix as it comes.
-    Nothing is read before every name and shape was checked. `progress` hears bytes read, and of how many.
+    Nothing is read before every name and shape was checked. `progress` is called with the bytes read so far
+    and the bytes in all.
     Raises CheckpointError naming file and tensor, UnsafeFileError for a pickle.
     """
-    folder = Path(folder)
-    found = find_tensors(folder)
-    block = block_size(folder)
-    _check(model, found, block, folder)
+    tensors, block = checkpoint.tensors, checkpoint.fp8_block_size
+    _check(model, tensors, block, checkpoint.folder)
     _materialize(model, dtype, torch.device(device))
-    views = _targets(model)
+    targets = _targets(model)
     shards: dict[Path, list[TensorInfo]] = {}
-    for name in views:
-        shards.setdefault(found[name].path, []).append(found[name])
-    done, total = 0, sum(found[name].end - found[name].start for name in views)
+    for name in targets:
+        shards.setdefault(tensors[name].path, []).append(tensors[name])
+    bytes_read, total_bytes = 0, sum(tensors[name].end - tensors[name].start for name in targets)
     with torch.no_grad():
         for path, infos in shards.items():
             log.debug("reading %d tensors from %s", len(infos), path)
             with path.open("rb", buffering=0) as file:
                 for info in sorted(infos, key=lambda info: info.start):
                     if info.dtype == "F8_E4M3" and block is not None:
-                        _read_fp8(file, info, found[info.name + SCALE_SUFFIX], views[info.name], block)
+                        _read_fp8(file, info, tensors[info.name + SCALE_SUFFIX], targets[info.name], block)
                     else:
-                        _read_tensor(file, info, views[info.name])
-                    done += info.end - info.start
+                        _read_tensor(file, info, targets[info.name])
+                    bytes_read += info.end - info.start
                     if progress is not None:
-                        progress(done, total)
+                        progress(bytes_read, total_bytes)
 
 
 def save_weights(
@@ -117,11 +116,11 @@ def save_weights(
         raise
 
 
-def _check(model: nn.Module, found: dict[str, TensorInfo], block: Block | None, folder: Path) -> None:
+def _check(model: nn.Module, tensors: dict[str, TensorInfo], block: BlockSize | None, folder: Path) -> None:
     """Refuse a checkpoint that is not exactly this model."""
     views = _targets(model)
     for name, view in views.items():
-        info = found.get(name)
+        info = tensors.get(name)
         if info is None:
             raise CheckpointError(
                 f"{folder} lacks the tensor {name}; its config.json and its weights do not belong together"
@@ -134,17 +133,17 @@ def _check(model: nn.Module, found: dict[str, TensorInfo], block: Block | None, 
         if info.dtype not in DTYPES:
             raise CheckpointError(f"{info} is {info.dtype}; weights must be one of {', '.join(DTYPES)}")
         if info.dtype == "F8_E4M3":
-            _check_scale(info, found.get(name + SCALE_SUFFIX), block)
-    scales = {info.name + SCALE_SUFFIX for info in found.values() if info.dtype == "F8_E4M3"}
-    for name in sorted(found.keys() - views.keys() - scales):
+            _check_scale(info, tensors.get(name + SCALE_SUFFIX), block)
+    scales = {info.name + SCALE_SUFFIX for info in tensors.values() if info.dtype == "F8_E4M3"}
+    for name in sorted(tensors.keys() - views.keys() - scales):
         if not is_redundant(name, model.config):  # type: ignore[arg-type]
             raise CheckpointError(
-                f"{found[name]} is not part of this model; config.json and weights do not belong together, "
+                f"{tensors[name]} is not part of this model; config.json and weights do not belong together, "
                 "or the model has parts this code does not know"
             )
 
 
-def _check_scale(info: TensorInfo, scale: TensorInfo | None, block: Block | None) -> None:
+def _check_scale(info: TensorInfo, scale: TensorInfo | None, block: BlockSize | None) -> None:
     if block is None:
         raise CheckpointError(
             f"{info} is FP8 and config.json has no quantization_config; restore the config.json it came with"
@@ -207,7 +206,7 @@ def _read_tensor(file: FileIO, info: TensorInfo, target: torch.Tensor | Sink) ->
 
 
 def _read_fp8(
-    file: FileIO, info: TensorInfo, scale_info: TensorInfo, target: torch.Tensor | Sink, block: Block
+    file: FileIO, info: TensorInfo, scale_info: TensorInfo, target: torch.Tensor | Sink, block: BlockSize
 ) -> None:
     if not isinstance(target, torch.Tensor):
         whole = torch.empty(info.shape)

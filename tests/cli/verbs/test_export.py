@@ -8,6 +8,7 @@ import torch
 def test_export_opens_in_transformers_with_the_same_logits(cli, trained, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.hf.folder import load_model
 
     code, out, _ = cli("export", str(trained / "model"), str(tmp_path / "hf"), "--type", "f32", "--json")
@@ -17,17 +18,21 @@ def test_export_opens_in_transformers_with_the_same_logits(cli, trained, tmp_pat
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
     ids = torch.tensor([tokenizer("def function_1(x):")["input_ids"]])
     with torch.no_grad():
-        difference = (theirs(ids).logits - load_model(trained / "model")(ids)).abs().max()
+        difference = (theirs(ids).logits - load_model(Checkpoint.open(trained / "model"))(ids)).abs().max()
     assert difference < 1e-4
 
 
 def test_a_gguf_file_comes_back_as_the_same_model(cli, trained, tmp_path):
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.hf.folder import load_model
 
     file, folder = tmp_path / "m.gguf", tmp_path / "back"
     assert cli("export", str(trained / "model"), str(file), "--type", "f32")[0] == 0
     assert cli("import", str(file), str(folder), "--type", "f32")[0] == 0
-    before, after = load_model(trained / "model").state_dict(), load_model(folder).state_dict()
+    before, after = (
+        load_model(Checkpoint.open(trained / "model")).state_dict(),
+        load_model(Checkpoint.open(folder)).state_dict(),
+    )
     assert after.keys() <= before.keys()  # the MTP module stays behind
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
     code, out, _ = cli("run", str(folder), "def f", "--complete", "--max-tokens", "3", "--json")

@@ -16,13 +16,14 @@ def base(trained):
 
 
 def test_greedy_completion_is_what_the_full_forward_says(cli, base):
+    from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.hf.folder import load_model
     from shoestring.tokenizer.bpe import Tokenizer
 
     code, out, _ = cli("run", base, "def fun", "--max-tokens", "12", "--json")
     answer = json.loads(out)
     assert code == 0
-    model, tokenizer = load_model(base), Tokenizer.load(base)
+    model, tokenizer = load_model(Checkpoint.open(base)), Tokenizer.load(base)
     ids = [tokenizer.bos_id, *tokenizer.encode("def fun")]
     start = len(ids)
     for _ in range(12):

@@ -14,6 +14,7 @@ from shoestring.model.config import GQAConfig, RopeConfig
 from shoestring.model.gguf import exporter as gguf_export
 from shoestring.model.gguf.exporter import export_gguf
 from shoestring.model.gguf.file import GGUFFile
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Transformer
@@ -69,7 +70,7 @@ def test_rows_that_no_block_divides_stay_float32(tmp_path):
 def test_a_folder_and_its_model_give_the_same_bytes(kind, tmp_path, monkeypatch):
     model = model_of(CONFIG)
     save_model(model, tmp_path / "hf")
-    export_gguf(tmp_path / "hf", tmp_path / "folder.gguf", kind, name="x")
+    export_gguf(Checkpoint.open(tmp_path / "hf"), tmp_path / "folder.gguf", kind, name="x")
     monkeypatch.setattr(gguf_export, "CHUNK_ELEMENTS", 1000)  # many chunks: the same
     export_gguf(model, tmp_path / "model.gguf", kind, name="x")
     assert (tmp_path / "folder.gguf").read_bytes() == (tmp_path / "model.gguf").read_bytes()
@@ -97,10 +98,10 @@ def test_fp8_weights_are_dequantized_on_the_way(tmp_path, monkeypatch):
     plain_config = config.read_text()
     config.write_text(json.dumps(json.loads(plain_config) | {"quantization_config": settings}))
     monkeypatch.setattr(gguf_export, "CHUNK_ELEMENTS", 50 * 300)
-    export_gguf(tmp_path / "hf", tmp_path / "fp8.gguf", "f32")
+    export_gguf(Checkpoint.open(tmp_path / "hf"), tmp_path / "fp8.gguf", "f32")
     save_file(plain, file)
     config.write_text(plain_config)
-    export_gguf(tmp_path / "hf", tmp_path / "plain.gguf", "f32")
+    export_gguf(Checkpoint.open(tmp_path / "hf"), tmp_path / "plain.gguf", "f32")
     assert (tmp_path / "fp8.gguf").read_bytes() == (tmp_path / "plain.gguf").read_bytes()
 
 
@@ -113,16 +114,16 @@ def test_mtp_modules_are_left_out_aloud(tmp_path, caplog):
 
 def test_wrong_types_and_weights_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match=r"no GGUF type 'q6_k'; the types are f32, bf16, q8_0, q4_0"):
-        export_gguf(tmp_path, tmp_path / "m.gguf", "q6_k")
+        export_gguf(Checkpoint.open(tmp_path), tmp_path / "m.gguf", "q6_k")
     model = model_of(CONFIG)
     save_model(model, tmp_path / "hf")
     data = json.loads((tmp_path / "hf" / "config.json").read_text())
     (tmp_path / "hf" / "config.json").write_text(json.dumps(data | {"num_hidden_layers": 5}))
     with pytest.raises(CheckpointError, match=r"model\.layers\.4\.input_layernorm\.weight is missing"):
-        export_gguf(tmp_path / "hf", tmp_path / "m.gguf")
+        export_gguf(Checkpoint.open(tmp_path / "hf"), tmp_path / "m.gguf")
     (tmp_path / "hf" / "config.json").write_text(json.dumps(data | {"intermediate_size": 99}))
     with pytest.raises(CheckpointError, match=r"gate_proj\.weight has shape .* and config\.json asks for"):
-        export_gguf(tmp_path / "hf", tmp_path / "m.gguf")
+        export_gguf(Checkpoint.open(tmp_path / "hf"), tmp_path / "m.gguf")
     assert not (tmp_path / "m.gguf").exists()
 
 
@@ -155,7 +156,7 @@ def test_only_a_few_rows_are_held_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_export, "CHUNK_ELEMENTS", 1 << 14)
     save_model(model_of(replace(CONFIG, vocab_size=8192)), tmp_path / "hf")
     tracemalloc.start()
-    export_gguf(tmp_path / "hf", tmp_path / "m.gguf", "bf16")
+    export_gguf(Checkpoint.open(tmp_path / "hf"), tmp_path / "m.gguf", "bf16")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert max(sizes) <= 1 << 14

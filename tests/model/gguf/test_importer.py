@@ -20,7 +20,7 @@ from shoestring.model.gguf.importer import import_gguf
 from shoestring.model.gguf.names import layout
 from shoestring.model.gguf.types import TYPES
 from shoestring.model.gguf.writer import TensorEntry, write_gguf
-from shoestring.model.hf.config import load_config
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.names import stored_views
 from shoestring.model.presets import DEMO, TINY
@@ -84,10 +84,10 @@ def test_float32_comes_back_exactly(family, tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_import, "CHUNK_ELEMENTS", 9000 if family == "v3" else 700)
     model = model_of(FAMILIES[family])
     save_model(model, tmp_path / "hf")
-    export_gguf(tmp_path / "hf", tmp_path / "m.gguf", "f32")
+    export_gguf(Checkpoint.open(tmp_path / "hf"), tmp_path / "m.gguf", "f32")
     config = import_gguf(tmp_path / "m.gguf", tmp_path / "back", dtype=torch.float32)
-    assert config == load_config(tmp_path / "back") == model.config
-    assert equal(load_model(tmp_path / "back"), model)
+    assert config == Checkpoint.open(tmp_path / "back").config == model.config
+    assert equal(load_model(Checkpoint.open(tmp_path / "back")), model)
 
 
 @pytest.mark.parametrize("kind", ["bf16", "q8_0", "q4_0"])
@@ -95,7 +95,7 @@ def test_quantized_weights_come_back_as_the_library_reads_them(kind, tmp_path):
     config = FAMILIES["v3"]
     export_gguf(model_of(config), tmp_path / "m.gguf", kind)
     import_gguf(tmp_path / "m.gguf", tmp_path / "back", dtype=torch.float32)
-    views = stored_views(load_model(tmp_path / "back"))
+    views = stored_views(load_model(Checkpoint.open(tmp_path / "back")))
     theirs = {
         t.name: gguf.quants.dequantize(t.data, t.tensor_type)
         for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors
@@ -116,7 +116,9 @@ def test_heads_of_halves_compute_the_same_as_neighbors(tmp_path):
     assert config.rope.interleave
     ids = torch.arange(40)[None]
     with torch.no_grad():
-        torch.testing.assert_close(load_model(tmp_path / "back")(ids), model(ids), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            load_model(Checkpoint.open(tmp_path / "back"))(ids), model(ids), atol=1e-4, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q5_0"])
@@ -137,7 +139,9 @@ def test_types_that_only_the_library_reads_are_imported(name, tmp_path):
             data[-1] = scales
     write_gguf(tmp_path / "m.gguf", file.metadata, entries, [[torch.tensor(part)] for part in data])
     import_gguf(tmp_path / "m.gguf", tmp_path / "back", dtype=torch.float32)
-    found = stored_views(load_model(tmp_path / "back"))["model.layers.0.mlp.up_proj.weight"].numpy()
+    found = stored_views(load_model(Checkpoint.open(tmp_path / "back")))[
+        "model.layers.0.mlp.up_proj.weight"
+    ].numpy()
     stored = next(d for e, d in zip(entries, data, strict=True) if e.name == "blk.0.ffn_up.weight")
     expected = gguf.quants.dequantize(stored.reshape(256, -1), gguf.GGMLQuantizationType[name])
     assert np.array_equal(found, expected)
@@ -155,7 +159,7 @@ def test_files_from_before_kv_b_was_split_are_read(tmp_path):
     old |= {"deepseek2.attention.key_length": 16, "deepseek2.attention.value_length": 8}
     write_gguf(tmp_path / "old.gguf", old, entries, data)
     import_gguf(tmp_path / "old.gguf", tmp_path / "back", dtype=torch.float32)
-    assert equal(load_model(tmp_path / "back"), model)
+    assert equal(load_model(Checkpoint.open(tmp_path / "back")), model)
 
 
 def test_tokenizer_and_token_ids_come_along(tmp_path):
@@ -164,7 +168,7 @@ def test_tokenizer_and_token_ids_come_along(tmp_path):
     tokenizer = Tokenizer.train([source], 500)
     tokenizer.save(tmp_path)
     save_model(model_of(config), tmp_path / "hf", tokenizer_files=tmp_path)
-    export_gguf(tmp_path / "hf", tmp_path / "m.gguf")
+    export_gguf(Checkpoint.open(tmp_path / "hf"), tmp_path / "m.gguf")
     assert import_gguf(tmp_path / "m.gguf", tmp_path / "back") == config
     assert Tokenizer.load(tmp_path / "back").encode(source) == tokenizer.encode(source)
 
@@ -174,7 +178,7 @@ def test_large_models_become_shards(tmp_path):
     export_gguf(model, tmp_path / "m.gguf", "f32")
     import_gguf(tmp_path / "m.gguf", tmp_path / "back", dtype=torch.float32, max_shard_bytes=50_000)
     assert len(list((tmp_path / "back").glob("model-*-of-*.safetensors"))) > 2
-    assert equal(load_model(tmp_path / "back"), model)
+    assert equal(load_model(Checkpoint.open(tmp_path / "back")), model)
 
 
 def test_the_balance_bias_stays_float32(tmp_path):

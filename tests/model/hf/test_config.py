@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
-from shoestring.model.hf.config import from_hf, load_config, save_config, to_hf
+from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.config import from_hf, save_config, to_hf
 from shoestring.model.presets import PRESETS
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -35,7 +36,7 @@ def test_published_configs_are_the_presets(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_the_round_trip(name: str, tmp_path: Path) -> None:
     save_config(PRESETS[name], tmp_path, dtype="bfloat16")
-    assert load_config(tmp_path) == PRESETS[name]
+    assert Checkpoint.open(tmp_path).config == PRESETS[name]
     assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
@@ -54,7 +55,7 @@ def test_transformers_reads_what_we_write_and_we_read_what_it_writes(
     assert theirs.rope_parameters["rope_type"] == PRESETS[name].rope.rope_type
     theirs.save_pretrained(tmp_path / "theirs")
     assert "rope_parameters" in json.loads((tmp_path / "theirs" / "config.json").read_text())
-    assert load_config(tmp_path / "theirs") == PRESETS[name]
+    assert Checkpoint.open(tmp_path / "theirs").config == PRESETS[name]
 
 
 @pytest.mark.parametrize("family", ["DeepseekV3Config", "DeepseekV2Config", "Qwen2Config", "LlamaConfig"])
@@ -247,7 +248,7 @@ def test_a_shape_without_a_name_is_refused_when_saved() -> None:
 def test_a_file_that_is_not_a_config(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with pytest.raises(CheckpointError, match=r"there is no config\.json in"):
-        load_config(tmp_path)
+        _ = Checkpoint.open(tmp_path).config
     for text, said in [
         ("{", "not valid JSON"),
         ("[1]", "not a JSON object"),
@@ -255,7 +256,7 @@ def test_a_file_that_is_not_a_config(tmp_path: Path) -> None:
     ]:
         path.write_text(text)
         with pytest.raises(CheckpointError, match=said):
-            load_config(tmp_path)
+            _ = Checkpoint.open(tmp_path).config
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match="not valid JSON"):
-        load_config(tmp_path)
+        _ = Checkpoint.open(tmp_path).config

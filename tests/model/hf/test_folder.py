@@ -11,6 +11,7 @@ import torch
 
 from shoestring.errors import CheckpointError, ConfigError, UnsafeFileError
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, RopeConfig
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
@@ -98,7 +99,7 @@ def test_we_compute_the_same_from_their_folder(
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs", max_shard_size="100KB")
     with caplog.at_level(logging.WARNING):
-        model = load_model(tmp_path / "theirs")
+        model = load_model(Checkpoint.open(tmp_path / "theirs"))
     assert ("its weights hold none" in caplog.text) == (name == "v3")  # they drop MTP when they save
     assert model.config.num_nextn_predict_layers == 0
     with torch.no_grad():
@@ -133,7 +134,7 @@ def test_the_whole_folder(tmp_path: Path) -> None:
     generation = json.loads((tmp_path / "model" / "generation_config.json").read_text())
     assert generation == {"bos_token_id": 0, "eos_token_id": [1, 2], "temperature": 0.6}
     assert json.loads((tmp_path / "model" / "config.json").read_text())["torch_dtype"] == "bfloat16"
-    loaded = load_model(tmp_path / "model", dtype=torch.bfloat16)
+    loaded = load_model(Checkpoint.open(tmp_path / "model"), dtype=torch.bfloat16)
     assert loaded.config == config
     assert loaded.model.norm.weight.dtype == torch.bfloat16
     names = [name for name, _ in model.named_parameters()]
@@ -157,11 +158,11 @@ def test_what_cannot_be_saved_or_loaded(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no tokenizer\.json"):
         save_model(model, tmp_path / "a", tokenizer_files=tmp_path)
     with pytest.raises(CheckpointError, match=r"there is no config\.json"):
-        load_model(tmp_path / "nowhere")
+        load_model(Checkpoint.open(tmp_path / "nowhere"))
     save_model(model, tmp_path / "b")
     (tmp_path / "b" / "model.safetensors").rename(tmp_path / "b" / "pytorch_model.bin")
     with pytest.raises(UnsafeFileError, match="is a pickle"):
-        load_model(tmp_path / "b")
+        load_model(Checkpoint.open(tmp_path / "b"))
     (tmp_path / "b" / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(ConfigError, match="model_type 'mamba' is not supported"):
-        load_model(tmp_path / "b")
+        load_model(Checkpoint.open(tmp_path / "b"))

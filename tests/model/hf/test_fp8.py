@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from shoestring.errors import CheckpointError
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.config import save_config
 from shoestring.model.hf.names import stored_views
 from shoestring.model.hf.weights import load_weights, save_weights
@@ -82,7 +83,7 @@ def test_fp8_blocks_are_dequantized(dtype: torch.dtype, saved: Path) -> None:
     meant = to_fp8(saved)
     assert len(meant) > 60
     loaded = on_meta()
-    load_weights(loaded, saved, dtype=dtype)
+    load_weights(loaded, Checkpoint.open(saved), dtype=dtype)
     views = stored_views(loaded)
     assert all(torch.equal(views[name], tensor.to(dtype)) for name, tensor in meant.items())
     original = stored_views(build())
@@ -113,7 +114,7 @@ def test_other_quantizations_are_refused_by_name(settings: object, said: str, sa
     to_fp8(saved)
     edit_config(saved, settings)
     with pytest.raises(CheckpointError) as caught:
-        load_weights(on_meta(), saved)
+        load_weights(on_meta(), Checkpoint.open(saved))
     assert said in str(caught.value)
 
 
@@ -123,4 +124,4 @@ def test_a_scale_that_is_missing(saved: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"is FP8 without its model\.layers\.0\.mlp\.up_proj\.weight_scale_inv"
     ):
-        load_weights(on_meta(), saved)
+        load_weights(on_meta(), Checkpoint.open(saved))

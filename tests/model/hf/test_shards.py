@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from shoestring.errors import CheckpointError, UnsafeFileError
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.weights import load_weights, save_weights
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
@@ -43,7 +44,7 @@ def index_of(folder: Path) -> dict[str, dict[str, str]]:
 
 def refused(folder: Path, said: str, kind: type[CheckpointError] = CheckpointError) -> None:
     with pytest.raises(kind) as caught:
-        load_weights(on_meta(), folder)
+        load_weights(on_meta(), Checkpoint.open(folder))
     assert said in str(caught.value)
 
 
@@ -58,7 +59,7 @@ def test_a_shard_that_is_missing_cut_or_another(sharded: Path) -> None:
     shards[1].unlink()
     refused(sharded, f"lacks the weight file {shards[1].name}")
     shards[1].write_bytes(data)
-    load_weights(on_meta(), sharded)
+    load_weights(on_meta(), Checkpoint.open(sharded))
     (sharded / "model.safetensors.index.json").unlink()
     refused(sharded, f"holds {len(shards)} weight files and no model.safetensors.index.json")
 
@@ -117,7 +118,7 @@ def test_links_may_not_leave_the_folder_but_the_hubs_may(sharded: Path, tmp_path
     (snapshot / shard.name).unlink()
     (snapshot / shard.name).symlink_to("../../blobs/0123")
     loaded = on_meta()
-    load_weights(loaded, snapshot)
+    load_weights(loaded, Checkpoint.open(snapshot))
     assert same(loaded, build())
     (snapshot / shard.name).unlink()
     (snapshot / shard.name).symlink_to("missing.safetensors")
@@ -140,4 +141,4 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
 def test_one_weight_file_of_another_name_will_do(tmp_path: Path) -> None:
     save_weights(build(), tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
-    load_weights(on_meta(), tmp_path)
+    load_weights(on_meta(), Checkpoint.open(tmp_path))

@@ -14,6 +14,7 @@ import torch
 
 from shoestring.errors import CheckpointError, StorageError
 from shoestring.model.config import ModelConfig, MoEConfig
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.config import save_config
 from shoestring.model.hf.names import mtp_copies, stored_views
 from shoestring.model.hf.weights import load_weights, save_weights
@@ -82,7 +83,7 @@ def test_round_trip(config: ModelConfig, max_shard_bytes: int, tmp_path: Path) -
         biggest = max(t.numel() * 4 for t in stored_views(model).values())
         assert all(path.stat().st_size < max(max_shard_bytes, biggest) + 10_000 for path in shards)
     loaded = on_meta(config)
-    load_weights(loaded, tmp_path)
+    load_weights(loaded, Checkpoint.open(tmp_path))
     assert same(model, loaded)
     assert all(p.requires_grad for p in loaded.parameters())
 
@@ -126,7 +127,7 @@ def test_dtypes(tmp_path: Path) -> None:
     assert tensors.pop(BIAS).dtype == torch.float32
     assert {t.dtype for name, t in tensors.items() if "e_score" not in name} == {torch.bfloat16}
     loaded = on_meta(TINY)
-    load_weights(loaded, tmp_path, dtype=torch.float16)
+    load_weights(loaded, Checkpoint.open(tmp_path), dtype=torch.float16)
     assert {p.dtype for p in loaded.parameters()} == {torch.float16}
     assert torch.equal(loaded.state_dict()[BIAS], model.state_dict()[BIAS])
     expected = model.model.norm.weight.to(torch.bfloat16).to(torch.float16)
@@ -138,7 +139,7 @@ def test_dtypes(tmp_path: Path) -> None:
 def test_an_existing_model_is_filled_in_place(saved: Path) -> None:
     model = build(TINY, seed=7)
     addresses = [p.data_ptr() for p in model.parameters()]
-    load_weights(model, saved)
+    load_weights(model, Checkpoint.open(saved))
     assert same(model, build(TINY))
     assert [p.data_ptr() for p in model.parameters()] == addresses
 
@@ -150,7 +151,7 @@ def test_repeated_and_computed_tensors_may_be_there_or_not(saved: Path) -> None:
 
     rewrite(saved, change)
     loaded = on_meta(TINY)
-    load_weights(loaded, saved)
+    load_weights(loaded, Checkpoint.open(saved))
     assert same(loaded, build(TINY))
 
 
@@ -185,7 +186,7 @@ def test_weights_that_are_not_the_configs(
     rewrite(saved, change)
     model = on_meta(TINY)
     with pytest.raises(CheckpointError) as caught:
-        load_weights(model, saved)
+        load_weights(model, Checkpoint.open(saved))
     assert said in str(caught.value)
     assert all(p.is_meta for p in model.parameters())  # found out before anything was allocated
 
@@ -199,7 +200,7 @@ def test_a_file_cut_while_it_is_read(saved: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(weights, "_check", cut_after_the_check)
     with pytest.raises(CheckpointError, match="the file ends inside"):
-        load_weights(on_meta(TINY), saved)
+        load_weights(on_meta(TINY), Checkpoint.open(saved))
 
 
 def test_saving_over_weights_or_a_full_disk(
@@ -237,7 +238,7 @@ def test_a_save_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: 
 PEAK = """
 import json, sys, torch
 from pathlib import Path
-from shoestring.model.hf.config import load_config
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.transformer import Transformer
 from shoestring.model.hf.weights import load_weights
 
@@ -248,9 +249,9 @@ def resident(field):  # VmRSS now, VmHWM at its highest; getrusage would count t
 folder, results = Path(sys.argv[1]), []
 for dtype in (torch.bfloat16, torch.float32):  # the larger one last, so that its peak is the process's
     with torch.device("meta"):
-        model = Transformer(load_config(folder))
+        model = Transformer(Checkpoint.open(folder).config)
     before = resident("VmRSS")
-    load_weights(model, folder, dtype=dtype)
+    load_weights(model, Checkpoint.open(folder), dtype=dtype)
     loaded = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     results.append((resident("VmHWM") - before) / loaded)
     del model

@@ -10,13 +10,13 @@ import torch
 from shoestring.errors import CheckpointError, ConfigError, StorageError
 from shoestring.kernels.packed import pack, unpack
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.memory import weight_bytes
 from shoestring.model.packed.layers import PackedExperts, PackedLinear, PackedUpProjection
 from shoestring.model.packed.quantize import (
     load_for_inference,
-    quantize_folder,
-    stored_quantization,
+    quantize_checkpoint,
 )
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Transformer, initialize
@@ -65,7 +65,7 @@ def test_a_packed_model_stays_close(
     tmp_path: Path, config: ModelConfig, quantization: str, bound: float
 ) -> None:
     plain = checkpoint(tmp_path / "plain", config)
-    packed = load_for_inference(tmp_path / "plain", quantization)
+    packed = load_for_inference(Checkpoint.open(tmp_path / "plain"), quantization)
     assert 0 < divergence(logits(packed), logits(plain)) < bound
     assert not [name for name, p in packed.named_parameters() if p.dim() > 1 and "proj" in name]
 
@@ -76,17 +76,19 @@ def test_a_written_checkpoint_is_mapped_and_gives_the_same_bits(
     tmp_path: Path, config: ModelConfig, quantization: str
 ) -> None:
     checkpoint(tmp_path / "plain", config)
-    quantize_folder(tmp_path / "plain", tmp_path / "packed", quantization)
-    assert stored_quantization(tmp_path / "packed") == quantization
-    mapped = load_for_inference(tmp_path / "packed")
-    assert torch.equal(logits(mapped), logits(load_for_inference(tmp_path / "plain", quantization)))
+    quantize_checkpoint(Checkpoint.open(tmp_path / "plain"), tmp_path / "packed", quantization)
+    assert Checkpoint.open(tmp_path / "packed").quantization == quantization
+    mapped = load_for_inference(Checkpoint.open(tmp_path / "packed"))
+    assert torch.equal(
+        logits(mapped), logits(load_for_inference(Checkpoint.open(tmp_path / "plain"), quantization))
+    )
     in_memory = sum(tensor.nbytes for tensor in mapped.state_dict().values())
     assert weight_bytes(config, quantization) == in_memory
 
 
 def test_the_weights_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     plain = checkpoint(tmp_path / "plain", SMALL, dtype=torch.bfloat16)
-    packed = load_for_inference(tmp_path / "plain", "int8")
+    packed = load_for_inference(Checkpoint.open(tmp_path / "plain"), "int8")
     layer, other = plain.model.layers[1], packed.model.layers[1]
     experts, up = other.mlp.experts, other.self_attn.kv_b_proj
     assert isinstance(experts, PackedExperts)
@@ -102,14 +104,16 @@ def test_the_weights_are_those_of_the_checkpoint(tmp_path: Path) -> None:
 def test_the_head_can_be_asked_for_as_a_matrix(tmp_path: Path) -> None:
     """As scoring a text does, which never holds all logits."""
     plain = checkpoint(tmp_path / "plain", SMALL)
-    head = load_for_inference(tmp_path / "plain", "int4").head_weight_WD
+    head = load_for_inference(Checkpoint.open(tmp_path / "plain"), "int4").head_weight_WD
     assert torch.equal(head, unpack(pack(plain.lm_head.weight, 8))[0])
 
 
 def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
     checkpoint(tmp_path / "plain", SMALL)
     heard: list[tuple[int, int]] = []
-    load_for_inference(tmp_path / "plain", "int4", progress=lambda done, total: heard.append((done, total)))
+    load_for_inference(
+        Checkpoint.open(tmp_path / "plain"), "int4", progress=lambda done, total: heard.append((done, total))
+    )
     assert heard[-1][0] == heard[-1][1] > 0
     assert heard == sorted(heard)
 
@@ -131,7 +135,7 @@ def test_fp8_checkpoints_are_packed_too(tmp_path: Path) -> None:
     data = json.loads(path.read_text())
     data["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
     path.write_text(json.dumps(data))
-    packed = load_for_inference(tmp_path / "plain", "int8").model.layers[0].self_attn.o_proj
+    packed = load_for_inference(Checkpoint.open(tmp_path / "plain"), "int8").model.layers[0].self_attn.o_proj
     assert isinstance(packed, PackedLinear)
     assert torch.equal(packed.blocks, pack(wanted, 8).blocks)
     assert unpack(pack(wanted, 8)).shape == (1, rows, columns)
@@ -140,28 +144,28 @@ def test_fp8_checkpoints_are_packed_too(tmp_path: Path) -> None:
 def test_a_plain_checkpoint_keeps_its_width(tmp_path: Path) -> None:
     checkpoint(tmp_path / "half", SMALL, dtype=torch.bfloat16)
     checkpoint(tmp_path / "full", SMALL)
-    assert load_for_inference(tmp_path / "half").lm_head.weight.dtype == torch.bfloat16
-    assert load_for_inference(tmp_path / "full").lm_head.weight.dtype == torch.float32
+    assert load_for_inference(Checkpoint.open(tmp_path / "half")).lm_head.weight.dtype == torch.bfloat16
+    assert load_for_inference(Checkpoint.open(tmp_path / "full")).lm_head.weight.dtype == torch.float32
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
     checkpoint(tmp_path / "plain", SMALL)
-    quantize_folder(tmp_path / "plain", tmp_path / "packed", "int4")
+    quantize_checkpoint(Checkpoint.open(tmp_path / "plain"), tmp_path / "packed", "int4")
     with pytest.raises(ConfigError, match="is not one of int8, int4"):
-        load_for_inference(tmp_path / "plain", "int2")
+        load_for_inference(Checkpoint.open(tmp_path / "plain"), "int2")
     with pytest.raises(ConfigError, match="is int4 already"):
-        load_for_inference(tmp_path / "packed", "int8")
+        load_for_inference(Checkpoint.open(tmp_path / "packed"), "int8")
     with pytest.raises(ConfigError, match="is quantized already"):
-        quantize_folder(tmp_path / "packed", tmp_path / "again", "int4")
+        quantize_checkpoint(Checkpoint.open(tmp_path / "packed"), tmp_path / "again", "int4")
     with pytest.raises(StorageError, match="already holds weights"):
-        quantize_folder(tmp_path / "plain", tmp_path / "packed", "int4")
+        quantize_checkpoint(Checkpoint.open(tmp_path / "plain"), tmp_path / "packed", "int4")
 
 
 @pytest.mark.parametrize("damage", ["bits", "shape", "missing", "short"])
 def test_a_damaged_packed_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
     checkpoint(tmp_path / "plain", SMALL)
     packed = tmp_path / "packed"
-    quantize_folder(tmp_path / "plain", packed, "int4")
+    quantize_checkpoint(Checkpoint.open(tmp_path / "plain"), packed, "int4")
     path, weights = packed / "config.json", packed / "model.safetensors"
     data = json.loads(path.read_text())
     if damage == "bits":
@@ -174,4 +178,4 @@ def test_a_damaged_packed_checkpoint_is_refused(tmp_path: Path, damage: str) -> 
         weights.write_bytes(weights.read_bytes()[:-40])
     path.write_text(json.dumps(data))
     with pytest.raises(CheckpointError):
-        load_for_inference(packed)
+        load_for_inference(Checkpoint.open(packed))

@@ -1,0 +1,168 @@
+"""Checkpoint: an opened model folder whose config, tensors, tokenizer and template are each read once."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoestring.errors import CheckpointError, ConfigError
+from shoestring.model import memory
+from shoestring.model.config import ModelConfig
+from shoestring.model.hf.config import CONFIG_NAME, MAX_CONFIG_BYTES, from_hf
+from shoestring.model.hf.hub import commit
+from shoestring.model.hf.quantization import BlockSize, read_fp8_block_size, read_quantization
+from shoestring.model.hf.safetensors_file import TensorInfo
+from shoestring.model.hf.shards import find_tensors, read_json
+from shoestring.model.memory import Quantization
+
+if TYPE_CHECKING:
+    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.tokenizer.chat.template import Template
+
+log = logging.getLogger(__name__)
+
+GENERATION_FILE = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder in Hugging Face layout. Opening it reads nothing; each property reads its file once.
+
+    They raise CheckpointError for files that are missing or damaged, ConfigError for a model that this code
+    does not run, UnsafeFileError for pickles, TokenizerError. PyTorch is not imported.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Checkpoint":
+        """The checkpoint in a local folder; `resolve` in hub.py finds the folder of a name."""
+        return cls(Path(path))
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """The model's shape as config.json states it."""
+        data = self._config_json
+        with self._folder_in_errors():
+            return from_hf(data)
+
+    @cached_property
+    def model_config(self) -> ModelConfig:
+        """The shape that the weights fill: without MTP modules that config.json states and the weights lack.
+
+        transformers drops MTP modules whenever it saves a V3 model, so that is a warning and no error.
+        """
+        config, stated = self.config, self.config.num_nextn_predict_layers
+        if not stated or self.has_mtp:
+            return config
+        log.warning(
+            "%s promises %d MTP module(s) and its weights hold none; loading the model without them",
+            self._config_path,
+            stated,
+        )
+        return replace(config, num_nextn_predict_layers=0)
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Every stored tensor by its Hugging Face name: file, dtype, shape and position, from the headers."""
+        return find_tensors(self.folder)
+
+    @property
+    def has_mtp(self) -> bool:
+        """Whether the weights hold an MTP module; DeepSeek stores them as layers after the last one."""
+        first = self.config.num_hidden_layers
+        layers = range(first, first + self.config.num_nextn_predict_layers)
+        prefixes = tuple(f"model.layers.{index}." for index in layers)
+        return any(name.startswith(prefixes) for name in self.tensors)
+
+    @cached_property
+    def quantization(self) -> Quantization | None:
+        """The quantization of a packed checkpoint, as `shoestring quantize` writes it; None for any other."""
+        settings = self._quantization_config
+        with self._folder_in_errors():
+            return read_quantization(settings)
+
+    @cached_property
+    def fp8_block_size(self) -> BlockSize | None:
+        """The block size of FP8 weights; None without. CheckpointError for any other quantization."""
+        settings = self._quantization_config
+        with self._folder_in_errors():
+            return read_fp8_block_size(settings)
+
+    @cached_property
+    def is_bfloat16(self) -> bool:
+        """Whether all matrices are stored in bfloat16, which is then their form in memory too."""
+        return {info.dtype for info in self.tensors.values() if len(info.shape) == 2} == {"BF16"}
+
+    def weight_bytes(self, quantization: Quantization | None = None) -> int:
+        """Bytes of the weights in memory; without `quantization`, in the form in which they are stored."""
+        form = quantization or self.quantization
+        if form is not None:
+            return memory.weight_bytes(self.model_config, form)
+        return memory.weight_bytes(self.model_config, bytes_per_weight=2 if self.is_bfloat16 else 4)
+
+    @cached_property
+    def generation(self) -> dict[str, Any]:
+        """The generation defaults of generation_config.json, unchecked; empty without that file."""
+        path = self.folder / GENERATION_FILE
+        return read_json(path) if path.is_file() else {}
+
+    @property
+    def has_tokenizer(self) -> bool:
+        from shoestring.tokenizer.bpe import TOKENIZER_FILE
+
+        return (self.folder / TOKENIZER_FILE).is_file()
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer; TokenizerError without one."""
+        from shoestring.tokenizer.bpe import Tokenizer
+
+        return Tokenizer.load(self.folder)
+
+    @cached_property
+    def has_template(self) -> bool:
+        """Whether there is a chat template; whether it is sound shows when it is used."""
+        from shoestring.tokenizer import definition
+        from shoestring.tokenizer.bpe import CONFIG_FILE
+        from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
+
+        if (self.folder / TEMPLATE_FILE).is_file():
+            return True
+        path = self.folder / CONFIG_FILE
+        return path.is_file() and bool(definition.read_json(path, CONFIG_FILE).get("chat_template"))
+
+    @cached_property
+    def template(self) -> "Template":
+        """The chat template; TokenizerError without one."""
+        from shoestring.tokenizer.chat.load import load_template
+
+        return load_template(self.folder, self.tokenizer)
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of a snapshot in the hub's cache; None for any other folder."""
+        return commit(self.folder)
+
+    @property
+    def _config_path(self) -> Path:
+        return self.folder / CONFIG_NAME
+
+    @cached_property
+    def _config_json(self) -> dict[str, Any]:
+        return read_json(self._config_path, max_bytes=MAX_CONFIG_BYTES)
+
+    @property
+    def _quantization_config(self) -> Any:
+        return self._config_json.get("quantization_config") if self._config_path.exists() else None
+
+    @contextmanager
+    def _folder_in_errors(self) -> Iterator[None]:
+        """Put the folder before messages that begin with "config.json"."""
+        try:
+            yield
+        except (CheckpointError, ConfigError) as error:
+            raise type(error)(f"{self.folder}/{error}") from None

@@ -1,0 +1,51 @@
+"""`quantization_config` in config.json: this package's integers, FP8 in blocks, and no other."""
+
+from typing import Any
+
+from shoestring.errors import CheckpointError
+from shoestring.model.memory import BITS, GROUP, Quantization
+
+BlockSize = tuple[int, int]
+"""Rows and columns of a weight that share one FP8 scale."""
+METHOD = "shoestring"
+"""`quant_method` of a packed checkpoint; no other program reads its blocks."""
+
+
+def write_quantization(quantization: Quantization) -> dict[str, Any]:
+    """The `quantization_config` of a packed checkpoint."""
+    return {"quant_method": METHOD, "bits": BITS[quantization], "group_size": GROUP}
+
+
+def read_quantization(settings: Any) -> Quantization | None:
+    """The quantization of a packed checkpoint; None for any other. CheckpointError for a damaged one."""
+    if not isinstance(settings, dict) or settings.get("quant_method") != METHOD:
+        return None
+    for name, bits in BITS.items():
+        if settings.get("bits") == bits and settings.get("group_size") == GROUP:
+            return name
+    raise CheckpointError(f"config.json has a quantization_config that this version cannot read: {settings}")
+
+
+def read_fp8_block_size(settings: Any) -> BlockSize | None:
+    """The block size of FP8 weights; None without quantization.
+
+    Raises CheckpointError for any other quantization, naming it.
+    """
+    if settings is None:
+        return None
+    method = settings.get("quant_method") if isinstance(settings, dict) else settings
+    if method != "fp8":
+        raise CheckpointError(
+            f"config.json says quant_method {method!r}; only 'fp8' with weight_block_size is read, "
+            "so load the weights it was made from"
+        )
+    if settings.get("fmt", "e4m3") != "e4m3":
+        raise CheckpointError(f"config.json says fmt {settings['fmt']!r}; only 'e4m3' is read")
+    size = settings.get("weight_block_size")
+    if not (
+        isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n < 2**20 for n in size)
+    ):
+        raise CheckpointError(
+            f"config.json says weight_block_size {size!r}; fp8 weights need two sizes such as [128, 128]"
+        )
+    return size[0], size[1]
