@@ -162,6 +162,8 @@ def progress_bar(title: str) -> "Iterator[Progress]":
     def advance(done: int, total: int) -> None:
         progress.start()  # at the first news: what is mapped is there at once
         progress.update(task, completed=done, total=total)
+        if done >= total:  # the caller may show other progress before this block ends
+            progress.stop()
 
     try:
         yield advance

@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +70,32 @@ def heldout_bits_per_byte(
 ) -> BitsPerByte:
     """Score the beginning of the held-out split: whole documents of at most `max_tokens` tokens in all."""
     return score(model, evaluation_rows(dataset.heldout, seq_len=seq_len, max_tokens=max_tokens))
+
+
+def heldout_evaluator(*, seq_len: int, max_tokens: int) -> Callable[[Transformer, Dataset], float]:
+    """A function of model and dataset that pretraining calls for its held-out bits per byte."""
+
+    def evaluate(model: Transformer, dataset: Dataset) -> float:
+        result = heldout_bits_per_byte(model, dataset, seq_len=seq_len, max_tokens=max_tokens)
+        return result.bits_per_byte
+
+    return evaluate
+
+
+def compare_with_compressors(
+    model: Transformer, dataset: Dataset, *, seq_len: int, max_tokens: int
+) -> dict[str, float | int]:
+    """Bits per byte of the model, of gzip and of xz on the same held-out documents."""
+    rows = evaluation_rows(dataset.heldout, seq_len=seq_len, max_tokens=max_tokens)
+    result = score(model, rows)
+    texts = list(dataset.store.texts("heldout"))
+    return {
+        "bits_per_byte": result.bits_per_byte,
+        **compressed_bits_per_byte([texts[number] for number in rows.documents]),
+        "tokens": result.tokens,
+        "utf8_bytes": result.utf8_bytes,
+        "documents": result.documents,
+    }
 
 
 def compressed_bits_per_byte(texts: list[str]) -> dict[str, float]:

@@ -1,6 +1,8 @@
-"""`shoestring eval`: score a model on text, on a task or on lm-evaluation-harness; repeat a score."""
+"""`shoestring eval`: evaluate a model on text, on a task or with lm-evaluation-harness; repeat a score."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,18 +10,10 @@ import typer
 
 from shoestring.cli.options import Device, Json
 from shoestring.cli.output import print_fields, print_json, print_table
+from shoestring.errors import ConfigError
 
 if TYPE_CHECKING:
-    from shoestring.device import Runtime
-    from shoestring.engine.llm import LLM
-    from shoestring.model.hf.checkpoint import Checkpoint
-
-TEXT = "text"
-HARNESS = "lm_eval:"
-TOGETHER = 64
-"""Sequences the engine works on at once; on a CPU this changes speed only."""
-PROMPT_ROOM = 4096
-"""Context beside an answer's tokens, for the question."""
+    from shoestring.evals.evaluate import Subject
 
 
 def evaluate(
@@ -44,172 +38,95 @@ def evaluate(
         ),
     ] = [],  # noqa: B006
     out: Annotated[
-        Path | None, typer.Option(help="Write the score here (.json); a task's answers beside it (.jsonl).")
+        Path | None,
+        typer.Option(help="Write the score to this .json file, a task's answers beside it (.jsonl)."),
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score a model: bits per byte of text, pass@k and maj@k on a task, or tasks of lm-evaluation-harness.
+    """Evaluate a model: on text, on a task, or with lm-evaluation-harness.
 
-    Text is what pretraining holds out of the same source. Settings that change a score are listed in the
-    reference (TextEvalConfig, TaskEvalConfig, HarnessConfig) and kept with it, to repeat it by --reproduce.
+    Text gives bits per byte on the part of the sources that pretraining holds out; a task gives pass@k and
+    maj@k. docs/reference.md lists the settings (TextEvalConfig, TaskEvalConfig, HarnessConfig). They are
+    stored with the score, so --reproduce can repeat it.
     """
-    from shoestring.errors import ConfigError
+    from shoestring.evals.evaluate import check_thresholds
+    from shoestring.evals.manifest import write_score
 
     if reproduce is not None:
         if task or source or settings:
             raise ConfigError(
                 "--reproduce takes everything from its file; leave out --task, --source and --set"
             )
-        score = repeat(reproduce, model, device)
+        score = repeat_score(reproduce, model, device)
     elif model is None:
         raise ConfigError("eval needs a model: a folder, org/name, or --reproduce with the file of a score")
     elif task and source:
-        raise ConfigError("--task and --source are two scores; ask for one at a time")
+        raise ConfigError("--task and --source are two scores; give one at a time")
     else:
-        if out is not None and out.suffix != ".json":
-            raise ConfigError(f"--out {out} must be a file that ends in .json")
-        name, config = read_config(task, source, settings)
-        score = run_score(name, config, model, device, out)
+        score = take_score(model, task, source, settings, out, device)
     if out is not None:
-        from shoestring.evals.manifest import write_score
-
         write_score(out, score)
     print_json(score) if as_json else show(score)
-    check(score)
+    check_thresholds(score)
 
 
-def read_config(task: str | None, source: list[str], settings: list[str]) -> tuple[str, Any]:
-    """The score's name and its settings; raises ConfigError for a wrong one."""
+def take_score(
+    model: str, task: str | None, source: list[str], settings: list[str], out: Path | None, device: str
+) -> dict[str, Any]:
+    """The manifest of a new score with its result."""
     from shoestring.config import override
+    from shoestring.evals.evaluate import TEXT, build_config
+    from shoestring.evals.evaluate import evaluate as evaluate_model
 
+    if out is not None and out.suffix != ".json":
+        raise ConfigError(f"--out {out} must be a file that ends in .json")
     data = override({}, settings)
-    if task is None:
-        data |= {"sources": source} if source else {}
-    name = task or TEXT
-    return name, build_config(name, data, "--set")
+    if task is None and source:
+        data["sources"] = source
+    config = build_config(task or TEXT, data, "--set")
+    transcripts = None if out is None else out.with_suffix(".jsonl")
+    with open_subject(model, device) as subject:
+        return evaluate_model(task or TEXT, config, subject, transcripts=transcripts, show=True)
 
 
-def build_config(name: str, data: dict[str, Any], where: str) -> Any:
-    """TextEvalConfig, HarnessConfig or TaskEvalConfig, by the score's name."""
-    from shoestring.config import build
-    from shoestring.evals.harness import HarnessConfig
-    from shoestring.evals.passk import TaskEvalConfig
-    from shoestring.evals.perplexity import TextEvalConfig
+def repeat_score(path: Path, model: str | None, device: str) -> dict[str, Any]:
+    """The score in a file taken again; stderr says what has changed around it."""
+    from shoestring.evals.evaluate import repeat
+    from shoestring.evals.manifest import read_score
 
-    cls: Any = TextEvalConfig if name == TEXT else TaskEvalConfig
-    return build(HarnessConfig if name.startswith(HARNESS) else cls, data, where)
+    manifest = read_score(path)
+    with open_subject(model or manifest["model"]["name"], device) as subject:
+        repetition = repeat(manifest, subject, where=str(path), show=True)
+    for change in repetition.changes:
+        print(f"changed since that score: {change}", file=sys.stderr)
+    return repetition.score
 
 
-def run_score(name: str, config: Any, model: str, device: str, out: Path | None) -> dict[str, Any]:
-    """The manifest of a score with its result."""
-    from shoestring.cli.weights import find_checkpoint
+@contextmanager
+def open_subject(model: str, device: str) -> "Iterator[Subject]":
+    """The model to evaluate, with a progress bar while it loads."""
+    from shoestring.cli.weights import find_checkpoint, progress_bar
     from shoestring.device import choose
-    from shoestring.evals.manifest import describe, identify
+    from shoestring.evals.evaluate import Subject
 
     runtime, checkpoint = choose(device), find_checkpoint(model)
-    where = {"device": runtime.device.type, "dtype": str(runtime.compute_dtype).removeprefix("torch.")}
-    score = describe(name, model=identify(model, checkpoint.folder), config=config, runtime=where)
-    if name == TEXT:
-        result = score_text(checkpoint, config, runtime)
-    elif name.startswith(HARNESS):
-        from shoestring.evals.harness import evaluate_harness
-
-        names = name.removeprefix(HARNESS).split(",")
-        result = evaluate_harness(open_scored(checkpoint, config.max_tokens, device), names, config)
-    else:
-        result = score_task(checkpoint, name, config, device, out)
-    return {**score, "result": result}
-
-
-def open_scored(checkpoint: "Checkpoint", max_tokens: int, device: str) -> "LLM":
-    """The model with a context that holds prompts and such answers, as far as its own does."""
-    from shoestring.cli.weights import CONTEXT, open_model
-
-    longest = checkpoint.config.max_position_embeddings
-    context = min(max(CONTEXT, max_tokens + PROMPT_ROOM), longest)
-    return open_model(checkpoint, None, {"max_model_len": context}, device, seqs=TOGETHER)
-
-
-def score_text(checkpoint: "Checkpoint", config: Any, runtime: "Runtime") -> dict[str, Any]:
-    """Bits per byte on what pretraining holds out of the sources."""
-    from shoestring.cli.verbs.run import load
-    from shoestring.data.corpus import DataConfig
-    from shoestring.data.dataset import prepare
-    from shoestring.durable import cache_folder
-
-    loaded, tokenizer = load(checkpoint, runtime)
-    dataset = prepare(DataConfig(sources=config.sources, fim_rate=0.0), tokenizer, cache_folder("data"))
-    return heldout_report(loaded, dataset, config.seq_len, config.max_tokens)
-
-
-def score_task(
-    checkpoint: "Checkpoint", name: str, config: Any, device: str, out: Path | None
-) -> dict[str, Any]:
-    """pass@k and its siblings; answers with their rewards go to a .jsonl beside `out`."""
-    from shoestring.evals.manifest import problems_sha256
-    from shoestring.evals.passk import choose_problems, evaluate_task
-    from shoestring.tasks.load import load_task
-
-    task = load_task(name, config.options)
-    examples = choose_problems(task, config)  # what is wrong with the task shows before the model is read
-    llm = open_scored(checkpoint, config.max_tokens, device)
-    score = evaluate_task(
-        llm,
-        task,
-        examples,
-        config,
-        template=llm.template if llm.has_template and not config.prompt.format else None,
-        transcripts=None if out is None else out.with_suffix(".jsonl"),
-        show=True,
-    )
-    return {**score.to_json(), "problems_sha256": problems_sha256(examples)}
-
-
-def repeat(path: Path, model: str | None, device: str) -> dict[str, Any]:
-    """Run a score again, on the very same model; the new one says what `differs`."""
-    from shoestring.cli.weights import find_checkpoint
-    from shoestring.evals.manifest import check_model, differences, identify, read_score
-
-    was = read_score(path)
-    name = model or was["model"]["name"]
-    config = build_config(was["name"], was["config"], str(path))
-    check_model(was, identify(name, find_checkpoint(name).folder))
-    now = run_score(was["name"], config, name, device, None)
-    for part in ("runtime", "versions"):
-        for difference in differences(was[part], now[part]):
-            print(f"not as it was: {part} {difference}", file=sys.stderr)
-    return {**now, "differs": [str(found) for found in differences(was["result"], now["result"])]}
-
-
-def check(score: dict[str, Any]) -> None:
-    """Raise ThresholdError for a repeated score that differs, or a threshold that is not met."""
-    from shoestring.errors import ThresholdError
-
-    if score.get("differs"):
-        more = len(score["differs"]) - 1
-        raise ThresholdError(
-            f"the score is not the same: {score['differs'][0]}" + (f", and {more} more" if more else "")
-        )
-    above, below, result = score["config"].get("above"), score["config"].get("below"), score["result"]
-    if above is not None and not result["pass_at_1"] >= above:
-        raise ThresholdError(f"pass@1 of {result['pass_at_1']:.4f} does not reach {above}; train longer")
-    if below is not None and not result["bits_per_byte"] < below:
-        raise ThresholdError(
-            f"{result['bits_per_byte']:.4f} bits per byte are not below {below}; train longer"
-        )
+    with progress_bar(f"loading {checkpoint.folder.name}") as progress:
+        yield Subject(name=model, checkpoint=checkpoint, runtime=runtime, progress=progress)
 
 
 def show(score: dict[str, Any]) -> None:
-    """A score for people."""
+    """Print a score as a table."""
+    from shoestring.evals.evaluate import HARNESS, TEXT
+
     result = score["result"]
     if score["name"] == TEXT:
         print_fields(result)
     elif score["name"].startswith(HARNESS):
         rows = [
             [task, name, f"{value:.4f}"]
-            for task, found in result.items()
-            for name, value in found["figures"].items()
+            for task, row in result.items()
+            for name, value in row["figures"].items()
         ]
         print_table(["task", "figure", "value"], rows)
     else:
@@ -229,21 +146,3 @@ def show(score: dict[str, Any]) -> None:
             print(f"answers without a verdict: {result['faults']}")
     if "differs" in score and not score["differs"]:
         print("the same as before, to the last bit")
-
-
-def heldout_report(model: Any, dataset: Any, seq_len: int, max_tokens: int) -> dict[str, Any]:
-    """Bits per byte of the model and of gzip and xz, on the very same documents."""
-    from shoestring.data.dataset import evaluation_rows
-    from shoestring.evals.perplexity import compressed_bits_per_byte, score
-
-    rows = evaluation_rows(dataset.heldout, seq_len=seq_len, max_tokens=max_tokens)
-    result = score(model, rows)
-    heldout = list(dataset.store.texts("heldout"))
-    compressed = compressed_bits_per_byte([heldout[number] for number in rows.documents])
-    return {
-        "bits_per_byte": result.bits_per_byte,
-        **compressed,
-        "tokens": result.tokens,
-        "utf8_bytes": result.utf8_bytes,
-        "documents": result.documents,
-    }

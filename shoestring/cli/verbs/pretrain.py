@@ -1,17 +1,13 @@
 """`shoestring pretrain`: train a model from random weights by a recipe."""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from shoestring.cli.options import Device, Json, Out, Quiet, Settings
 from shoestring.cli.output import print_fields, print_json
 from shoestring.cli.recipes import load_recipe
-
-if TYPE_CHECKING:
-    from shoestring.train.pretrain_recipe import PretrainConfig
 
 
 def pretrain(
@@ -29,24 +25,17 @@ def pretrain(
     Ctrl-C saves the run and exits with 75; --resume continues it.
     """
     from shoestring.device import choose
+    from shoestring.evals.perplexity import heldout_evaluator
+    from shoestring.train import pretrain as training
     from shoestring.train.pretrain_recipe import PretrainConfig
 
     config = load_recipe(PretrainConfig, recipe, out, resume, settings)
-    report = train(config, choose(device), out, resume=resume, quiet=quiet)
+    on_eval = None
+    if config.data.heldout_fraction > 0:
+        on_eval = heldout_evaluator(seq_len=config.seq_len, max_tokens=config.eval_tokens)
+    report = training.pretrain(config, choose(device), out, resume=resume, quiet=quiet, on_eval=on_eval)
     if as_json:
         print_json(report)
     else:
         print_fields({name: value for name, value in report.items() if not isinstance(value, dict)})
         print(f"the model is in {out / 'model'}; try: shoestring run {out / 'model'} 'def main('")
-
-
-def train(config: "PretrainConfig", runtime: Any, out: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:
-    """Pretrain with held-out evaluations."""
-    from shoestring.evals.perplexity import heldout_bits_per_byte
-    from shoestring.train import pretrain as story
-
-    measure = partial(heldout_bits_per_byte, seq_len=config.seq_len, max_tokens=config.eval_tokens)
-    on_eval = None
-    if config.data.heldout_fraction > 0:
-        on_eval = lambda model, dataset: measure(model, dataset).bits_per_byte  # noqa: E731
-    return story.pretrain(config, runtime, out, resume=resume, quiet=quiet, on_eval=on_eval)

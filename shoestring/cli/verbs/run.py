@@ -12,12 +12,8 @@ from shoestring.cli.terminal import DIM, PLAIN, Reply, Screen, View, printable
 from shoestring.cli.weights import Sampling, Weights, find_checkpoint, open_model, read_choices
 
 if TYPE_CHECKING:
-    from shoestring.device import Runtime
     from shoestring.engine.llm import LLM
     from shoestring.engine.request import SamplingParams
-    from shoestring.model.hf.checkpoint import Checkpoint
-    from shoestring.model.transformer import Transformer
-    from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.stream import TextPiece
 
 TALK = {"temperature": 0.6, "top_p": 0.95}
@@ -145,13 +141,3 @@ def report(reply: Reply) -> dict[str, Any]:
         "first_token_s": reply.first_token_s,
         "tokens_per_s": reply.tokens_per_s,
     }
-
-
-def load(checkpoint: "Checkpoint", runtime: "Runtime") -> "tuple[Transformer, Tokenizer]":
-    """A model and the tokenizer beside it, to score texts with."""
-    from shoestring.engine.load import load_transformer
-
-    tokenizer = checkpoint.tokenizer
-    model = load_transformer(checkpoint, runtime)
-    tokenizer.check_fits(model.config.vocab_size)
-    return model, tokenizer
