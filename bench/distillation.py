@@ -17,10 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from shoestring import config as configs
-from shoestring.cli.verbs.demo import RECIPE, recipe_file
-from shoestring.cli.verbs.rl import score_model
 from shoestring.device import choose
 from shoestring.distill.distill import distill
+from shoestring.evals.model_score import score_model
 from shoestring.model.cost import decode_flops_per_token, train_flops_per_token
 from shoestring.model.presets import PRESETS, R1_MINI_SMALL
 from shoestring.rl.grpo import grpo
@@ -28,6 +27,7 @@ from shoestring.rl.pipeline import settings_of
 from shoestring.rl.stages import RecipeConfig
 from shoestring.train.sft import sft
 
+RECIPE = Path(__file__).parents[1] / "recipes" / "r1-mini.toml"
 SIZES = {
     "r1-mini-small": R1_MINI_SMALL,
     "r1-mini-smaller": replace(R1_MINI_SMALL, hidden_size=48, intermediate_size=128),
@@ -46,7 +46,7 @@ def kept(path, make):
 
 def measure(size, seed, arguments, runtime):
     """pass@1 of the student's base, after reinforcement, and after distillation; and their FLOPs."""
-    recipe = configs.load(RecipeConfig, recipe_file(RECIPE))
+    recipe = configs.load(RecipeConfig, RECIPE)
     stages = {stage.name: stage for stage in recipe.stages}
     out, run = arguments.out / f"{size}-{seed}", arguments.run
     PRESETS[size] = SIZES[size]
@@ -55,9 +55,7 @@ def measure(size, seed, arguments, runtime):
         return settings_of(stages[name], run, seed)
 
     def score(folder):
-        return score_model(
-            folder, {}, replace(recipe.score, tasks={"countdown": recipe.score.tasks["countdown"]}), runtime
-        )
+        return score_model(folder, {"countdown": recipe.score.tasks["countdown"]}, runtime)
 
     base = replace(settings("small-base"), model=size)
     kept(out / "base.json", lambda: sft(base, runtime, out / "base", quiet=True))

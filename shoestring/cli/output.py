@@ -1,16 +1,22 @@
 """Printed results: JSON for programs, aligned lines and tables for people."""
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from shoestring.cli.terminal import UNPRINTABLE
+from shoestring.cli.terminal import UNPRINTABLE, printable
 
 
 def print_json(data: Any) -> None:
     """Print one JSON document, with control characters escaped that could change the terminal."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
     print(UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def progress(quiet: bool) -> Callable[[str], None]:
+    """A function that prints a line of progress on stderr; a quiet one prints nothing."""
+    return lambda text: None if quiet else print(printable(text), file=sys.stderr)
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shoestring.data.scratchwork import Scratchwork
-from shoestring.distill.collect import CollectConfig
 from shoestring.errors import ConfigError
 
 KINDS = ("corpus", "sft", "grpo", "collect", "distill")
@@ -84,35 +82,6 @@ class RecipeConfig:
             for path in _references(stage.settings):
                 if path[1:].split("/")[0] not in names[:place]:
                     raise ConfigError(f"stage {stage.name} takes {path}, which no earlier stage makes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusStage:
-    """Scratchwork to read, written by a program, and the tokenizer for it."""
-
-    conversations: int
-    seed: int = 0
-    vocab_size: int = 0
-    """Of a tokenizer trained on them; 0: none is made."""
-    mix: Scratchwork = field(default_factory=Scratchwork)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectStage:
-    """Verified answers of an earlier stage's model, mixed with general conversations."""
-
-    teacher: str
-    tasks: dict[str, dict[str, Any]]
-    """Where the problems come from: task name -> its options."""
-    problems: int = 1000
-    """Problems of each task."""
-    form: str = ""
-    """Plain text with {question} in it instead of the teacher's chat template, as its stage was asked."""
-    general: tuple[str, ...] = ()
-    """jsonl files of other conversations."""
-    general_ratio: float = 3.0
-    """Verified conversations for each general one (R1: 600k to 200k)."""
-    collect: CollectConfig = field(default_factory=CollectConfig)
 
 
 def located(value: Any, folder: str) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import shoestring
 from shoestring.cli.options import Device, Json, Out, Quiet, Seed
-from shoestring.cli.output import print_json
+from shoestring.cli.output import print_json, progress
 
 if TYPE_CHECKING:
     from shoestring.rl.stages import RecipeConfig
@@ -32,15 +32,15 @@ def demo(
     The model learns to think because right answers are rewarded. A finished demo shows its report again, a
     stopped one continues. To start again, give another --out or remove the folder.
     """
-    from shoestring.cli.verbs.rl import print_stages, run_stages
+    from shoestring.cli.verbs.rl import print_stages
     from shoestring.device import choose
+    from shoestring.rl.pipeline import run_recipe
 
     runtime = choose(device)
     report = _finished(out)
     if report is None:
-        is_started = (out / "config.toml").is_file()
-        config = demo_recipe(seed)
-        report = run_stages(config, runtime, out, resume=is_started, until=LAST, quiet=quiet)
+        resume, say = (out / "config.toml").is_file(), progress(quiet)
+        report = run_recipe(demo_recipe(seed), runtime, out, resume=resume, until=LAST, quiet=quiet, say=say)
     if as_json:
         print_json(report)
         return

@@ -2,16 +2,14 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoestring.cli.options import Json, Out, Quiet, Settings
-from shoestring.cli.output import print_fields, print_json
+from shoestring.cli.output import print_fields, print_json, progress
 from shoestring.cli.recipes import own_recipe
-from shoestring.cli.terminal import printable
 
 if TYPE_CHECKING:
     from shoestring.distill.distill import DistillConfig
@@ -40,9 +38,8 @@ def distill(
     from shoestring.distill import distill as story
 
     config = load_recipe(recipe, teacher, student, out, resume, settings)
-    say = (lambda text: None) if quiet else (lambda text: print(printable(text), file=sys.stderr))
     runtime = choose(os.environ.get("SHOESTRING_DEVICE", "auto"))
-    report = story.distill(config, runtime, out, resume=resume, quiet=quiet, say=say)
+    report = story.distill(config, runtime, out, resume=resume, quiet=quiet, say=progress(quiet))
     if as_json:
         print_json(report)
         return

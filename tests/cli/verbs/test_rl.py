@@ -7,7 +7,7 @@ import pytest
 
 from shoestring import config as configs
 from shoestring.cli.verbs import demo
-from shoestring.rl.pipeline import settings_of
+from shoestring.rl.pipeline import is_same_recipe, settings_of
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.stages import RecipeConfig
 from shoestring.train.pretrain_recipe import PretrainConfig
@@ -128,7 +128,7 @@ def test_the_demo_is_the_recipe_up_to_its_student(cli, recipe, tmp_path, monkeyp
     report = json.loads((out / "report.json").read_text())
     code, again, err = cli("demo", "--out", str(out), "--json")
     assert code == 0
-    assert "done" in err
+    assert "this demo is finished" in err
     assert json.loads(again) == report
 
 
@@ -183,3 +183,28 @@ def test_the_demos_recipe_is_the_shipped_one(repository):
     assert demo.demo_recipe(0) == shipped
     assert demo.LAST in [stage.name for stage in shipped.stages]
     assert demo.CHAT in [stage.name for stage in shipped.stages]
+
+
+def test_a_recipe_is_the_same_whichever_names_it_uses(recipe):
+    text = recipe.read_text()
+    older = recipe.with_name("older.toml")
+    older.write_text(text.replace("num_prompts =", "prompts =").replace("model = ", "start = "))
+    other = recipe.with_name("other.toml")
+    other.write_text(text.replace("num_prompts = 2", "num_prompts = 3"))
+    first, second, third = (configs.load(RecipeConfig, path) for path in (recipe, older, other))
+    assert first != second
+    assert is_same_recipe(first, second)
+    assert not is_same_recipe(first, third)
+
+
+def test_resuming_with_another_recipe_is_refused(cli, recipe, tmp_path):
+    out = tmp_path / "run"
+    assert cli("rl", str(recipe), "--out", str(out), "--until", "corpus", "--quiet")[0] == 0
+    assert cli("rl", str(recipe), "--out", str(out), "--until", "corpus", "--quiet", "--resume")[0] == 0
+    recipe.write_text(recipe.read_text().replace("num_prompts = 2", "num_prompts = 3"))
+    code, _, err = cli("rl", str(recipe), "--out", str(out), "--resume")
+    assert code == 2
+    assert "--resume takes the recipe from" in err
+    code, _, err = cli("rl", str(recipe), "--out", str(tmp_path / "none"), "--resume")
+    assert code == 2
+    assert "has no run to resume" in err
