@@ -26,17 +26,16 @@ import os, sys, torch
 from pathlib import Path
 from shoestring.device import Runtime
 from shoestring.engine.load import load_engine
+try:
+    from shoestring.model.hf.checkpoint import Checkpoint
+    opened = Checkpoint.open
+except ImportError:  # an older checkout: load_engine takes the folder
+    opened = Path
 
 reads = []
 is_read = lambda event, path, *_: event == "open" and str(path).endswith(os.sep + "config.json")
 sys.addaudithook(lambda event, arguments: arguments and is_read(event, *arguments) and reads.append(1))
-try:
-    from shoestring.model.hf.checkpoint import Checkpoint
-except ImportError:  # before there was one, functions took the folder
-    Checkpoint = None
-folder = Path(sys.argv[1])
-model = folder if Checkpoint is None else Checkpoint.open(folder)
-load_engine(model, Runtime(device=torch.device("cpu"), compute_dtype=torch.float32))
+load_engine(opened(sys.argv[1]), Runtime(device=torch.device("cpu"), compute_dtype=torch.float32))
 print(len(reads))
 """
 """Run in a process of its own, with the package of any checkout since load_engine exists."""

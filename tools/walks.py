@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = f"{ROOT}/shoestring/"
 FORMS = {
     "request": ("Prompt", "Request"),
-    "batch": ("Batch",),
-    "question": ("Example", "Question", "QuestionPrompt", "Request", "Answer", "Judged"),
+    "batch": ("Batch", "MicroBatch"),
+    "question": ("Problem", "Example", "QuestionPrompt", "Request", "Answer"),
     "checkpoint": ("Checkpoint",),
 }
 """The classes whose objects are the thing on one part of its way."""
@@ -83,7 +83,7 @@ class Walk:
         return False
 
     def _remember(self, form: Any) -> None:
-        """A form is also its text and ids, and a batch its arrays and what is a view of them."""
+        """A form is also its text and ids, and a batch its arrays and the tensors on them."""
         for name in field_names(form):
             value = getattr(form, name, None)
             if type(value).__name__ in self.forms:
@@ -111,16 +111,14 @@ def is_plain(value: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    return type(value).__name__ in ("Tensor", "ndarray")
+    """Whether a value is an array of sequences: a single flat row, as kernels take it, is no batch."""
+    return type(value).__name__ in ("Tensor", "ndarray") and value.ndim == 2
 
 
 def memory(array: Any) -> int:
-    """The address where the memory of a tensor or numpy array begins, the same for every view of it."""
-    if type(array).__name__ == "Tensor":
-        return int(array.untyped_storage().data_ptr())
-    while type(array.base).__name__ == "ndarray":
-        array = array.base
-    return int(array.ctypes.data)
+    """The address where an array's memory begins: the same for a numpy array and all tensors on it."""
+    is_tensor = type(array).__name__ == "Tensor"
+    return int(array.untyped_storage().data_ptr() if is_tensor else array.ctypes.data)
 
 
 # --- the walks ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +55,7 @@ def take(walk, function, thing):
 PARCEL = Parcel("a few words", np.zeros((4, 3)))
 
 
-@pytest.mark.parametrize("thing", [PARCEL, "a few words", PARCEL.rows[1:]])
+@pytest.mark.parametrize("thing", [PARCEL, "a few words", torch.from_numpy(PARCEL.rows)[1:]])
 def test_the_thing_its_text_and_its_arrays_are_followed(tool, module, thing):
     walk = tool.Walk(("Parcel",))
     take(walk, module.first, PARCEL)
@@ -63,7 +64,7 @@ def test_the_thing_its_text_and_its_arrays_are_followed(tool, module, thing):
     assert take(again, module.first, thing) == walk.stops
 
 
-@pytest.mark.parametrize("thing", [{"deep": {"er": {"still": PARCEL}}}, "other words", np.zeros(3), 0])
+@pytest.mark.parametrize("thing", [{"a": {"b": {"c": PARCEL}}}, "other words", PARCEL.rows.ravel(), 0])
 def test_something_else_is_not(tool, module, thing):
     assert take(tool.Walk(("Parcel",), values={"a few words"}), module.first, thing) == {}
 
@@ -96,7 +97,7 @@ def walks():
     [
         ("request", "engine/llm.py", "engine/output.py"),
         ("batch", "train/pretrain.py", "model/transformer.py"),
-        ("question", "tokenizer/questions.py", "rl/update.py"),
+        ("question", "rl/rollout.py", "rl/update.py"),
         ("checkpoint", "model/hf/checkpoint.py", "model/hf/weights.py"),
     ],
 )
