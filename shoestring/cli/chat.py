@@ -1,4 +1,4 @@
-"""The conversation of `shoestring run` in a terminal: lines, commands, Ctrl-C, and what is remembered."""
+"""The conversation of `shoestring run` in a terminal: input lines, commands, Ctrl-C, and its history."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PROMPT = "> "
 
 
 class Chat:
-    """One person and one model. Without a chat template (`complete`) each line is a text to go on with."""
+    """A conversation with one model; with `complete`, for models without chat template, it continues texts."""
 
     def __init__(
         self,
@@ -28,13 +28,13 @@ class Chat:
         *,
         complete: bool = False,
         thinking: bool | None = None,
-        remembers: bool = True,
+        has_history: bool = True,
     ) -> None:
-        """Without `remembers` each message is a conversation of its own, for models that know no other."""
+        """Without `has_history` each message starts a new conversation, for models that know single ones."""
         self.llm, self.params, self.screen = llm, params, screen
-        self.complete, self.thinking, self.remembers = complete, thinking, remembers
+        self.complete, self.thinking, self.has_history = complete, thinking, has_history
         self.messages: list[dict[str, str]] = []
-        self.thought = ""
+        self.last_thinking = ""
         self.commands: dict[str, tuple[str, Callable[[str], Any]]] = {
             "/help": ("this list", self._help),
             "/think": ("show the thinking before the last answer", self._think),
@@ -46,21 +46,21 @@ class Chat:
         }
 
     def loop(self) -> None:
-        """Until /quit, the end of input, or Ctrl-C at an empty line; errors are told and the chat goes on."""
-        what = "text to go on with" if self.complete else "a message"
-        self.screen.note(f"type {what}; /help lists commands, Ctrl-C stops an answer")
+        """Answer lines until /quit, the end of input, or Ctrl-C at an empty line; errors are shown."""
+        noun = "a text to continue" if self.complete else "a message"
+        self.screen.note(f"type {noun}; /help lists commands, Ctrl-C stops an answer")
         while True:
             line = read_line()
             if line is None or line.split()[:1] == ["/quit"]:
                 return
             try:
-                self._take(line)
+                self._process(line)
             except (ShoestringError, OSError) as error:
                 self.screen.note(str(error))
             except KeyboardInterrupt:
                 self.screen.end()
 
-    def _take(self, line: str) -> None:
+    def _process(self, line: str) -> None:
         name, _, rest = line.strip().partition(" ")
         if name in self.commands:
             self.commands[name][1](rest.strip())
@@ -70,31 +70,35 @@ class Chat:
             self._answer(line)
 
     def _answer(self, text: str) -> None:
-        """One reply, shown as it comes; what was said before Ctrl-C stays in the conversation."""
-        asked = {"role": "user", "content": text}
-        prompt: Any = text if self.complete else [*self.messages, asked]
-        reply, stopped = say(self.llm, prompt, self.params, self.screen, thinking=self.thinking)
-        self.thought = reply.texts["thinking"]
-        self.screen.note(f"[{'stopped; ' * stopped}{reply.summary}]")
+        """Show one reply as it comes; after Ctrl-C its beginning stays in the conversation."""
+        question = {"role": "user", "content": text}
+        prompt: Any = text if self.complete else [*self.messages, question]
+        reply, is_interrupted = stream_reply(
+            self.llm, prompt, self.params, self.screen, thinking=self.thinking
+        )
+        self.last_thinking = reply.texts["thinking"]
+        self.screen.note(f"[{'stopped; ' * is_interrupted}{reply.summary}]")
         if reply.error:
             raise ShoestringError(f"the request failed: {reply.error}")
         if reply.finish_reason == "length":
             self.screen.note(f"cut at {reply.tokens} tokens; /set max_tokens=... or /clear make room")
-        if not self.complete and self.remembers and reply.tokens:
-            said = {"role": "assistant", "content": reply.texts["answer"]}
-            self.messages += [asked, said | ({"reasoning_content": self.thought} if self.thought else {})]
+        if not self.complete and self.has_history and reply.tokens:
+            answer = {"role": "assistant", "content": reply.texts["answer"]}
+            if self.last_thinking:
+                answer["reasoning_content"] = self.last_thinking
+            self.messages += [question, answer]
 
     def _help(self, _: str) -> None:
-        for name, (what, _do) in self.commands.items():
-            self.screen.note(f"{name:<8} {what}")
-        self.screen.note("a line that ends in \\ goes on in the next")
+        for name, (text, _call) in self.commands.items():
+            self.screen.note(f"{name:<8} {text}")
+        self.screen.note("a line that ends in \\ continues in the next")
 
     def _think(self, _: str) -> None:
-        self.screen.note(self.thought.strip() or "the last answer came without thinking")
+        self.screen.note(self.last_thinking.strip() or "the last answer came without thinking")
 
     def _clear(self, _: str) -> None:
         self.messages = [message for message in self.messages if message["role"] == "system"]
-        self.thought = ""
+        self.last_thinking = ""
         self.screen.note(
             "the conversation is forgotten" + ("; the system text stays" if self.messages else "")
         )
@@ -103,10 +107,8 @@ class Chat:
         others = [message for message in self.messages if message["role"] != "system"]
         if text:
             self.messages = [{"role": "system", "content": text}, *others]
-        shown = [message["content"] for message in self.messages if message["role"] == "system"]
-        self.screen.note(
-            f"system: {shown[0]}" if shown else "there is no system text; /system TEXT gives one"
-        )
+        texts = [message["content"] for message in self.messages if message["role"] == "system"]
+        self.screen.note(f"system: {texts[0]}" if texts else "there is no system text; /system TEXT sets one")
 
     def _set(self, setting: str) -> None:
         from shoestring.cli.weights import read_choices
@@ -116,11 +118,11 @@ class Chat:
         choices = read_choices([setting], "/set")
         if choices.engine:
             raise ConfigError(
-                f"{next(iter(choices.engine))} is decided at the start: leave, and use --set there"
+                f"{next(iter(choices.engine))} is set when the model is loaded: leave, and start with --set"
             )
         if choices.sampling:
-            now = {field.name: getattr(self.params, field.name) for field in fields(SamplingParams)}
-            self.params = build(SamplingParams, {**now, **choices.sampling}, where="/set")
+            values = {field.name: getattr(self.params, field.name) for field in fields(SamplingParams)}
+            self.params = build(SamplingParams, {**values, **choices.sampling}, where="/set")
         else:
             self.thinking = choices.thinking
         self.screen.note(f"set {setting}")
@@ -133,23 +135,23 @@ class Chat:
         path = Path(name).expanduser()
         if not name or path.exists():
             raise ConfigError(
-                f"{name} is there already; give another name" if name else "/save needs a file name"
+                f"{name} exists already; give another name" if name else "/save needs a file name"
             )
         write_atomic(path, json.dumps({"messages": self.messages}, ensure_ascii=False, indent=2) + "\n")
         self.screen.note(f"saved {len(self.messages)} messages to {path}")
 
 
-def say(
+def stream_reply(
     llm: "LLM", prompt: Any, params: "SamplingParams", screen: View | None, *, thinking: bool | None = None
 ) -> tuple[Reply, bool]:
-    """The reply to a text or a conversation, shown on `screen`, and whether Ctrl-C stopped it there."""
+    """The reply to a text or a conversation, shown on `screen`; and whether Ctrl-C interrupted it."""
     from shoestring.tokenizer.prompts import is_conversation
     from shoestring.tokenizer.thinking import ends_in_thinking
 
-    asked = {"thinking": thinking} if thinking is not None and is_conversation(prompt) else None
-    tokenizer, reply, stopped = llm.get_tokenizer(), None, False
+    options = {"thinking": thinking} if thinking is not None and is_conversation(prompt) else None
+    tokenizer, reply, is_interrupted = llm.get_tokenizer(), None, False
     try:
-        with closing(llm.stream(prompt, params, chat_template_kwargs=asked)) as outputs:
+        with closing(llm.stream(prompt, params, chat_template_kwargs=options)) as outputs:
             for output in outputs:
                 if reply is None:
                     reply = Reply(tokenizer, thinking=ends_in_thinking(output.prompt_token_ids, tokenizer))
@@ -159,13 +161,13 @@ def say(
     except KeyboardInterrupt:
         if screen is None:
             raise
-        stopped = True
+        is_interrupted = True
     reply = reply or Reply(tokenizer, thinking=False)
-    rest = reply.finish()
+    pieces = reply.finish()
     if screen is not None:
-        screen.show(rest)
+        screen.show(pieces)
         screen.end()
-    return reply, stopped
+    return reply, is_interrupted
 
 
 def read_line() -> str | None:
@@ -179,7 +181,7 @@ def read_line() -> str | None:
             return None
         except KeyboardInterrupt:
             print()
-            if not lines and not _typed():
+            if not lines and not _input_buffer():
                 return None
             lines = []
             continue
@@ -188,14 +190,14 @@ def read_line() -> str | None:
         lines.append(line[:-1])
 
 
-def _typed() -> str:
-    """What stands on the line that is being typed, where readline knows."""
+def _input_buffer() -> str:
+    """The text typed so far on the current line, if Python has readline."""
     readline = sys.modules.get("readline")
     return str(readline.get_line_buffer()) if readline is not None else ""
 
 
 def enable_editing() -> None:
-    """Arrow keys and history on the input line, where Python has readline."""
+    """Enable arrow keys and history on the input line, if Python has readline."""
     try:
         import readline  # noqa: F401
     except ImportError:

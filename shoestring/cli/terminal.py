@@ -1,4 +1,4 @@
-"""What a reply looks like on a terminal: thinking dimmed and then folded away, the answer as it comes."""
+"""A reply on a terminal: thinking dimmed and then replaced by one line, the answer as it comes."""
 
 import re
 import sys
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 THINKING_ROWS = 6
 REDRAW_S = 0.1
-# C0 and C1 but for tab and line feed; and what turns the direction of text, so that it reads as another.
+# C0 and C1 except tab and line feed, and the characters that change the direction of text.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    """Text from a model or a file without the control characters that could rewrite a terminal."""
+    """Text without control characters, with which a model or a file could rewrite the terminal."""
     return UNPRINTABLE.sub("", text)
 
 
@@ -36,7 +36,7 @@ class Reply:
         self._stream = TextStream(tokenizer, thinking=thinking)
 
     def push(self, output: "RequestOutput") -> "list[TextPiece]":
-        """The text that is new."""
+        """Add an output; returns its new text."""
         new = output.outputs[0]
         self.prompt_tokens, self.cached_tokens = len(output.prompt_token_ids), output.num_cached_tokens
         self.finish_reason = new.finish_reason
@@ -49,12 +49,12 @@ class Reply:
         return self._take(self._stream.push(new.token_ids), len(new.token_ids))
 
     def finish(self) -> "list[TextPiece]":
-        """What was held back: an unfinished character."""
+        """End the reply; returns the text that was held back, an incomplete character."""
         return self._take(self._stream.finish(), 0)
 
     @property
     def tokens_per_s(self) -> float:
-        """After the first token; over the whole time if there was one only."""
+        """Tokens per second after the first one; over the whole time if there is only one."""
         decoding = self.seconds - self.first_token_s
         if self.tokens > 1 and decoding > 0:
             return (self.tokens - 1) / decoding
@@ -65,10 +65,10 @@ class Reply:
         """`42 tokens, 31.0 tokens/s; prompt 18 tokens (12 cached), 0.35 s to the first`."""
         if not self.tokens:
             return "no tokens"
-        cached = f" ({self.cached_tokens} cached)" if self.cached_tokens else ""
+        cache_note = f" ({self.cached_tokens} cached)" if self.cached_tokens else ""
         return (
             f"{self.tokens} tokens, {self.tokens_per_s:.1f} tokens/s; "
-            f"prompt {self.prompt_tokens} tokens{cached}, {self.first_token_s:.2f} s to the first"
+            f"prompt {self.prompt_tokens} tokens{cache_note}, {self.first_token_s:.2f} s to the first"
         )
 
     def _take(self, pieces: "list[TextPiece]", tokens: int) -> "list[TextPiece]":
@@ -80,19 +80,19 @@ class Reply:
 
 
 class View(Protocol):
-    """Where a reply is shown: Screen, for a conversation; run.Plain, for one answer in a pipe."""
+    """A place for replies: Screen, for a conversation; run.Plain, for one answer in a pipe."""
 
     def show(self, pieces: "list[TextPiece]") -> None:
-        """Text that is new."""
+        """Show new text."""
         ...
 
     def end(self) -> None:
-        """The reply is over, whole or not."""
+        """End a reply, complete or not."""
         ...
 
 
 class Screen:
-    """Writes replies to a terminal. Thinking shows its last lines, dimmed; when it ends one line is left."""
+    """A terminal for replies. It shows the last lines of thinking, dimmed, and at its end one line instead."""
 
     def __init__(self, out: TextIO | None = None, *, columns: int | None = None) -> None:
         import os
@@ -101,7 +101,7 @@ class Screen:
         self.out = out or sys.stdout
         self.alive = self.out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._columns = columns or shutil.get_terminal_size().columns
-        self._rows, self._drawn_at, self._thought_since = 0, 0.0, 0.0
+        self._rows, self._redraw_s, self._thinking_start_s = 0, 0.0, 0.0
         self._thinking, self._answer = "", ""
 
     def show(self, pieces: "list[TextPiece]") -> None:
@@ -117,7 +117,7 @@ class Screen:
         self.out.flush()
 
     def end(self) -> None:
-        """The reply is over, whole or not."""
+        """End a reply, complete or not."""
         self._fold()
         if self._answer and not self._answer.endswith("\n"):
             self.out.write("\n")
@@ -125,30 +125,30 @@ class Screen:
         self.out.flush()
 
     def note(self, text: str) -> None:
-        """A line of ours, not of the model."""
+        """Write a line of the program, not of the model."""
         self.out.write(f"{DIM}{printable(text)}{PLAIN}\n" if self.alive else f"{printable(text)}\n")
         self.out.flush()
 
     def _think(self, text: str) -> None:
         now = time.monotonic()
-        self._thought_since = self._thought_since or now
+        self._thinking_start_s = self._thinking_start_s or now
         self._thinking += text
-        if self.alive and now - self._drawn_at >= REDRAW_S:
-            self._drawn_at = now
+        if self.alive and now - self._redraw_s >= REDRAW_S:
+            self._redraw_s = now
             self._erase()
             lines = tail(self._thinking, self._columns - 2)
             self.out.write("".join(f"{DIM}  {line}{PLAIN}\n" for line in lines))
             self._rows = len(lines)
 
     def _fold(self) -> None:
-        """One line instead of the thinking."""
+        """Write one line in place of the thinking."""
         self._erase()
         if not self._thinking.strip():
             self._thinking = ""
             return
-        took = time.monotonic() - self._thought_since
-        self.note(f"thought for {took:.1f} s, {len(self._thinking.split())} words (/think shows them)")
-        self._thinking, self._thought_since, self._drawn_at = "", 0.0, 0.0
+        seconds = time.monotonic() - self._thinking_start_s
+        self.note(f"thought for {seconds:.1f} s, {len(self._thinking.split())} words (/think shows them)")
+        self._thinking, self._thinking_start_s, self._redraw_s = "", 0.0, 0.0
 
     def _erase(self) -> None:
         if self._rows:

@@ -60,9 +60,9 @@ def test_a_conversation_is_remembered_and_cached(talk):
 
 def test_thinking_is_shown_on_demand(talk):
     out, chat = talk("/set thinking=true", "why", "/think")
-    assert chat.thought
+    assert chat.last_thinking
     assert "thought for" in out
-    assert chat.messages[1]["reasoning_content"] == chat.thought
+    assert chat.messages[1]["reasoning_content"] == chat.last_thinking
     assert "without thinking" in talk("/think")[0]
 
 
@@ -72,7 +72,7 @@ def test_commands(talk, tmp_path):
     saved = json.loads(file.read_text())["messages"]
     assert [message["role"] for message in saved] == ["system", "user", "assistant"]
     assert chat.messages == [{"role": "system", "content": "be brief"}]
-    assert "is there already" in out
+    assert "exists already" in out
     assert "system: be brief" in out
     for name in chat.commands:
         assert name in out
@@ -82,7 +82,7 @@ def test_mistakes_are_told_and_the_chat_goes_on(talk):
     out, chat = talk(
         "/frob", "/set temprature=1", "/set max_model_len=9", "/set top_p=7", "/save", "x " * 300, "hi"
     )
-    for words in ("/help", "temperature", "at the start", "top_p", "file name", "shorten"):
+    for words in ("/help", "temperature", "model is loaded", "top_p", "file name", "shorten"):
         assert words in out
     assert [message["content"] for message in chat.messages if message["role"] == "user"] == ["hi"]
     _, chat = talk("/set max_tokens=2", "hi")
@@ -94,7 +94,7 @@ def test_quit_leaves_and_completion_has_no_memory(talk):
     out, chat = talk("def f", "/quit", "never", complete=True)
     assert chat.messages == []
     assert "never" not in out
-    assert "text to go on with" in out
+    assert "a text to continue" in out
 
 
 def test_ctrl_c_keeps_what_was_said(talk, llm, monkeypatch):

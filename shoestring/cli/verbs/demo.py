@@ -88,4 +88,4 @@ def _converse(model: Path, device: str) -> None:
     screen = Screen()
     screen.note("it makes numbers, such as: make 24 from 3,8,1")
     params = sampling(llm, {"temperature": 0.6, "max_tokens": 400}, complete=False)
-    Chat(llm, params, screen, thinking=True, remembers=False).loop()
+    Chat(llm, params, screen, thinking=True, has_history=False).loop()

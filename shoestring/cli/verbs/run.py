@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shoestring.cli.chat import Chat, enable_editing, say
+from shoestring.cli.chat import Chat, enable_editing, stream_reply
 from shoestring.cli.options import Device, Json, Model
 from shoestring.cli.output import print_json
 from shoestring.cli.terminal import DIM, PLAIN, Reply, Screen, View, printable
@@ -54,8 +54,10 @@ def run(
     params = sampling(llm, {**choices.sampling, **given}, complete=complete)
     if prompt is None:
         enable_editing()
-        remembers = model != EMBEDDED  # it knows single questions
-        Chat(llm, params, Screen(), complete=complete, thinking=choices.thinking, remembers=remembers).loop()
+        has_history = model != EMBEDDED  # it answers single questions
+        Chat(
+            llm, params, Screen(), complete=complete, thinking=choices.thinking, has_history=has_history
+        ).loop()
         return
     asked: Any = prompt if complete else [{"role": "user", "content": prompt}]
     view = None if as_json else Plain(prompt if complete else "")
@@ -91,8 +93,8 @@ def once(
     """One reply to a text or a conversation; raises KeyboardInterrupt, or ShoestringError if it failed."""
     from shoestring.errors import ShoestringError
 
-    reply, stopped = say(llm, prompt, params, view, thinking=thinking)
-    if stopped:
+    reply, is_interrupted = stream_reply(llm, prompt, params, view, thinking=thinking)
+    if is_interrupted:
         raise KeyboardInterrupt
     if reply.error:
         raise ShoestringError(f"the request failed: {reply.error}")
