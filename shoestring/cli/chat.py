@@ -18,7 +18,7 @@ PROMPT = "> "
 
 
 class Chat:
-    """A conversation with one model; with `complete`, for models without chat template, it continues texts."""
+    """A conversation with one model; with `complete`, for models without a template, it continues texts."""
 
     def __init__(
         self,

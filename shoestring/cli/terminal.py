@@ -92,7 +92,7 @@ class View(Protocol):
 
 
 class Screen:
-    """A terminal for replies. It shows the last lines of thinking, dimmed, and at its end one line instead."""
+    """A terminal for replies. It shows the last lines of thinking, dimmed, and one line after its end."""
 
     def __init__(self, out: TextIO | None = None, *, columns: int | None = None) -> None:
         import os

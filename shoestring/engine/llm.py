@@ -1,4 +1,25 @@
-"""LLM: a model and its engine behind vLLM's offline API: generate, chat, stream."""
+"""LLM: one model behind vLLM's offline API: generate, chat, and stream.
+
+Names, arguments and results are vLLM's. What differs, and why:
+
+| Name | Here | Reason |
+|---|---|---|
+| LLM(device) | an argument | one package serves every device |
+| LLM(speculation, num_speculative_tokens, adaptive_speculation) | no speculative_config | for --set |
+| LLM(kv_cache_memory_bytes) | no gpu_memory_utilization | other programs use the memory too |
+| LLM.stream, LLM.of, LLM.counters | additional | text as it comes, parts from elsewhere, no metrics service |
+| prompts | text never becomes a special token | a user's text cannot forge a turn; give ids, or use chat |
+| SamplingParams(seed) | without one it derives from the LLM's seed | the same calls give the same texts |
+| SamplingParams(output_kind) | "cumulative", "delta" or "final_only" | set by generate and stream |
+| SamplingParams(skip_special_tokens) | leaves <think> tags in the text | they separate the answer |
+| SamplingParams(logprobs) | at most 20 | -1, all of them, would be megabytes per token |
+| StructuredOutputsParams(tools, tool_choice, after_token_id) | additional | tool calls; thinking is free |
+| CompletionOutput.token_logprobs | additional | trainers need plain numbers |
+| CompletionOutput.finished | a property | a forgotten call would always be true |
+| RequestOutput.metrics | arrival_s, first_token_s, last_token_s, and drafts | units are part of names |
+
+Arguments of vLLM that are not here, such as tensor_parallel_size, lora_request or bad_words, raise an error.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,12 +28,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+from shoestring.config import build
 from shoestring.device import choose
 from shoestring.engine.dispatch import Dispatcher, OutputStream
 from shoestring.engine.engine import Engine
 from shoestring.engine.load import default_sampling, load_engine
 from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams, derived_seed
-from shoestring.engine.settings import EngineCounters, EngineSettings, SpeculationMethod
+from shoestring.engine.settings import EngineCounters, EngineSettings
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
@@ -34,11 +56,7 @@ Params = SamplingParams | Sequence[SamplingParams] | None
 
 
 class LLM:
-    """One model in this process; names, arguments and results are those of vLLM's class of this name.
-
-    Differences: text never becomes a special token (give ids, or use chat), `seed` makes requests without a
-    seed of their own repeatable, and `stream` yields results as they come. Not thread-safe.
-    """
+    """One model in this process. Not thread-safe."""
 
     def __init__(
         self,
@@ -49,32 +67,36 @@ class LLM:
         device: str = "auto",
         seed: int | None = 0,
         max_model_len: int | None = None,
-        max_num_seqs: int = 64,
-        speculation: SpeculationMethod = "auto",
+        max_num_seqs: int = EngineSettings.max_num_seqs,
+        **settings: Any,
     ) -> None:
-        """Load a folder, `org/name` or `org/name@revision`; raises ShoestringError, before memory is spent.
+        """Load a folder, `org/name` or `org/name@revision`; raises ShoestringError if that is impossible.
 
         Args:
             tokenizer: a folder with tokenizer.json, if not the model's; it may hold the chat template.
             quantization: None (as stored), "int8" or "int4"; packed checkpoints need none.
-            seed: of requests without one: the same calls in the same order give the same texts. None: fresh.
-            max_model_len, max_num_seqs, speculation: see EngineSettings, for whose other fields there is
-                LLM.of(Engine(...)).
+            device: "auto", or PyTorch's name of a device.
+            seed: for requests without one: the same calls in the same order give equal texts. None: random.
+            max_model_len, max_num_seqs, settings: the fields of EngineSettings, such as
+                max_num_batched_tokens, enable_prefix_caching, kv_cache_memory_bytes and speculation.
         """
+        settings = {
+            "max_model_len": max_model_len,
+            "max_num_seqs": max_num_seqs,
+            "max_num_batched_tokens": max(EngineSettings.max_num_batched_tokens, max_num_seqs),
+            **settings,
+        }
+        engine_settings = build(EngineSettings, settings, where="LLM")
         checkpoint = Checkpoint.open(resolve(str(model)))
-        words = checkpoint if tokenizer is None else Checkpoint.open(resolve(str(tokenizer)))
-        settings = EngineSettings(
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max(EngineSettings.max_num_batched_tokens, max_num_seqs),
-            max_model_len=max_model_len,
-            speculation=speculation,
-        )
-        other = None if tokenizer is None else words.tokenizer
-        runtime = choose(device)
+        source = checkpoint if tokenizer is None else Checkpoint.open(resolve(str(tokenizer)))
         engine = load_engine(
-            checkpoint, runtime, tokenizer=other, quantization=quantization, settings=settings
+            checkpoint,
+            choose(device),
+            tokenizer=None if tokenizer is None else source.tokenizer,
+            quantization=quantization,
+            settings=engine_settings,
         )
-        self._begin(engine, words, default_sampling(checkpoint), seed)
+        self._begin(engine, source, default_sampling(checkpoint), seed)
 
     @classmethod
     def of(
@@ -106,7 +128,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Complete one prompt or many; results in their order. `use_tqdm` shows progress on a terminal.
 
-        Nothing runs before all are accepted: ConfigError for one that is not. Ctrl-C gives up all of them.
+        Raises ConfigError for a prompt that cannot be served, before any of them runs. Ctrl-C aborts them.
         """
         return self._complete(read_prompts(prompts, self.tokenizer), sampling_params, use_tqdm)
 
@@ -121,18 +143,17 @@ class LLM:
         tools: Sequence[Message] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """The next turn of one conversation or of many, by the model's chat template; see ChatOptions."""
+        """Complete the next turn of one conversation or of many, by the chat template; see ChatOptions."""
         options = ChatOptions(
             tools=tools,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             chat_template_kwargs=chat_template_kwargs,
         )
-        one = is_conversation(messages) or not messages
-        conversations: Any = [messages] if one else messages
-        return self._complete(
-            [self._chat(each, options) for each in conversations], sampling_params, use_tqdm
-        )
+        is_one = is_conversation(messages) or not messages
+        conversations: Any = [messages] if is_one else messages
+        prompts = [self._chat(conversation, options) for conversation in conversations]
+        return self._complete(prompts, sampling_params, use_tqdm)
 
     def stream(
         self,
@@ -142,17 +163,17 @@ class LLM:
         tools: Sequence[Message] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> OutputStream:
-        """The new text and tokens after each step, for one prompt or conversation; closing it aborts them."""
+        """Iterate over the new text and tokens of one prompt or conversation; `close` aborts it."""
         if is_conversation(prompt):
             options = ChatOptions(tools=tools, chat_template_kwargs=chat_template_kwargs)
-            read = [self._chat(prompt, options)]
+            prompts = [self._chat(prompt, options)]
         elif tools or chat_template_kwargs:
             raise ConfigError("tools and chat_template_kwargs go with a conversation, not with a prompt")
         else:
-            read = read_prompts(prompt, self.tokenizer)
-        if len(read) != 1:
-            raise ConfigError(f"stream takes one prompt, not {len(read)}; generate takes many")
-        return self.dispatcher.outputs(self._requests(read, sampling_params, "delta"))
+            prompts = read_prompts(prompt, self.tokenizer)
+        if len(prompts) != 1:
+            raise ConfigError(f"stream takes one prompt, not {len(prompts)}; generate takes many")
+        return self.dispatcher.outputs(self._requests(prompts, sampling_params, "delta"))
 
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer; ConfigError for a model without one."""
@@ -161,25 +182,25 @@ class LLM:
         return self.tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """What a call without sampling_params uses: the checkpoint's generation_config.json."""
+        """The sampling of calls without sampling_params, from the checkpoint's generation_config.json."""
         return SamplingParams(**self.default_sampling)
 
     @property
     def counters(self) -> EngineCounters:
-        """The engine's figures as they are now."""
+        """The engine's totals so far."""
         return self.engine.counters
 
     @property
     def template(self) -> Template:
         """The chat template; TokenizerError when the model has none."""
         if self._checkpoint is None:
-            raise TokenizerError("this LLM was made without a folder, so it has no chat template")
+            raise TokenizerError("this LLM was made without a checkpoint, so it has no chat template")
         self.get_tokenizer()  # refuses a model without one
         return self._checkpoint.template
 
     @property
     def has_template(self) -> bool:
-        """Whether the model brings a chat template; whether that is sound shows when it is used."""
+        """Whether the model has a chat template; an invalid one is an error when it is used."""
         return self._checkpoint is not None and self.tokenizer is not None and self._checkpoint.has_template
 
     def _chat(self, messages: Conversation, options: ChatOptions) -> Prompt:
@@ -205,12 +226,12 @@ class LLM:
                 f"{len(params)} sampling_params for {len(prompts)} prompts; give one, or one each"
             )
         requests = []
-        for prompt, wanted in zip(prompts, params, strict=True):
+        for prompt, own in zip(prompts, params, strict=True):
             number = next(self._numbers)
             request = Request(
                 request_id=str(number),
                 prompt_token_ids=prompt.token_ids,
-                sampling_params=replace(wanted, output_kind=kind, seed=self._seed_of(wanted, number)),
+                sampling_params=replace(own, output_kind=kind, seed=self._seed_of(own, number)),
                 prompt=prompt.text,
                 cache_salt=prompt.cache_salt,
             )
@@ -225,13 +246,13 @@ class LLM:
 
 @contextmanager
 def _progress(total: int, show: bool) -> Iterator[Any]:
-    """A bar on stderr if that is a terminal; yields what to call for each request that is done."""
+    """A progress bar on stderr if that is a terminal; yields a function to call after each request."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
     console = Console(stderr=True)
-    shown = show and console.is_terminal
+    is_hidden = not (show and console.is_terminal)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
+    with Progress(*columns, console=console, disable=is_hidden, transient=True) as progress:
         task = progress.add_task("requests", total=total)
         yield lambda: progress.advance(task)

@@ -94,6 +94,7 @@ class SamplingParams:
     """None is as many as the context holds."""
     min_tokens: int = 0
     stop: str | tuple[str, ...] = ()
+    """One text, a list or tuple of texts, or None, as in vLLM."""
     stop_token_ids: tuple[int, ...] = ()
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
@@ -139,7 +140,7 @@ class SamplingParams:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,) if self.stop else ())
         for name in ("stop", "stop_token_ids"):
-            value = getattr(self, name)
+            value = () if getattr(self, name) is None else getattr(self, name)
             if not isinstance(value, (list, tuple)):
                 raise ConfigError(f"{name} = {value!r} is not a list")
             object.__setattr__(self, name, tuple(value))

@@ -1,18 +1,26 @@
 """LLM: vLLM's offline calls, results in order, many callers at once, and Ctrl-C."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import shoestring
+from shoestring.engine import llm as llm_module
 from shoestring.engine.llm import LLM
-from shoestring.engine.request import SamplingParams
+from shoestring.engine.request import (
+    CompletionOutput,
+    RequestOutput,
+    SamplingParams,
+    StructuredOutputsParams,
+)
+from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
 from shoestring.model.hf.folder import save_model
 from shoestring.model.presets import TINY
@@ -194,6 +202,46 @@ def test_quantized_and_from_parts(folder, mla, naive):
     with pytest.raises(ConfigError, match="no tokenizer"):
         bare.get_tokenizer()
     assert not bare.has_template
+
+
+def test_every_engine_setting_is_an_argument(folder):
+    settings = {
+        "max_num_batched_tokens": 96,
+        "enable_prefix_caching": False,
+        "kv_cache_memory_bytes": 1_000_000,
+        "speculation": "off",
+    }
+    llm = LLM(folder, max_num_seqs=3, max_model_len=40, device="cpu", **settings)
+    assert (llm.engine.settings.max_num_seqs, llm.engine.max_model_len) == (3, 40)
+    assert {name: getattr(llm.engine.settings, name) for name in settings} == settings
+    many = LLM(folder, max_num_seqs=600, kv_cache_memory_bytes=1_000_000, device="cpu")
+    assert many.engine.settings.max_num_batched_tokens == 600
+    with pytest.raises(ConfigError, match=r"LLM: no 'gpu_memory_utilization'.*kv_cache_memory_bytes"):
+        LLM(folder, gpu_memory_utilization=0.9)
+    with pytest.raises(ConfigError, match="max_num_batched_tokens = 2 must be at least max_num_seqs"):
+        LLM(folder, max_num_batched_tokens=2, device="cpu")
+
+
+VLLM = {
+    SamplingParams: "n presence_penalty frequency_penalty repetition_penalty temperature top_p top_k min_p "
+    "seed stop stop_token_ids ignore_eos max_tokens min_tokens logprobs detokenize skip_special_tokens "
+    "include_stop_str_in_output output_kind structured_outputs logit_bias",
+    StructuredOutputsParams: "json regex choice grammar json_object",
+    CompletionOutput: "index text token_ids cumulative_logprob logprobs routed_experts finish_reason "
+    "stop_reason",
+    RequestOutput: "request_id prompt prompt_token_ids outputs finished metrics num_cached_tokens",
+    EngineSettings: "max_num_seqs max_num_batched_tokens kv_cache_memory_bytes max_model_len "
+    "enable_prefix_caching enable_return_routed_experts",
+}
+"""vLLM's names of what this project has."""
+
+
+@pytest.mark.parametrize("kind", VLLM, ids=lambda kind: kind.__name__)
+def test_names_are_vllms_and_others_are_in_the_table_of_differences(kind):
+    names = {field.name for field in fields(kind)}
+    shared = set(VLLM[kind].split())
+    assert shared <= names
+    assert all(re.search(rf"\b{name}\b", llm_module.__doc__) for name in names - shared)
 
 
 def test_what_is_not_there_is_said_at_once(tmp_path):

@@ -61,6 +61,7 @@ def test_stop_strings_need_text():
 def test_lists_become_tuples(stop):
     assert SamplingParams(stop=stop).stop == ("end",)
     assert SamplingParams(stop="").stop == ()
+    assert SamplingParams(stop=None, stop_token_ids=None) == SamplingParams()
 
 
 def test_a_later_change_of_the_callers_mapping_changes_nothing():
