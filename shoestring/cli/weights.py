@@ -1,4 +1,4 @@
-"""How a model's weights are held, and loading it: `--quant`, `--target-ram`, `--set`, and a progress bar."""
+"""Load a model for a command: its quantization or target memory, `--set`, and a progress bar."""
 
 import re
 import sys
@@ -20,26 +20,30 @@ if TYPE_CHECKING:
 Weights = Annotated[
     str | None,
     typer.Option(
+        "--quantization",
         "--quant",
         "--target-ram",
         metavar="FORM|SIZE",
-        help="int8 or int4; or the memory to stay within, such as 12G, which picks the most exact that fits.",
+        help="int8 or int4; or a limit of memory, such as 12G: the most exact weights that fit.",
     ),
 ]
 Sampling = Annotated[
-    list[str], typer.Option("--set", help="Another setting, such as temperature=0.6 or seed=1; repeatable.")
+    list[str],
+    typer.Option(
+        "--set", help="A setting of sampling or the engine, such as temperature=0.6 or seed=1; repeatable."
+    ),
 ]
 NOT_ALONE = ("n", "stop", "include_stop_str_in_output", "logprobs", "detokenize", "skip_special_tokens")
-"""Sampling parameters that mean nothing for one reply on a terminal."""
+"""Sampling parameters without use for one reply on a terminal."""
 CONTEXT = 8192
-"""Tokens of context at most, unless `--set max_model_len=...` asks for more: the cache is paid in memory."""
+"""Most tokens of context, unless `--set max_model_len=...` sets more: the cache takes memory."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
 _EXPONENT = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What `--set` said, by whom it concerns."""
+    """The settings of `--set`, by the part that they concern."""
 
     sampling: Mapping[str, Any] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +51,7 @@ class Choices:
 
 
 def read_choices(settings: Sequence[str], where: str = "--set") -> Choices:
-    """Raises ConfigError for a name that is not there, with those that are; values are checked later."""
+    """Sort settings by their part; an unknown name raises ConfigError. Values are checked later."""
     from shoestring.config import override
     from shoestring.engine.request import SamplingParams
     from shoestring.engine.settings import EngineSettings
@@ -72,19 +76,21 @@ def read_choices(settings: Sequence[str], where: str = "--set") -> Choices:
 
 
 def read_weights(text: str | None) -> "Quantization | int | None":
-    """A form of the weights, or a number of bytes; raises ConfigError for anything else."""
+    """A quantization, or a number of bytes; raises ConfigError for anything else."""
     from shoestring.errors import ConfigError
 
     if text is None or text == "int8" or text == "int4":
         return text  # type: ignore[return-value]
     size = _SIZE.fullmatch(text.strip())
     if size is None or float(size[1]) <= 0:
-        raise ConfigError(f"{text!r} is no form of weights; give int8, int4, or a size of memory such as 12G")
+        raise ConfigError(
+            f"{text!r} is not a quantization; give int8, int4, or a limit of memory such as 12G"
+        )
     return int(float(size[1]) * (1024 if size[3] else 1000) ** _EXPONENT[size[2].upper()])
 
 
 def find_checkpoint(model: str) -> "Checkpoint":
-    """A model that can be served; ConfigError with the way out for a GGUF file."""
+    """The checkpoint of a name; ConfigError for a GGUF file, which must be imported first."""
     from shoestring.errors import ConfigError
     from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.hf.hub import resolve
@@ -102,7 +108,7 @@ def decide(
     settings: "EngineSettings",
     runtime: "Runtime",
 ) -> "Quantization | None":
-    """The form of the weights. For a size of memory it is chosen, and stderr says which and why."""
+    """The quantization. For a limit of memory one is chosen, and stderr says which and why."""
     if not isinstance(weights, int):
         return weights
     from shoestring.engine.load import choose, required_memory
@@ -124,7 +130,7 @@ def decide(
 def open_model(
     checkpoint: "Checkpoint", weights: str | None, engine: Mapping[str, Any], device: str, *, seqs: int = 1
 ) -> "LLM":
-    """A model ready to answer; `engine` are EngineSettings beside max_num_seqs = `seqs`."""
+    """Load a model; `engine` are EngineSettings other than max_num_seqs, which is `seqs`."""
     from shoestring.config import build
     from shoestring.device import choose
     from shoestring.engine.llm import LLM
@@ -145,7 +151,7 @@ def open_model(
 
 @contextmanager
 def progress_bar(title: str) -> "Iterator[Progress]":
-    """Bytes done, on stderr if that is a terminal; yields what to call with (done, total)."""
+    """Show bytes on stderr if that is a terminal; yields the function to call with (bytes, all bytes)."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -159,10 +165,10 @@ def progress_bar(title: str) -> "Iterator[Progress]":
     progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
     task = progress.add_task(title, total=None)
 
-    def advance(done: int, total: int) -> None:
-        progress.start()  # at the first news: what is mapped is there at once
-        progress.update(task, completed=done, total=total)
-        if done >= total:  # the caller may show other progress before this block ends
+    def advance(num_bytes: int, total: int) -> None:
+        progress.start()  # only now: mapped weights need no bar
+        progress.update(task, completed=num_bytes, total=total)
+        if num_bytes >= total:  # the caller may show other progress before this block ends
             progress.stop()
 
     try:

@@ -1,4 +1,4 @@
-"""`shoestring bench engine`: throughput and latency against concurrency, beside the limits of the machine."""
+"""`shoestring bench engine`: throughput and latency by concurrency, beside the limits of the machine."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -27,15 +27,24 @@ def bench() -> None:
 def engine(
     model: Model,
     *,
-    concurrency: Annotated[str, typer.Option(help="Requests at once, comma separated.")] = "1,2,4,8,16",
-    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 512,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded for each request.")] = 64,
+    concurrency: Annotated[
+        str, typer.Option(help="Numbers of concurrent requests, with commas.")
+    ] = "1,2,4,8,16",
+    prompt: Annotated[
+        int, typer.Option("--input-len", "--prompt", min=1, help="Tokens of each prompt.")
+    ] = 512,
+    tokens: Annotated[
+        int, typer.Option("--output-len", "--tokens", min=1, help="Tokens generated for each request.")
+    ] = 64,
     weights: Weights = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the figures into this .png or .svg.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this .png or .svg file.")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure an engine on random prompts: tokens/s, latency, and how near memory and arithmetic it comes."""
+    """Measure the engine's throughput and latency on random prompts.
+
+    Beside them are the memory bandwidth and the arithmetic that this machine reaches.
+    """
     from shoestring import figures
     from shoestring.device import choose
     from shoestring.engine.measure import measure_limits, measure_throughput
@@ -44,7 +53,7 @@ def engine(
     if plot is not None:
         figures.check_type(plot)
     checkpoint = find_checkpoint(model)
-    settings = room_for(checkpoint, max(numbers), prompt, tokens, device)
+    settings = settings_for(checkpoint, max(numbers), prompt, tokens, device)
     llm = open_model(checkpoint, weights, settings, device, seqs=max(numbers))
     limits = measure_limits(choose(device))
     rows = [
@@ -63,8 +72,10 @@ def engine(
         )
 
 
-def room_for(checkpoint: "Checkpoint", most: int, prompt: int, tokens: int, device: str) -> dict[str, Any]:
-    """EngineSettings with which so many requests run at once, none of them preempted."""
+def settings_for(
+    checkpoint: "Checkpoint", most: int, prompt: int, tokens: int, device: str
+) -> dict[str, Any]:
+    """EngineSettings that run `most` requests at once without preemption."""
     from shoestring.device import choose
     from shoestring.engine.load import cache_bytes
     from shoestring.engine.measure import longest_request
@@ -79,7 +90,7 @@ def room_for(checkpoint: "Checkpoint", most: int, prompt: int, tokens: int, devi
     if longest > config.max_position_embeddings:
         raise ConfigError(
             f"{most} prompts of {prompt} and {tokens} tokens need a context of {longest:,}; the model has "
-            f"{config.max_position_embeddings:,}; take a smaller --prompt or --tokens"
+            f"{config.max_position_embeddings:,}; take a smaller --input-len or --output-len"
         )
     return {
         "max_num_batched_tokens": rows,
@@ -90,7 +101,7 @@ def room_for(checkpoint: "Checkpoint", most: int, prompt: int, tokens: int, devi
 
 
 def read_numbers(text: str) -> list[int]:
-    """'1,2,4' -> [1, 2, 4]; raises ConfigError for anything else."""
+    """Numbers from a text such as '1,2,4'; raises ConfigError for anything else."""
     from shoestring.errors import ConfigError
 
     parts = [part.strip() for part in text.split(",")]
@@ -102,10 +113,10 @@ def read_numbers(text: str) -> list[int]:
 
 
 def show(rows: "list[Throughput]", limits: "Limits") -> None:
-    """A table for people: times in milliseconds, median and 95th percentile."""
+    """Print a table; times are in milliseconds, as median and 95th percentile."""
     titles = [
-        "at once", "prompt tok/s", "output tok/s", "first token ms", "95%", "between ms", "95%",
-        "read GB/s", "prompt GFLOP/s", "output GFLOP/s", "drafts kept",
+        "requests", "prompt tok/s", "output tok/s", "first token ms", "95%", "between ms", "95%",
+        "read GB/s", "prompt GFLOP/s", "output GFLOP/s", "drafts accepted",
     ]  # fmt: skip
     cells = [
         [
@@ -134,7 +145,7 @@ def show(rows: "list[Throughput]", limits: "Limits") -> None:
 
 
 def draw(rows: "list[Throughput]", limits: "Limits", title: str) -> "Figure":
-    """Four panels against concurrency: speed, latency, bytes and arithmetic beside what the machine can."""
+    """Four panels over concurrency: speed, latency, and bytes and arithmetic beside the machine's limits."""
     from shoestring import figures
     from shoestring.figures import BLUE, GREEN, RED
 
@@ -179,7 +190,7 @@ def _lines(
     axes: "Axes", rows: "list[Throughput]", title: str, series: dict[str, tuple[str, float, str]]
 ) -> None:
     axes.set_title(title)
-    axes.set_xlabel("requests at once")
+    axes.set_xlabel("concurrent requests")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     for label, (name, unit, color) in series.items():

@@ -1,4 +1,4 @@
-"""`shoestring export, import`: models for other programs: Hugging Face folders, and GGUF files out and in."""
+"""`shoestring export, import`: write Hugging Face folders and GGUF files, and read GGUF files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -24,12 +24,13 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model for other programs: a folder for transformers and vLLM, or a GGUF file for llama.cpp.
+    """Export a model for other programs: transformers and vLLM, or llama.cpp.
 
-    Without --type weights are bf16 in a folder and q8_0 in a GGUF file.
+    A folder is for transformers and vLLM, a GGUF file for llama.cpp. Without --type, weights are bf16 in a
+    folder and q8_0 in a GGUF file.
     """
     write = _export_gguf if out.suffix == ".gguf" else _export_folder
-    _tell(write(model, out, type), as_json)
+    _print(write(model, out, type), as_json)
 
 
 def import_model(
@@ -39,11 +40,14 @@ def import_model(
     type: Annotated[str, typer.Option(help="f32, bf16 or f16.")] = "bf16",
     as_json: Json = False,
 ) -> None:
-    """Make a Hugging Face folder of a GGUF file: what is quantized becomes numbers of --type again."""
+    """Import a GGUF file as a Hugging Face folder.
+
+    Quantized weights become numbers of --type again.
+    """
     from shoestring.model.gguf.importer import import_gguf
 
     import_gguf(file, out, dtype=_precision(type))
-    _tell({"out": str(out), "type": type, "bytes": _bytes(out)}, as_json)
+    _print({"out": str(out), "type": type, "bytes": _bytes(out)}, as_json)
 
 
 def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def _export_gguf(model: str, out: Path, type: str | None) -> dict[str, Any]:
     from shoestring.model.gguf.exporter import WeightType, export_gguf
 
     if out.exists():
-        raise ConfigError(f"{out} is there already; give another name or remove it first")
+        raise ConfigError(f"{out} exists already; give another name or remove it first")
     type = type or "q8_0"
     if type not in get_args(WeightType):
         raise ConfigError(f"no GGUF type {type!r}; there are {', '.join(get_args(WeightType))}")
@@ -100,7 +104,7 @@ def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _tell(report: dict[str, Any], as_json: bool) -> None:
+def _print(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:

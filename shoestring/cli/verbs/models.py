@@ -1,4 +1,4 @@
-"""`shoestring show, list, pull`: what models are, which are here, and fetching one."""
+"""`shoestring show, list, pull`: a model's shape and costs, the models on this machine, downloads."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,21 +17,24 @@ if TYPE_CHECKING:
     from shoestring.model.gguf.file import GGUFFile
     from shoestring.model.hf.checkpoint import Checkpoint
 
-FOUND_AT = ("config.json", "*/config.json", "*/model/config.json", "*.gguf", "*/*.gguf")
-"""Where a folder holds models: itself, folders in it, runs in it, GGUF files."""
+MODEL_PATTERNS = ("config.json", "*/config.json", "*/model/config.json", "*.gguf", "*/*.gguf")
+"""Places of models in a folder: the folder itself, its folders, its runs, GGUF files."""
 
 
 def show(
-    model: Annotated[str, typer.Argument(help="A preset, a folder, a hub name, or a GGUF file.")],
+    model: Annotated[str, typer.Argument(help="A preset, a folder, org/name on the hub, or a GGUF file.")],
     *,
-    seq_len: Annotated[int, typer.Option(min=1, help="Context length that FLOPs are counted at.")] = 4096,
+    seq_len: Annotated[int, typer.Option(min=1, help="Context length at which FLOPs are counted.")] = 4096,
     as_json: Json = False,
 ) -> None:
-    """Print a model's shape and exact costs, from its config or its file's header alone."""
+    """Print a model's shape and exact costs.
+
+    It reads the config, or the header of the file, and no weights.
+    """
     from shoestring.model.memory import weight_bytes
 
-    config, stored = find(model)
-    figures = {"model": model, **costs(config, seq_len), **stored}
+    config, weights = find(model)
+    figures = {"model": model, **costs(config, seq_len), **weights}
     figures |= {
         f"memory_bytes_{form or 'bf16'}": weight_bytes(config, form) for form in (None, "int8", "int4")
     }
@@ -44,7 +47,7 @@ def show(
     print_fields(
         {
             "model": f"{model} ({config.model_type})",
-            **({"stored": f"{stored['weights']}, {amount(stored['bytes'], 'G')}B"} if stored else {}),
+            **({"stored": f"{weights['weights']}, {amount(weights['bytes'], 'G')}B"} if weights else {}),
             "parameters": f"{amount(count[0])} ({count[0]:,}), {amount(count[1])} active per token",
             "MTP modules": f"{amount(count[2])} more" if count[2] else "none",
             "layers": f"{config.num_hidden_layers} of width {config.hidden_size}",
@@ -61,12 +64,12 @@ def show(
 
 def list_models(
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="Folders that hold models or runs; runs/ by default.")
+        list[Path] | None, typer.Argument(help="Folders with models or runs; runs/ by default.")
     ] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """List the models in folders and in the hub's cache with their sizes, and the presets."""
+    """List models in folders and in the hub's cache, and the presets."""
     from shoestring.errors import ConfigError
     from shoestring.model.presets import PRESETS
 
@@ -85,17 +88,17 @@ def list_models(
             if "problem" in row:
                 print(f"{row['model']}: {row['problem']}")
     else:
-        print("no models here; `shoestring pull org/name` fetches one, `shoestring demo` trains one")
+        print("no models here; `shoestring pull org/name` downloads one, `shoestring demo` trains one")
     print(f"\npresets (shapes without weights): {', '.join(PRESETS)}")
 
 
 def pull(model: Model, *, as_json: Json = False) -> None:
-    """Fetch a model into the hub's cache. What an earlier pull left unfinished is gone on with."""
+    """Download a model into the hub's cache; an interrupted download continues."""
     from shoestring.errors import ConfigError
     from shoestring.model.hf.hub import commit, resolve
 
     if Path(model).exists():
-        raise ConfigError(f"{model} is here already: it is a local path, not a hub name such as org/name")
+        raise ConfigError(f"{model} is a local path already; pull takes a name on the hub, such as org/name")
     folder = resolve(model)
     report = {"model": model, "folder": str(folder), "commit": commit(folder), **describe(folder)}
     if as_json:
@@ -106,7 +109,7 @@ def pull(model: Model, *, as_json: Json = False) -> None:
 
 
 def find(model: str) -> "tuple[ModelConfig, dict[str, Any]]":
-    """A model's config, and how its weights are stored; nothing for a preset and for a bare config.json."""
+    """A model's config and the form of its stored weights; that is empty without weight files."""
     from shoestring.model.gguf.config_reader import read_config
     from shoestring.model.gguf.file import GGUFFile
     from shoestring.model.hf.checkpoint import Checkpoint
@@ -124,7 +127,7 @@ def find(model: str) -> "tuple[ModelConfig, dict[str, Any]]":
 
 
 def costs(config: "ModelConfig", seq_len: int) -> dict[str, Any]:
-    """Parameters, FLOPs and cache bytes."""
+    """Numbers of parameters, FLOPs and cache bytes."""
     from shoestring.model import cost
 
     count = cost.parameters(config)
@@ -141,8 +144,8 @@ def costs(config: "ModelConfig", seq_len: int) -> dict[str, Any]:
 
 
 def models_in(folder: Path) -> Iterator[Path]:
-    """Checkpoint folders and GGUF files in a folder and a little below."""
-    for pattern in FOUND_AT:
+    """Checkpoint folders and GGUF files at MODEL_PATTERNS in a folder."""
+    for pattern in MODEL_PATTERNS:
         for path in sorted(folder.glob(pattern)):
             if path.suffix == ".gguf":
                 yield path
@@ -151,7 +154,7 @@ def models_in(folder: Path) -> Iterator[Path]:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Type, weights and bytes of a model; a damaged one says so instead of stopping the list."""
+    """Type, weights and bytes of a model; with its `problem` if it is damaged, so that the list goes on."""
     from shoestring.errors import ShoestringError
     from shoestring.model.gguf.config_reader import read_config
     from shoestring.model.gguf.file import GGUFFile
@@ -194,7 +197,7 @@ def _described(part: Any) -> str:
 
 
 def _cached() -> dict[str, Path]:
-    """Models in the hub's cache and where they are; none without huggingface_hub or a cache."""
+    """The folders of models in the hub's cache by name; empty without huggingface_hub or a cache."""
     try:
         from huggingface_hub import scan_cache_dir
         from huggingface_hub.errors import CacheNotFound
@@ -207,4 +210,4 @@ def _cached() -> dict[str, Path]:
     newest = {
         repo.repo_id: max(repo.revisions, key=lambda r: r.last_modified, default=None) for repo in repos
     }
-    return {name: found.snapshot_path for name, found in sorted(newest.items()) if found is not None}
+    return {name: revision.snapshot_path for name, revision in sorted(newest.items()) if revision is not None}

@@ -1,4 +1,4 @@
-"""`shoestring quantize`: a checkpoint with 8 or 4 bits a weight, written once, then ready in seconds."""
+"""`shoestring quantize`: write a packed checkpoint with 8-bit or 4-bit weights, which loads in seconds."""
 
 import time
 from pathlib import Path
@@ -15,13 +15,18 @@ def quantize(
     model: Model,
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     *,
-    bits: Annotated[int | None, typer.Option(help="8 or 4; 4 unless --target-ram decides.")] = None,
+    bits: Annotated[
+        int | None, typer.Option(help="8 or 4; by default 4, or what --target-ram allows.")
+    ] = None,
     target_ram: Annotated[
-        str | None, typer.Option(help="Memory to stay within, such as 12G: picks the most exact that fits.")
+        str | None, typer.Option(help="A limit of memory, such as 12G: the most exact weights that fit.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a packed checkpoint, with its tokenizer; `run`, `bench` and shoestring.LLM map it at once."""
+    """Quantize a model to 8 or 4 bits, into a new folder with its tokenizer.
+
+    `run`, `bench` and shoestring.LLM load such a packed checkpoint at once, by memory mapping.
+    """
     from shoestring.device import choose
     from shoestring.engine.load import fit
     from shoestring.engine.settings import EngineSettings
@@ -31,7 +36,7 @@ def quantize(
 
     forms = {number: name for name, number in BITS.items()}
     if bits is not None and (bits not in forms or target_ram is not None):
-        raise ConfigError("--bits is 8 or 4, and --target-ram decides it by itself; give one of the two")
+        raise ConfigError("--bits is 8 or 4, and --target-ram chooses it; give one of the two")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty; give a new folder")
     target = None if target_ram is None else read_weights(target_ram)
@@ -41,7 +46,7 @@ def quantize(
         raise ConfigError(
             f"{model} fits as it is, so nothing was written; --bits 8 or 4 quantizes all the same"
         )
-    fit(source, form, settings, runtime)  # packed weights are held in memory until they are written
+    fit(source, form, settings, runtime)  # packed weights are in memory until they are written
     begin = time.perf_counter()
     with progress_bar(f"quantizing {source.folder.name}") as progress:
         quantize_checkpoint(source, out, form, progress=progress)

@@ -27,7 +27,9 @@ def test_a_table_and_a_picture(cli, trained, quick, tmp_path):
     assert [first.split()[0], second.split()[0]] == ["1", "2"]
     assert "10.0 GB/s" in machine
     assert picture.read_bytes().startswith(b"\x89PNG")
-    code, out, _ = cli("bench", "engine", str(trained / "model"), *arguments, "--quant", "int8", "--json")
+    code, out, _ = cli(
+        "bench", "engine", str(trained / "model"), *arguments, "--quantization", "int8", "--json"
+    )
     report = json.loads(out)
     assert (code, report["weights"]) == (0, "int8")
     assert [row["concurrency"] for row in report["rows"]] == [1, 2]
@@ -37,8 +39,8 @@ def test_a_table_and_a_picture(cli, trained, quick, tmp_path):
 
 def test_what_does_not_fit_is_said_before_loading(cli, trained, quick, tmp_path):
     model = str(trained / "model")
-    code, _, err = cli("bench", "engine", model, "--prompt", "120")
-    assert (code, "--prompt" in err) == (2, True)
+    code, _, err = cli("bench", "engine", model, "--input-len", "120")
+    assert (code, "--input-len" in err) == (2, True)
     code, _, err = cli("bench", "engine", model, "--plot", str(tmp_path / "b.pdf"))
     assert (code, "b.pdf" in err) == (2, True)
 

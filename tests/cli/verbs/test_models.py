@@ -73,4 +73,4 @@ def test_pull_tells_what_came(cli, trained, monkeypatch):
     assert (code, report["folder"], report["weights"]) == (0, str(trained / "model"), "F32")
     assert "shoestring run org/name" in cli("pull", "org/name")[1]
     code, _, err = cli("pull", str(trained / "model"))
-    assert (code, "is here already" in err) == (2, True)
+    assert (code, "is a local path already" in err) == (2, True)
