@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shoestring import config as configs
 from shoestring.distill.collect import CollectConfig
-from shoestring.distill.on_policy import OnPolicyConfig
+from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.errors import ConfigError
 from shoestring.evals.harness import HarnessConfig
 from shoestring.rl.losses import PolicyLossConfig

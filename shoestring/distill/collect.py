@@ -157,11 +157,11 @@ class _Gathering:
                             self._take(answer)
                         self._judge(wait=False)
                         self._show()
-                        if stop.wanted:
+                        if stop.is_requested:
                             raise Stopped("stopped; every answer is saved, and --resume asks for the others")
             finally:
                 self.journal.charge(self.teacher.total_cost)
-            while self.waiting and not stop.wanted:
+            while self.waiting and not stop.is_requested:
                 self._judge(wait=True)
             if self.waiting:
                 raise Stopped("stopped; every answer is saved, and --resume verifies the others")

@@ -12,7 +12,8 @@ from shoestring import config as configs
 from shoestring.device import Runtime
 from shoestring.distill.collect import CONVERSATIONS, CollectConfig, Collected, collect, problems_of
 from shoestring.distill.mix import mix
-from shoestring.distill.on_policy import OnPolicyConfig, on_policy
+from shoestring.distill.on_policy import on_policy
+from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.distill.teachers import SETTINGS, LocalTeacher, Teacher
 from shoestring.durable import write_atomic
 from shoestring.engine.llm import LLM

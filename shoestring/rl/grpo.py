@@ -1,6 +1,5 @@
 """Reinforcement learning, the third story: questions, groups of answers, rewards, advantages, updates."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -9,21 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from shoestring.device import Runtime, measure_peak
-from shoestring.errors import DataError, NonFiniteError, Stopped
+from shoestring.errors import DataError, NonFiniteError
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Answer
 from shoestring.rl.run import Run, build, save, write_model
 from shoestring.rl.step import take_step
 from shoestring.tasks.verify import MAX_FAULT_SHARE, Verifier
-from shoestring.train.finish import Clock, mean_of, replace_folder, settle
+from shoestring.train.finish import mean_of, write_model_folder, write_report
+from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks
-from shoestring.train.report import receipt
 from shoestring.train.report.display import Display
-from shoestring.train.report.energy import EnergyMeter
 from shoestring.train.report.metrics import MetricsLog, read
-from shoestring.train.stop import StopRequest
-
-log = logging.getLogger(__name__)
 
 Evaluate = Callable[[Run], Mapping[str, Any]]
 """Figures of the policy for its line in metrics.jsonl; asked every `eval_every` steps and at the end."""
@@ -58,58 +53,55 @@ def grpo(
         display = stack.enter_context(Display(title, config.steps, unit="steps", quiet=is_quiet))
         run = build(config, runtime, out, ranks, resume=resume, say=display.say)
         verifier = stack.enter_context(Verifier(run.problems.tasks))
-        peak = ranks.sum([measure_peak(runtime)])[0]
-        since = run.step if resume else None
-        names = ("metrics.jsonl", "samples.jsonl") if ranks.is_first else ()
-        logs = [stack.enter_context(MetricsLog(out / name, since)) for name in names]
-        stop = stack.enter_context(StopRequest())
-        clock = Clock(run.segments, stack.enter_context(EnergyMeter()))
-        skipped = 0
-        while run.step < config.steps:
-            row, groups = take_step(run, verifier)
-            skipped = skipped + 1 if row["skipped"] else 0
-            if logs:
-                metrics, samples_log = logs
-                if run.step % config.eval_every == 0 or run.step == config.steps:
-                    _log_samples(samples_log, run.step, groups)
-                    row |= on_eval(run) if on_eval else {}
-                metrics.log(run.step, row)
-                display.update(row)
-            broken = _broken(row["fault_share"], verifier, skipped, out)
-            is_stopped = ranks.any(stop.wanted)
-            if is_stopped or broken or run.step % config.save_every == 0:
-                _sync_and_save(run, logs, clock)
-            if broken:
-                raise broken
-            if is_stopped and run.step < config.steps:
-                raise Stopped(f"stopped at step {run.step:,} and saved; --resume --out {out} goes on")
-        _sync_and_save(run, logs, clock)
-    return finish(run, clock.segments(), peak=peak, runtime=runtime) if ranks.is_first else {}
+        trainer = GRPOTrainer(run, runtime, verifier, on_eval)
+        if ranks.is_first:
+            path, last_step = out / "samples.jsonl", run.step if resume else None
+            trainer.samples_log = stack.enter_context(MetricsLog(path, last_step))
+        train(
+            trainer,
+            ranks,
+            resume=resume,
+            save_every=config.save_every,
+            eval_every=config.eval_every,
+            show=display.update,
+        )
+    return trainer.finish() if ranks.is_first else {}
 
 
-def _sync_and_save(run: Run, logs: Sequence[MetricsLog], clock: Clock) -> None:
-    for file in logs[:1]:
-        file.sync()
-    save(run, clock.segments())
+class GRPOTrainer:
+    """Steps, evaluations and the end of a run of reinforcement learning."""
 
+    def __init__(
+        self, run: Run, runtime: Runtime, verifier: Verifier, on_eval: Evaluate | None = None
+    ) -> None:
+        self.run, self.runtime, self.verifier, self.on_eval = run, runtime, verifier, on_eval
+        self.peak = run.ranks.sum([measure_peak(runtime)])[0]
+        self.samples_log: MetricsLog | None = None
+        self._groups: list[list[Answer]] = []
+        self._num_skipped = 0
 
-def finish(run: Run, segments: list[receipt.Segment], *, peak: float, runtime: Runtime) -> dict[str, Any]:
-    """The final model, the receipt and the report; `peak` is of all processes together."""
-    machine = receipt.describe_machine(runtime.device.type, peak)
-    if runtime.world_size > 1:
-        machine |= {"processes": runtime.world_size}
-    replace_folder(run.out / "model", partial(write_model, run))
-    paid = receipt.Receipt(
-        data={"tasks": [asdict(task) for task in run.config.tasks], "questions": run.problems.num_drawn},
-        recipe=asdict(run.config),
-        seed=run.config.seed,
-        tokens=run.tokens,
-        train_flops=run.flops,
-        machine=machine,
-        price=run.config.price,
-        segments=segments,
-    )
-    return settle(run.out, paid, summary(run), peak=peak)
+    def take_step(self) -> StepResult:
+        """Sample answers, reward them and learn from them."""
+        row, self._groups = take_step(self.run, self.verifier)
+        self._num_skipped = self._num_skipped + 1 if row["skipped"] else 0
+        failure = _failure(row["fault_share"], self.verifier, self._num_skipped, self.run.out)
+        return StepResult(row=row, failure=failure)
+
+    def evaluate(self) -> Mapping[str, Any]:
+        """The caller's figures of the policy; some of the step's answers go to samples.jsonl."""
+        if self.samples_log is not None:
+            _log_samples(self.samples_log, self.run.step, self._groups)
+        return self.on_eval(self.run) if self.on_eval else {}
+
+    def save(self) -> None:
+        save(self.run)
+
+    def finish(self) -> dict[str, Any]:
+        """Leave the final model, receipt and report; returns the report."""
+        run = self.run
+        write_model_folder(run.out / "model", partial(write_model, run))
+        data = {"tasks": [asdict(task) for task in run.config.tasks], "questions": run.problems.num_drawn}
+        return write_report(run, self.runtime, summary(run), data=data, train_flops=run.flops, peak=self.peak)
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -129,16 +121,18 @@ def summary(run: Run) -> dict[str, Any]:
     return figures
 
 
-def _broken(fault_share: float, verifier: Verifier, skipped: int, out: Path) -> Exception | None:
-    """Why the run must not go on, if so; all processes come to the same."""
+def _failure(
+    fault_share: float, verifier: Verifier, num_skipped: int, out: Path
+) -> DataError | NonFiniteError | None:
+    """The reason to end the run, if there is one; the same on all processes."""
     if fault_share > MAX_FAULT_SHARE:
         return DataError(
             f"{fault_share:.1%} of the verdicts failed ({verifier.fault_counts() or 'in other processes'}), "
             f"over {MAX_FAULT_SHARE:.0%}; mend the task's verifier and --resume --out {out}"
         )
-    if skipped >= MAX_SKIPPED:
+    if num_skipped >= MAX_SKIPPED:
         return NonFiniteError(
-            f"{skipped} rounds in a row gave no finite update and changed nothing; "
+            f"{num_skipped} rounds in a row gave no finite update and changed nothing; "
             f"lower optim.lr in {out / 'config.toml'} and --resume"
         )
     return None

@@ -57,6 +57,10 @@ class Run:
     segments: list[receipt.Segment] = field(default_factory=list)
 
     @property
+    def is_finished(self) -> bool:
+        return self.step >= self.config.steps
+
+    @property
     def name(self) -> str:
         """For titles: the start's name and the run's."""
         return f"{Path(self.config.model).name}: {self.out.resolve().name}"
@@ -114,7 +118,7 @@ def build(
     return run
 
 
-def save(run: Run, segments: list[receipt.Segment]) -> None:
+def save(run: Run) -> None:
     """A checkpoint: the model in Hugging Face layout, and the trainer's state with the reference.
 
     The first process writes it while the others wait: none ends before it is whole.
@@ -126,7 +130,7 @@ def save(run: Run, segments: list[receipt.Segment]) -> None:
         tree = {"optimizer": run.optimizers.state_dict(), "reference": reference}
         tensors, values = state.flatten(tree)
         counters = {name: getattr(run, name) for name in ("step", "answers", "tokens", "flops")}
-        counters |= {"questions": run.problems.num_drawn, "segments": [asdict(s) for s in segments]}
+        counters |= {"questions": run.problems.num_drawn, "segments": [asdict(s) for s in run.segments]}
         state.save_state(folder / "trainer", tensors, {"state": values, "counters": counters})
 
     run.ranks.agree_on_weights(run.model)

@@ -1,69 +1,92 @@
-"""How every training story ends: its time, final model, receipt and report, and a bad batch kept."""
+"""The end of a run: the final model's folder, the picture of its curves, the receipt and the report."""
 
 import json
+import logging
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from torch import Tensor
-
+from shoestring.device import Runtime
 from shoestring.durable import write_atomic
-from shoestring.errors import NonFiniteError
-from shoestring.train import state
-from shoestring.train.report import receipt
-from shoestring.train.report.energy import EnergyMeter
+from shoestring.errors import MissingDependencyError
+from shoestring.train.report import curves, receipt
+from shoestring.train.report.receipt import Receipt, Segment, describe_machine
+
+log = logging.getLogger(__name__)
 
 
-class Clock:
-    """The run's earlier segments and the one now running."""
+class Run(Protocol):
+    """A finished run, as far as its receipt needs it."""
 
-    def __init__(self, earlier: Sequence[receipt.Segment], meter: EnergyMeter) -> None:
-        self._earlier, self._meter = list(earlier), meter
-        self._began, self._start = receipt.utc_now(), time.monotonic()
+    out: Path
+    tokens: int
+    segments: list[Segment]
 
-    def segments(self) -> list[receipt.Segment]:
-        now = receipt.Segment(
-            start=self._began,
-            end=receipt.utc_now(),
-            seconds=time.monotonic() - self._start,
-            energy=self._meter.read(),
-        )
-        return [*self._earlier, now]
+    @property
+    def name(self) -> str: ...
+    @property
+    def config(self) -> Any:
+        """A recipe with `seed` and `price`."""
 
 
-def replace_folder(final: Path, write: Callable[[Path], None]) -> None:
-    """`write` a new folder as `final`, replacing one that an earlier finish left."""
-    fresh = final.with_name(f"{final.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    write(fresh)
+def write_model_folder(final: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder, then put it in the place of `final`."""
+    temporary = final.with_name(f"{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    write(temporary)
     shutil.rmtree(final, ignore_errors=True)
-    fresh.rename(final)
+    temporary.rename(final)
 
 
-def settle(out: Path, paid: receipt.Receipt, summary: Mapping[str, Any], *, peak: float) -> dict[str, Any]:
-    """Write receipt.json, and report.json: the summary with what the run cost; returns the report."""
-    bill = receipt.write(paid, out / "receipt.json")
-    flops = paid.train_flops
-    report = dict(summary) | {
-        "train_flops": flops,
-        "seconds": bill["seconds"],
-        "achieved_peak_share": flops / bill["seconds"] / peak if bill["seconds"] else None,
-        "energy": bill["energy"],
-        "money": bill["money"],
-    }
-    write_atomic(out / "report.json", json.dumps(report, indent=2) + "\n")
-    return report
+def draw_curves(run: Run) -> None:
+    """Draw curves.png from the run's log; without matplotlib there is a warning instead."""
+    try:
+        curves.draw(run.out / "metrics.jsonl", run.out / "curves.png", title=run.name)
+    except MissingDependencyError as error:
+        log.warning("the run has no picture of its curves: %s", error)
 
 
-def keep_batch(out: Path, step: int, batch: Mapping[str, Tensor], error: NonFiniteError) -> NonFiniteError:
-    """Save the batch that broke the step after `step`; the error to raise, which says where it is."""
-    state.save_state(out / "nonfinite-batch", batch, {"step": step, "error": str(error)})
-    return NonFiniteError(
-        f"step {step + 1}: {error}; nothing was updated, the batch is in "
-        f"{out / 'nonfinite-batch.safetensors'}; lower optim.lr in {out / 'config.toml'} and --resume"
+def write_report(
+    run: Run,
+    runtime: Runtime,
+    summary: Mapping[str, Any],
+    *,
+    data: Mapping[str, Any],
+    train_flops: float,
+    peak: float,
+) -> dict[str, Any]:
+    """Write receipt.json, and report.json: the summary with time, energy and cost; returns the report.
+
+    `data` is the manifest of the training data, `peak` the measured FLOP/s of all processes together.
+    """
+    machine = describe_machine(runtime.device.type, peak)
+    if runtime.world_size > 1:
+        machine |= {"processes": runtime.world_size}
+    content = receipt.write(
+        Receipt(
+            data=data,
+            recipe=asdict(run.config),
+            seed=run.config.seed,
+            tokens=run.tokens,
+            train_flops=train_flops,
+            machine=machine,
+            price=run.config.price,
+            segments=run.segments,
+        ),
+        run.out / "receipt.json",
     )
+    seconds = content["seconds"]
+    report = dict(summary) | {
+        "train_flops": train_flops,
+        "seconds": seconds,
+        "achieved_peak_share": train_flops / seconds / peak if seconds else None,
+        "energy": content["energy"],
+        "money": content["money"],
+    }
+    write_atomic(run.out / "report.json", json.dumps(report, indent=2) + "\n")
+    return report
 
 
 def mean_of(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:

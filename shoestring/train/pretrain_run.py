@@ -53,6 +53,10 @@ class Run:
         return f"{Path(self.config.model).name}: {self.out.resolve().name}"
 
     @property
+    def is_finished(self) -> bool:
+        return self.tokens >= self.config.total_tokens
+
+    @property
     def progress(self) -> float:
         return min(self.tokens / self.config.total_tokens, 1.0)
 
@@ -113,7 +117,7 @@ def build(
     return run
 
 
-def save(run: Run, segments: list[receipt.Segment]) -> Path:
+def save(run: Run) -> Path:
     """A checkpoint in Hugging Face layout, with the trainer's state beside it."""
 
     def write(folder: Path) -> None:
@@ -124,7 +128,7 @@ def save(run: Run, segments: list[receipt.Segment]) -> Path:
             "tokens": run.tokens,
             "loader": run.loader.state(),
             "optimizer": optimizer,
-            "segments": [asdict(segment) for segment in segments],
+            "segments": [asdict(segment) for segment in run.segments],
         }
         state.save_state(folder / "trainer", tensors, values)
 

@@ -1,11 +1,8 @@
-"""Supervised fine-tuning, the second story: conversations, a trained model, steps, checkpoints, receipt."""
+"""Supervised fine-tuning: conversations and a model to a model that answers, its checkpoints and report."""
 
-import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,26 +11,23 @@ import torch
 
 from shoestring.data.conversations import ConversationBatch
 from shoestring.device import Runtime, measure_peak
-from shoestring.errors import ConfigError, MissingDependencyError, NonFiniteError, Stopped
+from shoestring.errors import ConfigError
 from shoestring.model.cost import train_flops_per_token
 from shoestring.model.lora import merge
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
-from shoestring.train.finish import Clock, keep_batch, mean_of, replace_folder, settle
+from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
+from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
 from shoestring.train.losses import MicroBatch, summed_nll
-from shoestring.train.report import curves, receipt
+from shoestring.train.parallel import Ranks
 from shoestring.train.report.display import Display
-from shoestring.train.report.energy import EnergyMeter
-from shoestring.train.report.metrics import MetricsLog, read
+from shoestring.train.report.metrics import read
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.sft_run import SFTRun, build, save, write_adapter, write_model
 from shoestring.train.step import StepSettings, StepStats, train_step
-from shoestring.train.stop import StopRequest
-
-log = logging.getLogger(__name__)
 
 Evaluate = Callable[[Transformer], Mapping[str, float]]
-"""Figures of a model for its line in metrics.jsonl; asked every `eval_every` steps and at the end."""
+"""Figures of a model for its line in metrics.jsonl, every `eval_every` steps and at the end."""
 
 
 def sft(
@@ -50,69 +44,121 @@ def sft(
     `out/model` is the result in Hugging Face layout with tokenizer and chat template; after a LoRA run it is
     the merged model, and `out/adapter` the adapter. `resume` continues the newest whole checkpoint of `out`;
     on a CPU the final weights are those of an unbroken run, bit for bit. Raises Stopped (saved; resume
-    later), NonFiniteError (the batch is kept), DataError naming file and line, and every error below.
+    later), NonFiniteError (the batch is kept), DataError naming file and line, ConfigError, CheckpointError.
     """
     if runtime.world_size > 1:  # each process would train alone and overwrite what the others save
         raise ConfigError(
             f"WORLD_SIZE = {runtime.world_size}: fine-tuning runs in one process; start just one"
         )
     files = ", ".join(Path(name).name for name in config.data)
-    with Display(f"fine-tuning {config.model} on {files} -> {out.name}", 1, quiet=quiet) as early:
-        run = build(config, runtime, out, resume=resume, say=early.say)
-    with ExitStack() as stack:
-        title = f"{run.name}: {len(run.order.numbers):,} conversations"
-        display = stack.enter_context(Display(title, run.total_tokens, quiet=quiet))
-        stop = stack.enter_context(StopRequest())
-        peak, flops = measure_peak(runtime), _flops_per_token(run)
-        metrics = stack.enter_context(MetricsLog(out / "metrics.jsonl", run.step if resume else None))
-        clock = Clock(run.segments, stack.enter_context(EnergyMeter(watts=config.watts)))
-        while run.tokens < run.total_tokens:
-            start, before = time.perf_counter(), run.tokens
-            row = _step(run)
-            speed = (run.tokens - before) / (time.perf_counter() - start)
-            row |= {"tokens_per_s": speed, "peak_share": speed * flops / peak}
-            if run.step % config.eval_every == 0 or run.tokens >= run.total_tokens:
-                row |= _scores(run, on_eval)
-            metrics.log(run.step, row)
-            display.update(row)
-            if stop.wanted or run.step % config.save_every == 0:
-                metrics.sync()
-                save(run, clock.segments())
-            if stop.wanted and run.tokens < run.total_tokens:
-                raise Stopped(f"stopped at step {run.step:,} and saved; --resume --out {out} goes on")
-        metrics.sync()
-        save(run, clock.segments())
-    return finish(run, clock.segments(), peak=peak, flops=flops * run.tokens, runtime=runtime)
+    with Display(f"fine-tuning {config.model} on {files} -> {out.name}", 1, quiet=quiet) as display:
+        run = build(config, runtime, out, resume=resume, say=display.say)
+    title = f"{run.name}: {len(run.order.numbers):,} conversations"
+    with Display(title, run.total_tokens, quiet=quiet) as display:
+        trainer = SFTTrainer(run, runtime, on_eval)
+        train(
+            trainer,
+            Ranks(runtime),
+            resume=resume,
+            save_every=config.save_every,
+            eval_every=config.eval_every,
+            show=display.update,
+            watts=config.watts,
+        )
+    return trainer.finish()
 
 
-def finish(
-    run: SFTRun, segments: list[receipt.Segment], *, peak: float, flops: float, runtime: Runtime
-) -> dict[str, Any]:
-    """The final model (and adapter), the receipt, the curves and the report."""
-    figures = summary(run)
-    if run.config.lora.rank:
-        replace_folder(run.out / "adapter", partial(write_adapter, run))
-        merge(run.model)
-    replace_folder(run.out / "model", partial(write_model, run))
-    try:
-        curves.draw(run.out / "metrics.jsonl", run.out / "curves.png", title=run.name)
-    except MissingDependencyError as error:
-        log.warning("the run has no picture of its curves: %s", error)
-    paid = receipt.Receipt(
-        data=run.manifest,
-        recipe=asdict(run.config),
-        seed=run.config.seed,
-        tokens=run.tokens,
-        train_flops=flops,
-        machine=receipt.describe_machine(runtime.device.type, peak),
-        price=run.config.price,
-        segments=segments,
+class SFTTrainer:
+    """Steps, evaluations and the end of a fine-tuning run."""
+
+    def __init__(self, run: SFTRun, runtime: Runtime, on_eval: Evaluate | None = None) -> None:
+        self.run, self.runtime, self.on_eval = run, runtime, on_eval
+        self.peak = measure_peak(runtime)
+        self.flops_per_token = flops_per_token(run)
+
+    def take_step(self) -> StepResult:
+        """Train on the next conversations."""
+        run, start = self.run, time.perf_counter()
+        numbers = next_conversations(run)
+        batches = list(run.data.batches(numbers, run.config.micro_tokens))
+        tokens = int(run.data.lengths[numbers].sum())
+        settings = step_settings(run, tokens)
+        with keep_nonfinite_batch(run, _named_tensors(batches)):
+            stats = train_step(run.model, run.optimizers, self._on_device(batches), settings)
+        run.step, run.tokens = run.step + 1, run.tokens + tokens
+        speed = tokens / (time.perf_counter() - start)
+        row = _row(run, stats) | {
+            "lr": run.config.optim.lr * settings.lr_share,
+            "batch": len(numbers),
+            "learned_tokens": sum(int(batch.learned.sum()) for batch in batches),
+            "padding": 1 - tokens / sum(batch.inputs.size for batch in batches),
+            "tokens_per_s": speed,
+            "peak_share": speed * self.flops_per_token / self.peak,
+        }
+        return StepResult(row=row)
+
+    def evaluate(self) -> Mapping[str, Any]:
+        """Bits per byte of the learned text of held-out conversations, and the caller's own figures."""
+        run = self.run
+        figures: dict[str, Any] = {}
+        text_bytes = int(run.data.text_bytes[run.heldout].sum())
+        if text_bytes:
+            batches = run.data.batches(run.heldout, run.config.micro_tokens)
+            nll = summed_nll(run.model, self._on_device(batches))
+            figures["heldout_bits_per_byte"] = nll / math.log(2) / text_bytes
+        return figures | dict(self.on_eval(run.model) if self.on_eval else {})
+
+    def save(self) -> None:
+        save(self.run)
+
+    def finish(self) -> dict[str, Any]:
+        """Leave the final model (and adapter), curves, receipt and report; returns the report."""
+        run = self.run
+        figures = summary(run)
+        if run.config.lora.rank:
+            write_model_folder(run.out / "adapter", partial(write_adapter, run))
+            merge(run.model)
+        write_model_folder(run.out / "model", partial(write_model, run))
+        draw_curves(run)
+        flops = self.flops_per_token * run.tokens
+        return write_report(run, self.runtime, figures, data=run.manifest, train_flops=flops, peak=self.peak)
+
+    def _on_device(self, batches: Iterable[ConversationBatch]) -> list[MicroBatch]:
+        device = self.runtime.device
+        arrays = ((batch.inputs, batch.targets, batch.learned) for batch in batches)
+        return [MicroBatch(*(torch.from_numpy(array).to(device) for array in batch)) for batch in arrays]
+
+
+def next_conversations(run: SFTRun) -> list[int]:
+    """Numbers of the next step's conversations; the remaining tokens are divided evenly among the steps."""
+    remaining = run.total_tokens - run.tokens
+    steps = max(1, round(remaining / run.config.batch_tokens))
+    tokens = schedule.batch_rows(run.progress, math.ceil(remaining / steps), run.config.schedule)
+    return run.order.take(tokens, last=steps == 1)
+
+
+def step_settings(run: SFTRun, tokens: int) -> StepSettings:
+    """Values of the schedule for a step of so many tokens; the learning rate is read where it ends."""
+    config, progress = run.config, run.progress
+    progress_after = min((run.tokens + tokens) / run.total_tokens, 1.0)
+    return StepSettings(
+        lr_share=schedule.learning_rate_share(progress_after, config.schedule),
+        mtp_weight=0.0 if config.lora.rank else schedule.mtp_weight(progress, config.schedule),
+        bias_speed=schedule.bias_speed(progress, config.schedule),
+        balance_alpha=config.balance_alpha,
+        max_grad_norm=config.optim.max_grad_norm,
     )
-    return settle(run.out, paid, figures, peak=peak)
+
+
+def flops_per_token(run: SFTRun) -> float:
+    """Training FLOPs per token of a mean conversation; LoRA saves memory, not work (model/lora.py)."""
+    mean = max(1, round(float(run.order.lengths.mean())))
+    mtp = not run.config.lora.rank and run.config.schedule.mtp_weight > 0
+    return train_flops_per_token(run.model.config, mean, mtp=mtp)
 
 
 def summary(run: SFTRun) -> dict[str, Any]:
-    """The run in figures, from its own log and data."""
+    """Figures of the run, from its own log and data."""
     rows = read(run.out / "metrics.jsonl")
     heldout = [row["heldout_bits_per_byte"] for row in rows if "heldout_bits_per_byte" in row]
     parameters = list(run.model.parameters())
@@ -132,76 +178,25 @@ def summary(run: SFTRun) -> dict[str, Any]:
     }
 
 
-def _step(run: SFTRun) -> dict[str, Any]:
-    """One update and its line for metrics.jsonl. What is left is divided evenly among the steps left."""
-    config, progress = run.config, run.progress
-    left = run.total_tokens - run.tokens
-    steps_left = max(1, round(left / config.batch_tokens))
-    wanted = schedule.batch_rows(progress, math.ceil(left / steps_left), config.schedule)
-    numbers = run.order.take(wanted, last=steps_left == 1)
-    batches = list(run.data.batches(numbers, config.micro_tokens))
-    tokens = int(run.data.lengths[numbers].sum())
-    reached = min((run.tokens + tokens) / run.total_tokens, 1.0)
-    share = schedule.learning_rate_share(reached, config.schedule)
-    settings = StepSettings(
-        lr_share=share,
-        mtp_weight=0.0 if config.lora.rank else schedule.mtp_weight(progress, config.schedule),
-        bias_speed=schedule.bias_speed(progress, config.schedule),
-        balance_alpha=config.balance_alpha,
-        max_grad_norm=config.optim.max_grad_norm,
-    )
-    try:
-        stats = train_step(
-            run.model, run.optimizers, [_on_device(b, run.model.device) for b in batches], settings
-        )
-    except NonFiniteError as error:
-        raise keep_batch(run.out, run.step, _tensors(batches), error) from None
-    run.step, run.tokens = run.step + 1, run.tokens + tokens
-    area = sum(batch.inputs.size for batch in batches)
-    learned = sum(int(batch.learned.sum()) for batch in batches)
-    rates = {"lr": config.optim.lr * share, "phase": schedule.phase(run.progress, config.schedule)}
-    counts = {"batch": len(numbers), "learned_tokens": learned, "padding": 1 - tokens / area}
-    return {"step": run.step, "tokens": run.tokens, **_losses(run, stats), **rates, **counts}
-
-
-def _losses(run: SFTRun, stats: StepStats) -> dict[str, Any]:
+def _row(run: SFTRun, stats: StepStats) -> dict[str, Any]:
+    """The losses of the latest step for its line of metrics.jsonl."""
     text_bytes = int(run.data.text_bytes.sum())
-    learned = sum(file["learned_tokens"] for file in run.manifest["files"])
-    bits = stats.nll / math.log(2) * learned / text_bytes if text_bytes else None
+    learned_tokens = sum(file["learned_tokens"] for file in run.manifest["files"])
     return {
+        "step": run.step,
+        "tokens": run.tokens,
         "loss": stats.nll,
         "mtp_loss": stats.mtp_nll,
-        "bits_per_byte": bits,
+        "bits_per_byte": stats.nll / math.log(2) * learned_tokens / text_bytes if text_bytes else None,
         "balance_loss": stats.balance,
         "grad_norm": stats.grad_norm,
         "max_violation": stats.max_violation,
+        "phase": schedule.phase(run.progress, run.config.schedule),
     }
 
 
-def _scores(run: SFTRun, on_eval: Evaluate | None) -> dict[str, float]:
-    """Bits per byte of what the held-out conversations teach, and the caller's own figures."""
-    scores: dict[str, float] = {}
-    text_bytes = int(run.data.text_bytes[run.heldout].sum())
-    if text_bytes:
-        batches = run.data.batches(run.heldout, run.config.micro_tokens)
-        nll = summed_nll(run.model, (_on_device(batch, run.model.device) for batch in batches))
-        scores["heldout_bits_per_byte"] = nll / math.log(2) / text_bytes
-    return scores | dict(on_eval(run.model) if on_eval else {})
-
-
-def _flops_per_token(run: SFTRun) -> float:
-    """Of a conversation of mean length; LoRA saves memory here, not work (model/lora.py)."""
-    mean = max(1, round(float(run.order.lengths.mean())))
-    mtp = not run.config.lora.rank and run.config.schedule.mtp_weight > 0
-    return train_flops_per_token(run.model.config, mean, mtp=mtp)
-
-
-def _on_device(batch: ConversationBatch, device: torch.device) -> MicroBatch:
-    arrays = (batch.inputs, batch.targets, batch.learned)
-    return MicroBatch(*(torch.from_numpy(array).to(device) for array in arrays))
-
-
-def _tensors(batches: Sequence[ConversationBatch]) -> dict[str, torch.Tensor]:
+def _named_tensors(batches: Sequence[ConversationBatch]) -> dict[str, torch.Tensor]:
+    """Tensors of the batches with names for a file."""
     return {
         f"{index}.{name}": torch.from_numpy(getattr(batch, name))
         for index, batch in enumerate(batches)

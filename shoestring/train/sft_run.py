@@ -63,6 +63,10 @@ class SFTRun:
         return self.config.total_tokens or max(1, round(self.config.epochs * self.order.tokens_per_epoch))
 
     @property
+    def is_finished(self) -> bool:
+        return self.tokens >= self.total_tokens
+
+    @property
     def progress(self) -> float:
         return min(self.tokens / self.total_tokens, 1.0)
 
@@ -114,7 +118,7 @@ def build(
     return run
 
 
-def save(run: SFTRun, segments: list[receipt.Segment]) -> Path:
+def save(run: SFTRun) -> Path:
     """A checkpoint: the model in Hugging Face layout, or the adapter alone, and the trainer's state."""
 
     def write(folder: Path) -> None:
@@ -128,7 +132,7 @@ def save(run: SFTRun, segments: list[receipt.Segment]) -> Path:
             "tokens": run.tokens,
             "order": run.order.state(),
             "optimizer": optimizer,
-            "segments": [asdict(segment) for segment in segments],
+            "segments": [asdict(segment) for segment in run.segments],
         }
         state.save_state(folder / "trainer", tensors, values)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the training loop grants after its step."""
+"""Ctrl-C and SIGTERM as a request that the training loop meets after its step."""
 
 import signal
 from types import FrameType
@@ -6,10 +6,10 @@ from typing import Any, Self
 
 
 class StopRequest:
-    """While entered, the first signal sets `wanted`; a second SIGINT interrupts at once, as usual."""
+    """While entered, the first signal sets `is_requested`; a second SIGINT interrupts at once, as usual."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.is_requested = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -22,5 +22,5 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.wanted = True
+        self.is_requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)

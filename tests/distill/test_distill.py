@@ -14,9 +14,10 @@ from shoestring import config as configs
 from shoestring.distill.collect import CollectConfig
 from shoestring.distill.distill import DistillConfig, add_lineage, distill, folder_sha256
 from shoestring.distill.keep import KeepConfig
-from shoestring.distill.on_policy import OnPolicyConfig
+from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.errors import ConfigError, DataError, ShoestringError, Stopped
 from shoestring.tasks.load import load_task
+from shoestring.train import finish
 from shoestring.train import sft as training
 
 SFT = {
@@ -34,7 +35,7 @@ ANYTHING = CollectConfig(num_generations=4, max_tokens=60, keep=KeepConfig(rewar
 def quick(monkeypatch):
     """Neither the machine is measured nor a picture drawn."""
     monkeypatch.setattr(training, "measure_peak", lambda _: 1e9)
-    monkeypatch.setattr(training.curves, "draw", lambda *_, **__: None)
+    monkeypatch.setattr(finish.curves, "draw", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +123,15 @@ def test_stopped_in_the_training_it_goes_on_there(remote_config, runtime, tmp_pa
     (cut / "collected").mkdir(parents=True)
     journal = (whole / "collected" / "journal.jsonl").read_bytes()
     (cut / "collected" / "journal.jsonl").write_bytes(journal)  # the same answers: the server counts its own
-    real, calls = training._step, []
+    real, calls = training.train_step, []
 
-    def interrupted(run):
+    def interrupted(*arguments):
         calls.append(1)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(run)
+        return real(*arguments)
 
-    monkeypatch.setattr(training, "_step", interrupted)
+    monkeypatch.setattr(training, "train_step", interrupted)
     with pytest.raises(Stopped, match="step 2"):
         distill(config, runtime, cut, quiet=True)
     distill(config, runtime, cut, resume=True, quiet=True)

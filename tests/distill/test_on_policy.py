@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shoestring.distill import on_policy as loop
+from shoestring.distill import on_policy as story
 from shoestring.distill.collect import problems_of
-from shoestring.distill.on_policy import OnPolicyConfig, OnPolicyOptim, check_vocabulary, on_policy
+from shoestring.distill.on_policy import on_policy
+from shoestring.distill.on_policy_recipe import OnPolicyConfig, OnPolicyOptim
+from shoestring.distill.on_policy_run import check_vocabulary
 from shoestring.errors import ConfigError, Stopped
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.tokenizer.bpe import Tokenizer
@@ -91,14 +93,14 @@ def test_stopped_and_resumed_it_ends_where_an_unbroken_run_does(run, unbroken, t
 def test_a_kill_between_checkpoints_repeats_the_steps_exactly(run, unbroken, tmp_path, monkeypatch):
     if not unbroken.exists():
         run(unbroken)
-    real = loop.update
+    real = story.update
 
     def dies(*arguments):
         if len(metrics.read(tmp_path / "run" / "metrics.jsonl")) == 5:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "update", dies)
+    monkeypatch.setattr(story, "update", dies)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run")
     monkeypatch.undo()

@@ -17,6 +17,7 @@ from shoestring.rl.losses import PolicyLossConfig
 from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShare
 from shoestring.tasks import load
 from shoestring.train import checkpoint
+from shoestring.train.stop import StopRequest
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_numbers_that_are_not_finite_change_nothing(
 def test_ctrl_c_saves(coin, recipe, runtime, tmp_path, monkeypatch) -> None:
     coin()
     monkeypatch.setattr(
-        story.StopRequest, "wanted", property(lambda self: True, lambda self, _: None), raising=False
+        StopRequest, "is_requested", property(lambda self: True, lambda self, _: None), raising=False
     )
     with pytest.raises(Stopped, match="--resume"):
         story.grpo(recipe(), runtime, tmp_path / "run", quiet=True)

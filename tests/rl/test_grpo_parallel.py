@@ -56,7 +56,7 @@ def nan_once():
     updates.answer_logprobs = broken
 
 def stop_now():
-    StopRequest.wanted = property(lambda self: True, lambda self, _: None)
+    StopRequest.is_requested = property(lambda self: True, lambda self, _: None)
 
 with Ranks(runtime):
     if sys.argv[2] == "killed":
@@ -71,7 +71,7 @@ with Ranks(runtime):
     try:
         go("plain", "stopped")
     except Stopped:
-        StopRequest.wanted = False
+        StopRequest.is_requested = False
     else:
         raise AssertionError("it went on")
     steps.update = original

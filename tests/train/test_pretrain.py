@@ -14,7 +14,7 @@ from shoestring.evals.perplexity import heldout_bits_per_byte
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.train import checkpoint
+from shoestring.train import checkpoint, finish
 from shoestring.train import pretrain as story
 from shoestring.train.optim import OptimConfig
 from shoestring.train.pretrain import pretrain
@@ -23,14 +23,14 @@ from shoestring.train.pretrain_run import build
 from shoestring.train.report import metrics
 from shoestring.train.schedule import ScheduleConfig
 
-DRAW = story.curves.draw
+DRAW = finish.curves.draw
 
 
 @pytest.fixture(autouse=True)
 def no_slow_extras(monkeypatch):
     """The peak need not be measured, nor the curves drawn, for every run."""
     monkeypatch.setattr(story, "measure_peak", lambda _: 1e9)
-    monkeypatch.setattr(story.curves, "draw", lambda *_, **__: None)
+    monkeypatch.setattr(finish.curves, "draw", lambda *_, **__: None)
 
 
 def test_a_run_equals_itself_bit_for_bit(whole, recipe, runtime, tmp_path, same_run, log_rows):
@@ -41,7 +41,7 @@ def test_a_run_equals_itself_bit_for_bit(whole, recipe, runtime, tmp_path, same_
 
 
 def test_the_run_directory_holds_what_it_promises(recipe, runtime, tmp_path, monkeypatch):
-    monkeypatch.setattr(story.curves, "draw", DRAW)
+    monkeypatch.setattr(finish.curves, "draw", DRAW)
     out = tmp_path / "run"
     report = pretrain(
         recipe(watts=50.0),
@@ -155,7 +155,7 @@ def test_a_run_without_matplotlib_finishes(recipe, runtime, tmp_path, monkeypatc
     def absent(*_, **__):
         raise MissingDependencyError("no matplotlib; install the extra `plots`")
 
-    monkeypatch.setattr(story.curves, "draw", absent)
+    monkeypatch.setattr(finish.curves, "draw", absent)
     with caplog.at_level(logging.WARNING):
         pretrain(recipe(total_tokens=256), runtime, tmp_path / "run", quiet=True)
     assert "install the extra `plots`" in caplog.text

@@ -14,12 +14,13 @@ import torch
 
 from shoestring import config as configs
 from shoestring.errors import CheckpointError, ConfigError, NonFiniteError, Stopped
-from shoestring.train import checkpoint, state
+from shoestring.train import checkpoint, finish, state
 from shoestring.train import pretrain as story
 from shoestring.train import pretrain_run as run
 from shoestring.train.optim import OptimConfig
 from shoestring.train.pretrain import pretrain
 from shoestring.train.pretrain_recipe import PretrainConfig
+from shoestring.train.report import metrics
 
 
 def steps(out: Path) -> list[str]:
@@ -30,7 +31,7 @@ def steps(out: Path) -> list[str]:
 def no_slow_extras(monkeypatch):
     """The peak need not be measured, nor the curves drawn, for every run."""
     monkeypatch.setattr(story, "measure_peak", lambda _: 1e9)
-    monkeypatch.setattr(story.curves, "draw", lambda *_, **__: None)
+    monkeypatch.setattr(finish.curves, "draw", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("step", [1, 3, 5, 11])
@@ -193,8 +194,8 @@ def test_a_lower_rate_on_resume_is_taken(recipe, runtime, tmp_path, monkeypatch,
 
 def test_the_log_is_on_the_disk_before_a_checkpoint_counts_on_it(recipe, runtime, tmp_path, monkeypatch):
     order = []
-    real_sync, real_save = story.MetricsLog.sync, checkpoint.save
-    monkeypatch.setattr(story.MetricsLog, "sync", lambda log: order.append("sync") or real_sync(log))
+    real_sync, real_save = metrics.MetricsLog.sync, checkpoint.save
+    monkeypatch.setattr(metrics.MetricsLog, "sync", lambda log: order.append("sync") or real_sync(log))
     monkeypatch.setattr(checkpoint, "save", lambda *a: order.append("save") or real_save(*a))
     pretrain(recipe(total_tokens=512), runtime, tmp_path / "run", quiet=True)
     assert order == ["sync", "save"] * (len(order) // 2)
@@ -208,6 +209,7 @@ import torch
 from shoestring import config as configs
 from shoestring.device import Runtime
 from shoestring.errors import ShoestringError
+from shoestring.train import finish
 from shoestring.train import pretrain as story
 from shoestring.train import pretrain_run as run
 from shoestring.train.pretrain_recipe import PretrainConfig
@@ -215,7 +217,7 @@ from shoestring.train.pretrain_recipe import PretrainConfig
 real = story.train_step
 story.train_step = lambda *a: (time.sleep(0.05), real(*a))[1]
 story.measure_peak = lambda _: 1e9
-story.curves.draw = lambda *_, **__: None
+finish.curves.draw = lambda *_, **__: None
 run.cache_folder = lambda _: Path(sys.argv[3])
 torch.set_num_threads(1)
 recipe = configs.load(PretrainConfig, sys.argv[1])

@@ -23,7 +23,7 @@ from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 from shoestring.tokenizer.chat.load import load_template
-from shoestring.train import checkpoint
+from shoestring.train import checkpoint, finish
 from shoestring.train import sft as story
 from shoestring.train.report import metrics
 from shoestring.train.sft import sft
@@ -38,7 +38,7 @@ CHATML = (
 @pytest.fixture(autouse=True)
 def no_slow_extras(monkeypatch):
     monkeypatch.setattr(story, "measure_peak", lambda _: 1e9)
-    monkeypatch.setattr(story.curves, "draw", lambda *_, **__: None)
+    monkeypatch.setattr(finish.curves, "draw", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")

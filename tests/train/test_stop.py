@@ -9,16 +9,16 @@ from shoestring.train.stop import StopRequest
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_a_wish(number):
     with StopRequest() as stop:
-        assert not stop.wanted
+        assert not stop.is_requested
         os.kill(os.getpid(), number)
-        assert stop.wanted
+        assert stop.is_requested
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_ctrl_c_interrupts_at_once(first):
     with StopRequest() as stop, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         os.kill(os.getpid(), first)
-        assert stop.wanted
+        assert stop.is_requested
         os.kill(os.getpid(), signal.SIGINT)
 
 

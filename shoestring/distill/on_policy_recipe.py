@@ -1,0 +1,59 @@
+"""OnPolicyConfig: everything that changes the result of on-policy distillation."""
+
+from dataclasses import dataclass, field
+
+from shoestring.engine.request import SamplingParams
+from shoestring.errors import ConfigError
+from shoestring.train.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPolicyOptim(OptimConfig):
+    """OptimConfig for weights that are trained already."""
+
+    lr: float = 2e-5
+    muon_lr: float = 2e-4
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPolicyConfig:
+    """Reverse KL on the student's own samples: DeepSeek-V4's distillation, GKD with lambda 1 and beta 1."""
+
+    steps: int = 200
+    num_prompts: int = 16
+    """Problems in a step."""
+    num_generations: int = 4
+    """Answers of the student to each."""
+    max_tokens: int = 1024
+    """Of one answer; those that reach it are learned from like the others."""
+    temperature: float = 1.0
+    """The samples are the student's own only at 1; the KL is always taken at 1."""
+    thinking: bool | None = None
+    """Whether the chat template asks for thinking; None: its default."""
+    warmup_steps: int = 10
+    """The learning rate rises so long, then stays."""
+    micro_tokens: int = 8192
+    """Tokens in one forward pass, padding included: bounds memory, not the result."""
+    rows: int = 512
+    """Places whose logits are in memory at once: bounds memory, not the result."""
+    save_every: int = 50
+    seed: int = 0
+    optim: OnPolicyOptim = field(default_factory=OnPolicyOptim)
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "num_prompts",
+            "num_generations",
+            "max_tokens",
+            "micro_tokens",
+            "rows",
+            "save_every",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        for name in ("seed", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
+        SamplingParams(n=self.num_generations, temperature=self.temperature, max_tokens=self.max_tokens)

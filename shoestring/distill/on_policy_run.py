@@ -1,0 +1,135 @@
+"""A run of on-policy distillation: its models, its checkpoints, and the check that vocabularies are one."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from shoestring import config as configs
+from shoestring.device import Runtime
+from shoestring.distill.on_policy_recipe import OnPolicyConfig
+from shoestring.durable import write_atomic
+from shoestring.engine.llm import LLM
+from shoestring.engine.policy_engine import PolicyEngine
+from shoestring.engine.settings import EngineSettings
+from shoestring.errors import ConfigError
+from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.folder import load_model, save_model
+from shoestring.model.hf.weights import load_weights
+from shoestring.model.transformer import Transformer
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.train import checkpoint, state
+from shoestring.train.optim import Optimizers, build_optimizers
+from shoestring.train.report.receipt import Segment
+
+log = logging.getLogger(__name__)
+
+MAX_SEQUENCES = 256
+"""Answers sampled at the same time; the rest of a step waits."""
+
+
+@dataclass
+class OnPolicyRun:
+    """Everything that a checkpoint restores, and what it is made of."""
+
+    config: OnPolicyConfig
+    out: Path
+    source: Path
+    """Folder of the model that the student starts from."""
+    tokenizer: Tokenizer
+    vocab_size: int
+    student: Transformer
+    teacher: Transformer
+    optimizers: Optimizers
+    llm: LLM
+    """Samples from the student as it now is."""
+    step: int = 0
+    segments: list[Segment] = field(default_factory=list)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.step >= self.config.steps
+
+
+def build(
+    config: OnPolicyConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    student: Checkpoint,
+    teacher: Checkpoint,
+    resume: bool,
+) -> OnPolicyRun:
+    """The run at its start, or where its newest checkpoint left it."""
+    if not resume:
+        checkpoint.refuse_to_overwrite(out)
+    tokenizer = student.tokenizer
+    vocab_size = check_vocabulary(tokenizer, teacher.tokenizer)
+    dtype, device = runtime.compute_dtype, runtime.device
+    model = load_model(student, dtype=torch.float32, compute_dtype=dtype, device=device).train()
+    sequences = min(config.num_prompts * config.num_generations, MAX_SEQUENCES)
+    settings = EngineSettings(max_num_seqs=sequences, max_num_batched_tokens=max(512, sequences))
+    run = OnPolicyRun(
+        config=config,
+        out=out,
+        source=student.folder,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        student=model,
+        teacher=load_model(teacher, dtype=dtype, compute_dtype=dtype, device=device).requires_grad_(False),
+        optimizers=build_optimizers(model, config.optim),
+        llm=LLM.of(PolicyEngine(model, tokenizer, settings), student),
+    )
+    if resume:
+        _restore(run)
+    write_atomic(out / "config.toml", configs.dumps(config))
+    return run
+
+
+def save(run: OnPolicyRun) -> None:
+    """A checkpoint in Hugging Face layout, with the trainer's state beside it."""
+
+    def write(folder: Path) -> None:
+        write_model(run, folder)
+        tensors, optimizer = state.flatten(run.optimizers.state_dict())
+        state.save_state(folder / "trainer", tensors, {"step": run.step, "optimizer": optimizer})
+
+    checkpoint.save(run.out / "checkpoints", run.step, write)
+
+
+def write_model(run: OnPolicyRun, folder: Path) -> None:
+    """The student as it now is, with its tokenizer and card, into a new folder."""
+    lineage = f"On-policy distillation (`shoestring distill`), {run.step:,} steps, from {run.source}."
+    save_model(run.student, folder, tokenizer_files=run.source, lineage=lineage, name=run.out.resolve().name)
+
+
+def _restore(run: OnPolicyRun) -> None:
+    """Continue from the newest whole checkpoint; with none yet, from the start."""
+    folder = checkpoint.latest(run.out / "checkpoints")
+    if folder is None:
+        log.warning("%s holds no checkpoint yet: the run starts from its beginning", run.out)
+        return
+    load_weights(run.student, Checkpoint.open(folder), dtype=torch.float32, device=run.student.device)
+    tensors, values = state.load_state(folder / "trainer")
+    run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
+    run.step = values["step"]
+    run.llm.engine.weights_changed()
+
+
+def check_vocabulary(student: Tokenizer, teacher: Tokenizer) -> int:
+    """The number of ids, all of which the two share; ConfigError naming the first that differs."""
+    if student.vocab_size != teacher.vocab_size or student.specials != teacher.specials:
+        raise ConfigError(
+            f"{student.name} and {teacher.name} are different vocabularies ({student.vocab_size} and "
+            f"{teacher.vocab_size} ids): on-policy distillation compares the two models token by token; "
+            "distill from the teacher's answers instead"
+        )
+    for token_id in range(student.vocab_size):
+        if student.token_bytes(token_id) != teacher.token_bytes(token_id):
+            raise ConfigError(
+                f"{student.name} and {teacher.name} are different vocabularies: id {token_id} is "
+                f"{student.token_bytes(token_id)!r} in one and {teacher.token_bytes(token_id)!r} in another; "
+                "distill from the teacher's answers instead"
+            )
+    return student.vocab_size

@@ -1,0 +1,137 @@
+"""The loop of every kind of training: steps, their log, evaluations, checkpoints, a stop on Ctrl-C."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from shoestring.errors import NonFiniteError, ShoestringError, Stopped
+from shoestring.train import state
+from shoestring.train.parallel import Ranks
+from shoestring.train.report.energy import EnergyMeter
+from shoestring.train.report.metrics import MetricsLog
+from shoestring.train.report.receipt import Segment, utc_now
+from shoestring.train.stop import StopRequest
+
+
+class Run(Protocol):
+    """A run in its folder, as far as the loop knows it."""
+
+    out: Path
+    step: int
+    """Steps so far."""
+    segments: list[Segment]
+    """Uninterrupted parts of the run so far, for the receipt."""
+
+    @property
+    def is_finished(self) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Figures of a step, and whether it was the last that can be taken."""
+
+    row: dict[str, Any]
+    """Its line in metrics.jsonl."""
+    display: Mapping[str, Any] = field(default_factory=dict)
+    """Further figures that only the display shows."""
+    failure: ShoestringError | None = None
+    """Reason to end the run here; it is saved first. The same on every rank."""
+
+
+class Trainer(Protocol):
+    """A kind of training: its step, evaluation and checkpoint."""
+
+    @property
+    def run(self) -> Run: ...
+
+    def take_step(self) -> StepResult:
+        """Take one step, which adds one to `run.step`."""
+
+    def evaluate(self) -> Mapping[str, Any]:
+        """Figures of the model as it now is, for the row of the step; only the first rank evaluates."""
+
+    def save(self) -> None:
+        """Save a checkpoint; every rank takes part."""
+
+
+def train(
+    trainer: Trainer,
+    ranks: Ranks,
+    *,
+    resume: bool,
+    save_every: int,
+    eval_every: int,
+    show: Callable[[Mapping[str, Any]], None],
+    watts: float | None = None,
+) -> None:
+    """Take steps until the run is finished, then save it.
+
+    The first rank logs, evaluates and shows each step's figures (`show`). Raises Stopped when any rank was
+    asked to stop, and a step's own failure; both after a checkpoint. `resume` continues metrics.jsonl.
+    """
+    run = trainer.run
+    with ExitStack() as stack:
+        path, last_step = run.out / "metrics.jsonl", run.step if resume else None
+        metrics = stack.enter_context(MetricsLog(path, last_step)) if ranks.is_first else None
+        stop = stack.enter_context(StopRequest())
+        clock = Clock(run.segments, stack.enter_context(EnergyMeter(watts=watts)))
+        while not run.is_finished:
+            result = trainer.take_step()
+            if metrics is not None:
+                is_due = run.is_finished or run.step % eval_every == 0
+                row = result.row | dict(trainer.evaluate() if is_due else {})
+                metrics.log(run.step, row)
+                show({"step": run.step, **row, **result.display})
+            is_stopped = ranks.any(stop.is_requested)
+            if is_stopped or result.failure or run.step % save_every == 0:
+                _save(trainer, metrics, clock)
+            if result.failure:
+                raise result.failure
+            if is_stopped and not run.is_finished:
+                raise Stopped(f"stopped at step {run.step:,} and saved; --resume --out {run.out} goes on")
+        _save(trainer, metrics, clock)
+    run.segments = clock.segments()  # with the time of the last checkpoint
+
+
+def _save(trainer: Trainer, metrics: MetricsLog | None, clock: "Clock") -> None:
+    if metrics is not None:
+        metrics.sync()
+    trainer.run.segments = clock.segments()
+    trainer.save()
+
+
+class Clock:
+    """Time and energy of a run: its earlier segments and the one now running."""
+
+    def __init__(self, earlier: Sequence[Segment], meter: EnergyMeter) -> None:
+        self._earlier, self._meter = list(earlier), meter
+        self._start, self._start_s = utc_now(), time.monotonic()
+
+    def segments(self) -> list[Segment]:
+        """All segments, the current one up to now."""
+        current = Segment(
+            start=self._start,
+            end=utc_now(),
+            seconds=time.monotonic() - self._start_s,
+            energy=self._meter.read(),
+        )
+        return [*self._earlier, current]
+
+
+@contextmanager
+def keep_nonfinite_batch(run: Run, batch: Mapping[str, Tensor]) -> Iterator[None]:
+    """If the step raises NonFiniteError, save its batch in the run's folder and name the file in it."""
+    try:
+        yield
+    except NonFiniteError as error:
+        path = run.out / "nonfinite-batch"
+        state.save_state(path, batch, {"step": run.step, "error": str(error)})
+        raise NonFiniteError(
+            f"step {run.step + 1}: {error}; nothing was updated, the batch is in {path}.safetensors; "
+            f"lower optim.lr in {run.out / 'config.toml'} and --resume"
+        ) from None
