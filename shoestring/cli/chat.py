@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +150,7 @@ def stream_reply(
     options = {"thinking": thinking} if thinking is not None and is_conversation(prompt) else None
     tokenizer, reply, is_interrupted = llm.get_tokenizer(), None, False
     try:
-        with closing(llm.stream(prompt, params, chat_template_kwargs=options)) as outputs:
+        with llm.stream(prompt, params, chat_template_kwargs=options) as outputs:
             for output in outputs:
                 if reply is None:
                     reply = Reply(tokenizer, thinking=ends_in_thinking(output.prompt_token_ids, tokenizer))

@@ -40,7 +40,7 @@ class Engine:
     def __init__(
         self, model: Transformer, tokenizer: Tokenizer | None = None, settings: EngineSettings | None = None
     ) -> None:
-        """Raises ConfigError when the settings do not fit the model or the memory."""
+        """Raises ConfigError for settings that do not fit the model or the memory."""
         self.model, self.tokenizer, self.settings = model, tokenizer, settings or EngineSettings()
         check_settings(self.settings, model.config)
         self.eos_ids = eos_ids(model.config, tokenizer)
@@ -72,7 +72,7 @@ class Engine:
         self._grammars: GrammarCache | None = None
 
     def add_request(self, request: Request) -> None:
-        """Queue a request; raises ConfigError for one that cannot be served, and takes nothing of it."""
+        """Queue a request; raises ConfigError for one that cannot be served, and then queues nothing."""
         self.add_requests([request])
 
     def add_requests(self, requests: Collection[Request]) -> None:
@@ -136,7 +136,7 @@ class Engine:
 
     @property
     def counters(self) -> EngineCounters:
-        """A copy of the figures as they are now."""
+        """A copy of the current totals."""
         scheduler = self.scheduler
         return replace(
             self._counters,

@@ -24,14 +24,13 @@ class StopString:
 
     def __init__(self, text: str) -> None:
         self.text, self.num_matched = text, 0
-        self._shorter = [0] * (
-            len(text) + 1
-        )  # the next shorter beginning that a match of this length ends with
+        # For a match of each length: the next shorter beginning of the stop string that it ends with.
+        self._shorter = [0] * (len(text) + 1)
         for end in range(1, len(text)):
             self._shorter[end + 1] = self._next(self._shorter[end], text[end])
 
     def push(self, char: str) -> bool:
-        """Whether the text now ends with the whole stop string."""
+        """Add a character of the text; returns whether the text now ends with the whole stop string."""
         self.num_matched = self._next(self.num_matched, char)
         return self.num_matched == len(self.text)
 
@@ -167,7 +166,7 @@ class RequestState:
         return all(completion.finish_reason is not None for completion in self.completions)
 
     def record_token_time(self, now: float) -> None:
-        """Note the time: a token was accepted `now`."""
+        """Record that a token was accepted `now`."""
         self.last_token_s = now
         self.first_token_s = self.first_token_s or self.last_token_s
 

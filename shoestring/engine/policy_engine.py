@@ -8,7 +8,7 @@ from shoestring.tokenizer.bpe import Tokenizer
 
 
 class PolicyEngine(Engine):
-    """Reads the trainer's own tensors; where the CPU has kernels for it, a copy that its kernels like better.
+    """An engine on the trainer's own tensors, or on a packed copy where the CPU's kernels support it.
 
     Call weights_changed() after every update.
     """

@@ -4,10 +4,13 @@ import asyncio
 
 
 class Budget:
-    """The cost of all requests so far; with what those under way may cost it never exceeds the cap."""
+    """The cost of all requests so far; with what those under way may cost it never exceeds the cap.
 
-    def __init__(self, cap: float | None) -> None:
-        self.cap, self.total_cost = cap, 0.0
+    It belongs to one event loop.
+    """
+
+    def __init__(self, cap: float | None, total_cost: float = 0.0) -> None:
+        self.cap, self.total_cost = cap, total_cost
         self._reserve = 0.0
         self._num_open = 0  # reservations; sums of floats do not come back to zero
         self._change = asyncio.Condition()

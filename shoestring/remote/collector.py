@@ -105,6 +105,7 @@ class ChatCollector:
 
     async def _serve(self, requests: Iterator[ChatRequest], report: Report) -> None:
         """Keep `concurrency` requests under way; reports None at the end."""
+        self._budget = Budget(self._budget.cap, self._budget.total_cost)  # for this event loop
         try:
             async with self._client, asyncio.TaskGroup() as group:
                 for _ in range(self._client.config.concurrency):

@@ -159,3 +159,15 @@ def test_what_earlier_runs_spent_counts(serve, echo):
     got = ask_all(remote(url, cost_cap=0.01, spent=0.0099, **PRICES), asks(3))
     assert {a.fault for a in got} == {OUT_OF_MONEY}
     assert server.seen == []
+
+
+def test_it_can_be_asked_again_within_what_is_left_of_the_cap(serve, good):
+    def play(number, body):
+        time.sleep(0.01)
+        return good("a", usage=(10, 5))
+
+    _, url = serve(play)
+    teacher = remote(url, concurrency=8, cost_cap=0.006, **PRICES)
+    first, second = ask_all(teacher, asks(20)), ask_all(teacher, asks(20))
+    assert [answer.fault for answer in first + second] == [None] * 40
+    assert teacher.total_cost == pytest.approx(40 * 60e-6)
