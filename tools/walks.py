@@ -3,7 +3,8 @@
     python tools/walks.py [request batch question checkpoint] [--functions] [--json]
 
 Each walk is taken with a tiny random model while every call is watched. A file of the package is a stop when
-one of its functions is called with the thing itself, or one of its forms, as an argument: alone or in a list.
+one of its functions is called with the thing as an argument, alone or in a list: the text of the prompt, the
+checkpoint's folder or a file in it, the arrays of a batch, token ids, or an object of one of the FORMS.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -27,8 +27,6 @@ FORMS = {
     "checkpoint": ("Checkpoint",),
 }
 """The classes whose objects are the thing on one part of its way."""
-CONTENTS = ("question", "text", "prompt", "ids", "token_ids", "prompt_ids", "prompt_token_ids", "prompts")
-"""Fields of a form whose value, a text or a tuple of ids, is the thing as well."""
 PROMPT = "1+2=3 so 4*5=20"
 MOST_ITEMS = 1000
 
@@ -41,7 +39,7 @@ class Walk:
     folder: str = ""
     """A path that is the thing, as is any inside it."""
     values: set[Any] = field(default_factory=set)
-    """Texts and tuples of ids that are the thing."""
+    """A text, or tuples of token ids, that are the thing."""
     stops: dict[str, list[str]] = field(default_factory=dict)
     """Functions called with the thing, by file."""
     _arrays: dict[int, Any] = field(default_factory=dict)
@@ -73,7 +71,7 @@ class Walk:
             return True
         if is_array(value):
             return memory(value) in self._arrays
-        if is_plain(value) and value in self.values:
+        if (kind == "str" or is_ids(value)) and value in self.values:
             return True
         if self.folder and kind in ("str", "PosixPath") and str(value).startswith(self.folder):
             return True
@@ -83,14 +81,14 @@ class Walk:
         return False
 
     def _remember(self, form: Any) -> None:
-        """A form is also its text and ids, and a batch its arrays and the tensors on them."""
+        """A form is also its token ids, and a batch its arrays and the tensors on them."""
         for name in field_names(form):
             value = getattr(form, name, None)
             if type(value).__name__ in self.forms:
                 self._remember(value)
             elif is_array(value):
                 self._arrays[memory(value)] = value  # held, so that nothing else comes to lie there
-            elif name in CONTENTS and is_plain(value) and value:
+            elif is_ids(value):
                 self.values.add(value)
 
 
@@ -105,9 +103,9 @@ def field_names(value: Any) -> Iterator[str]:
     return iter(getattr(value, "__dataclass_fields__", getattr(value, "_fields", ())))
 
 
-def is_plain(value: Any) -> bool:
-    """Whether a value is a text or a tuple of ids."""
-    return type(value) is str or (type(value) is tuple and all(type(item) is int for item in value))
+def is_ids(value: Any) -> bool:
+    """Whether a value is a tuple of token ids."""
+    return type(value) is tuple and len(value) > 0 and all(type(item) is int for item in value)
 
 
 def is_array(value: Any) -> bool:
@@ -164,7 +162,6 @@ def walk_question(folder: Path) -> Walk:
     """One step of reinforcement learning on one task."""
     from shoestring.rl.grpo import grpo
     from shoestring.rl.recipe import GRPOConfig, TaskShare
-    from shoestring.tasks.load import load_task
 
     config = GRPOConfig(
         model=str(folder),
@@ -174,8 +171,7 @@ def walk_question(folder: Path) -> Walk:
         num_generations=4,
         max_tokens=8,
     )
-    examples = islice(load_task("arithmetic").examples("train", config.seed), config.num_prompts)
-    walk = Walk(FORMS["question"], values={example.question for example in examples})
+    walk = Walk(FORMS["question"])
     with walk.watched():
         grpo(config, cpu(), folder.parent / "reinforced", quiet=True)
     return walk

@@ -42,7 +42,7 @@ def module(tool, tmp_path, monkeypatch):
 
 @dataclass(frozen=True)
 class Parcel:
-    text: str
+    ids: tuple[int, ...]
     rows: np.ndarray
 
 
@@ -52,19 +52,23 @@ def take(walk, function, thing):
     return walk.stops
 
 
-PARCEL = Parcel("a few words", np.zeros((4, 3)))
+PARCEL = Parcel((1, 2), np.zeros((4, 3)))
 
 
-@pytest.mark.parametrize("thing", [PARCEL, "a few words", torch.from_numpy(PARCEL.rows)[1:]])
-def test_the_thing_its_text_and_its_arrays_are_followed(tool, module, thing):
-    walk = tool.Walk(("Parcel",))
+@pytest.mark.parametrize(
+    "thing", [PARCEL, (1, 2), [PARCEL], "a few words", torch.from_numpy(PARCEL.rows)[1:]]
+)
+def test_the_thing_its_ids_and_its_arrays_are_followed(tool, module, thing):
+    walk = tool.Walk(("Parcel",), values={"a few words"})
     take(walk, module.first, PARCEL)
     assert walk.stops == {"four.py": ["first", "second", "third"]}
     again = tool.Walk(walk.forms, values=walk.values, _arrays=walk._arrays)
     assert take(again, module.first, thing) == walk.stops
 
 
-@pytest.mark.parametrize("thing", [{"a": {"b": {"c": PARCEL}}}, "other words", PARCEL.rows.ravel(), 0])
+@pytest.mark.parametrize(
+    "thing", [{"a": {"b": {"c": PARCEL}}}, "other words", (1, 3), PARCEL.rows.ravel(), 0]
+)
 def test_something_else_is_not(tool, module, thing):
     assert take(tool.Walk(("Parcel",), values={"a few words"}), module.first, thing) == {}
 
@@ -90,6 +94,13 @@ def walks():
     finally:
         sys.path.remove(str(ROOT / "tools"))
     return walks.take_walks(list(walks.WALKS))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("request", 9), ("batch", 6), ("question", 14), ("checkpoint", 10)]
+)
+def test_the_walks_are_short(walks, name, most):
+    assert len(walks[name].stops) <= most, list(walks[name].stops)
 
 
 @pytest.mark.parametrize(
