@@ -24,7 +24,7 @@ class RowIndex:
     """(1, N) int64."""
     slot_N: Tensor
     """int64: page * PAGE_SIZE + offset."""
-    tables_BM: Tensor
+    tables_BU: Tensor
     sequence_N: Tensor
     lengths_N: Tensor
 
@@ -75,14 +75,14 @@ class PagedLayer:
     def attend_latent(self, q_latent_BTHC: Tensor, q_rope_BTHR: Tensor, scale: float) -> Tensor:
         """See LayerCache.attend_latent."""
         index, entries = self.index, (self.entries["latent"], self.entries["k_rope"])
-        tables = (index.tables_BM, index.sequence_N, index.lengths_N)
+        tables = (index.tables_BU, index.sequence_N, index.lengths_N)
         mixed_NHC = kernels.paged_latent_attention(q_latent_BTHC[0], q_rope_BTHR[0], *entries, *tables, scale)
         return mixed_NHC[None]
 
     def attend(self, q_BTHD: Tensor, scale: float) -> Tensor:
         """See LayerCache.attend."""
         index, entries = self.index, (self.entries["key"], self.entries["value"])
-        tables = (index.tables_BM, index.sequence_N, index.lengths_N)
+        tables = (index.tables_BU, index.sequence_N, index.lengths_N)
         out_NHV = kernels.paged_attention(q_BTHD[0], *entries, *tables, scale)
         return out_NHV[None]
 

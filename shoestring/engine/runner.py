@@ -82,7 +82,7 @@ class Runner:
         return RowIndex(
             positions_BT=torch.from_numpy(positions_N)[None].to(device),
             slot_N=torch.from_numpy(slot_N).to(device),
-            tables_BM=torch.from_numpy(self._table_BM).to(device),
+            tables_BU=torch.from_numpy(self._table_BM).to(device),
             sequence_N=torch.from_numpy(sequence_N).to(device),
             lengths_N=torch.from_numpy((positions_N + 1).astype(np.int32)).to(device),
         )

@@ -78,9 +78,9 @@ class _SwiGLUPacked(torch.autograd.Function):
         return dx
 
 
-def rotate(x_NHD: Tensor, cos_NR: Tensor, sin_NR: Tensor, interleave: bool) -> Tensor:
+def rotate(x_NHD: Tensor, cos_NA: Tensor, sin_NA: Tensor, interleave: bool) -> Tensor:
     """See reference.rotate."""
-    cos, sin = (angles.to(x_NHD.dtype).contiguous() for angles in (cos_NR, sin_NR))
+    cos, sin = (angles.to(x_NHD.dtype).contiguous() for angles in (cos_NA, sin_NA))
     return _Rotate.apply(x_NHD.contiguous(), cos, sin, interleave)
 
 

@@ -31,30 +31,30 @@ def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = 
 def latent_attention_layer(
     x_ND: Tensor,
     weights: LatentAttentionWeights,
-    latent_PSC: Tensor,
-    k_rope_PSR: Tensor,
+    latent_USC: Tensor,
+    k_rope_USR: Tensor,
     rows: PagedRows,
-    cos_NR: Tensor,
-    sin_NR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
     interleave: bool,
 ) -> Tensor:
     """See reference_layers.latent_attention_layer."""
-    entries, angles = (latent_PSC, k_rope_PSR), (cos_NR, sin_NR)
+    entries, angles = (latent_USC, k_rope_USR), (cos_NA, sin_NA)
     return _attention("latent_attention_layer", x_ND, weights, entries, rows, angles, interleave)
 
 
 def grouped_attention_layer(
     x_ND: Tensor,
     weights: GroupedAttentionWeights,
-    key_PSGD: Tensor,
-    value_PSGD: Tensor,
+    key_USGD: Tensor,
+    value_USGD: Tensor,
     rows: PagedRows,
-    cos_NR: Tensor,
-    sin_NR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
     interleave: bool,
 ) -> Tensor:
     """See reference_layers.grouped_attention_layer."""
-    entries, angles = (key_PSGD, value_PSGD), (cos_NR, sin_NR)
+    entries, angles = (key_USGD, value_USGD), (cos_NA, sin_NA)
     return _attention("grouped_attention_layer", x_ND, weights, entries, rows, angles, interleave)
 
 
@@ -79,13 +79,13 @@ def _attention(
     interleave: bool,
 ) -> Tensor:
     """Both kinds take the same arguments."""
-    page_size, tables_BM = entries[0].shape[1], rows.tables_BM
+    page_size, tables_BU = entries[0].shape[1], rows.tables_BU
     assert page_size <= LONGEST_PAGE
     x_ND = x_ND.contiguous()
     out_ND = torch.empty_like(x_ND)
-    numbers = (weights.address, len(x_ND), page_size, tables_BM.shape[1], interleave)
+    numbers = (weights.address, len(x_ND), page_size, tables_BU.shape[1], interleave)
     floats = (x_ND, *angles, *entries)
-    indices = (tables_BM, rows.sequence_N, rows.lengths_N)
+    indices = (tables_BU, rows.sequence_N, rows.lengths_N)
     assert rows.slot_N.dtype == torch.int64
     assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in floats)
     assert all(tensor.dtype == torch.int32 and tensor.is_contiguous() for tensor in indices)

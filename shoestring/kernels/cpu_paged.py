@@ -12,26 +12,26 @@ LONGEST_PAGE = 64
 def paged_latent_attention(
     q_latent_NHC: Tensor,
     q_rope_NHR: Tensor,
-    latent_PSC: Tensor,
-    k_rope_PSR: Tensor,
-    tables_BM: Tensor,
+    latent_USC: Tensor,
+    k_rope_USR: Tensor,
+    tables_BU: Tensor,
     sequence_N: Tensor,
     lengths_N: Tensor,
     scale: float,
 ) -> Tensor:
     """See reference.paged_latent_attention."""
-    assert latent_PSC.shape[1] <= LONGEST_PAGE
+    assert latent_USC.shape[1] <= LONGEST_PAGE
     q_latent_NHC, q_rope_NHR = q_latent_NHC.contiguous(), q_rope_NHR.contiguous()
     out_NHC = torch.empty_like(q_latent_NHC)
-    sizes = (*q_latent_NHC.shape, k_rope_PSR.shape[2], latent_PSC.shape[1], tables_BM.shape[1])
-    where = _indices(tables_BM, sequence_N, lengths_N)
+    sizes = (*q_latent_NHC.shape, k_rope_USR.shape[2], latent_USC.shape[1], tables_BU.shape[1])
+    where = _indices(tables_BU, sequence_N, lengths_N)
     call(
         "paged_latent",
         *sizes,
         q_latent_NHC,
         q_rope_NHR,
-        latent_PSC,
-        k_rope_PSR,
+        latent_USC,
+        k_rope_USR,
         *where,
         float(scale),
         out_NHC,
@@ -41,21 +41,21 @@ def paged_latent_attention(
 
 def paged_attention(
     q_NHD: Tensor,
-    key_PSGD: Tensor,
-    value_PSGV: Tensor,
-    tables_BM: Tensor,
+    key_USGD: Tensor,
+    value_USGV: Tensor,
+    tables_BU: Tensor,
     sequence_N: Tensor,
     lengths_N: Tensor,
     scale: float,
 ) -> Tensor:
     """See reference.paged_attention."""
-    assert key_PSGD.shape[1] <= LONGEST_PAGE
+    assert key_USGD.shape[1] <= LONGEST_PAGE
     q_NHD = q_NHD.contiguous()
-    _, page_size, key_heads, value_width = value_PSGV.shape
+    _, page_size, key_heads, value_width = value_USGV.shape
     out_NHV = q_NHD.new_empty(*q_NHD.shape[:2], value_width)
-    widths = (key_heads, q_NHD.shape[2], value_width, page_size, tables_BM.shape[1])
-    where = _indices(tables_BM, sequence_N, lengths_N)
-    call("paged_heads", *q_NHD.shape[:2], *widths, q_NHD, key_PSGD, value_PSGV, *where, float(scale), out_NHV)
+    widths = (key_heads, q_NHD.shape[2], value_width, page_size, tables_BU.shape[1])
+    where = _indices(tables_BU, sequence_N, lengths_N)
+    call("paged_heads", *q_NHD.shape[:2], *widths, q_NHD, key_USGD, value_USGV, *where, float(scale), out_NHV)
     return out_NHV
 
 

@@ -39,16 +39,16 @@ def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor
     return y
 
 
-def linear_stack(x_NBD: Tensor, weight_BFD: Tensor) -> Tensor:
+def linear_stack(x_NHD: Tensor, weight_HFD: Tensor) -> Tensor:
     """See reference.linear_stack."""
-    weight = weight_BFD.contiguous() if weight_BFD.dtype in DTYPES else weight_BFD.float().contiguous()
-    x_NBD = x_NBD.contiguous()
-    (count, stack, depth), outputs = x_NBD.shape, weight.shape[1]
-    y_NBF = x_NBD.new_empty(count, stack, outputs)
+    weight = weight_HFD.contiguous() if weight_HFD.dtype in DTYPES else weight_HFD.float().contiguous()
+    x_NHD = x_NHD.contiguous()
+    (count, stack, depth), outputs = x_NHD.shape, weight.shape[1]
+    y_NHF = x_NHD.new_empty(count, stack, outputs)
     is_bf16 = int(weight.dtype == torch.bfloat16)
     sizes, x_strides, y_strides = (count, depth, outputs), (depth, stack * depth), (outputs, stack * outputs)
-    call("linear_rows", is_bf16, stack, None, *sizes, x_NBD, *x_strides, weight, None, y_NBF, *y_strides)
-    return y_NBF
+    call("linear_rows", is_bf16, stack, None, *sizes, x_NHD, *x_strides, weight, None, y_NHF, *y_strides)
+    return y_NHF
 
 
 def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
@@ -74,15 +74,15 @@ def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Te
     return y
 
 
-def packed_linear_stack(x_NBD: Tensor, weight: Packed) -> Tensor:
+def packed_linear_stack(x_NHD: Tensor, weight: Packed) -> Tensor:
     """See reference.packed_linear_stack."""
-    x_NBD = x_NBD.contiguous()
-    (count, stack, depth), outputs = x_NBD.shape, weight.outputs
-    y_NBF = x_NBD.new_empty(count, stack, outputs)
+    x_NHD = x_NHD.contiguous()
+    (count, stack, depth), outputs = x_NHD.shape, weight.outputs
+    y_NHF = x_NHD.new_empty(count, stack, outputs)
     x_strides, y_strides = (depth, stack * depth), (outputs, stack * outputs)
-    arguments = (x_NBD, *x_strides, weight.blocks, None, y_NBF, *y_strides)
+    arguments = (x_NHD, *x_strides, weight.blocks, None, y_NHF, *y_strides)
     call("packed_linear", weight.bits, stack, count, depth, outputs, *arguments)
-    return y_NBF
+    return y_NHF
 
 
 def packed_experts(

@@ -67,9 +67,9 @@ def swiglu_packed(gate_up: Tensor) -> Tensor:
     return _run("swiglu_packed", gate_up)
 
 
-def rotate(x_NHD: Tensor, cos_NR: Tensor, sin_NR: Tensor, interleave: bool) -> Tensor:
+def rotate(x_NHD: Tensor, cos_NA: Tensor, sin_NA: Tensor, interleave: bool) -> Tensor:
     """See reference.rotate."""
-    return _run("rotate", x_NHD, cos_NR, sin_NR, interleave)
+    return _run("rotate", x_NHD, cos_NA, sin_NA, interleave)
 
 
 def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
@@ -82,9 +82,9 @@ def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor
     return _run("linear", x, weight_FD, bias_F)
 
 
-def linear_stack(x_NBD: Tensor, weight_BFD: Tensor) -> Tensor:
+def linear_stack(x_NHD: Tensor, weight_HFD: Tensor) -> Tensor:
     """See reference.linear_stack."""
-    return _run("linear_stack", x_NBD, weight_BFD)
+    return _run("linear_stack", x_NHD, weight_HFD)
 
 
 def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
@@ -97,9 +97,9 @@ def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Te
     return _run("packed_linear", x, weight, bias_F)
 
 
-def packed_linear_stack(x_NBD: Tensor, weight: Packed) -> Tensor:
+def packed_linear_stack(x_NHD: Tensor, weight: Packed) -> Tensor:
     """See reference.packed_linear_stack."""
-    return _run("packed_linear_stack", x_NBD, weight)
+    return _run("packed_linear_stack", x_NHD, weight)
 
 
 def packed_experts(
@@ -127,29 +127,29 @@ def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor |
 def paged_latent_attention(
     q_latent_NHC: Tensor,
     q_rope_NHR: Tensor,
-    latent_PSC: Tensor,
-    k_rope_PSR: Tensor,
-    tables_BM: Tensor,
+    latent_USC: Tensor,
+    k_rope_USR: Tensor,
+    tables_BU: Tensor,
     sequence_N: Tensor,
     lengths_N: Tensor,
     scale: float,
 ) -> Tensor:
     """See reference.paged_latent_attention."""
-    rest = (q_rope_NHR, latent_PSC, k_rope_PSR, tables_BM, sequence_N, lengths_N, scale)
+    rest = (q_rope_NHR, latent_USC, k_rope_USR, tables_BU, sequence_N, lengths_N, scale)
     return _run("paged_latent_attention", q_latent_NHC, *rest)
 
 
 def paged_attention(
     q_NHD: Tensor,
-    key_PSGD: Tensor,
-    value_PSGV: Tensor,
-    tables_BM: Tensor,
+    key_USGD: Tensor,
+    value_USGV: Tensor,
+    tables_BU: Tensor,
     sequence_N: Tensor,
     lengths_N: Tensor,
     scale: float,
 ) -> Tensor:
     """See reference.paged_attention."""
-    return _run("paged_attention", q_NHD, key_PSGD, value_PSGV, tables_BM, sequence_N, lengths_N, scale)
+    return _run("paged_attention", q_NHD, key_USGD, value_USGV, tables_BU, sequence_N, lengths_N, scale)
 
 
 def in_one_call(op: str, x: Tensor) -> bool:
@@ -166,30 +166,30 @@ def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = 
 def latent_attention_layer(
     x_ND: Tensor,
     weights: LatentAttentionWeights,
-    latent_PSC: Tensor,
-    k_rope_PSR: Tensor,
+    latent_USC: Tensor,
+    k_rope_USR: Tensor,
     rows: PagedRows,
-    cos_NR: Tensor,
-    sin_NR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
     interleave: bool,
 ) -> Tensor:
     """See reference_layers.latent_attention_layer."""
-    rest = (latent_PSC, k_rope_PSR, rows, cos_NR, sin_NR, interleave)
+    rest = (latent_USC, k_rope_USR, rows, cos_NA, sin_NA, interleave)
     return _run("latent_attention_layer", x_ND, weights, *rest)
 
 
 def grouped_attention_layer(
     x_ND: Tensor,
     weights: GroupedAttentionWeights,
-    key_PSGD: Tensor,
-    value_PSGD: Tensor,
+    key_USGD: Tensor,
+    value_USGD: Tensor,
     rows: PagedRows,
-    cos_NR: Tensor,
-    sin_NR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
     interleave: bool,
 ) -> Tensor:
     """See reference_layers.grouped_attention_layer."""
-    rest = (key_PSGD, value_PSGD, rows, cos_NR, sin_NR, interleave)
+    rest = (key_USGD, value_USGD, rows, cos_NA, sin_NA, interleave)
     return _run("grouped_attention_layer", x_ND, weights, *rest)
 
 

@@ -23,9 +23,9 @@ Bits = Literal[4, 8, 32]
 
 @dataclass(frozen=True)
 class Packed:
-    """One matrix (F, K), or a stack of them (B, F, K), as integers or, of 32 bits, only in another order.
+    """One matrix (F, D), or a stack of them (E, F, D), as integers or, of 32 bits, only in another order.
 
-    `blocks` is uint8 (B, panels, K / 32, block bytes): 16 outputs x 32 depths, then 16 float16 scales if they
+    `blocks` is uint8 (E, panels, D / 32, block bytes): 16 outputs x 32 depths, then 16 float16 scales if they
     are integers; the order inside a block is written down in kernels/cpu/packed.h.
     """
 
@@ -44,28 +44,28 @@ def block_bytes(bits: Bits) -> int:
 
 
 def packed_shape(shape: tuple[int, ...], bits: Bits) -> tuple[int, int, int, int]:
-    """Shape of `Packed.blocks` for a weight (F, K) or (B, F, K)."""
+    """Shape of `Packed.blocks` for a weight (F, D) or (E, F, D)."""
     *stack, outputs, depth = shape
     assert depth % GROUP == 0
     return (stack[0] if stack else 1, -(-outputs // OUTPUTS), depth // GROUP, block_bytes(bits))
 
 
-def pack(weight_BFK: Tensor, bits: Bits) -> Packed:
-    """Pack a weight (F, K) or (B, F, K), K a multiple of 32.
+def pack(weight_EFD: Tensor, bits: Bits) -> Packed:
+    """Pack a weight (F, D) or (E, F, D), D a multiple of 32.
 
     Int8 scales map the largest of a group to 127; a 4-bit scale is the best of 19 by squared error. Raises
     CheckpointError for values that are not finite or beyond what a float16 scale can reach.
     """
-    blocks = torch.empty(packed_shape(tuple(weight_BFK.shape), bits), dtype=torch.uint8)
-    stack = weight_BFK.detach().cpu().reshape(blocks.shape[0], *weight_BFK.shape[-2:])
+    blocks = torch.empty(packed_shape(tuple(weight_EFD.shape), bits), dtype=torch.uint8)
+    stack = weight_EFD.detach().cpu().reshape(blocks.shape[0], *weight_EFD.shape[-2:])
     for matrix, target in zip(stack, blocks, strict=True):
         pack_into(matrix, bits, target)
-    return Packed(bits, weight_BFK.shape[-2], blocks.to(weight_BFK.device))
+    return Packed(bits, weight_EFD.shape[-2], blocks.to(weight_EFD.device))
 
 
-def pack_into(weight_FK: Tensor, bits: Bits, blocks: Tensor) -> None:
-    """Pack one matrix into its `blocks` (panels, K / 32, block bytes), on the CPU."""
-    weight = weight_FK.float().contiguous()
+def pack_into(weight_FD: Tensor, bits: Bits, blocks: Tensor) -> None:
+    """Pack one matrix into its `blocks` (panels, D / 32, block bytes), on the CPU."""
+    weight = weight_FD.float().contiguous()
     if available():
         finite = bool(call("pack_weights", bits, *weight.shape, weight, blocks) & 1)
     elif bits == 32:
@@ -86,9 +86,9 @@ def available() -> bool:
     return cpu_build.library() is not None and hasattr(cpu_build.library(), "pack_weights")
 
 
-def quantized(weight_FK: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
+def quantized(weight_FD: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
     """Integers (F, groups, 32) as float32, and scales (F, groups): the specification of the quantization."""
-    w = weight_FK.unflatten(-1, (-1, GROUP))
+    w = weight_FD.unflatten(-1, (-1, GROUP))
     largest = w.gather(-1, w.abs().argmax(-1, keepdim=True))
     if bits == 8:
         scale = (largest.abs() / 127).half().float()
@@ -107,24 +107,24 @@ def quantized(weight_FK: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
 
 
 def unpack(packed: Packed) -> Tensor:
-    """The float32 weights (B, F, K) that were packed, or that the integers stand for."""
+    """The float32 weights (E, F, D) that were packed, or that the integers stand for."""
     if packed.bits == 32:
-        w_BPGKO = packed.blocks.view(torch.float32).unflatten(-1, (GROUP, OUTPUTS))
-        return w_BPGKO.permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
+        w = packed.blocks.view(torch.float32).unflatten(-1, (GROUP, OUTPUTS))  # (E, panels, G, 32, 16)
+        return w.permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
     body, scales = packed.blocks.split([packed.blocks.shape[-1] - SCALE_BYTES, SCALE_BYTES], dim=-1)
-    scales_BPGO = scales.contiguous().view(torch.float16).float()
+    scales = scales.contiguous().view(torch.float16).float()  # (E, panels, G, 16)
     if packed.bits == 8:  # chunk, output, depth
         q = body.contiguous().view(torch.int8).unflatten(-1, (16, OUTPUTS, 2)).transpose(-3, -2)
     else:  # half panel, chunk, output, low or high half byte, depth
         parts = torch.stack([half.unflatten(-1, (2, 4, 8, 4)) for half in (body & 15, body >> 4)], dim=-2)
         q = parts.transpose(-4, -3).to(torch.int8) - 8
-    w_BPGOK = q.reshape(*scales_BPGO.shape, GROUP) * scales_BPGO[..., None]
-    return w_BPGOK.transpose(2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
+    w = q.reshape(*scales.shape, GROUP) * scales[..., None]  # (E, panels, G, 16, 32)
+    return w.transpose(2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
 
 
-def _arranged(integers_FGK: Tensor, scales_FG: Tensor, bits: Bits) -> Tensor:
+def _arranged(integers_FGX: Tensor, scales_FG: Tensor, bits: Bits) -> Tensor:
     """Blocks (panels, groups, bytes) of one matrix."""
-    q = _panels(integers_FGK).to(torch.int8)
+    q = _panels(integers_FGX).to(torch.int8)
     scales = torch.nn.functional.pad(scales_FG, (0, 0, 0, -len(scales_FG) % OUTPUTS)).half()
     if bits == 8:
         body = q.unflatten(-1, (16, 2)).transpose(-3, -2).flatten(2).contiguous().view(torch.uint8)
@@ -135,7 +135,7 @@ def _arranged(integers_FGK: Tensor, scales_FG: Tensor, bits: Bits) -> Tensor:
     return torch.cat((body, packed_scales), dim=-1)
 
 
-def _panels(values_FGK: Tensor) -> Tensor:
+def _panels(values_FGX: Tensor) -> Tensor:
     """(panel, group, output, depth), the last panel filled up with zeros."""
-    padded = torch.nn.functional.pad(values_FGK, (0, 0, 0, 0, 0, -len(values_FGK) % OUTPUTS))
+    padded = torch.nn.functional.pad(values_FGX, (0, 0, 0, 0, 0, -len(values_FGX) % OUTPUTS))
     return padded.unflatten(0, (-1, OUTPUTS)).transpose(1, 2)

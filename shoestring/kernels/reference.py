@@ -28,14 +28,14 @@ def swiglu_packed(gate_up: Tensor) -> Tensor:
     return swiglu(gate, up)
 
 
-def rotate(x_NHD: Tensor, cos_NR: Tensor, sin_NR: Tensor, interleave: bool) -> Tensor:
+def rotate(x_NHD: Tensor, cos_NA: Tensor, sin_NA: Tensor, interleave: bool) -> Tensor:
     """Rotate the last 2R of each head's D values by row n's R angles; the rest passes (arXiv 2104.09864).
 
     Pairs are neighbors (interleave=True, DeepSeek) or half a width apart (Llama, Qwen2).
     """
-    width = 2 * cos_NR.shape[-1]
+    width = 2 * cos_NA.shape[-1]
     plain, turned = x_NHD[..., : x_NHD.shape[-1] - width], x_NHD[..., x_NHD.shape[-1] - width :]
-    cos, sin = cos_NR[:, None].to(x_NHD.dtype), sin_NR[:, None].to(x_NHD.dtype)
+    cos, sin = cos_NA[:, None].to(x_NHD.dtype), sin_NA[:, None].to(x_NHD.dtype)
     if interleave:
         a, b = turned[..., 0::2], turned[..., 1::2]
         turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
@@ -137,9 +137,9 @@ def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor
     return F.linear(x, weight_FD.to(x.dtype), None if bias_F is None else bias_F.to(x.dtype))
 
 
-def linear_stack(x_NBD: Tensor, weight_BFD: Tensor) -> Tensor:
-    """Each of B matrices times its own row of every token: (N, B, D) -> (N, B, F)."""
-    return torch.einsum("nbd,bfd->nbf", x_NBD, weight_BFD.to(x_NBD.dtype))
+def linear_stack(x_NHD: Tensor, weight_HFD: Tensor) -> Tensor:
+    """Each head's matrix times its own row of every token: (N, H, D) -> (N, H, F)."""
+    return torch.einsum("nhd,hfd->nhf", x_NHD, weight_HFD.to(x_NHD.dtype))
 
 
 def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Tensor:
@@ -147,9 +147,9 @@ def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Te
     return linear(x, unpack(weight)[0], bias_F)
 
 
-def packed_linear_stack(x_NBD: Tensor, weight: Packed) -> Tensor:
+def packed_linear_stack(x_NHD: Tensor, weight: Packed) -> Tensor:
     """`linear_stack` with the weights that the integers stand for."""
-    return linear_stack(x_NBD, unpack(weight))
+    return linear_stack(x_NHD, unpack(weight))
 
 
 def packed_experts(
@@ -168,21 +168,21 @@ def packed_experts(
 def paged_latent_attention(
     q_latent_NHC: Tensor,
     q_rope_NHR: Tensor,
-    latent_PSC: Tensor,
-    k_rope_PSR: Tensor,
-    tables_BM: Tensor,
+    latent_USC: Tensor,
+    k_rope_USR: Tensor,
+    tables_BU: Tensor,
     sequence_N: Tensor,
     lengths_N: Tensor,
     scale: float,
 ) -> Tensor:
     """Absorbed MLA over pages: each token's softmax-weighted mix of latents -> (N, H, C) (V2 section 2.1.2).
 
-    P pages hold S tokens each. Token n belongs to table row sequence[n] (int32 (B, M), pages in order of
+    U pages hold S tokens each. Token n belongs to table row sequence[n] (int32 (B, U), pages in order of
     position) and sees its first lengths[n] keys; rows of one sequence are adjacent, in order of position.
     """
     out = []
-    for rows, pages, lengths_T in _sequences(tables_BM, sequence_N, lengths_N, latent_PSC.shape[1]):
-        latent_SC, k_rope_SR = latent_PSC[pages].flatten(0, 1), k_rope_PSR[pages].flatten(0, 1)
+    for rows, pages, lengths_T in _sequences(tables_BU, sequence_N, lengths_N, latent_USC.shape[1]):
+        latent_SC, k_rope_SR = latent_USC[pages].flatten(0, 1), k_rope_USR[pages].flatten(0, 1)
         latent_SC, k_rope_SR = latent_SC[: int(lengths_T[-1])], k_rope_SR[: int(lengths_T[-1])]
         scores_THS = torch.einsum("thc,sc->ths", q_latent_NHC[rows], latent_SC)
         scores_THS = scores_THS + torch.einsum("thr,sr->ths", q_rope_NHR[rows], k_rope_SR)
@@ -192,17 +192,17 @@ def paged_latent_attention(
 
 def paged_attention(
     q_NHD: Tensor,
-    key_PSGD: Tensor,
-    value_PSGV: Tensor,
-    tables_BM: Tensor,
+    key_USGD: Tensor,
+    value_USGV: Tensor,
+    tables_BU: Tensor,
     sequence_N: Tensor,
     lengths_N: Tensor,
     scale: float,
 ) -> Tensor:
     """Grouped-query attention over pages -> (N, H, V); pages and rows as in `paged_latent_attention`."""
-    out, groups = [], key_PSGD.shape[2]
-    for rows, pages, lengths_T in _sequences(tables_BM, sequence_N, lengths_N, key_PSGD.shape[1]):
-        key_SGD, value_SGV = key_PSGD[pages].flatten(0, 1), value_PSGV[pages].flatten(0, 1)
+    out, groups = [], key_USGD.shape[2]
+    for rows, pages, lengths_T in _sequences(tables_BU, sequence_N, lengths_N, key_USGD.shape[1]):
+        key_SGD, value_SGV = key_USGD[pages].flatten(0, 1), value_USGV[pages].flatten(0, 1)
         key_SGD, value_SGV = key_SGD[: int(lengths_T[-1])], value_SGV[: int(lengths_T[-1])]
         q_TGXD = q_NHD[rows].unflatten(1, (groups, -1))
         scores_THS = torch.einsum("tgxd,sgd->tgxs", q_TGXD, key_SGD).flatten(1, 2)
@@ -212,7 +212,7 @@ def paged_attention(
 
 
 def _sequences(
-    tables_BM: Tensor, sequence_N: Tensor, lengths_N: Tensor, page_size: int
+    tables_BU: Tensor, sequence_N: Tensor, lengths_N: Tensor, page_size: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Each sequence's rows, its pages up to its last key, and its rows' lengths."""
     owners, counts = torch.unique_consecutive(sequence_N, return_counts=True)
@@ -220,7 +220,7 @@ def _sequences(
     for owner, count in zip(owners.tolist(), counts.tolist(), strict=True):
         rows = slice(start, start + count)
         num_pages = -(-int(lengths_N[start + count - 1]) // page_size)
-        yield rows, tables_BM[owner, :num_pages].long(), lengths_N[rows]
+        yield rows, tables_BU[owner, :num_pages].long(), lengths_N[rows]
         start += count
 
 

@@ -29,11 +29,11 @@ from shoestring.kernels.reference import (
 def latent_attention_layer(
     x_ND: Tensor,
     weights: LatentAttentionWeights,
-    latent_PSC: Tensor,
-    k_rope_PSR: Tensor,
+    latent_USC: Tensor,
+    k_rope_USR: Tensor,
     rows: PagedRows,
-    cos_NR: Tensor,
-    sin_NR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
     interleave: bool,
 ) -> Tensor:
     """x + MLA(norm(x)) over pages, absorbed; writes each row's latent and rotary key into its slot."""
@@ -41,26 +41,26 @@ def latent_attention_layer(
     normed_ND = _norm(x_ND, w.norm)
     small = normed_ND if w.q_a is None or w.q_norm is None else _norm(_matrix(normed_ND, w.q_a), w.q_norm)
     q_NHD = _matrix(small, w.q_b).unflatten(-1, (len(w.up_key.weight.blocks), -1))
-    q_NHD = rotate(q_NHD, cos_NR, sin_NR, interleave)
+    q_NHD = rotate(q_NHD, cos_NA, sin_NA, interleave)
     latent_NC, k_rope_NR = _matrix(normed_ND, w.kv_a).tensor_split([rank], -1)
-    latent_PSC.flatten(0, 1).index_copy_(0, rows.slot_N, _norm(latent_NC, w.kv_norm))
-    k_rope_NR = rotate(k_rope_NR[:, None], cos_NR, sin_NR, interleave)[:, 0]
-    k_rope_PSR.flatten(0, 1).index_copy_(0, rows.slot_N, k_rope_NR)
+    latent_USC.flatten(0, 1).index_copy_(0, rows.slot_N, _norm(latent_NC, w.kv_norm))
+    k_rope_NR = rotate(k_rope_NR[:, None], cos_NA, sin_NA, interleave)[:, 0]
+    k_rope_USR.flatten(0, 1).index_copy_(0, rows.slot_N, k_rope_NR)
     q_nope_NHP, q_rope_NHR = q_NHD.tensor_split([w.up_key.weight.depth], -1)
     q_latent_NHC = packed_linear_stack(q_nope_NHP, w.up_key.weight)
-    where = (rows.tables_BM, rows.sequence_N, rows.lengths_N, w.scale)
-    mixed_NHC = paged_latent_attention(q_latent_NHC, q_rope_NHR, latent_PSC, k_rope_PSR, *where)
+    where = (rows.tables_BU, rows.sequence_N, rows.lengths_N, w.scale)
+    mixed_NHC = paged_latent_attention(q_latent_NHC, q_rope_NHR, latent_USC, k_rope_USR, *where)
     return x_ND + _matrix(packed_linear_stack(mixed_NHC, w.up_value.weight).flatten(1), w.out)
 
 
 def grouped_attention_layer(
     x_ND: Tensor,
     weights: GroupedAttentionWeights,
-    key_PSGD: Tensor,
-    value_PSGD: Tensor,
+    key_USGD: Tensor,
+    value_USGD: Tensor,
     rows: PagedRows,
-    cos_NR: Tensor,
-    sin_NR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
     interleave: bool,
 ) -> Tensor:
     """x + GQA(norm(x)) over pages; writes each row's keys and values into its slot."""
@@ -68,10 +68,10 @@ def grouped_attention_layer(
     q_NHD, k_NGD, v_NGD = (
         _matrix(normed_ND, m).unflatten(-1, (-1, weights.width)) for m in (weights.q, weights.k, weights.v)
     )
-    key_PSGD.flatten(0, 1).index_copy_(0, rows.slot_N, rotate(k_NGD, cos_NR, sin_NR, interleave))
-    value_PSGD.flatten(0, 1).index_copy_(0, rows.slot_N, v_NGD)
-    where = (rows.tables_BM, rows.sequence_N, rows.lengths_N, weights.scale)
-    mixed_NHD = paged_attention(rotate(q_NHD, cos_NR, sin_NR, interleave), key_PSGD, value_PSGD, *where)
+    key_USGD.flatten(0, 1).index_copy_(0, rows.slot_N, rotate(k_NGD, cos_NA, sin_NA, interleave))
+    value_USGD.flatten(0, 1).index_copy_(0, rows.slot_N, v_NGD)
+    where = (rows.tables_BU, rows.sequence_N, rows.lengths_N, weights.scale)
+    mixed_NHD = paged_attention(rotate(q_NHD, cos_NA, sin_NA, interleave), key_USGD, value_USGD, *where)
     return x_ND + _matrix(mixed_NHD.flatten(1), weights.out)
 
 

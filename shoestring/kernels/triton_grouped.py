@@ -22,14 +22,14 @@ def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Te
     return out if bias_F is None else out + bias_F.to(x.dtype)
 
 
-def packed_linear_stack(x_NBD: Tensor, weight: Packed) -> Tensor:
+def packed_linear_stack(x_NHD: Tensor, weight: Packed) -> Tensor:
     """See reference.packed_linear_stack: each matrix of the stack is an expert with every token."""
-    count, stack, _ = x_NBD.shape
-    ends_B = torch.arange(1, stack + 1, device=x_NBD.device, dtype=torch.int32) * count
-    out_BNF = _packed_product(x_NBD.transpose(0, 1).flatten(0, 1), weight, ends_B).unflatten(
+    count, stack, _ = x_NHD.shape
+    ends_H = torch.arange(1, stack + 1, device=x_NHD.device, dtype=torch.int32) * count
+    out_HNF = _packed_product(x_NHD.transpose(0, 1).flatten(0, 1), weight, ends_H).unflatten(
         0, (stack, count)
     )
-    return out_BNF.transpose(0, 1).contiguous()
+    return out_HNF.transpose(0, 1).contiguous()
 
 
 def packed_experts(

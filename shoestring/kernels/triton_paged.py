@@ -18,40 +18,40 @@ PARTIAL_BYTES = 256 * 2**20
 def paged_latent_attention(
     q_latent_NHC: Tensor,
     q_rope_NHR: Tensor,
-    latent_PSC: Tensor,
-    k_rope_PSR: Tensor,
-    tables_BM: Tensor,
+    latent_USC: Tensor,
+    k_rope_USR: Tensor,
+    tables_BU: Tensor,
     sequence_N: Tensor,
     lengths_N: Tensor,
     scale: float,
 ) -> Tensor:
     """See reference.paged_latent_attention."""
     _, heads, width = q_latent_NHC.shape
-    sizes = (heads, 1, width, k_rope_PSR.shape[2], latent_PSC.shape[1])
+    sizes = (heads, 1, width, k_rope_USR.shape[2], latent_USC.shape[1])
     queries = (q_latent_NHC.contiguous(), q_rope_NHR.contiguous())
-    where = _where(tables_BM, sequence_N, lengths_N)
-    tile = _tile(*sizes, itemsize=latent_PSC.element_size())
+    where = _where(tables_BU, sequence_N, lengths_N)
+    tile = _tile(*sizes, itemsize=latent_USC.element_size())
     out_NHC = torch.empty_like(queries[0])
     return _attend(
-        "paged_latent", queries, (latent_PSC, k_rope_PSR), where, scale=scale, tile=tile, out_NHV=out_NHC
+        "paged_latent", queries, (latent_USC, k_rope_USR), where, scale=scale, tile=tile, out_NHV=out_NHC
     )
 
 
 def paged_attention(
     q_NHD: Tensor,
-    key_PSGD: Tensor,
-    value_PSGV: Tensor,
-    tables_BM: Tensor,
+    key_USGD: Tensor,
+    value_USGV: Tensor,
+    tables_BU: Tensor,
     sequence_N: Tensor,
     lengths_N: Tensor,
     scale: float,
 ) -> Tensor:
     """See reference.paged_attention."""
-    _, page_size, key_heads, value_width = value_PSGV.shape
+    _, page_size, key_heads, value_width = value_USGV.shape
     sizes = (q_NHD.shape[1], key_heads, q_NHD.shape[2], value_width, page_size)
-    where = _where(tables_BM, sequence_N, lengths_N)
-    tile = _tile(*sizes, itemsize=key_PSGD.element_size())
-    queries, kept = (q_NHD.contiguous(),), (key_PSGD, value_PSGV)
+    where = _where(tables_BU, sequence_N, lengths_N)
+    tile = _tile(*sizes, itemsize=key_USGD.element_size())
+    queries, kept = (q_NHD.contiguous(),), (key_USGD, value_USGV)
     out_NHV = q_NHD.new_empty(*q_NHD.shape[:2], value_width)
     return _attend("paged_heads", queries, kept, where, scale=scale, tile=tile, out_NHV=out_NHV)
 
@@ -105,6 +105,6 @@ def _attend(
     return out_NHV
 
 
-def _where(tables_BM: Tensor, sequence_N: Tensor, lengths_N: Tensor) -> Where:
-    tables, sequence, lengths = (x.to(torch.int32).contiguous() for x in (tables_BM, sequence_N, lengths_N))
+def _where(tables_BU: Tensor, sequence_N: Tensor, lengths_N: Tensor) -> Where:
+    tables, sequence, lengths = (x.to(torch.int32).contiguous() for x in (tables_BU, sequence_N, lengths_N))
     return Where(tables, sequence, lengths, tables.shape[1])

@@ -3,7 +3,7 @@
 # The only file that imports Triton, and at its top, because decorators need it: import this file lazily.
 # What stands under @triton.jit is compiled for the GPU and only looks like Python:
 # mypy: ignore-errors
-# Tiles: X query rows, Y keys, C or R or V widths, F outputs, K depth. Sizes come from triton_call's tuples.
+# Suffixes are the legend's (model/__init__.py); sizes of tiles come from triton_call's tuples.
 
 import triton
 import triton.language as tl
@@ -28,23 +28,23 @@ def _store(base, rows, real, first, values, width: tl.constexpr, block: tl.const
 @triton.jit
 def _keys(where, row, start, length, tile: tl.constexpr):
     """Where a block of a row's keys lies, in tokens from page 0's start, and which of them it sees."""
-    positions_Y = start + tl.arange(0, tile.block_keys)
-    seen_Y = positions_Y < length
+    positions_S = start + tl.arange(0, tile.block_keys)
+    seen_S = positions_S < length
     table = where.tables + tl.load(where.sequence + row) * where.width
-    pages_Y = tl.load(table + positions_Y // tile.page_size, mask=seen_Y, other=0).to(tl.int64)
-    return pages_Y * tile.page_size + positions_Y % tile.page_size, seen_Y
+    pages_S = tl.load(table + positions_S // tile.page_size, mask=seen_S, other=0).to(tl.int64)
+    return pages_S * tile.page_size + positions_S % tile.page_size, seen_S
 
 
 @triton.jit
-def _fold(state, scores_XY, seen_Y, scale, values_YV):
+def _fold(state, scores_XS, seen_S, scale, values_SV):
     """Online softmax (arXiv 2205.14135): largest score, sum of exponentials and mix, brought up to date."""
     largest_X, total_X, mixed_XV = state
-    scores_XY = tl.where(seen_Y[None, :], scores_XY * scale, float("-inf"))
-    new_X = tl.maximum(largest_X, tl.max(scores_XY, 1))
-    share_XY, keep_X = tl.exp(scores_XY - new_X[:, None]), tl.exp(largest_X - new_X)
+    scores_XS = tl.where(seen_S[None, :], scores_XS * scale, float("-inf"))
+    new_X = tl.maximum(largest_X, tl.max(scores_XS, 1))
+    share_XS, keep_X = tl.exp(scores_XS - new_X[:, None]), tl.exp(largest_X - new_X)
     mixed_XV = mixed_XV * keep_X[:, None]
-    mixed_XV = tl.dot(share_XY.to(values_YV.dtype), values_YV, mixed_XV, input_precision="ieee")
-    return new_X, total_X * keep_X + tl.sum(share_XY, 1), mixed_XV
+    mixed_XV = tl.dot(share_XS.to(values_SV.dtype), values_SV, mixed_XV, input_precision="ieee")
+    return new_X, total_X * keep_X + tl.sum(share_XS, 1), mixed_XV
 
 
 @triton.jit
@@ -79,12 +79,12 @@ def paged_latent(out, sums, queries, kept, where, scale, tile: tl.constexpr):
     q_XR = _load(q_rope, rows_X, real_X, 0, tile.extra_width, tile.block_extra)
     state = _start(tile.block_heads, tile.block_width)
     for start in range(first, min(first + tile.span, length), tile.block_keys):
-        places_Y, seen_Y = _keys(where, row, start, length, tile)
-        latent_YC = _load(latent, places_Y, seen_Y, 0, tile.width, tile.block_width)
-        k_YR = _load(k_rope, places_Y, seen_Y, 0, tile.extra_width, tile.block_extra)
-        scores_XY = tl.dot(q_XC, tl.trans(latent_YC), input_precision="ieee")
-        scores_XY = tl.dot(q_XR, tl.trans(k_YR), scores_XY, input_precision="ieee")
-        state = _fold(state, scores_XY, seen_Y, scale, latent_YC)
+        places_S, seen_S = _keys(where, row, start, length, tile)
+        latent_SC = _load(latent, places_S, seen_S, 0, tile.width, tile.block_width)
+        k_SR = _load(k_rope, places_S, seen_S, 0, tile.extra_width, tile.block_extra)
+        scores_XS = tl.dot(q_XC, tl.trans(latent_SC), input_precision="ieee")
+        scores_XS = tl.dot(q_XR, tl.trans(k_SR), scores_XS, input_precision="ieee")
+        state = _fold(state, scores_XS, seen_S, scale, latent_SC)
     _finish(out, sums, state, rows_X, real_X, tile.width, tile.block_width)
 
 
@@ -101,15 +101,15 @@ def paged_heads(out, sums, queries, kept, where, scale, tile: tl.constexpr):
     key_head = tl.program_id(1) // blocks
     heads_X = tl.program_id(1) % blocks * tile.block_heads + tl.arange(0, tile.block_heads)
     real_X, rows_X = heads_X < shared, row * tile.heads + key_head * shared + heads_X
-    q_XC = _load(queries[0], rows_X, real_X, 0, tile.width, tile.block_width)
+    q_XD = _load(queries[0], rows_X, real_X, 0, tile.width, tile.block_width)
     state = _start(tile.block_heads, tile.block_extra)
     for start in range(first, min(first + tile.span, length), tile.block_keys):
-        places_Y, seen_Y = _keys(where, row, start, length, tile)
-        places_Y = places_Y * tile.key_heads + key_head
-        k_YC = _load(key, places_Y, seen_Y, 0, tile.width, tile.block_width)
-        v_YV = _load(value, places_Y, seen_Y, 0, tile.extra_width, tile.block_extra)
-        scores_XY = tl.dot(q_XC, tl.trans(k_YC), input_precision="ieee")
-        state = _fold(state, scores_XY, seen_Y, scale, v_YV)
+        places_S, seen_S = _keys(where, row, start, length, tile)
+        places_S = places_S * tile.key_heads + key_head
+        k_SD = _load(key, places_S, seen_S, 0, tile.width, tile.block_width)
+        v_SV = _load(value, places_S, seen_S, 0, tile.extra_width, tile.block_extra)
+        scores_XS = tl.dot(q_XD, tl.trans(k_SD), input_precision="ieee")
+        state = _fold(state, scores_XS, seen_S, scale, v_SV)
     _finish(out, sums, state, rows_X, real_X, tile.extra_width, tile.block_extra)
 
 
@@ -151,7 +151,7 @@ def _assigned(ends, index, tile: tl.constexpr):
 
 @triton.jit
 def _unpacked(blocks, rows_F, real_F, start, tile: tl.constexpr):
-    """Weights (F, K) that packed integers stand for; the order inside a block is kernels/cpu/packed.h's.
+    """Weights (F, D) that packed integers stand for; the order inside a block is kernels/cpu/packed.h's.
 
     A 32-bit word holds 2 depths of two neighboring outputs (int8) or 8 depths of one (4-bit).
     """
@@ -190,21 +190,21 @@ def grouped_product(out, x, weight, ends, tile: tl.constexpr):
     expert, first, end = _assigned(ends, tl.program_id(0), tile)
     if expert >= tile.experts:
         return
-    rows_X = first + tl.arange(0, tile.block_rows)
+    rows_M = first + tl.arange(0, tile.block_rows)
     outputs_F = tl.program_id(1) * tile.block_outputs + tl.arange(0, tile.block_outputs)
-    real_X, real_F = rows_X < end, outputs_F < tile.outputs
+    real_M, real_F = rows_M < end, outputs_F < tile.outputs
     rows: tl.constexpr = tile.block_rows
     columns: tl.constexpr = tile.block_outputs
-    sum_XF = tl.zeros((rows, columns), tl.float32)
+    sum_MF = tl.zeros((rows, columns), tl.float32)
     for start in range(0, tile.depth, tile.block_depth):
-        x_XK = _load(x, rows_X, real_X, start, tile.depth, tile.block_depth)
+        x_MD = _load(x, rows_M, real_M, start, tile.depth, tile.block_depth)
         if tile.bits == 0:
             rows_F = expert.to(tl.int64) * tile.outputs + outputs_F
-            w_FK = _load(weight, rows_F, real_F, start, tile.depth, tile.block_depth)
+            w_FD = _load(weight, rows_F, real_F, start, tile.depth, tile.block_depth)
         else:  # panels of 16 outputs, the last one filled up
             rows_F = expert.to(tl.int64) * ((tile.outputs + 15) // 16 * 16) + outputs_F
-            w_FK = _unpacked(weight, rows_F, real_F, start, tile)
-        sum_XF = tl.dot(x_XK, tl.trans(w_FK.to(x_XK.dtype)), sum_XF, input_precision="ieee")
-    rows_X = rows_X.to(tl.int64)
-    places_XF = out + rows_X[:, None] * tile.outputs + outputs_F[None, :]
-    tl.store(places_XF, sum_XF.to(out.dtype.element_ty), mask=real_X[:, None] & real_F[None, :])
+            w_FD = _unpacked(weight, rows_F, real_F, start, tile)
+        sum_MF = tl.dot(x_MD, tl.trans(w_FD.to(x_MD.dtype)), sum_MF, input_precision="ieee")
+    rows_M = rows_M.to(tl.int64)
+    places_MF = out + rows_M[:, None] * tile.outputs + outputs_F[None, :]
+    tl.store(places_MF, sum_MF.to(out.dtype.element_ty), mask=real_M[:, None] & real_F[None, :])

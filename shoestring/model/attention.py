@@ -79,8 +79,8 @@ class MLA(nn.Module):
     def attend_full(self, q_BTHD: Tensor, latent_BTC: Tensor, k_rope_BTR: Tensor) -> Tensor:
         """Training: expand the latents to keys and values of every head."""
         nope, value = self.mla.qk_nope_head_dim, self.mla.v_head_dim
-        kv_BTHX = self.kv_b_proj(latent_BTC).unflatten(-1, (self.num_heads, nope + value))
-        k_nope_BTHP, v_BTHV = kv_BTHX.split([nope, value], dim=-1)
+        kv_BTHD = self.kv_b_proj(latent_BTC).unflatten(-1, (self.num_heads, nope + value))
+        k_nope_BTHP, v_BTHV = kv_BTHD.split([nope, value], dim=-1)
         k_rope_BTHR = k_rope_BTR[:, :, None].expand(-1, -1, self.num_heads, -1)
         k_BTHD = torch.cat((k_nope_BTHP, k_rope_BTHR), dim=-1)
         return self.o_proj(kernels.causal_attention(q_BTHD, k_BTHD, v_BTHV, self.scale).flatten(2))

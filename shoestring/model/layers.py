@@ -45,24 +45,24 @@ class MLP(nn.Module):
 
 @dataclass(frozen=True)
 class Rotation:
-    """The angles of N positions: cos and sin (N, R/2), and how pairs are laid out."""
+    """Rotary tables of N positions: cos and sin of A angles each, and the layout of the pairs they turn."""
 
-    cos_NR: Tensor
-    sin_NR: Tensor
+    cos_NA: Tensor
+    sin_NA: Tensor
     interleave: bool
 
     def apply(self, x_BTHD: Tensor) -> Tensor:
         """Rotate the last R dims of every head."""
         flat_NHD = x_BTHD.flatten(0, 1)
-        return kernels.rotate(flat_NHD, self.cos_NR, self.sin_NR, self.interleave).view_as(x_BTHD)
+        return kernels.rotate(flat_NHD, self.cos_NA, self.sin_NA, self.interleave).view_as(x_BTHD)
 
 
 def build_rotation(rope: RopeConfig, width: int, positions_BT: Tensor) -> Rotation:
     """Angles of `positions` for heads that turn `width` dims; YaRN scales cos and sin (arXiv 2309.00071)."""
-    frequencies_R = inverse_frequencies(rope, width).to(positions_BT.device)
-    angles_NR = positions_BT.flatten()[:, None].float() * frequencies_R
+    frequencies_A = inverse_frequencies(rope, width).to(positions_BT.device)
+    angles_NA = positions_BT.flatten()[:, None].float() * frequencies_A
     factor = cos_sin_factor(rope)
-    return Rotation(angles_NR.cos() * factor, angles_NR.sin() * factor, rope.interleave)
+    return Rotation(angles_NA.cos() * factor, angles_NA.sin() * factor, rope.interleave)
 
 
 @cache

@@ -80,17 +80,17 @@ class PolicyLoss:
 class Terms(NamedTuple):
     """What makes an objective itself: the ratio that is clipped, and each token's weight in the mean."""
 
-    log_ratio_NT: Tensor
-    weight_NT: Tensor
+    log_ratio_BT: Tensor
+    weight_BT: Tensor
 
 
-def loss_mask(mask_NT: Tensor, *, valid_N: Tensor, truncated_N: Tensor, config: PolicyLossConfig) -> Tensor:
-    """The tokens (N, T) in the loss: not those of answers without a reward nor, if so set, of truncated ones.
+def loss_mask(mask_BT: Tensor, *, valid_B: Tensor, truncated_B: Tensor, config: PolicyLossConfig) -> Tensor:
+    """The tokens (B, T) in the loss: not those of answers without a reward nor, if so set, of truncated ones.
 
     Apply it to a whole step before `denominators`: what is left out is in no denominator either.
     """
-    kept_N = valid_N & ~truncated_N if config.mask_truncated_completions else valid_N
-    return mask_NT & kept_N[:, None]
+    kept_B = valid_B & ~truncated_B if config.mask_truncated_completions else valid_B
+    return mask_BT & kept_B[:, None]
 
 
 def denominators(lengths: Iterable[int], max_tokens: int) -> Denominators:
@@ -100,125 +100,125 @@ def denominators(lengths: Iterable[int], max_tokens: int) -> Denominators:
 
 
 def policy_loss(
-    logp_NT: Tensor,
-    old_logp_NT: Tensor,
-    ref_logp_NT: Tensor | None,
-    advantages_N: Tensor,
-    mask_NT: Tensor,
+    logp_BT: Tensor,
+    old_logp_BT: Tensor,
+    ref_logp_BT: Tensor | None,
+    advantages_B: Tensor,
+    mask_BT: Tensor,
     config: PolicyLossConfig,
     *,
     denominators: Denominators,
 ) -> PolicyLoss:
-    """The clipped objective of N answers, negated, plus beta times the KL to the reference.
+    """The clipped objective of B answers, negated, plus beta times the KL to the reference.
 
-    `logp_NT` are log-probabilities of the chosen tokens under the policy being trained, `old_logp_NT` under
-    the one that sampled them, `ref_logp_NT` under the reference; `mask_NT` (bool, from `loss_mask`) says
+    `logp_BT` are log-probabilities of the chosen tokens under the policy being trained, `old_logp_BT` under
+    the one that sampled them, `ref_logp_BT` under the reference; `mask_BT` (bool, from `loss_mask`) says
     which count: what the others hold changes nothing. `denominators` are those of the whole step. Raises
     NonFiniteError if anything that counts is NaN or infinite, ConfigError for a KL without a reference.
     """
-    assert logp_NT.shape == old_logp_NT.shape == mask_NT.shape
-    assert mask_NT.dtype == torch.bool
-    if config.beta and ref_logp_NT is None:
+    assert logp_BT.shape == old_logp_BT.shape == mask_BT.shape
+    assert mask_BT.dtype == torch.bool
+    if config.beta and ref_logp_BT is None:
         raise ConfigError(f"loss.beta = {config.beta} needs log-probabilities of a reference")
     tokens, sequences = max(denominators.tokens, 1), max(denominators.sequences, 1)
-    logp_NT = _checked("the policy's log-probabilities", logp_NT, mask_NT)
-    log_ratio_NT = logp_NT - _checked(
-        "the sampling policy's log-probabilities", old_logp_NT.detach(), mask_NT
+    logp_BT = _checked("the policy's log-probabilities", logp_BT, mask_BT)
+    log_ratio_BT = logp_BT - _checked(
+        "the sampling policy's log-probabilities", old_logp_BT.detach(), mask_BT
     )
-    advantages_N1 = _checked("the advantages", advantages_N, mask_NT.any(1))[:, None]
-    terms = OBJECTIVES[config.loss_type](log_ratio_NT, mask_NT, denominators)
+    advantages_B1 = _checked("the advantages", advantages_B, mask_BT.any(1))[:, None]
+    terms = OBJECTIVES[config.loss_type](log_ratio_BT, mask_BT, denominators)
 
-    kept_N1 = _on_policy(log_ratio_NT, advantages_N1, mask_NT, config.off_policy_mask_threshold)
-    scale_N1 = kept_N1 * torch.where(advantages_N1 < 0, config.negative_scale, 1.0)
-    ratio_NT = _exp(terms.log_ratio_NT)
-    bounded_NT = ratio_NT.clamp(1 - config.epsilon_low, 1 + config.epsilon_high)
-    free_NT, held_NT = (r * advantages_N1 * scale_N1 for r in (ratio_NT, bounded_NT))
-    loss = -(torch.minimum(free_NT, held_NT) * terms.weight_NT).sum()
+    kept_B1 = _on_policy(log_ratio_BT, advantages_B1, mask_BT, config.off_policy_mask_threshold)
+    scale_B1 = kept_B1 * torch.where(advantages_B1 < 0, config.negative_scale, 1.0)
+    ratio_BT = _exp(terms.log_ratio_BT)
+    bounded_BT = ratio_BT.clamp(1 - config.epsilon_low, 1 + config.epsilon_high)
+    free_BT, held_BT = (r * advantages_B1 * scale_B1 for r in (ratio_BT, bounded_BT))
+    loss = -(torch.minimum(free_BT, held_BT) * terms.weight_BT).sum()
 
-    kl = torch.zeros((), device=logp_NT.device)
-    if ref_logp_NT is not None:
-        ref_NT = _checked("the reference's log-probabilities", ref_logp_NT.detach(), mask_NT)
-        kl_NT = (
-            unbiased_kl(logp_NT, log_ratio_NT, ref_NT)
+    kl = torch.zeros((), device=logp_BT.device)
+    if ref_logp_BT is not None:
+        ref_BT = _checked("the reference's log-probabilities", ref_logp_BT.detach(), mask_BT)
+        kl_BT = (
+            unbiased_kl(logp_BT, log_ratio_BT, ref_BT)
             if config.use_bias_correction_kl
-            else k3(logp_NT, ref_NT)
+            else k3(logp_BT, ref_BT)
         )
         if config.beta:
-            loss = loss + config.beta * (kl_NT * terms.weight_NT).sum()
-        kl = (kl_NT.detach() * mask_NT).sum() / tokens
+            loss = loss + config.beta * (kl_BT * terms.weight_BT).sum()
+        kl = (kl_BT.detach() * mask_BT).sum() / tokens
     return PolicyLoss(
         loss=loss,
-        clip_share=((held_NT < free_NT) & mask_NT).sum() / tokens,
+        clip_share=((held_BT < free_BT) & mask_BT).sum() / tokens,
         kl=kl,
-        drift=(k3(torch.zeros_like(log_ratio_NT), log_ratio_NT.detach()) * mask_NT).sum() / tokens,
-        off_policy_share=(~kept_N1[:, 0] & mask_NT.any(1)).sum() / sequences,
+        drift=(k3(torch.zeros_like(log_ratio_BT), log_ratio_BT.detach()) * mask_BT).sum() / tokens,
+        off_policy_share=(~kept_B1[:, 0] & mask_BT.any(1)).sum() / sequences,
     )
 
 
-def grpo(log_ratio_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+def grpo(log_ratio_BT: Tensor, mask_BT: Tensor, whole: Denominators) -> Terms:
     """Mean over answers of the mean over their tokens (GRPO, arXiv 2402.03300 eq. 3; R1, 2501.12948 eq. 1).
 
     A token of a long answer weighs less: long wrong answers are punished little, "length bias".
     """
-    return Terms(log_ratio_NT, mask_NT.to(log_ratio_NT.dtype) / _length(mask_NT) / max(whole.sequences, 1))
+    return Terms(log_ratio_BT, mask_BT.to(log_ratio_BT.dtype) / _length(mask_BT) / max(whole.sequences, 1))
 
 
-def dr_grpo(log_ratio_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+def dr_grpo(log_ratio_BT: Tensor, mask_BT: Tensor, whole: Denominators) -> Terms:
     """Mean over answers of the sum over tokens, by a constant (Dr.GRPO, arXiv 2503.20783 section 3.2).
 
     The constant is the longest length allowed, so every token of every step weighs the same.
     """
-    return Terms(log_ratio_NT, mask_NT.to(log_ratio_NT.dtype) / (whole.max_tokens * max(whole.sequences, 1)))
+    return Terms(log_ratio_BT, mask_BT.to(log_ratio_BT.dtype) / (whole.max_tokens * max(whole.sequences, 1)))
 
 
-def dapo(log_ratio_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+def dapo(log_ratio_BT: Tensor, mask_BT: Tensor, whole: Denominators) -> Terms:
     """Mean over all tokens of the whole step (token-level loss, DAPO, arXiv 2503.14476 section 3.3)."""
-    return Terms(log_ratio_NT, mask_NT.to(log_ratio_NT.dtype) / max(whole.tokens, 1))
+    return Terms(log_ratio_BT, mask_BT.to(log_ratio_BT.dtype) / max(whole.tokens, 1))
 
 
-def gspo(log_ratio_NT: Tensor, mask_NT: Tensor, whole: Denominators) -> Terms:
+def gspo(log_ratio_BT: Tensor, mask_BT: Tensor, whole: Denominators) -> Terms:
     """One ratio per answer, the geometric mean of its tokens' (GSPO, arXiv 2507.18071 section 4.1, eq. 5-7).
 
     The clip ranges belong to this mean: a thousand times narrower than for tokens.
     """
-    mean_log_ratio_N1 = (log_ratio_NT * mask_NT).sum(1, keepdim=True) / _length(mask_NT)
-    return grpo(mean_log_ratio_N1.expand_as(log_ratio_NT), mask_NT, whole)
+    mean_log_ratio_B1 = (log_ratio_BT * mask_BT).sum(1, keepdim=True) / _length(mask_BT)
+    return grpo(mean_log_ratio_B1.expand_as(log_ratio_BT), mask_BT, whole)
 
 
-def k3(logp_NT: Tensor, ref_logp_NT: Tensor) -> Tensor:
+def k3(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
     """Estimate of KL(policy || reference), never negative: r - log r - 1, r = reference/policy (GRPO eq. 4).
 
     Its mean over the policy's own samples is that KL; its gradient's mean is of KL(reference || policy).
     """
-    log_r_NT = (ref_logp_NT - logp_NT).clamp(max=LOG_RATIO_LIMIT)
-    return log_r_NT.exp() - log_r_NT - 1
+    log_r_BT = (ref_logp_BT - logp_BT).clamp(max=LOG_RATIO_LIMIT)
+    return log_r_BT.exp() - log_r_BT - 1
 
 
-def unbiased_kl(logp_NT: Tensor, log_ratio_NT: Tensor, ref_logp_NT: Tensor) -> Tensor:
+def unbiased_kl(logp_BT: Tensor, log_ratio_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
     """k3 times the ratio to the sampling policy (DeepSeek-V3.2, arXiv 2512.02556 section 3.1).
 
     Its mean over the sampling policy's tokens is KL(policy || reference), and so is its gradient's.
     """
-    return _exp(log_ratio_NT) * k3(logp_NT, ref_logp_NT)
+    return _exp(log_ratio_BT) * k3(logp_BT, ref_logp_BT)
 
 
 OBJECTIVES = {"grpo": grpo, "dr_grpo": dr_grpo, "dapo": dapo, "gspo": gspo}
 
 
-def _on_policy(log_ratio_NT: Tensor, advantages_N1: Tensor, mask_NT: Tensor, delta: float | None) -> Tensor:
+def _on_policy(log_ratio_BT: Tensor, advantages_B1: Tensor, mask_BT: Tensor, delta: float | None) -> Tensor:
     """Off-policy sequence masking (V3.2 section 3.1): not for a bad answer that the policy has moved from."""
     if delta is None:
-        return torch.ones_like(advantages_N1, dtype=torch.bool)
-    moved_N1 = -(log_ratio_NT.detach() * mask_NT).sum(1, keepdim=True) / _length(mask_NT)
-    return (advantages_N1 >= 0) | (moved_N1 <= delta)
+        return torch.ones_like(advantages_B1, dtype=torch.bool)
+    moved_B1 = -(log_ratio_BT.detach() * mask_BT).sum(1, keepdim=True) / _length(mask_BT)
+    return (advantages_B1 >= 0) | (moved_B1 <= delta)
 
 
-def _length(mask_NT: Tensor) -> Tensor:
-    return mask_NT.sum(1, keepdim=True).clamp(min=1)
+def _length(mask_BT: Tensor) -> Tensor:
+    return mask_BT.sum(1, keepdim=True).clamp(min=1)
 
 
-def _exp(log_ratio_NT: Tensor) -> Tensor:
-    return log_ratio_NT.clamp(max=LOG_RATIO_LIMIT).exp()
+def _exp(log_ratio_BT: Tensor) -> Tensor:
+    return log_ratio_BT.clamp(max=LOG_RATIO_LIMIT).exp()
 
 
 def _checked(name: str, values: Tensor, mask: Tensor) -> Tensor:

@@ -16,20 +16,20 @@ from shoestring.rl.rollout import Answer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """Answers that go through the model together, padded on the right: N rows, T tokens."""
+    """Answers that go through the model together, padded on the right: B rows, T tokens."""
 
-    inputs_NT: Tensor
-    targets_NT: Tensor
+    inputs_BT: Tensor
+    targets_BT: Tensor
     """The token after each input if it is of the answer, else IGNORE_INDEX."""
-    mask_NT: Tensor
+    mask_BT: Tensor
     """The answers' tokens that are in the loss."""
-    advantages_N: Tensor
-    engine_logp_NT: Tensor
+    advantages_B: Tensor
+    engine_logp_BT: Tensor
     num_tokens: int
     """Without padding."""
-    old_logp_NT: Tensor | None = None
+    old_logp_BT: Tensor | None = None
     """The trainer's log-probabilities under the policy that sampled; None: the policy has not changed."""
-    ref_logp_NT: Tensor | None = None
+    ref_logp_BT: Tensor | None = None
     experts: Mapping[int, Tensor] | None = None
     """By MoE layer, the engine's routed experts of each token when the answers were sampled."""
 
@@ -50,13 +50,13 @@ def micro_batches(answers: Sequence[Answer], config: GRPOConfig, model: Transfor
 
 
 def answer_logprobs(model: Transformer, batch: MicroBatch, temperature: float) -> Tensor:
-    """Log-probabilities (N, T) of the answers' tokens at this temperature, 0 elsewhere."""
-    hidden_MD = model.features(batch.inputs_NT, experts=batch.experts).hidden_BTD.flatten(0, 1)
-    at_M = (batch.targets_NT != IGNORE_INDEX).flatten().nonzero()[:, 0]
+    """Log-probabilities (B, T) of the answers' tokens at this temperature, 0 elsewhere."""
+    hidden_MD = model.features(batch.inputs_BT, experts=batch.experts).hidden_BTD.flatten(0, 1)
+    at_M = (batch.targets_BT != IGNORE_INDEX).flatten().nonzero()[:, 0]
     hidden_MD = hidden_MD[at_M] if temperature == 1.0 else hidden_MD[at_M] / temperature
-    logp_M = kernels.token_logprobs(hidden_MD, model.head_weight_WD, batch.targets_NT.flatten()[at_M])
-    logp = torch.zeros(batch.targets_NT.numel(), device=logp_M.device).index_copy(0, at_M, logp_M)
-    return logp.view_as(batch.targets_NT)
+    logp_M = kernels.token_logprobs(hidden_MD, model.head_weight_WD, batch.targets_BT.flatten()[at_M])
+    logp = torch.zeros(batch.targets_BT.numel(), device=logp_M.device).index_copy(0, at_M, logp_M)
+    return logp.view_as(batch.targets_BT)
 
 
 def is_masked(answer: Answer, loss: PolicyLossConfig) -> bool:
@@ -75,30 +75,30 @@ def _padded(answers: Sequence[Answer], loss: PolicyLossConfig, model: Transforme
         inputs[n, :end] = torch.tensor((*answer.prompt_ids, *answer.token_ids))[:-1]
         targets[n, first:end] = torch.tensor(answer.token_ids)
         engine_logp[n, first:end] = torch.tensor(answer.logprobs)
-    truncated_N = torch.tensor([answer.is_truncated for answer in answers])
+    truncated_B = torch.tensor([answer.is_truncated for answer in answers])
     mask = loss_mask(
-        targets != IGNORE_INDEX, valid_N=torch.ones_like(truncated_N), truncated_N=truncated_N, config=loss
+        targets != IGNORE_INDEX, valid_B=torch.ones_like(truncated_B), truncated_B=truncated_B, config=loss
     )
     return MicroBatch(
-        inputs_NT=inputs.to(device),
-        targets_NT=targets.to(device),
-        mask_NT=mask.to(device),
-        advantages_N=torch.tensor([answer.advantage for answer in answers]).to(device),
-        engine_logp_NT=engine_logp.to(device),
+        inputs_BT=inputs.to(device),
+        targets_BT=targets.to(device),
+        mask_BT=mask.to(device),
+        advantages_B=torch.tensor([answer.advantage for answer in answers]).to(device),
+        engine_logp_BT=engine_logp.to(device),
         num_tokens=sum(answer.num_inputs for answer in answers),
         experts=_experts(answers, width, model),
     )
 
 
 def _experts(answers: Sequence[Answer], width: int, model: Transformer) -> dict[int, Tensor] | None:
-    """By MoE layer the experts (N * T, K) that the engine chose; None if it did not record them."""
+    """By MoE layer the experts (B * T, K) that the engine chose; None if it did not record them."""
     recorded_experts = [answer.experts for answer in answers if answer.experts is not None]
     if len(recorded_experts) < len(answers):
         return None
     layers, per_token = model.config.moe_layers, recorded_experts[0].shape[-1]
     any_experts = torch.arange(per_token)  # of padding
-    experts_NTLK = any_experts.repeat(len(answers), width, len(layers), 1)
+    experts_BTLK = any_experts.repeat(len(answers), width, len(layers), 1)
     for n, experts in enumerate(recorded_experts):
-        experts_NTLK[n, : len(experts)] = experts
-    flat = experts_NTLK.flatten(0, 1).to(model.device)
+        experts_BTLK[n, : len(experts)] = experts
+    flat = experts_BTLK.flatten(0, 1).to(model.device)
     return {layer: flat[:, place].contiguous() for place, layer in enumerate(layers)}

@@ -89,7 +89,7 @@ def with_advantages(groups: Sequence[Sequence[Answer]], kind: AdvantageKind) -> 
         return []
     rewards = torch.tensor([[answer.reward or 0.0 for answer in group] for group in groups])
     valid = torch.tensor([[answer.reward is not None for answer in group] for group in groups])
-    values = advantages(rewards, valid, kind).values_GN.tolist()
+    values = advantages(rewards, valid, kind).values_GX.tolist()
     return [
         [replace(answer, advantage=value) for answer, value in zip(group, row, strict=True)]
         for group, row in zip(groups, values, strict=True)

@@ -123,10 +123,10 @@ def _with_old_logprobs(run: Run, batch: MicroBatch) -> MicroBatch:
     """The batch with log-probabilities of the policy that sampled and of the reference, before any update."""
     temperature = run.config.temperature
     if run.config.steps_per_generation > 1:
-        batch = replace(batch, old_logp_NT=answer_logprobs(run.model, batch, temperature))
+        batch = replace(batch, old_logp_BT=answer_logprobs(run.model, batch, temperature))
     if run.reference is not None:
         freely_routed = replace(batch, experts=None)
-        batch = replace(batch, ref_logp_NT=answer_logprobs(run.reference, freely_routed, temperature))
+        batch = replace(batch, ref_logp_BT=answer_logprobs(run.reference, freely_routed, temperature))
     return batch
 
 
@@ -161,19 +161,19 @@ def _optimizer_step(
 
 def _backward(model: Transformer, batch: MicroBatch, whole: Denominators, config: GRPOConfig) -> Figures:
     """Add the gradient of a micro-batch's share of the loss; returns its figures."""
-    logp_NT = answer_logprobs(model, batch, config.temperature)
-    old_logp_NT = logp_NT.detach() if batch.old_logp_NT is None else batch.old_logp_NT
+    logp_BT = answer_logprobs(model, batch, config.temperature)
+    old_logp_BT = logp_BT.detach() if batch.old_logp_BT is None else batch.old_logp_BT
     result = policy_loss(
-        logp_NT,
-        old_logp_NT,
-        batch.ref_logp_NT,
-        batch.advantages_N,
-        batch.mask_NT,
+        logp_BT,
+        old_logp_BT,
+        batch.ref_logp_BT,
+        batch.advantages_B,
+        batch.mask_BT,
         config.loss,
         denominators=whole,
     )
     result.loss.backward()
-    gap_NT = (logp_NT.detach() - batch.engine_logp_NT).abs() * (batch.targets_NT != IGNORE_INDEX)
+    gap_BT = (logp_BT.detach() - batch.engine_logp_BT).abs() * (batch.targets_BT != IGNORE_INDEX)
     return Figures(
         loss=float(result.loss.detach()),
         clip_share=float(result.clip_share),
@@ -181,7 +181,7 @@ def _backward(model: Transformer, batch: MicroBatch, whole: Denominators, config
         drift=float(result.drift),
         off_policy_share=float(result.off_policy_share),
         num_tokens=batch.num_tokens,
-        gap=float(gap_NT.max()) if config.temperature == 1.0 else 0.0,  # the engine's are at 1
+        gap=float(gap_BT.max()) if config.temperature == 1.0 else 0.0,  # the engine's are at 1
     )
 
 

@@ -186,14 +186,14 @@ def _by_shape(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     return list(groups.values())
 
 
-def newton_schulz(stack_MRC: Tensor, steps: int) -> Tensor:
+def newton_schulz(stack_EFD: Tensor, steps: int) -> Tensor:
     """The nearest (semi-)orthogonal matrix of each, roughly: a quintic pushes singular values to 0.7..1.2."""
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest at zero
-    x = stack_MRC.float() if stack_MRC.device.type == "cpu" else stack_MRC.bfloat16()
+    x = stack_EFD.float() if stack_EFD.device.type == "cpu" else stack_EFD.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(stack_MRC.dtype)
+    return (x.mT if tall else x).to(stack_EFD.dtype)

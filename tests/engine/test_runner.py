@@ -67,7 +67,7 @@ def test_a_row_of_the_page_table_is_rewritten_for_its_next_owner(gqa):
         positions = torch.arange(len(prompt))
         wanted = pages[positions // PAGE_SIZE] * PAGE_SIZE + positions % PAGE_SIZE
         assert torch.equal(index.slot_N, wanted)
-        assert index.tables_BM[sequence.table_row, : len(pages)].tolist() == sequence.page_ids
+        assert index.tables_BU[sequence.table_row, : len(pages)].tolist() == sequence.page_ids
         assert index.lengths_N.tolist() == list(range(1, len(prompt) + 1))
         schedule.finish(sequence)
         held = schedule.pool.allocate(1)

@@ -84,7 +84,7 @@ def feed_forward(bits: Bits, kind: dict[str, Any] | None, *, shared: bool) -> Fe
 @dataclass
 class Rows:
     slot_N: Tensor
-    tables_BM: Tensor
+    tables_BU: Tensor
     sequence_N: Tensor
     lengths_N: Tensor
     positions_N: Tensor
@@ -107,7 +107,7 @@ def rows(count: int) -> Rows:
 
 
 def pages(index: Rows, *shape: int, seed: int) -> Tensor:
-    return random(index.tables_BM.numel(), S, *shape, seed=seed)
+    return random(index.tables_BU.numel(), S, *shape, seed=seed)
 
 
 def angles(index: Rows, width: int) -> tuple[Tensor, Tensor]:

@@ -28,9 +28,9 @@ def by_hand(rewards: list[float], kind: str) -> list[float]:
 @given(groups=st.lists(st.lists(st.none() | TENTHS, min_size=5, max_size=5), min_size=1, max_size=4))
 def test_as_by_hand(kind, groups):
     rows = [[math.nan if r is None else r for r in group] for group in groups]
-    rewards_GN = torch.tensor(rows, dtype=torch.float64)
-    result = advantages(rewards_GN, ~rewards_GN.isnan(), kind)
-    for group, values, signal in zip(groups, result.values_GN, result.has_signal_G, strict=True):
+    rewards_GX = torch.tensor(rows, dtype=torch.float64)
+    result = advantages(rewards_GX, ~rewards_GX.isnan(), kind)
+    for group, values, signal in zip(groups, result.values_GX, result.has_signal_G, strict=True):
         valid = [r for r in group if r is not None]
         expected = iter(by_hand(valid, kind))
         wanted = [0.0 if r is None else next(expected) for r in group]
@@ -41,25 +41,25 @@ def test_as_by_hand(kind, groups):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, -7.3, 1e6])
 def test_equal_rewards_give_exact_zeros(kind, reward):
-    rewards_GN = torch.full((2, 7), reward)
-    result = advantages(rewards_GN, torch.ones(2, 7, dtype=torch.bool), kind)
-    assert torch.equal(result.values_GN, torch.zeros(2, 7))
+    rewards_GX = torch.full((2, 7), reward)
+    result = advantages(rewards_GX, torch.ones(2, 7, dtype=torch.bool), kind)
+    assert torch.equal(result.values_GX, torch.zeros(2, 7))
     assert not result.has_signal_G.any()
 
 
 def test_rounding_is_no_signal():
     """0.1 + 0.2 is not 0.3, and dividing that difference by its own deviation would make it 1."""
-    rewards_GN = torch.tensor([[0.1 + 0.2, 0.3, 0.3]], dtype=torch.float64)
-    result = advantages(rewards_GN, torch.ones(1, 3, dtype=torch.bool), "grpo")
-    assert not result.values_GN.any()
+    rewards_GX = torch.tensor([[0.1 + 0.2, 0.3, 0.3]], dtype=torch.float64)
+    result = advantages(rewards_GX, torch.ones(1, 3, dtype=torch.bool), "grpo")
+    assert not result.values_GX.any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_valid_answers(kind, count):
-    valid_GN = torch.arange(4)[None] < count
-    result = advantages(torch.tensor([[1.0, math.nan, math.inf, 0.0]]), valid_GN, kind)
-    assert not result.values_GN.any()
+    valid_GX = torch.arange(4)[None] < count
+    result = advantages(torch.tensor([[1.0, math.nan, math.inf, 0.0]]), valid_GX, kind)
+    assert not result.values_GX.any()
     assert not result.has_signal_G.any()
 
 
@@ -76,5 +76,5 @@ def test_unknown_kind():
 
 def test_dtype_is_the_rewards():
     assert (
-        advantages(torch.eye(2), torch.ones(2, 2, dtype=torch.bool), "grpo").values_GN.dtype == torch.float32
+        advantages(torch.eye(2), torch.ones(2, 2, dtype=torch.bool), "grpo").values_GX.dtype == torch.float32
     )

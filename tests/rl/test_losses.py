@@ -15,13 +15,13 @@ MAX_TOKENS = 8
 
 @pytest.fixture
 def case():
-    """logp, old, ref (N, T), advantages and mask, with NaN where no token is."""
+    """logp, old, ref (B, T), advantages and mask, with NaN where no token is."""
     generator = torch.Generator().manual_seed(4)
-    mask_NT = torch.arange(6)[None] < torch.tensor(LENGTHS)[:, None]
+    mask_BT = torch.arange(6)[None] < torch.tensor(LENGTHS)[:, None]
     logps = torch.randn(3, len(LENGTHS), 6, generator=generator, dtype=torch.float64) * 0.4 - 1.0
-    logps[:, ~mask_NT] = math.nan
-    advantages_N = torch.tensor([1.0, -0.5, -1.5, 2.0, 0.7]).double()
-    return (*logps, advantages_N, mask_NT)
+    logps[:, ~mask_BT] = math.nan
+    advantages_B = torch.tensor([1.0, -0.5, -1.5, 2.0, 0.7]).double()
+    return (*logps, advantages_B, mask_BT)
 
 
 def by_hand(case, config: PolicyLossConfig) -> dict[str, float]:
@@ -110,11 +110,11 @@ def test_denominators_of_parts_of_different_width():
 
 @pytest.mark.parametrize("mask_truncated", [False, True])
 def test_loss_mask(mask_truncated):
-    mask_NT = torch.tensor([[True, True], [True, False], [True, True]])
+    mask_BT = torch.tensor([[True, True], [True, False], [True, True]])
     mask = loss_mask(
-        mask_NT,
-        valid_N=torch.tensor([True, False, True]),
-        truncated_N=torch.tensor([False, False, True]),
+        mask_BT,
+        valid_B=torch.tensor([True, False, True]),
+        truncated_B=torch.tensor([False, False, True]),
         config=PolicyLossConfig(mask_truncated_completions=mask_truncated),
     )
     assert mask.tolist() == [[True, True], [False, False], [not mask_truncated] * 2]
@@ -130,34 +130,34 @@ def test_a_nan_that_counts_is_refused(case, position):
 
 
 def test_kl_without_a_reference_is_refused(case):
-    logp, old, _, advantages_N, mask_NT = case
+    logp, old, _, advantages_B, mask_BT = case
     config = PolicyLossConfig(beta=0.1)
     with pytest.raises(ConfigError, match="reference"):
         policy_loss(
             logp,
             old,
             None,
-            advantages_N,
-            mask_NT,
+            advantages_B,
+            mask_BT,
             config,
-            denominators=denominators(mask_NT.sum(1).tolist(), MAX_TOKENS),
+            denominators=denominators(mask_BT.sum(1).tolist(), MAX_TOKENS),
         )
 
 
 def test_a_huge_ratio_has_a_finite_gradient():
-    logp_NT = torch.tensor([[-1.0], [-1.0]], requires_grad=True)
-    old_NT, mask_NT = torch.tensor([[-400.0], [-400.0]]), torch.ones(2, 1, dtype=torch.bool)
+    logp_BT = torch.tensor([[-1.0], [-1.0]], requires_grad=True)
+    old_BT, mask_BT = torch.tensor([[-400.0], [-400.0]]), torch.ones(2, 1, dtype=torch.bool)
     result = policy_loss(
-        logp_NT,
-        old_NT,
-        old_NT,
+        logp_BT,
+        old_BT,
+        old_BT,
         torch.tensor([1.0, -1.0]),
-        mask_NT,
+        mask_BT,
         PolicyLossConfig(beta=0.1),
-        denominators=denominators(mask_NT.sum(1).tolist(), 1),
+        denominators=denominators(mask_BT.sum(1).tolist(), 1),
     )
     result.loss.backward()
-    assert torch.isfinite(logp_NT.grad).all()
+    assert torch.isfinite(logp_BT.grad).all()
     assert float(k3(torch.tensor(-400.0), torch.tensor(-1.0))) < float("inf")
 
 

@@ -23,67 +23,67 @@ every_option = pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain"
 # Advantages ------------------------------------------------------------------------------------------------
 
 
-def values(rewards_GN: Tensor, kind: str) -> Tensor:
-    return advantages(rewards_GN, torch.ones_like(rewards_GN, dtype=torch.bool), kind).values_GN
+def values(rewards_GX: Tensor, kind: str) -> Tensor:
+    return advantages(rewards_GX, torch.ones_like(rewards_GX, dtype=torch.bool), kind).values_GX
 
 
 @pytest.fixture
-def rewards_GN() -> Tensor:
+def rewards_GX() -> Tensor:
     return torch.rand(5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @every_advantage
-def test_a_permuted_group_has_permuted_advantages(rewards_GN, kind):
+def test_a_permuted_group_has_permuted_advantages(rewards_GX, kind):
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    torch.testing.assert_close(values(rewards_GN[:, order], kind), values(rewards_GN, kind)[:, order])
+    torch.testing.assert_close(values(rewards_GX[:, order], kind), values(rewards_GX, kind)[:, order])
 
 
 @every_advantage
-def test_a_shift_of_rewards_changes_nothing(rewards_GN, kind):
-    torch.testing.assert_close(values(rewards_GN + 3, kind), values(rewards_GN, kind))
+def test_a_shift_of_rewards_changes_nothing(rewards_GX, kind):
+    torch.testing.assert_close(values(rewards_GX + 3, kind), values(rewards_GX, kind))
 
 
 @every_advantage
-def test_a_scale_of_rewards(rewards_GN, kind):
+def test_a_scale_of_rewards(rewards_GX, kind):
     factor = 1 if kind == "grpo" else 5
-    torch.testing.assert_close(values(5 * rewards_GN, kind), factor * values(rewards_GN, kind))
+    torch.testing.assert_close(values(5 * rewards_GX, kind), factor * values(rewards_GX, kind))
 
 
 @every_advantage
-def test_groups_do_not_see_each_other(rewards_GN, kind):
-    alone = torch.cat([values(group[None], kind) for group in rewards_GN])
-    assert torch.equal(values(rewards_GN, kind), alone)
+def test_groups_do_not_see_each_other(rewards_GX, kind):
+    alone = torch.cat([values(group[None], kind) for group in rewards_GX])
+    assert torch.equal(values(rewards_GX, kind), alone)
 
 
 @every_advantage
-def test_a_group_sums_to_zero(rewards_GN, kind):
-    assert float(values(rewards_GN, kind).sum(1).abs().max()) < 1e-12
+def test_a_group_sums_to_zero(rewards_GX, kind):
+    assert float(values(rewards_GX, kind).sum(1).abs().max()) < 1e-12
 
 
 @every_advantage
-def test_a_rejected_answer_is_as_if_never_sampled(rewards_GN, kind):
-    valid_GN = torch.tensor([[True, False, True, True, False, True]]).expand(5, -1)
-    result = advantages(torch.where(valid_GN, rewards_GN, torch.nan), valid_GN, kind)
+def test_a_rejected_answer_is_as_if_never_sampled(rewards_GX, kind):
+    valid_GX = torch.tensor([[True, False, True, True, False, True]]).expand(5, -1)
+    result = advantages(torch.where(valid_GX, rewards_GX, torch.nan), valid_GX, kind)
     torch.testing.assert_close(
-        result.values_GN[valid_GN].view(5, 4), values(rewards_GN[valid_GN].view(5, 4), kind)
+        result.values_GX[valid_GX].view(5, 4), values(rewards_GX[valid_GX].view(5, 4), kind)
     )
-    assert not result.values_GN[~valid_GN].any()
+    assert not result.values_GX[~valid_GX].any()
 
 
-def test_leave_one_out_is_n_over_n_minus_1_times_the_mean_baseline(rewards_GN):
-    torch.testing.assert_close(values(rewards_GN, "rloo"), 6 / 5 * values(rewards_GN, "dr_grpo"))
+def test_leave_one_out_is_n_over_n_minus_1_times_the_mean_baseline(rewards_GX):
+    torch.testing.assert_close(values(rewards_GX, "rloo"), 6 / 5 * values(rewards_GX, "dr_grpo"))
 
 
-def test_normalized_advantages_have_root_mean_square_one(rewards_GN):
+def test_normalized_advantages_have_root_mean_square_one(rewards_GX):
     torch.testing.assert_close(
-        values(rewards_GN, "grpo").square().mean(1), torch.ones(5, dtype=torch.float64)
+        values(rewards_GX, "grpo").square().mean(1), torch.ones(5, dtype=torch.float64)
     )
 
 
 def test_deviation_weighs_problems_by_difficulty():
     """A group with a share p of right answers is weighed by 1 / sqrt(p (1 - p)): 0.9 over 0.5 is 5/3."""
-    rewards_GN = torch.tensor([[1.0] * 5 + [0.0] * 5, [1.0] * 9 + [0.0]], dtype=torch.float64)
-    weight_G = values(rewards_GN, "grpo")[:, 0] / values(rewards_GN, "dr_grpo")[:, 0]
+    rewards_GX = torch.tensor([[1.0] * 5 + [0.0] * 5, [1.0] * 9 + [0.0]], dtype=torch.float64)
+    weight_G = values(rewards_GX, "grpo")[:, 0] / values(rewards_GX, "dr_grpo")[:, 0]
     assert float(weight_G[1] / weight_G[0]) == pytest.approx(5 / 3, rel=1e-12)
 
 
@@ -97,8 +97,8 @@ def test_expected_gradient_over_all_groups_of_three(kind, factor):
     for group in itertools.product(range(5), repeat=3):
         chance = logp_W.detach()[list(group)].sum().exp()
         if len(set(reward_W[list(group)].tolist())) > 1:
-            advantage_N = values(reward_W[list(group)][None], kind)[0]
-            objective = objective + chance * (advantage_N * logp_W[list(group)]).mean()
+            advantage_B = values(reward_W[list(group)][None], kind)[0]
+            objective = objective + chance * (advantage_B * logp_W[list(group)]).mean()
     (gradient,) = torch.autograd.grad(objective, logits_W, retain_graph=True)
     (exact,) = torch.autograd.grad((logp_W.exp() * reward_W).sum(), logits_W)
     torch.testing.assert_close(gradient, factor * exact)
@@ -135,7 +135,7 @@ class Batch:
 
 
 def measured(batch: Batch, whole: Denominators | None = None, **options) -> tuple[dict[str, float], Tensor]:
-    """All figures of the loss, and its gradient by logp (N, T)."""
+    """All figures of the loss, and its gradient by logp (B, T)."""
     logp = batch.logp.clone().requires_grad_()
     whole = whole or denominators(batch.mask.sum(1).tolist(), MAX_TOKENS)
     result = policy_loss(
@@ -201,8 +201,8 @@ def test_on_policy_it_is_reinforce(kind):
     """At ratio 1 the gradient is minus advantage times the token's weight, and nothing is clipped."""
     figures, gradient = measured(Batch(spread=0.0), loss_type=kind)
     batch = Batch()
-    length_N1 = batch.mask.sum(1, keepdim=True)
-    weight = {"dapo": 1 / batch.mask.sum(), "dr_grpo": 1 / (8 * MAX_TOKENS)}.get(kind, 1 / (8 * length_N1))
+    length_B1 = batch.mask.sum(1, keepdim=True)
+    weight = {"dapo": 1 / batch.mask.sum(), "dr_grpo": 1 / (8 * MAX_TOKENS)}.get(kind, 1 / (8 * length_B1))
     expected = -batch.advantages[:, None] * weight * batch.mask
     torch.testing.assert_close(gradient, expected.double(), rtol=1e-6, atol=0)
     assert figures["clip_share"] == figures["drift"] == 0
@@ -285,13 +285,13 @@ def test_clipping_at_the_edges(kind, ratio, advantage, passes):
 def test_off_policy_masking_takes_the_bad_and_distant_only(kind):
     """... out of the objective; the denominators and the KL term stay."""
     batch = Batch()
-    moved_N = ((batch.old - batch.logp) * batch.mask).sum(1) / batch.mask.sum(1)
-    dropped_N = (batch.advantages < 0) & (moved_N > 0.05)
-    assert 0 < dropped_N.sum() < (batch.advantages < 0).sum()
+    moved_B = ((batch.old - batch.logp) * batch.mask).sum(1) / batch.mask.sum(1)
+    dropped_B = (batch.advantages < 0) & (moved_B > 0.05)
+    assert 0 < dropped_B.sum() < (batch.advantages < 0).sum()
     without = batch.padded(0, 0)
-    without.advantages = torch.where(dropped_N, 0.0, batch.advantages)
+    without.advantages = torch.where(dropped_B, 0.0, batch.advantages)
     figures, gradient = measured(batch, loss_type=kind, beta=0.1, off_policy_mask_threshold=0.05)
-    assert figures.pop("off_policy_share") == pytest.approx(float(dropped_N.float().mean()))
+    assert figures.pop("off_policy_share") == pytest.approx(float(dropped_B.float().mean()))
     expected, expected_gradient = measured(without, loss_type=kind, beta=0.1)
     expected.pop("off_policy_share")
     assert_same((figures, gradient), (expected, expected_gradient))
@@ -302,18 +302,18 @@ def test_negative_scale_is_a_factor_on_bad_answers(kind):
     batch = Batch()
     _, plain = measured(batch, loss_type=kind)
     _, scaled = measured(batch, loss_type=kind, negative_scale=0.25)
-    factor_N1 = torch.where(batch.advantages < 0, 0.25, 1.0)[:, None]
-    torch.testing.assert_close(scaled, plain * factor_N1)
+    factor_B1 = torch.where(batch.advantages < 0, 0.25, 1.0)[:, None]
+    torch.testing.assert_close(scaled, plain * factor_B1)
 
 
 @every_kind
 def test_truncated_answers_are_as_if_never_sampled(kind):
     batch = Batch()
-    truncated_N = torch.arange(8) >= 5
+    truncated_B = torch.arange(8) >= 5
     batch.mask = loss_mask(
         batch.mask,
-        valid_N=torch.ones(8, dtype=torch.bool),
-        truncated_N=truncated_N,
+        valid_B=torch.ones(8, dtype=torch.bool),
+        truncated_B=truncated_B,
         config=PolicyLossConfig(mask_truncated_completions=True),
     )
     figures, gradient = measured(batch, loss_type=kind, **EVERYTHING)

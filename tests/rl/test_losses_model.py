@@ -53,16 +53,16 @@ def rollout() -> dict[str, Tensor]:
     """Eight answers of 1 to 9 tokens to prompts of three, two groups with their advantages."""
     generator = torch.Generator().manual_seed(5)
     lengths = torch.randint(1, 10, (8,), generator=generator)
-    rewards_GN = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
+    rewards_GX = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
     return {
         "ids": torch.randint(0, 23, (8, PROMPT + 9), generator=generator),
         "mask": torch.arange(9)[None] < lengths[:, None],
-        "advantages": advantages(rewards_GN, rewards_GN >= 0, "grpo").values_GN.flatten(),
+        "advantages": advantages(rewards_GX, rewards_GX >= 0, "grpo").values_GX.flatten(),
     }
 
 
 def chosen_logp(model: Transformer, ids: Tensor) -> Tensor:
-    """Log-probabilities (N, T) of the tokens after the prompt."""
+    """Log-probabilities (B, T) of the tokens after the prompt."""
     logp_NTW = model(ids[:, :-1])[:, PROMPT - 1 :].log_softmax(-1)
     return logp_NTW.gather(-1, ids[:, PROMPT:, None])[..., 0]
 
@@ -134,8 +134,8 @@ def test_model_on_policy_gradient_is_reinforce(model, rollout, others, kind):
 def test_all_truncated_leaves_weights_bitwise_unchanged(model, rollout, others, kind, optimizer):
     mask = loss_mask(
         rollout["mask"],
-        valid_N=torch.ones(8, dtype=torch.bool),
-        truncated_N=torch.ones(8, dtype=torch.bool),
+        valid_B=torch.ones(8, dtype=torch.bool),
+        truncated_B=torch.ones(8, dtype=torch.bool),
         config=PolicyLossConfig(mask_truncated_completions=True),
     )
     assert denominators(mask.sum(1).tolist(), 9).sequences == 0
@@ -166,5 +166,5 @@ def test_a_step_makes_good_answers_likelier(model, rollout, others):
     old = chosen_logp(model, rollout["ids"]).detach()
     gradient_of(model, rollout, old, others[1])
     build_optimizers(model, OptimConfig(lr=1e-3, weight_decay=0.0)).step(1.0)
-    change_N = ((chosen_logp(model, rollout["ids"]).detach() - old) * rollout["mask"]).sum(1)
-    assert float((change_N * rollout["advantages"]).sum()) > 0
+    change_B = ((chosen_logp(model, rollout["ids"]).detach() - old) * rollout["mask"]).sum(1)
+    assert float((change_B * rollout["advantages"]).sum()) > 0

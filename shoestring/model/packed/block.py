@@ -79,14 +79,14 @@ class PackedMTPBlock(PackedBlock, MTPBlock):
 
 def _attend(x_ND: Tensor, weights: AttentionWeights, rotation: Rotation, pages: Pages) -> Tensor:
     kept, index = pages.entries, pages.index
-    cos_NR, sin_NR, interleave = rotation.cos_NR, rotation.sin_NR, rotation.interleave
+    cos_NA, sin_NA, interleave = rotation.cos_NA, rotation.sin_NA, rotation.interleave
     if isinstance(weights, LatentAttentionWeights):
         latent, k_rope = kept["latent"], kept["k_rope"]
         return kernels.latent_attention_layer(
-            x_ND, weights, latent, k_rope, index, cos_NR, sin_NR, interleave
+            x_ND, weights, latent, k_rope, index, cos_NA, sin_NA, interleave
         )
     key, value = kept["key"], kept["value"]
-    return kernels.grouped_attention_layer(x_ND, weights, key, value, index, cos_NR, sin_NR, interleave)
+    return kernels.grouped_attention_layer(x_ND, weights, key, value, index, cos_NA, sin_NA, interleave)
 
 
 def _attention(block: Block) -> AttentionWeights:

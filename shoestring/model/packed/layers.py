@@ -33,7 +33,7 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The float32 matrix (F, K) that the integers stand for, made anew; for scoring whole texts."""
+        """The float32 matrix (F, D) that the integers stand for, made anew; for scoring whole texts."""
         return unpack(self.matrix.weight)[0]
 
     def sinks(self) -> dict[str, Sink]:

@@ -7,7 +7,7 @@ from shoestring.model.hf.names import Sink
 
 
 class RowSink:
-    """Packs rows of one matrix (F, K) as they are read."""
+    """Packs rows of one matrix (F, D) as they are read."""
 
     rows_at_once = OUTPUTS
 
