@@ -1,4 +1,4 @@
-"""Distillation, the story: a teacher answers, what is right is kept, the student learns it."""
+"""Distillation: a student learns a teacher's verified answers, or its probabilities."""
 
 import hashlib
 import json
@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from shoestring import config as configs
 from shoestring.device import Runtime
-from shoestring.distill.collect import CONVERSATIONS, CollectConfig, Collected, collect, problems_of
+from shoestring.distill.collect import CONVERSATIONS, CollectConfig, collect, problems_of
+from shoestring.distill.conversations import Collection
 from shoestring.distill.mix import mix
 from shoestring.distill.on_policy import on_policy
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
@@ -32,9 +33,10 @@ from shoestring.train.sft_recipe import SFTConfig
 
 log = logging.getLogger(__name__)
 
-COLLECTED = "collected.json"
-HASHED = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
-"""What decides a local teacher's answers."""
+FIGURES = "collected.json"
+"""The figures of a finished collection."""
+MODEL_FILES = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
+"""Files that decide a local teacher's answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +46,17 @@ class DistillConfig:
     teacher: str
     """A folder, a hub name (org/name), or the http(s) address of an OpenAI-compatible server."""
     student: str
-    """What fine-tuning starts from: a folder, a hub name, or a preset's name (random weights)."""
+    """The model to fine-tune: a folder, a hub name, or a preset's name (random weights)."""
     method: Literal["answers", "on_policy"] = "answers"
-    """Fine-tune on the teacher's answers, or follow its probabilities on the student's own ones."""
+    """Fine-tune on the teacher's answers, or learn its probabilities of the student's own answers."""
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Where the problems come from: task name -> its options."""
+    """Sources of problems: task name -> its options."""
     problems: int = 1000
     """Problems of each task."""
     thinking: bool | None = None
-    """What a local teacher's chat template is asked for; None: its default."""
+    """Whether a local teacher's chat template asks for thinking; None: its default."""
     workers: int = 1
-    """Processes that verify answers to tasks whose verifier is not a plain function."""
+    """Processes that verify answers, for tasks whose rewards run in child processes."""
     verify_timeout_s: float = 10.0
     general: tuple[str, ...] = ()
     """jsonl files of other conversations to mix in, so that the student forgets less."""
@@ -64,7 +66,7 @@ class DistillConfig:
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """For a teacher behind a server."""
     sft: dict[str, Any] = field(default_factory=dict)
-    """Fields of SFTConfig but `model` and `data`, which are the student and what was collected."""
+    """Fields of SFTConfig, without `model` (the student) and `data` (the collected answers)."""
     on_policy: OnPolicyConfig = field(default_factory=OnPolicyConfig)
 
     def __post_init__(self) -> None:
@@ -73,7 +75,7 @@ class DistillConfig:
         if not self.teacher or not self.student:
             raise ConfigError("distillation needs a teacher and a student; name both")
         if not self.tasks:
-            raise ConfigError("tasks is empty; name one whose problems the teacher shall answer")
+            raise ConfigError("tasks is empty; name a task with problems for the teacher")
         for name in ("problems", "workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
@@ -94,14 +96,14 @@ class DistillConfig:
 
     def sft_config(self, data: Path, tokenizer: str) -> SFTConfig:
         """The student's fine-tuning; ConfigError for a wrong name or value."""
-        given = {"model": self.student, "data": (str(data),), **self.sft}
+        settings = {"model": self.student, "data": (str(data),), **self.sft}
         if self.student in PRESETS:
-            given.setdefault("tokenizer", tokenizer)
-            if not given["tokenizer"]:
+            settings.setdefault("tokenizer", tokenizer)
+            if not settings["tokenizer"]:
                 raise ConfigError(
                     f"student = {self.student!r} has no tokenizer; name a folder as sft.tokenizer"
                 )
-        return configs.build(SFTConfig, given, where="sft")
+        return configs.build(SFTConfig, settings, where="sft")
 
 
 def distill(
@@ -113,11 +115,11 @@ def distill(
     quiet: bool = False,
     say: Callable[[str], None] = log.info,
 ) -> dict[str, Any]:
-    """Distill in folder `out` and return the report, which is also left there as report.json.
+    """Distill in folder `out`; returns the report, which is also in report.json.
 
-    `out/collected` holds the teacher's answers, `out/student` the training, and its `model` the result, with
-    the teacher and what was made of its answers in the model card. `resume` goes on wherever the run was
-    stopped. Raises Stopped (resume later), DataError when nothing was kept, and every error below.
+    `out/collected` has the teacher's answers, `out/student` the training, and its `model` is the result, with
+    the teacher and the figures of its answers in the model card. `resume` continues a run that was stopped.
+    Raises Stopped (resume later), DataError if no answer passed the filters, and what training raises.
     """
     if not resume and (out / "config.toml").exists():
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
@@ -125,31 +127,39 @@ def distill(
     data = out / "collected" / CONVERSATIONS
     tokenizer = "" if folder is None else str(folder)
     if config.method == "answers":
-        config.sft_config(data, tokenizer)  # what is wrong is refused before the teacher works
+        config.sft_config(data, tokenizer)  # raises for wrong settings before the teacher works
     if config.method == "on_policy" or config.student not in PRESETS:
         resolve(config.student)
     write_atomic(out / "config.toml", configs.dumps(config))
     name = _teacher_name(config, folder)
     if config.method == "on_policy":
-        assert folder is not None  # DistillConfig has seen to it
-        made: dict[str, Any] = {"teacher": name, "problems": config.problems}
-        figures = _follow(config, runtime, out / "student", teacher=folder, resume=resume, say=say)
+        assert folder is not None  # DistillConfig refuses a server
+        collection: dict[str, Any] = {"teacher": name, "problems": config.problems}
+        figures = _train_on_policy(config, runtime, out / "student", teacher=folder, resume=resume, say=say)
     else:
-        made = _collected(config, runtime, out, folder=folder, name=name, say=say)
+        collection = _collect(config, runtime, out, folder=folder, name=name, say=say)
         if config.general:
-            mixed = out / "collected" / "mixed.jsonl"
+            conversations, data = data, data.with_name("mixed.jsonl")
             general = [Path(path) for path in config.general]
-            made["mixed"] = mix([data], general, mixed, ratio=config.general_ratio, seed=config.collect.seed)
-            data = mixed
-        begun = (out / "student" / "config.toml").exists()
-        figures = sft(config.sft_config(data, tokenizer), runtime, out / "student", resume=begun, quiet=quiet)
-    add_lineage(out / "student" / "model", lineage(made, config.method))
-    report = {"method": config.method, "student": config.student, "collected": made, "training": figures}
+            ratio, seed = config.general_ratio, config.collect.seed
+            collection["mixed"] = mix([conversations], general, data, ratio=ratio, seed=seed)
+        sft_config, is_started = (
+            config.sft_config(data, tokenizer),
+            (out / "student" / "config.toml").exists(),
+        )
+        figures = sft(sft_config, runtime, out / "student", resume=is_started, quiet=quiet)
+    add_lineage(out / "student" / "model", lineage(collection, config.method))
+    report = {
+        "method": config.method,
+        "student": config.student,
+        "collected": collection,
+        "training": figures,
+    }
     write_atomic(out / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 
 
-def _collected(
+def _collect(
     config: DistillConfig,
     runtime: Runtime,
     out: Path,
@@ -158,25 +168,25 @@ def _collected(
     name: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The collection's figures; when it is finished already, as they were."""
-    done = out / COLLECTED
-    if done.exists():
-        figures: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+    """Collect the teacher's answers and return the figures; a finished collection is not repeated."""
+    path = out / FIGURES
+    if path.exists():
+        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return figures
     tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
     with Verifier(tasks, workers=config.workers, timeout_s=config.verify_timeout_s) as verifier:
         teacher = _teacher(config, runtime, folder, name)
-        begun = (out / "collected").exists()
-        result = collect(
-            teacher, _problems(config), verifier, config.collect, out / "collected", resume=begun, say=say
+        problems, folder = _problems(config), out / "collected"
+        collection = collect(
+            teacher, problems, verifier, config.collect, folder, resume=folder.exists(), say=say
         )
-    if not result.kept:
-        raise DataError(_nothing_kept(result))
-    write_atomic(done, json.dumps(result.figures(), indent=2) + "\n")
-    return result.figures()
+    if not collection.num_conversations:
+        raise DataError(_no_conversations(collection))
+    write_atomic(path, json.dumps(collection.figures(), indent=2) + "\n")
+    return collection.figures()
 
 
-def _follow(
+def _train_on_policy(
     config: DistillConfig,
     runtime: Runtime,
     out: Path,
@@ -187,7 +197,7 @@ def _follow(
 ) -> dict[str, Any]:
     """On-policy distillation of the student."""
 
-    def tell(row: Mapping[str, Any]) -> None:
+    def show(row: Mapping[str, Any]) -> None:
         say(f"step {row['step']:,} of {config.on_policy.steps:,}: KL {row['kl']:.4f} nats a token")
 
     return on_policy(
@@ -198,7 +208,7 @@ def _follow(
         teacher=Checkpoint.open(teacher),
         problems=_problems(config),
         resume=resume and (out / "checkpoints").exists(),
-        on_step=tell,
+        on_step=show,
     )
 
 
@@ -208,65 +218,67 @@ def _problems(config: DistillConfig) -> list[Problem]:
 
 
 def _teacher(config: DistillConfig, runtime: Runtime, folder: Path | None, name: str) -> Teacher:
-    asked = config.collect
+    settings = config.collect
     if folder is None:
         return ChatCollector(
             config.teacher,
             config.remote,
-            max_tokens=asked.max_tokens,
-            temperature=asked.temperature,
-            top_p=asked.top_p,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
         )
     teacher = Checkpoint.open(folder)
     llm = LLM.of(load_engine(teacher, runtime, settings=SETTINGS), teacher)
-    return LocalTeacher(llm, name, params=asked.params(), thinking=config.thinking)
+    return LocalTeacher(llm, name, params=settings.params(), thinking=config.thinking)
 
 
 def _teacher_name(config: DistillConfig, folder: Path | None) -> str:
-    """Which teacher exactly: model and address, or the folder with a hash of what is in it."""
+    """The teacher's identity: model and address, or the folder with a hash of its files."""
     if folder is None:
         return f"{config.remote.model} at {checked_url(config.teacher)}"
     return f"{config.teacher} (sha256 {folder_sha256(folder)[:16]})"
 
 
 def folder_sha256(folder: Path) -> str:
-    """One hash of a model folder's weights, shape, tokenizer and template, by name and content."""
-    whole = hashlib.sha256()
-    for path in sorted({path for pattern in HASHED for path in folder.glob(pattern)}):
+    """One hash of a model folder's weights, config, tokenizer and template: their names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
         with open(path, "rb") as file:
-            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
-def lineage(made: Mapping[str, Any], method: str) -> str:
-    """Where the student comes from, in Markdown, for its model card."""
-    lines = ["## Distillation", "", f"Teacher: {made['teacher']}."]
+def lineage(collection: Mapping[str, Any], method: str) -> str:
+    """The student's origin, in Markdown, for its model card; `collection` has the names of the report."""
+    lines = ["## Distillation", "", f"Teacher: {collection['teacher']}."]
     if method == "on_policy":
         return "\n".join([*lines, "It was followed by reverse KL on the student's own answers.", ""])
-    dropped = ", ".join(f"{count:,} {why}" for why, count in made["dropped"].items() if count) or "none"
     lines.append(
-        f"{made['answers']:,} answers to {made['problems']:,} problems; {made['kept']:,} kept "
-        f"({made['solved']:,} problems), all verified. Dropped: {dropped}."
+        f"{collection['answers']:,} answers to {collection['problems']:,} problems; "
+        f"{collection['kept']:,} kept ({collection['solved']:,} problems), all verified. "
+        f"Dropped: {_counts(collection['dropped']) or 'none'}."
     )
-    if "mixed" in made:
-        lines.append(f"Mixed with {made['mixed']['general']:,} general conversations.")
+    if "mixed" in collection:
+        lines.append(f"Mixed with {collection['mixed']['general']:,} general conversations.")
     return "\n".join([*lines, ""])
 
 
 def add_lineage(folder: Path, text: str) -> None:
-    """Append to a model folder's card, once."""
+    """Append a text to the model card in a folder, once."""
     card = folder / "README.md"
     before = card.read_text(encoding="utf-8") if card.is_file() else ""
     if text not in before:
         write_atomic(card, f"{before.rstrip()}\n\n{text}".lstrip())
 
 
-def _nothing_kept(result: Collected) -> str:
-    dropped = (
-        ", ".join(f"{count:,} {why}" for why, count in result.dropped.items() if count) or "there were none"
-    )
-    money = "; the cost cap was reached" if result.out_of_money else ""
+def _no_conversations(collection: Collection) -> str:
+    reasons = _counts(collection.rejections) or "there were none"
+    money = "; the cost cap was reached" if collection.out_of_money else ""
     return (
-        f"none of {result.answers:,} answers of {result.teacher} was kept ({dropped}){money}; "
-        "look into collected/journal.jsonl, then change collect.keep, the task or the teacher, and --resume"
+        f"none of {collection.num_answers:,} answers of {collection.teacher} was kept ({reasons}){money}; "
+        "see collected/journal.jsonl, then change collect.keep, the task or the teacher, and --resume"
     )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)

@@ -1,4 +1,4 @@
-"""The journal of a collection: every answer, verdict and cost, appended as it comes, read again on resume."""
+"""The journal of a collection: every answer, verdict and cost as it comes, read again on resume."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from shoestring.remote.collector import ChatReply
 
 @dataclass
 class Record:
-    """One answer and, once it is known, its verdict."""
+    """An answer and, once there is one, its verdict."""
 
     id: str
-    """Of the problem."""
+    """The problem's id."""
     text: str
     finish_reason: str
     tokens: int | None = None
@@ -27,24 +27,24 @@ class Record:
 
 
 class Journal:
-    """Records in the order they came, on disk before anything is made of them.
+    """Records in the order they came, written to disk before they are used.
 
-    One line a row, handed to the system whole: a killed process loses at most the row it was writing, which
-    is dropped when the journal is opened again.
+    Each row is a line, written at once: a killed process loses at most the row that it was writing, which is
+    removed when the journal is opened again.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
-        """Begin a journal, or go on with one made for the same `identity` (what decides an answer).
+        """Begin a journal, or continue one of the same `identity`: the settings that decide an answer.
 
-        Raises ConfigError for one that is there without `resume` or is another's, DataError naming a line
-        that cannot be read.
+        Raises ConfigError if there is a journal and no `resume`, or if it has another identity, and DataError
+        naming a line that cannot be read.
         """
-        self.path, self.records, self.spent = path, list[Record](), 0.0
+        self.path, self.records, self.cost = path, list[Record](), 0.0
         self.counts: Counter[str] = Counter()
-        """Answers there are to each problem."""
+        """Number of answers to each problem."""
         if path.exists() and not resume:
             raise ConfigError(
-                f"{path} holds answers already; --resume goes on with them, or take another --out"
+                f"{path} has answers already; --resume continues with them, another --out begins anew"
             )
         with storage_errors(path, 1 << 20):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,22 +56,22 @@ class Journal:
             raise
 
     def add(self, answer: ChatReply) -> int:
-        """Keep an answer; its number, by which `judge` knows it."""
+        """Record an answer; returns its number for `judge`."""
         row = {"id": answer.id, "text": answer.text, "finish_reason": answer.finish_reason}
         self._write({**row, "tokens": answer.tokens, "cost": answer.cost})
-        self._take(Record(answer.id, answer.text, answer.finish_reason, answer.tokens), answer.cost)
+        self._append(Record(answer.id, answer.text, answer.finish_reason, answer.tokens), answer.cost)
         return len(self.records) - 1
 
     def judge(self, number: int, reward: float | None, fault: str | None) -> None:
-        """Keep the verdict on record `number`."""
+        """Record the verdict on answer `number`."""
         self._write({"verdict": number, "reward": reward, "fault": fault})
         self._judge(number, reward, fault)
 
-    def charge(self, spent: float) -> None:
-        """All the money spent until now, that of requests which brought nothing included."""
-        if spent > self.spent:
-            self._write({"spent": spent})
-            self.spent = spent
+    def charge(self, cost: float) -> None:
+        """Record the cost so far, that of requests without an answer included."""
+        if cost > self.cost:
+            self._write({"spent": cost})
+            self.cost = cost
 
     def _read(self, identity: dict[str, Any]) -> None:
         self._file.seek(0)
@@ -99,15 +99,15 @@ class Journal:
         if "verdict" in row:
             self._judge(row["verdict"], row["reward"], row["fault"])
         elif "spent" in row:
-            self.spent = max(self.spent, float(row["spent"]))
+            self.cost = max(self.cost, float(row["spent"]))
         else:
             record = Record(str(row["id"]), str(row["text"]), str(row["finish_reason"]), row["tokens"])
-            self._take(record, float(row["cost"]))
+            self._append(record, float(row["cost"]))
 
-    def _take(self, record: Record, cost: float) -> None:
+    def _append(self, record: Record, cost: float) -> None:
         self.records.append(record)
         self.counts[record.id] += 1
-        self.spent += cost
+        self.cost += cost
 
     def _judge(self, number: int, reward: float | None, fault: str | None) -> None:
         record = self.records[number]
@@ -116,9 +116,9 @@ class Journal:
     def _write(self, row: dict[str, Any]) -> None:
         line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
         with storage_errors(self.path, len(line)):
-            written = self._file.write(line)
-            if written != len(line):  # no room for all of it: the next attempt raises and says why
-                self._file.write(line[written:])
+            size = self._file.write(line)
+            if size != len(line):  # no room for all of it: the next attempt raises and says why
+                self._file.write(line[size:])
 
     def __enter__(self) -> Self:
         return self
@@ -128,10 +128,11 @@ class Journal:
         self._file.close()
 
 
-def _check_identity(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
+def _check_identity(journal: dict[str, Any], collection: dict[str, Any], path: Path) -> None:
+    """ConfigError for a setting of the collection that differs from the journal's."""
+    for name in sorted(journal.keys() | collection.keys()):
+        if journal.get(name) != collection.get(name):
             raise ConfigError(
-                f"{path} holds answers for {name} = {found.get(name)!r}, not {wanted.get(name)!r}; "
-                "go back to that, or take another --out"
+                f"{path} has answers for {name} = {journal.get(name)!r}, not {collection.get(name)!r}; "
+                "set it back, or take another --out"
             )

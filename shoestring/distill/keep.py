@@ -1,4 +1,4 @@
-"""Which answers of a teacher are kept: right, well formed, in one language, no loops, few per problem."""
+"""Filters for a teacher's answers: right, well formed, in one language, no loops, few per problem."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from shoestring.errors import ConfigError
 from shoestring.tasks.rewards import SCRIPTS, format_reward, language_reward
 
 COMPLETE = ("stop", "end_turn", "eos", "")
-"""Finish reasons of an answer that came to its end, as servers spell them; some give none."""
+"""Finish reasons of a complete answer, as servers spell them; some give none."""
 LONGEST_PERIOD = 256
-"""Characters after which a loop repeats, at most."""
+"""Longest stretch of text, in characters, that is recognized when it repeats."""
 REPEATS = 4
 FILTERS = (
     "truncated",
@@ -26,7 +26,7 @@ FILTERS = (
     "duplicate",
     "surplus",
 )
-"""Why an answer is dropped, in the order of asking: only the first reason counts."""
+"""Reasons to drop an answer, in the order of the filters: only the first counts."""
 _SHINGLE = 8
 
 
@@ -35,21 +35,21 @@ class KeepConfig:
     """The filters of R1's rejection sampling (arXiv 2501.12948, section 2.3.3)."""
 
     reward: float = 1.0
-    """The least reward that is right."""
+    """Smallest reward of a right answer."""
     thinking: bool = True
-    """One think block in front and an answer after it; False keeps answers of every form."""
+    """Whether an answer must begin with one think block and have text after it."""
     language: str = ""
     """en or zh; empty: any."""
     language_share: float = 0.9
-    """Least share of the thinking's words that are of that language."""
+    """Smallest share of the thinking's words in that language."""
     max_characters: int = 0
-    """Of thinking and answer together; 0: any."""
+    """Longest text, thinking included; 0: any."""
     loop_characters: int = 200
-    """The same few characters over and over for so long is a loop; 0: loops are kept."""
+    """Length from which repetition of a stretch of text is a loop; 0: loops are allowed."""
     per_problem: int = 4
-    """Answers kept of one problem, at most."""
+    """Most answers to one problem."""
     order: Literal["shortest", "diverse"] = "shortest"
-    """Which of them: the shortest, or the shortest and then each time the one most unlike those chosen."""
+    """Selection of them: the shortest, or the shortest and then each time the one least like the selected."""
 
     def __post_init__(self) -> None:
         if self.language and self.language not in SCRIPTS:
@@ -66,7 +66,7 @@ class KeepConfig:
 
 
 def rejection(text: str, finish_reason: str, reward: float | None, config: KeepConfig) -> str | None:
-    """The first filter that drops an answer, looked at alone; None when it may be kept."""
+    """The first filter that drops this answer by itself; None if it passes all of them."""
     if finish_reason not in COMPLETE:
         return "truncated"
     if reward is None:
@@ -88,27 +88,27 @@ def is_looping(text: str, characters: int) -> bool:
     """Whether a stretch of at least `characters` repeats some period, REPEATS times or more."""
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
     for period in range(1, min(LONGEST_PERIOD, len(codes) // REPEATS) + 1):
-        wanted = max(characters, REPEATS * period) - period  # equalities in a row
+        min_matches = max(characters, REPEATS * period) - period  # equal characters in a row
         breaks = np.flatnonzero(codes[period:] != codes[:-period])
         edges = np.concatenate(([-1], breaks, [len(codes) - period]))
-        if int(np.diff(edges).max()) - 1 >= wanted:
+        if int(np.diff(edges).max()) - 1 >= min_matches:
             return True
     return False
 
 
-def chosen(texts: Sequence[str], config: KeepConfig) -> list[int]:
-    """Which of one problem's good answers, all different, are kept: their places, best first."""
+def select(texts: Sequence[str], config: KeepConfig) -> list[int]:
+    """Places of the answers to learn from among a problem's right and different ones, best first."""
     by_length = sorted(range(len(texts)), key=lambda place: (len(texts[place]), texts[place]))
     if config.order == "shortest":
         return by_length[: config.per_problem]
     shingles = {place: _shingles(texts[place]) for place in by_length}
-    kept, left = by_length[:1], by_length[1:]
-    while left and len(kept) < config.per_problem:
-        nearest = {place: max(_likeness(shingles[place], shingles[k]) for k in kept) for place in left}
-        best = min(left, key=lambda place: nearest[place])  # the shorter of equals, which comes first
-        kept.append(best)
-        left.remove(best)
-    return kept
+    selection, others = by_length[:1], by_length[1:]
+    while others and len(selection) < config.per_problem:
+        nearest = {place: max(_likeness(shingles[place], shingles[s]) for s in selection) for place in others}
+        best = min(others, key=lambda place: nearest[place])  # the shorter of equals, which comes first
+        selection.append(best)
+        others.remove(best)
+    return selection
 
 
 def _shingles(text: str) -> set[str]:
@@ -116,5 +116,5 @@ def _shingles(text: str) -> set[str]:
 
 
 def _likeness(one: set[str], other: set[str]) -> float:
-    """Jaccard: shared shingles over all of both."""
+    """Jaccard similarity: shared shingles over all of both."""
     return len(one & other) / len(one | other)

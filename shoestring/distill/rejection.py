@@ -55,9 +55,11 @@ def sample_verified(
     teacher = LocalTeacher(llm, name, params=config.collect.params(), thinking=True, form=config.form)
     problems = problems_of(tasks, config.problems, config.collect.seed)
     with Verifier(tasks) as verifier:
-        result = collect(teacher, problems, verifier, config.collect, folder, resume=folder.exists(), say=say)
-    if not result.kept:
-        raise DataError(f"no answer of {config.teacher} passed the filters: {result.dropped}")
+        collection = collect(
+            teacher, problems, verifier, config.collect, folder, resume=folder.exists(), say=say
+        )
+    if not collection.num_conversations:
+        raise DataError(f"no answer of {config.teacher} passed the filters: {collection.rejections}")
     general = [Path(path) for path in config.general]
-    counts = mix([result.path], general, folder / "mixed.jsonl", ratio=config.general_ratio)
-    return {**result.figures(), "mixed": json.dumps(counts)}
+    counts = mix([collection.path], general, folder / "mixed.jsonl", ratio=config.general_ratio)
+    return {**collection.figures(), "mixed": json.dumps(counts)}

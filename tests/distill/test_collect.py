@@ -42,8 +42,13 @@ def run(tmp_path, numbers, fake_verifier):
 
 def test_the_right_ones_are_kept_in_order_with_where_they_come_from(run, fake_teacher):
     result = run(fake_teacher(right))
-    assert (result.answers, result.kept, result.solved, result.problems) == (20, 10, 5, 5)
-    assert {why: count for why, count in result.dropped.items() if count} == {"wrong": 10}
+    assert (result.num_answers, result.num_conversations, result.num_solved, result.num_problems) == (
+        20,
+        10,
+        5,
+        5,
+    )
+    assert {why: count for why, count in result.rejections.items() if count} == {"wrong": 10}
     rows = lines(result.path)
     assert rows[0] == {
         "messages": [
@@ -56,7 +61,7 @@ def test_the_right_ones_are_kept_in_order_with_where_they_come_from(run, fake_te
         "reward": 1.0,
     }
     assert [row["key"] for row in rows] == [str(i) for i in range(5) for _ in range(2)]
-    assert sum(result.dropped.values()) + result.kept == result.answers
+    assert sum(result.rejections.values()) + result.num_conversations == result.num_answers
 
 
 def test_every_reason_is_counted(run, fake_teacher):
@@ -70,9 +75,9 @@ def test_every_reason_is_counted(run, fake_teacher):
     ]
     config = CollectConfig(num_generations=6, keep=KeepConfig(per_problem=1))
     result = run(fake_teacher(lambda _, k: said[k]), config, count=1)
-    found = {why: count for why, count in result.dropped.items() if count}
+    found = {why: count for why, count in result.rejections.items() if count}
     assert found == {"truncated": 1, "duplicate": 1, "surplus": 1, "format": 1}
-    assert (result.failed, result.kept, result.answers) == (1, 1, 5)
+    assert (result.num_failures, result.num_conversations, result.num_answers) == (1, 1, 5)
 
 
 def test_truncated_answers_are_not_verified(run, fake_teacher, fake_verifier, numbers):
@@ -95,7 +100,7 @@ def test_interrupted_anywhere_nothing_is_asked_twice_and_the_result_is_the_same(
     assert len(broken.asked) == stop_after
     assert sorted(broken.asked + again.asked) == sorted(set(broken.asked + again.asked))
     assert len(broken.asked + again.asked) == 20
-    assert (result.kept, result.dropped["wrong"]) == (10, 10)
+    assert (result.num_conversations, result.rejections["wrong"]) == (10, 10)
     written = result.path.read_bytes()
     third = fake_teacher(right)
     assert run(third, resume=True).path.read_bytes() == written
@@ -113,18 +118,18 @@ def test_a_signal_ends_it_with_everything_saved(run, fake_teacher):
         run(first)
     assert 8 < len(first.asked) < 20
     again = fake_teacher(right)
-    assert run(again, resume=True).answers == 20
+    assert run(again, resume=True).num_answers == 20
     assert not set(first.asked) & set(again.asked)
 
 
 def test_answers_without_a_verdict_are_verified_when_it_goes_on(run, fake_teacher, fake_verifier, numbers):
     faulty = fake_verifier(numbers(), faulty=lambda text: "timeout" if text.endswith("0") else None)
     first = run(fake_teacher(right), verifier=faulty)
-    assert (first.faults, first.dropped["unverified"], first.kept) == ({"timeout": 2}, 2, 8)
+    assert (first.faults, first.rejections["unverified"], first.num_conversations) == ({"timeout": 2}, 2, 8)
     verifier = fake_verifier(numbers())
     second = run(fake_teacher(right), resume=True, verifier=verifier)
     assert len(verifier.judged) == 2
-    assert (second.faults, second.kept) == ({}, 10)
+    assert (second.faults, second.num_conversations) == ({}, 10)
 
 
 def test_a_verifier_that_keeps_failing_ends_it(run, fake_teacher, fake_verifier, numbers):
@@ -141,7 +146,7 @@ def test_filters_and_samples_may_change_when_it_goes_on_and_the_teacher_may_not(
     result = run(teacher, loose, resume=True)
     assert len(teacher.asked) == 10
     assert {k for _, k in teacher.asked} == {4, 5}
-    assert result.dropped["wrong"] == 0
+    assert result.rejections["wrong"] == 0
     with pytest.raises(ConfigError, match="temperature"):
         run(fake_teacher(right), CollectConfig(temperature=1.0), resume=True)
     with pytest.raises(ConfigError, match="--resume"):
@@ -152,7 +157,7 @@ def test_money_is_counted_over_interruptions(run, fake_teacher):
     with pytest.raises(KeyboardInterrupt):
         run(fake_teacher(right, stop_after=6, price=0.25))
     teacher = fake_teacher(right, price=0.25)
-    assert run(teacher, resume=True).spent == pytest.approx(5.0)
+    assert run(teacher, resume=True).cost == pytest.approx(5.0)
 
 
 def test_without_money_what_there_is_is_taken(run, fake_teacher):
@@ -161,7 +166,7 @@ def test_without_money_what_there_is_is_taken(run, fake_teacher):
 
     result = run(fake_teacher(say))
     assert result.out_of_money
-    assert (result.answers, result.kept, result.failed) == (8, 4, 0)
+    assert (result.num_answers, result.num_conversations, result.num_failures) == (8, 4, 0)
 
 
 def test_the_real_verifier_fits(tmp_path, fake_teacher):
@@ -171,7 +176,7 @@ def test_the_real_verifier_fits(tmp_path, fake_teacher):
         answers = {problem.id: problem.example.answer for problem in problems}
         teacher = fake_teacher(lambda ask, k: f"<think>{k}</think>{answers[ask.id] if k else 'no'}")
         result = collect(teacher, problems, verifier, CollectConfig(num_generations=2), tmp_path)
-    assert (result.kept, result.dropped["wrong"]) == (3, 3)
+    assert (result.num_conversations, result.rejections["wrong"]) == (3, 3)
 
 
 def test_problems_are_different_and_end_where_the_task_does(numbers):

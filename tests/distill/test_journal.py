@@ -31,7 +31,7 @@ def test_what_was_written_is_read(tmp_path):
             ("p0", "text 2\n\u2028", 2, None, None),
         ]
         assert journal.counts == {"p0": 2, "p1": 1}
-        assert journal.spent == 2.0
+        assert journal.cost == 2.0
 
 
 def test_cut_anywhere_the_whole_rows_remain_and_writing_goes_on(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.distill.keep import FILTERS, KeepConfig, chosen, is_looping, rejection
+from shoestring.distill.keep import FILTERS, KeepConfig, is_looping, rejection, select
 from shoestring.errors import ConfigError
 
 GOOD = "<think>two and two</think>4"
@@ -65,7 +65,7 @@ def test_looking_for_loops_is_total(text, characters):
 
 @given(st.lists(st.text(max_size=30), unique=True, max_size=8), st.sampled_from(["shortest", "diverse"]))
 def test_the_chosen_are_few_different_and_the_shortest_is_among_them(texts, order):
-    places = chosen(texts, KeepConfig(per_problem=3, order=order))
+    places = select(texts, KeepConfig(per_problem=3, order=order))
     assert len(places) == len(set(places)) == min(3, len(texts))
     if texts:
         assert len(texts[places[0]]) == min(map(len, texts))
@@ -80,8 +80,8 @@ def test_diverse_prefers_another_way():
         "first we add two and two!",
         "multiplication of primes gives it at once",
     ]
-    assert chosen(texts, KeepConfig(per_problem=2)) == [0, 1]
-    assert chosen(texts, KeepConfig(per_problem=2, order="diverse")) == [0, 2]
+    assert select(texts, KeepConfig(per_problem=2)) == [0, 1]
+    assert select(texts, KeepConfig(per_problem=2, order="diverse")) == [0, 2]
 
 
 @pytest.mark.parametrize(
