@@ -102,7 +102,7 @@ def find_checkpoint(model: str) -> "Checkpoint":
     return Checkpoint.open(resolve(model))
 
 
-def decide(
+def choose_form(
     checkpoint: "Checkpoint",
     weights: "Quantization | int | None",
     settings: "EngineSettings",
@@ -141,12 +141,12 @@ def open_model(
     longest = checkpoint.config.max_position_embeddings
     values = {"max_model_len": min(CONTEXT, longest), "max_num_seqs": seqs, **engine}
     settings = build(EngineSettings, values, where="--set")
-    quantization = decide(checkpoint, form, settings, runtime)
+    quantization = choose_form(checkpoint, form, settings, runtime)
     with progress_bar(f"loading {checkpoint.folder.name}") as progress:
-        served = load_engine(
+        loaded_engine = load_engine(
             checkpoint, runtime, quantization=quantization, settings=settings, progress=progress
         )
-    return LLM.of(served, checkpoint, sampling=default_sampling(checkpoint), seed=None)
+    return LLM.of(loaded_engine, checkpoint, sampling=default_sampling(checkpoint), seed=None)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def load_transformer(
     quantization: Quantization | None = None,
     progress: Progress | None = None,
 ) -> Transformer:
-    """The model alone, as its weights are stored or quantized, where the runtime computes."""
+    """The model alone on the runtime's device, its weights as they are stored or quantized."""
     dtype, device = runtime.compute_dtype, runtime.device
     if device.type == "cuda" and quantization is None and checkpoint.quantization is None:
         return load_model(checkpoint, dtype=dtype, compute_dtype=dtype, device=device)
@@ -66,7 +66,7 @@ def load_transformer(
 def fit(
     checkpoint: Checkpoint, quantization: Quantization | None, settings: EngineSettings, runtime: Runtime
 ) -> EngineSettings:
-    """The settings, with a cache that fits beside the weights; ConfigError says what would if none does."""
+    """The settings, with a cache that fits beside the weights; ConfigError names smaller forms."""
     free = available_bytes(runtime.device)
     need = required_memory(checkpoint, quantization, settings, runtime.compute_dtype)
     if free is None or need.total <= free:
@@ -97,9 +97,9 @@ def cache_bytes(config: ModelConfig, settings: EngineSettings, dtype: torch.dtyp
 
 
 def default_sampling(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The defaults in generation_config.json, by SamplingParams' names; CheckpointError for nonsense."""
-    stated = checkpoint.generation
-    sampling = {name: stated[name] for name in SAMPLING_FIELDS if stated.get(name) is not None}
+    """The defaults in generation_config.json by SamplingParams' names; CheckpointError for wrong values."""
+    fields = checkpoint.generation
+    sampling = {name: fields[name] for name in SAMPLING_FIELDS if fields.get(name) is not None}
     try:
         SamplingParams(**sampling)
     except ConfigError as error:

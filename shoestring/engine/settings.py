@@ -91,8 +91,7 @@ def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
 
 def eos_ids(config: ModelConfig, tokenizer: Tokenizer | None) -> frozenset[int]:
     """The ids that end a completion: those of the config, and the tokenizer's end of sentence."""
-    of_config = config.eos_token_id if isinstance(config.eos_token_id, tuple) else (config.eos_token_id,)
-    ids = {token_id for token_id in of_config if token_id is not None}
+    ids = set(config.eos_token_ids)
     if tokenizer is not None and "eos_token" in tokenizer.roles:
         ids.add(tokenizer.eos_id)
     return frozenset(token_id for token_id in ids if token_id < config.vocab_size)

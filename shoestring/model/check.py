@@ -1,4 +1,4 @@
-"""Whether the numbers of a ModelConfig fit together, said before anything is built."""
+"""Checks that the numbers of a ModelConfig fit together, before a model is built."""
 
 import math
 
@@ -7,7 +7,7 @@ from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig
 
 
 def check(config: ModelConfig) -> None:
-    """Raise ConfigError naming the first field that no model can have beside the others."""
+    """Raise ConfigError naming the first field whose value is impossible with the others."""
     for name in (
         "vocab_size",
         "hidden_size",

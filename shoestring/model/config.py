@@ -1,4 +1,4 @@
-"""ModelConfig: what a model is, in Hugging Face's DeepSeek-V3 names, grouped by the part that reads them."""
+"""ModelConfig: the shape of a model in Hugging Face's names, grouped by the part that uses them."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -46,7 +46,7 @@ class MoEConfig:
     moe_layer_freq: int = 1
     scoring_func: Literal["softmax", "sigmoid"] = "sigmoid"
     topk_method: Literal["greedy", "group_limited_greedy", "noaux_tc"] = "noaux_tc"
-    """noaux_tc adds the balance bias to the scores that choose (V3); the others choose by score alone."""
+    """noaux_tc (V3) chooses by score plus balance bias, the others by score alone."""
     n_group: int = 1
     topk_group: int = 1
     norm_topk_prob: bool = True
@@ -73,7 +73,7 @@ class RopeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A whole model. `attention` and `moe` choose the parts; nothing is inferred from names or sizes."""
+    """A model's shape. `attention` and `moe` choose its parts; nothing is inferred from names or sizes."""
 
     model_type: ModelType
     vocab_size: int
@@ -99,6 +99,12 @@ class ModelConfig:
         """Whether layer `index` routes to experts; MTP modules (index >= num_hidden_layers) always do."""
         moe = self.moe
         return moe is not None and index >= moe.first_k_dense_replace and index % moe.moe_layer_freq == 0
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The ids in `eos_token_id`: none, one or several."""
+        eos = self.eos_token_id
+        return eos if isinstance(eos, tuple) else () if eos is None else (eos,)
 
     @property
     def moe_layers(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 Counted are matrix products, two FLOPs per multiply-add: projections, experts, router, output head, and
 the two products of attention over exactly the keys a causal mask leaves. Not counted: embedding look-ups,
-which are free, and norms, rotary embedding, softmax and activations, which are linear in the width.
+which cost nothing, and norms, rotary embedding, softmax and activations, which are linear in the width.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Parameters:
 
     total: int
     active: int
-    """Those one token uses: its experts instead of all; embedding and head included."""
+    """Parameters that one token uses: of the experts only its own; embedding and head included."""
     embedding: int
     head: int
     """0 when the head is the embedding."""
@@ -26,7 +26,7 @@ class Parameters:
 
 
 def parameters(config: ModelConfig) -> Parameters:
-    """Count trainable parameters; V3's balance bias is a buffer and not one of them."""
+    """Numbers of trainable parameters; V3's balance bias is a buffer and not one of them."""
     layers = range(config.num_hidden_layers)
     embedding = config.vocab_size * config.hidden_size
     head = 0 if config.tie_word_embeddings else embedding
@@ -92,7 +92,7 @@ def decode_flops_per_token(config: ModelConfig, context: int) -> int:
 
 
 def _expanded_flops_per_pair(config: ModelConfig) -> int:
-    """Scores and weighted values of one query and one key, over all heads of a layer."""
+    """FLOPs of the score and the weighted value of one query and one key, over all heads of a layer."""
     attention = config.attention
     if isinstance(attention, MLAConfig):
         return 2 * config.num_attention_heads * (attention.qk_head_dim + attention.v_head_dim)
@@ -100,7 +100,7 @@ def _expanded_flops_per_pair(config: ModelConfig) -> int:
 
 
 def _matrix_weights(config: ModelConfig, *, mtp: bool) -> int:
-    """Weights a token meets in products: active parameters less look-ups, norms and biases, with the head."""
+    """Weights of the matrix products of one token: no look-ups, norms or biases, but the head."""
     width = config.hidden_size
     head = config.vocab_size * width
     modules = config.num_nextn_predict_layers if mtp else 0
@@ -122,7 +122,7 @@ def _mtp_module(config: ModelConfig, index: int, *, active: bool) -> int:
 
 
 def _attention(config: ModelConfig) -> tuple[int, int]:
-    """Weights of matrices, and of norms and biases, of one attention."""
+    """Numbers of weights in matrices, and in norms and biases, of one attention."""
     if isinstance(config.attention, MLAConfig):
         return _mla(config, config.attention)
     return _gqa(config, config.attention)
@@ -159,6 +159,6 @@ def _feed_forward(config: ModelConfig, index: int, *, active: bool) -> int:
 
 
 def _experts(moe: MoEConfig, width: int, *, active: bool) -> int:
-    routed = moe.num_experts_per_tok if active else moe.n_routed_experts
+    experts = moe.num_experts_per_tok if active else moe.n_routed_experts
     router = moe.n_routed_experts * width
-    return router + (routed + moe.n_shared_experts) * 3 * width * moe.moe_intermediate_size
+    return router + (experts + moe.n_shared_experts) * 3 * width * moe.moe_intermediate_size

@@ -2,8 +2,8 @@
 
 An adapter is a parametrization (torch.nn.utils.parametrize): `module.weight` *is* W + (alpha / rank) B A
 (arXiv 2106.09685, section 4.1), so training, the engine, absorbed MLA and grouped experts all use it without
-knowing. The price is one adapted copy of the adapted weights while a step runs; what LoRA saves is the
-gradients and moments of the base. `torch.nn.utils.parametrize.cached()` makes the copies once for many steps.
+a change. It costs a second copy of the adapted weights while a step runs, and saves the gradients and moments
+of the base. `torch.nn.utils.parametrize.cached()` makes the copies once for many steps.
 """
 
 import math
@@ -95,9 +95,9 @@ def add_adapters(model: Transformer, config: LoraConfig, generator: torch.Genera
     model.requires_grad_(False)
     for target in targets:
         delta = target.add(config.rank, config.alpha / config.rank)
-        bound = delta.lora_A.shape[-1] ** -0.5  # Kaiming's with a = sqrt(5), as PEFT
+        limit = delta.lora_A.shape[-1] ** -0.5  # Kaiming's with a = sqrt(5), as PEFT
         with torch.no_grad():
-            delta.lora_A.uniform_(-bound, bound, generator=generator)
+            delta.lora_A.uniform_(-limit, limit, generator=generator)
 
 
 def merge(model: Transformer) -> None:

@@ -202,7 +202,7 @@ def _distilled_qwen(
 
 
 def _on_qwen2_5(config: ModelConfig) -> ModelConfig:
-    """What the 14B and 32B students, grown from Qwen2.5, have otherwise than the two from Qwen2.5-Math."""
+    """The rope and norms of Qwen2.5, which the 14B and 32B students start from, not from Qwen2.5-Math."""
     return replace(config, rope=RopeConfig(rope_theta=1_000_000.0), rms_norm_eps=1e-5)
 
 
@@ -243,4 +243,4 @@ PRESETS: dict[str, ModelConfig] = {
     "r1-distill-llama-8b": _distilled_llama(4096, 14336, 32, 32),
     "r1-distill-llama-70b": _distilled_llama(8192, 28672, 80, 64),
 }
-"""Every name that `--model` takes for a shape without weights."""
+"""The names of shapes without weights, which `--model` accepts."""

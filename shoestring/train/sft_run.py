@@ -198,10 +198,8 @@ def _model(
 
 def _stopping_at(shape: ModelConfig, turn_ends: tuple[int, ...]) -> ModelConfig:
     """A base model's config does not name the token that ends a turn in its new template: add it."""
-    eos = shape.eos_token_id
-    known = eos if isinstance(eos, tuple) else () if eos is None else (eos,)
-    new = tuple(token for token in turn_ends if token not in known)
-    stops = (*known, *new)
+    new = tuple(token for token in turn_ends if token not in shape.eos_token_ids)
+    stops = (*shape.eos_token_ids, *new)
     return replace(shape, eos_token_id=stops if len(stops) > 1 else stops[0]) if new else shape
 
 

@@ -20,7 +20,7 @@ def export(
     *,
     type: Annotated[
         str | None,
-        typer.Option(help="f32, bf16 or f16; in GGUF f32, bf16, q8_0 or q4_0.", show_default=False),
+        typer.Option(help="f32, bf16 or f16; for GGUF f32, bf16, q8_0 or q4_0.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +80,7 @@ def _export_gguf(model: str, out: Path, type: str | None) -> dict[str, Any]:
 
 
 def _plain_checkpoint(model: str) -> "Checkpoint":
-    """A model whose weights are numbers, not packed integers."""
+    """The checkpoint of a model; ConfigError for one that is packed."""
     from shoestring.cli.weights import find_checkpoint
     from shoestring.errors import ConfigError
 

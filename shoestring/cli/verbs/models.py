@@ -173,7 +173,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def gguf_weights(file: "GGUFFile") -> dict[str, Any]:
-    """The type of most of a GGUF file's bytes, such as Q4_0, and the file's size."""
+    """The form of most weights of a GGUF file, such as Q4_0, and the file's bytes."""
     bytes_of: Counter[str] = Counter()
     for tensor in file.tensors.values():
         bytes_of[tensor.type.name] += tensor.num_rows * tensor.row_bytes
@@ -181,7 +181,7 @@ def gguf_weights(file: "GGUFFile") -> dict[str, Any]:
 
 
 def stored_weights(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """The form of the weights, such as int4 or BF16, by the most of their bytes; and all bytes."""
+    """The form of most weights of a checkpoint, such as int4 or BF16, and the bytes of all."""
     bytes_of: Counter[str] = Counter()
     for info in checkpoint.tensors.values():
         bytes_of[info.dtype] += info.end - info.start

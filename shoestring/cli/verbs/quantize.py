@@ -8,7 +8,7 @@ import typer
 
 from shoestring.cli.options import Json, Model
 from shoestring.cli.output import amount, print_fields, print_json
-from shoestring.cli.weights import decide, find_checkpoint, progress_bar, read_weights
+from shoestring.cli.weights import choose_form, find_checkpoint, progress_bar, read_weights
 
 
 def quantize(
@@ -41,10 +41,10 @@ def quantize(
         raise ConfigError(f"{out} is not empty; give a new folder")
     target = None if target_ram is None else read_weights(target_ram)
     source, runtime, settings = find_checkpoint(model), choose("cpu"), EngineSettings(max_num_seqs=1)
-    form = forms[bits or 4] if target is None else decide(source, target, settings, runtime)
+    form = forms[bits or 4] if target is None else choose_form(source, target, settings, runtime)
     if form is None:
         raise ConfigError(
-            f"{model} fits as it is, so nothing was written; --bits 8 or 4 quantizes all the same"
+            f"{model} fits as it is, so nothing was written; give --bits 8 or 4 to quantize it anyway"
         )
     fit(source, form, settings, runtime)  # packed weights are in memory until they are written
     begin = time.perf_counter()

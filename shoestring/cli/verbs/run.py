@@ -1,4 +1,4 @@
-"""`shoestring run`: talk to a model, or let it complete a text: from the keyboard, an argument or a pipe."""
+"""`shoestring run`: chat with a model or complete a text, from the keyboard, an argument or a pipe."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from shoestring.engine.request import SamplingParams
     from shoestring.tokenizer.stream import TextPiece
 
-TALK = {"temperature": 0.6, "top_p": 0.95}
-"""Where a chat model's generation_config.json is silent: DeepSeek-R1's recommended values."""
-COMPLETE = {"temperature": 0.0, "max_tokens": 128}
+CHAT_SAMPLING = {"temperature": 0.6, "top_p": 0.95}
+"""Defaults of a chat, if generation_config.json has none: the values recommended for DeepSeek-R1."""
+COMPLETION_SAMPLING = {"temperature": 0.0, "max_tokens": 128}
 
 
 def run(
@@ -27,21 +27,24 @@ def run(
     *,
     weights: Weights = None,
     complete: Annotated[
-        bool, typer.Option("--complete", help="Go on with the text, although the model has a chat template.")
+        bool,
+        typer.Option(
+            "--complete", help="Complete the prompt as text, although the model has a chat template."
+        ),
     ] = False,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a reply.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest reply, in tokens.")] = None,
     settings: Sampling = [],  # noqa: B006 (typer copies it)
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Talk to a model. With a prompt or a pipe it answers once, without one it asks for messages.
+    """Chat with a model. With a prompt or a pipe it answers once; without one it asks for messages.
 
-    `mini`, the default, comes with the package: a tiny model that makes numbers out of others.
+    `mini`, the default, is in the package: a tiny model that makes a target number from given numbers.
 
-    A model without chat template completes text. Ctrl-C stops an answer, /help lists what else one can type.
+    A model without a chat template completes text. Ctrl-C stops an answer, /help lists the commands.
     """
     from shoestring.errors import ConfigError
-    from shoestring.model.hf.hub import EMBEDDED
+    from shoestring.model.hf.hub import EMBEDDED_MODEL
 
     choices = read_choices(settings)
     if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
@@ -50,18 +53,18 @@ def run(
         raise ConfigError("--json needs a prompt: an argument, or text on stdin")
     llm = open_model(find_checkpoint(model), weights, choices.engine, device)
     complete = complete or not llm.has_template
-    given = {} if max_tokens is None else {"max_tokens": max_tokens}
-    params = sampling(llm, {**choices.sampling, **given}, complete=complete)
+    overrides = dict(choices.sampling) | ({} if max_tokens is None else {"max_tokens": max_tokens})
+    params = sampling(llm, overrides, complete=complete)
     if prompt is None:
         enable_editing()
-        has_history = model != EMBEDDED  # it answers single questions
+        has_history = model != EMBEDDED_MODEL  # it answers single questions
         Chat(
             llm, params, Screen(), complete=complete, thinking=choices.thinking, has_history=has_history
         ).loop()
         return
-    asked: Any = prompt if complete else [{"role": "user", "content": prompt}]
+    request: Any = prompt if complete else [{"role": "user", "content": prompt}]
     view = None if as_json else Plain(prompt if complete else "")
-    reply = once(llm, asked, params, view, thinking=choices.thinking)
+    reply = once(llm, request, params, view, thinking=choices.thinking)
     if as_json:
         print_json({"model": model, "prompt": prompt, **report(reply)})
     else:
@@ -69,7 +72,7 @@ def run(
 
 
 def read_stdin() -> str:
-    """All of stdin; ConfigError when it is not text."""
+    """The whole of stdin; ConfigError when it is not text."""
     from shoestring.errors import ConfigError
 
     try:
@@ -78,13 +81,13 @@ def read_stdin() -> str:
         raise ConfigError("stdin is not UTF-8 text; convert it first") from None
 
 
-def sampling(llm: "LLM", asked: dict[str, Any], *, complete: bool) -> "SamplingParams":
-    """What was asked for, else what the checkpoint recommends, else ours."""
+def sampling(llm: "LLM", settings: dict[str, Any], *, complete: bool) -> "SamplingParams":
+    """The sampling parameters: `settings`, else the checkpoint's defaults, else those of this verb."""
     from shoestring.config import build
     from shoestring.engine.request import SamplingParams
 
-    ours = COMPLETE if complete else {**TALK, "max_tokens": None}
-    return build(SamplingParams, {**ours, **llm.default_sampling, **asked}, where="--set")
+    defaults = COMPLETION_SAMPLING if complete else {**CHAT_SAMPLING, "max_tokens": None}
+    return build(SamplingParams, {**defaults, **llm.default_sampling, **settings}, where="--set")
 
 
 def once(
@@ -102,7 +105,7 @@ def once(
 
 
 class Plain:
-    """A reply that can be piped: the answer on stdout, thinking on stderr, dimmed, if that is a terminal."""
+    """A reply that can be piped: the answer on stdout; thinking on stderr if that is a terminal, dimmed."""
 
     def __init__(self, before: str) -> None:
         self._before, self._last = before, "\n"

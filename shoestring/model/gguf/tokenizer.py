@@ -106,8 +106,7 @@ def write_tokenizer(folder: Path | None, config: ModelConfig) -> dict[str, Any]:
 
 def _ids(config: ModelConfig) -> dict[str, int]:
     """Special token ids of the model's configuration; only the first of several end tokens."""
-    eos = config.eos_token_id
-    eos = eos[0] if isinstance(eos, tuple) else eos
+    eos = next(iter(config.eos_token_ids), None)
     ids = {"bos_token_id": config.bos_token_id, "eos_token_id": eos, "padding_token_id": config.pad_token_id}
     return {f"tokenizer.ggml.{key}": value for key, value in ids.items() if value is not None}
 

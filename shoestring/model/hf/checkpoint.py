@@ -31,48 +31,48 @@ GENERATION_FILE = "generation_config.json"
 class Checkpoint:
     """A model folder in Hugging Face layout. Opening it reads nothing; each property reads its file once.
 
-    They raise CheckpointError for files that are missing or damaged, ConfigError for a model that this code
-    does not run, UnsafeFileError for pickles, TokenizerError. PyTorch is not imported.
+    Properties raise CheckpointError for a file that is missing or damaged, ConfigError for a model that this
+    code does not run, UnsafeFileError for a pickle, and TokenizerError. None of them imports PyTorch.
     """
 
     folder: Path
 
     @classmethod
     def open(cls, path: str | Path) -> "Checkpoint":
-        """The checkpoint in a local folder; `resolve` in hub.py finds the folder of a name."""
+        """Open a local folder; hub.resolve finds the folder of a name such as org/name."""
         return cls(Path(path))
 
     @cached_property
     def config(self) -> ModelConfig:
-        """The model's shape as config.json states it."""
+        """The model's shape, as config.json states it."""
         data = self._config_json
         with self._folder_in_errors():
             return from_hf(data)
 
     @cached_property
     def model_config(self) -> ModelConfig:
-        """The shape that the weights fill: without MTP modules that config.json states and the weights lack.
+        """The shape of the model that is loaded: `config` without MTP modules that the weights lack.
 
-        transformers drops MTP modules whenever it saves a V3 model, so that is a warning and no error.
+        Their absence is a warning, not an error: transformers drops MTP modules when it saves a V3 model.
         """
-        config, stated = self.config, self.config.num_nextn_predict_layers
-        if not stated or self.has_mtp:
+        config, modules = self.config, self.config.num_nextn_predict_layers
+        if not modules or self.has_mtp:
             return config
         log.warning(
             "%s promises %d MTP module(s) and its weights hold none; loading the model without them",
             self._config_path,
-            stated,
+            modules,
         )
         return replace(config, num_nextn_predict_layers=0)
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
-        """Every stored tensor by its Hugging Face name: file, dtype, shape and position, from the headers."""
+        """The file, dtype, shape and position of every tensor by its name, from the weight files' headers."""
         return find_tensors(self.folder)
 
     @property
     def has_mtp(self) -> bool:
-        """Whether the weights hold an MTP module; DeepSeek stores them as layers after the last one."""
+        """Whether the weights contain an MTP module; DeepSeek stores them as layers after the last one."""
         first = self.config.num_hidden_layers
         layers = range(first, first + self.config.num_nextn_predict_layers)
         prefixes = tuple(f"model.layers.{index}." for index in layers)
@@ -80,25 +80,25 @@ class Checkpoint:
 
     @cached_property
     def quantization(self) -> Quantization | None:
-        """The quantization of a packed checkpoint, as `shoestring quantize` writes it; None for any other."""
+        """The quantization of a packed checkpoint, which `shoestring quantize` wrote; None for any other."""
         settings = self._quantization_config
         with self._folder_in_errors():
             return read_quantization(settings)
 
     @cached_property
     def fp8_block_size(self) -> BlockSize | None:
-        """The block size of FP8 weights; None without. CheckpointError for any other quantization."""
+        """The block size of FP8 weights; None if there is no quantization. Any other is refused."""
         settings = self._quantization_config
         with self._folder_in_errors():
             return read_fp8_block_size(settings)
 
     @cached_property
     def is_bfloat16(self) -> bool:
-        """Whether all matrices are stored in bfloat16, which is then their form in memory too."""
+        """Whether all matrices are stored in bfloat16; they keep it in memory."""
         return {info.dtype for info in self.tensors.values() if len(info.shape) == 2} == {"BF16"}
 
     def weight_bytes(self, quantization: Quantization | None = None) -> int:
-        """Bytes of the weights in memory; without `quantization`, in the form in which they are stored."""
+        """Bytes of the weights in memory; without `quantization`, in the form they are stored in."""
         form = quantization or self.quantization
         if form is not None:
             return memory.weight_bytes(self.model_config, form)
@@ -106,7 +106,7 @@ class Checkpoint:
 
     @cached_property
     def generation(self) -> dict[str, Any]:
-        """The generation defaults of generation_config.json, unchecked; empty without that file."""
+        """The fields of generation_config.json, unchecked; empty without that file."""
         path = self.folder / GENERATION_FILE
         return read_json(path) if path.is_file() else {}
 
@@ -118,14 +118,14 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
-        """The tokenizer; TokenizerError without one."""
+        """The tokenizer; TokenizerError if there is none."""
         from shoestring.tokenizer.bpe import Tokenizer
 
         return Tokenizer.load(self.folder)
 
     @cached_property
     def has_template(self) -> bool:
-        """Whether there is a chat template; whether it is sound shows when it is used."""
+        """Whether there is a chat template; an error in it shows when `template` is read."""
         from shoestring.tokenizer import definition
         from shoestring.tokenizer.bpe import CONFIG_FILE
         from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
@@ -137,7 +137,7 @@ class Checkpoint:
 
     @cached_property
     def template(self) -> "Template":
-        """The chat template; TokenizerError without one."""
+        """The chat template; TokenizerError if there is none."""
         from shoestring.tokenizer.chat.load import load_template
 
         return load_template(self.folder, self.tokenizer)

@@ -8,7 +8,7 @@ from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError
 from shoestring.model.check import check
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, ModelType, MoEConfig
-from shoestring.model.hf.fields import FIXED, INERT, Fields
+from shoestring.model.hf.fields import INERT, SINGLE_VALUED, Fields
 from shoestring.model.hf.rope import read_rope, write_rope
 
 CONFIG_NAME = "config.json"
@@ -29,19 +29,19 @@ def save_config(config: ModelConfig, folder: Path, *, dtype: str | None = None) 
 
 
 def from_hf(data: dict[str, Any], where: str = CONFIG_NAME) -> ModelConfig:
-    """The ModelConfig of a config.json, as published or as transformers 4 and 5 write it.
+    """The ModelConfig of a config.json, as DeepSeek publishes it or transformers 4 and 5 write it.
 
-    Raises ConfigError naming the field: unknown, with a value this code does not compute, or a size that
-    does not fit the others.
+    Raises ConfigError naming a field that is unknown, has a value that this code does not compute, or a size
+    that does not fit the others.
     """
     model_type: Any = data.get("model_type")
     if model_type not in get_args(ModelType):
-        known = ", ".join(get_args(ModelType))
+        types = ", ".join(get_args(ModelType))
         raise ConfigError(
-            f"{where}: model_type {str(model_type)[:100]!r} is not supported; this code runs {known}"
+            f"{where}: model_type {str(model_type)[:100]!r} is not supported; this code runs {types}"
         )
     fields = Fields(data, where)
-    for name, value in FIXED.items():
+    for name, value in SINGLE_VALUED.items():
         fields.must_be(name, value)
     fields.full_attention_everywhere()
     heads = fields.size("num_attention_heads", most=2**16)
@@ -76,7 +76,7 @@ def from_hf(data: dict[str, Any], where: str = CONFIG_NAME) -> ModelConfig:
 
 
 def to_hf(config: ModelConfig, *, dtype: str | None = None) -> dict[str, Any]:
-    """The flat config.json of `config`, in the fields every engine reads (`rope_theta` and `rope_scaling`).
+    """The config.json of `config`, with the fields that every engine reads (`rope_theta`, `rope_scaling`).
 
     `dtype` is the weights', such as "bfloat16". Raises ConfigError when no published architecture fits.
     """

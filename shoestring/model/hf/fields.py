@@ -1,4 +1,4 @@
-"""The fields of a Hugging Face config.json: each is taken, known to be inert, or refused."""
+"""Fields of a Hugging Face config.json: each one is read, ignored because it changes nothing, or refused."""
 
 import math
 from typing import Any
@@ -30,9 +30,9 @@ _INERT_TEXT = """
 # generation_config.json; Qwen2's window, which is off (`use_sliding_window` is checked).
 
 INERT = frozenset(_INERT_TEXT.split())
-"""Fields of real checkpoints that do not change what the model computes."""
+"""Fields of real checkpoints that do not change the model's outputs."""
 
-FIXED: dict[str, Any] = {
+SINGLE_VALUED: dict[str, Any] = {
     "hidden_act": "silu",
     "attention_dropout": 0,
     "mlp_bias": False,
@@ -47,28 +47,28 @@ FIXED: dict[str, Any] = {
     "pruned_heads": {},
     "per_layer_config": None,
 }
-"""Fields that may only say what this code does anyway."""
+"""Fields that have one value in every model that this code runs."""
 
 MAX_SIZE = 2**31 - 1
-NEEDED: Any = object()
-"""The default of a field that must be there."""
+REQUIRED: Any = object()
+"""The default of a field that must be present."""
 
 
 class Fields:
-    """The fields of one JSON object, each taken once; `finish` refuses the others. null means absent."""
+    """The fields of one JSON object, each read once; `finish` refuses the others. null means absent."""
 
     def __init__(self, data: dict[str, Any], where: str) -> None:
-        self._left = dict(data)
+        self._unread_fields = dict(data)
         self.where = where
 
-    def size(self, name: str, default: Any = NEEDED, *, least: int = 1, most: int = MAX_SIZE) -> Any:
+    def size(self, name: str, default: Any = REQUIRED, *, least: int = 1, most: int = MAX_SIZE) -> Any:
         """A count, or `default` (which may be None) when the field is absent."""
         value = self._take(name, default)
         if value is not default and not (type(value) is int and least <= value <= most):
             self._refuse(name, value, f"must be a whole number from {least} to {most}")
         return value
 
-    def number(self, name: str, default: Any = NEEDED) -> Any:
+    def number(self, name: str, default: Any = REQUIRED) -> Any:
         value = self._take(name, default)
         if value is default:
             return value
@@ -76,16 +76,16 @@ class Fields:
             self._refuse(name, value, "must be a number")
         return float(value)
 
-    def flag(self, name: str, default: Any = NEEDED) -> bool:
+    def flag(self, name: str, default: Any = REQUIRED) -> bool:
         value = self._take(name, default)
         if type(value) is not bool:
             self._refuse(name, value, "must be true or false")
         return value
 
-    def choice(self, name: str, allowed: tuple[str, ...], default: Any = NEEDED) -> Any:
+    def choice(self, name: str, choices: tuple[str, ...], default: Any = REQUIRED) -> Any:
         value = self._take(name, default)
-        if value not in allowed:
-            self._refuse(name, value, f"must be one of {', '.join(allowed)}")
+        if value not in choices:
+            self._refuse(name, value, f"must be one of {', '.join(choices)}")
         return value
 
     def table(self, name: str) -> dict[str, Any]:
@@ -102,11 +102,11 @@ class Fields:
             self._refuse(name, value, "must be a token id or a list of them")
         return tuple(ids) if isinstance(value, list) else value
 
-    def must_be(self, name: str, expected: Any) -> None:
-        """Refuse any other value than `expected`; absent is fine."""
-        value = self._take(name, expected)
-        if value != expected:
-            self._refuse(name, value, f"is not supported: only {expected!r} is")
+    def must_be(self, name: str, required_value: Any) -> None:
+        """Refuse any value but `required_value`; the field may be absent."""
+        value = self._take(name, required_value)
+        if value != required_value:
+            self._refuse(name, value, f"is not supported: only {required_value!r} is")
 
     def full_attention_everywhere(self) -> None:
         value = self._take("layer_types", [])
@@ -114,8 +114,8 @@ class Fields:
             self._refuse("layer_types", value, "is not supported: only 'full_attention' is")
 
     def finish(self, inert: frozenset[str] = frozenset()) -> None:
-        """Raise ConfigError for the first field that was not taken and is not known to be inert."""
-        for name, value in self._left.items():
+        """Raise ConfigError for the first field that was not read and is not in `inert`."""
+        for name, value in self._unread_fields.items():
             if name not in inert:
                 self._refuse(
                     name,
@@ -125,10 +125,10 @@ class Fields:
                 )
 
     def _take(self, name: str, default: Any) -> Any:
-        value = self._left.pop(name, None)
+        value = self._unread_fields.pop(name, None)
         if value is None:
             value = default
-        if value is NEEDED:
+        if value is REQUIRED:
             raise ConfigError(
                 f"{self.where} lacks {name}; it is not the configuration of a model this code runs"
             )

@@ -1,4 +1,4 @@
-"""A model as a folder in Hugging Face layout: config, weights, tokenizer, generation settings, model card."""
+"""Models from and to folders in Hugging Face layout: config, weights, tokenizer, generation, model card."""
 
 import json
 import shutil
@@ -57,22 +57,22 @@ def save_model(
     lineage: str = "",
     name: str = "",
 ) -> None:
-    """Write everything another engine needs to run `model`.
+    """Write all files that another engine needs to run `model`.
 
     Args:
         folder: a new folder, or one without weights.
         dtype: of the stored weights; None keeps the parameters' own.
-        tokenizer_files: a folder that holds tokenizer.json and what belongs to it; copied.
+        tokenizer_files: a folder from which tokenizer.json and the files beside it are copied.
         generation: default sampling, such as {"temperature": 0.6}.
-        license, lineage, name: for the model card: the weights' license, in Markdown what they were made
-            from, and the title (by default the folder's name).
+        license, lineage, name: for the model card: the license of the weights, their origin in Markdown,
+            and the title (by default the folder's name).
 
     Raises StorageError, ConfigError for a shape Hugging Face has no name for, CheckpointError for a folder
     without tokenizer.json.
     """
     folder = Path(folder)
-    stored = dtype or next(model.parameters()).dtype
-    save_config(model.config, folder, dtype=str(stored).removeprefix("torch."))
+    weight_dtype = dtype or next(model.parameters()).dtype
+    save_config(model.config, folder, dtype=str(weight_dtype).removeprefix("torch."))
     _write_json(folder / GENERATION_FILE, _generation(model.config, generation or {}))
     card = _card(model.config, name or folder.resolve().name, license, lineage)
     write_atomic(folder / "README.md", card)
@@ -92,7 +92,7 @@ def _generation(config: ModelConfig, settings: Mapping[str, Any]) -> dict[str, A
 
 
 def _card(config: ModelConfig, name: str, license: str, lineage: str) -> str:
-    """The model card: YAML that the hub reads, then what the model is and where it comes from."""
+    """The model card: YAML that the hub reads, then the model's size and origin."""
     count = parameters(config)
     head = {
         "library_name": "transformers",
@@ -111,7 +111,7 @@ def _card(config: ModelConfig, name: str, license: str, lineage: str) -> str:
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy tokenizer.json and what belongs to it. Raises CheckpointError, StorageError."""
+    """Copy tokenizer.json and the files that belong to it. Raises CheckpointError, StorageError."""
     if not (source / "tokenizer.json").is_file():
         raise CheckpointError(f"{source} holds no tokenizer.json; give the folder of the tokenizer to save")
     for name in TOKENIZER_FILES:

@@ -1,4 +1,4 @@
-"""Where a model's files are: a local folder, or a Hugging Face repository fetched into the hub's cache."""
+"""Resolution of a model's name to a folder: a local one, or a repository fetched into the hub's cache."""
 
 import logging
 import os
@@ -11,10 +11,10 @@ from shoestring.model.presets import PRESETS
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "mini"
-"""The name of the model that comes with the package: the demo's R1-Zero (tools/mini.py)."""
-ALLOWED = ["*.safetensors", "*.json", "*.jinja", "*.txt"]
-"""What is downloaded: weights, configuration, tokenizer. Never code, never pickles."""
+EMBEDDED_MODEL = "mini"
+"""The name of the model in the package: the demo's R1-Zero (tools/mini.py)."""
+ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt"]
+"""Files that are downloaded: weights, configuration, tokenizer. Never code, never pickles."""
 
 _REPOSITORY = re.compile(
     r"(?:hf://)?(?P<id>[\w][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII
@@ -27,8 +27,8 @@ def resolve(name: str) -> Path:
 
     `mini` is the model in this package, unless there is a folder of that name.
 
-    Raises CheckpointError when there is nothing or it cannot be fetched, ConfigError for a preset's name,
-    UnsafeFileError for a pickle, MissingDependencyError without huggingface_hub.
+    Raises CheckpointError when there is no such model or it cannot be fetched, ConfigError for a preset's
+    name, UnsafeFileError for a pickle, MissingDependencyError without huggingface_hub.
     """
     path = Path(os.path.expanduser(name))  # unlike Path's own, never raises
     if name and os.path.exists(path):
@@ -36,8 +36,8 @@ def resolve(name: str) -> Path:
             return path
         refuse_pickle(path)
         return path.parent
-    if name == EMBEDDED:
-        return Path(__file__).parents[2] / "embedded" / EMBEDDED
+    if name == EMBEDDED_MODEL:
+        return Path(__file__).parents[2] / "embedded" / EMBEDDED_MODEL
     if name in PRESETS:
         raise ConfigError(
             f"{name} is a preset, a shape without weights; give a folder or a hub name such as org/name"
@@ -51,7 +51,7 @@ def resolve(name: str) -> Path:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that a hub snapshot was taken at, for receipts; None for any other folder."""
+    """The commit of a snapshot in the hub's cache; None for any other folder."""
     real = Path(folder).resolve()
     return real.name if real.parent.name == "snapshots" and _COMMIT.fullmatch(real.name) else None
 
@@ -71,14 +71,14 @@ def _download(repository: str, revision: str | None) -> Path:
         raise MissingDependencyError(
             f"fetching {repository} needs `pip install huggingface-hub`; or give a local folder"
         ) from None
-    shown = f"{repository}@{revision}" if revision else repository
+    label = f"{repository}@{revision}" if revision else repository
     try:
         folder = Path(
-            huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=ALLOWED)
+            huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=ALLOW_PATTERNS)
         )
     except GatedRepoError:
         raise CheckpointError(
-            f"{shown} is gated; accept its terms on huggingface.co and run `hf auth login`"
+            f"{label} is gated; accept its terms on huggingface.co and run `hf auth login`"
         ) from None
     except RevisionNotFoundError:
         raise CheckpointError(
@@ -90,12 +90,12 @@ def _download(repository: str, revision: str | None) -> Path:
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise CheckpointError(
-            f"{shown} is not in the local cache and the hub is out of reach; connect once, or give a folder"
+            f"{label} is not in the local cache and the hub is out of reach; connect once, or give a folder"
         ) from None
     except HFValidationError:
-        raise CheckpointError(f"{shown} is not a name the hub can have; write org/name") from None
+        raise CheckpointError(f"{label} is not a name the hub can have; write org/name") from None
     except OSError as error:  # every other failure of network or disk
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"could not fetch {shown}: {reason}; try again") from error
-    log.info("%s is at commit %s", shown, commit(folder) or "unknown")
+        raise CheckpointError(f"could not fetch {label}: {reason}; try again") from error
+    log.info("%s is at commit %s", label, commit(folder) or "unknown")
     return folder

@@ -1,4 +1,4 @@
-"""Hugging Face's tensor names for a model: what a checkpoint holds, repeats, or may leave out."""
+"""Hugging Face's tensor names for a model: those a checkpoint contains, repeats, or may leave out."""
 
 import re
 from typing import Protocol
@@ -13,30 +13,30 @@ _ROPE_TABLE = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
 
 class Sink(Protocol):
-    """Where a stored matrix goes when the model keeps it in another form (packed.py)."""
+    """Receiver of a stored matrix that the model keeps in another form (model/packed/sinks.py)."""
 
     shape: tuple[int, int]
     rows_at_once: int
-    """Rows are written in multiples of this, but for the last."""
+    """Every write but the last is a multiple of so many rows."""
 
     def write(self, first: int, rows: torch.Tensor) -> None:
-        """Take rows (n, K), float32, from row `first` on."""
+        """Convert rows (n, K), float32, of which the first is row `first` of the matrix."""
         ...
 
 
 def sinks(model: nn.Module) -> dict[str, Sink]:
-    """Every matrix that a packed model makes of a plain checkpoint, by its name on disk."""
-    found: dict[str, Sink] = {}
+    """The sink of every matrix that a packed model converts, by its name in a plain checkpoint."""
+    by_name: dict[str, Sink] = {}
     for prefix, module in model.named_modules():
         if hasattr(module, "sinks"):
-            found |= {f"{prefix}.{name}": sink for name, sink in module.sinks().items()}
-    return found
+            by_name |= {f"{prefix}.{name}": sink for name, sink in module.sinks().items()}
+    return by_name
 
 
 def stored_views(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every tensor a checkpoint holds, by its name on disk, as views: writing to one writes to the model.
+    """Views of every tensor of a checkpoint by its name on disk: writing to one writes to the model.
 
-    Only routed experts differ from the model's own names: stacked in memory, one by one on disk.
+    Only routed experts have other names than in the model: they are stacked in memory and separate on disk.
     """
     views: dict[str, torch.Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -56,7 +56,7 @@ def stored_views(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def mtp_copies(config: ModelConfig) -> dict[str, str]:
-    """Name on disk -> main name, for the embedding and head that DeepSeek repeats in each MTP module."""
+    """Name on disk -> name in the main model, of the embedding and head that each MTP module repeats."""
     head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
     copies = {}
     for module in range(config.num_nextn_predict_layers):
@@ -67,6 +67,6 @@ def mtp_copies(config: ModelConfig) -> dict[str, str]:
 
 
 def is_redundant(name: str, config: ModelConfig) -> bool:
-    """Whether a checkpoint may hold `name` although the model shares or computes that tensor."""
+    """Whether a checkpoint may contain `name` although the model shares or computes that tensor."""
     tied_head = config.tie_word_embeddings and name == "lm_head.weight"
     return tied_head or name in mtp_copies(config) or _ROPE_TABLE.fullmatch(name) is not None

@@ -130,9 +130,9 @@ def _flat_b(lora_B: Tensor) -> Tensor:
     return lora_B if lora_B.dim() == 2 else lora_B.permute(1, 2, 0).flatten(1)
 
 
-def _stacked_b(stored: Tensor, like: Tensor) -> Tensor:
-    """`stored` in the shape of `like`: the inverse of `_flat_b`."""
-    return stored if like.dim() == 2 else stored.unflatten(1, (-1, len(like))).permute(2, 0, 1)
+def _stacked_b(flat: Tensor, like: Tensor) -> Tensor:
+    """`flat` in the shape of `like`: the inverse of `_flat_b`."""
+    return flat if like.dim() == 2 else flat.unflatten(1, (-1, len(like))).permute(2, 0, 1)
 
 
 def _stored_shape(weight: Tensor, half: str, rank: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from shoestring.model.hf.fields import Fields
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
-_WRITTEN = {
+_FIELDS_OF_TYPE = {
     "linear": ["factor"],
     "llama3": ["factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"],
     "yarn": [
@@ -57,5 +57,5 @@ def write_rope(rope: RopeConfig) -> dict[str, Any] | None:
         return None
     # DeepSeek's first modeling code reads `type`, everything newer `rope_type`.
     data: dict[str, Any] = {"type": rope.rope_type, "rope_type": rope.rope_type}
-    values = {name: getattr(rope, name) for name in _WRITTEN[rope.rope_type]}
+    values = {name: getattr(rope, name) for name in _FIELDS_OF_TYPE[rope.rope_type]}
     return data | {name: value for name, value in values.items() if value is not None}

@@ -1,8 +1,8 @@
-"""One safetensors file: check its header as a stranger's, read tensors into place, write atomically.
+"""One safetensors file: checks of an untrusted header, reading of tensors in place, atomic writing.
 
-The format is eight bytes of header length, a JSON header, and the tensors' bytes. Reading it directly keeps
-three promises that a memory map cannot: a damaged header never reaches native code, a file cut short while it
-is read is a sentence and not a bus error, and the bytes go straight into the parameter that keeps them.
+The format is eight bytes of header length, a JSON header, and the tensors' bytes. The file is read directly
+and not mapped, for three reasons: a damaged header never reaches native code, a file that is cut short while
+it is read gives an error message and not a bus error, and the bytes go straight into the parameter.
 """
 
 import json
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
-    """Where one tensor lies: `start` and `end` are byte positions in the file."""
+    """One tensor of a file; `start` and `end` are byte positions."""
 
     path: Path
     name: str
@@ -61,7 +61,7 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of a safetensors file by name, in file order.
+    """The tensors of a safetensors file by name, in the file's order.
 
     Raises CheckpointError for a file that is missing, truncated, or whose header breaks the specification:
     lengths beyond the file, unknown dtypes, sizes that disagree, overlaps, holes, duplicate names.
@@ -85,18 +85,18 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 def read_into(file: FileIO, target: memoryview, position: int, info: TensorInfo) -> None:
     """Fill `target` (bytes) from `position` of an unbuffered file."""
     file.seek(position)
-    done = 0
-    while done < len(target):  # one read call returns at most 2 GiB on Linux
-        count = file.readinto(target[done:])
+    bytes_read = 0
+    while bytes_read < len(target):  # one read call returns at most 2 GiB on Linux
+        count = file.readinto(target[bytes_read:])
         if not count:
             raise _damaged(info.path, f"the file ends inside {info.name}")
-        done += count
+        bytes_read += count
 
 
 def write_file(path: Path, entries: Iterable[Entry], chunks: Iterable[memoryview]) -> None:
     """Write tensors in order; `chunks` are their bytes, back to back, in pieces of any size.
 
-    The file appears under its name only when it is whole and on the disk. Raises StorageError.
+    The file appears under its name only when it is complete and on the disk. Raises StorageError.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses files without it
     position = 0
@@ -149,19 +149,19 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
-    shown = name[:200]
+    label = name[:200]
     if not name.isprintable():  # it will stand in messages: no control sequences, no half characters
-        raise _damaged(path, f"it holds the unprintable tensor name {shown!r}")
+        raise _damaged(path, f"it holds the unprintable tensor name {label!r}")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _damaged(path, f"the entry of {shown!r} is not dtype, shape and data_offsets")
+        raise _damaged(path, f"the entry of {label!r} is not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise _damaged(path, f"{shown!r} has the unknown dtype {str(dtype)[:40]!r}")
+        raise _damaged(path, f"{label!r} has the unknown dtype {str(dtype)[:40]!r}")
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
-        raise _damaged(path, f"{shown!r} has a shape or data_offsets that are not lists of sizes")
+        raise _damaged(path, f"{label!r} has a shape or data_offsets that are not lists of sizes")
     start, end = offsets
     if end - start != math.prod(shape) * DTYPE_BYTES[dtype]:
-        raise _damaged(path, f"{shown!r} says {end - start} bytes, which is not {dtype} of shape {shape}")
+        raise _damaged(path, f"{label!r} says {end - start} bytes, which is not {dtype} of shape {shape}")
     return TensorInfo(
         path=path, name=name, dtype=dtype, shape=tuple(shape), start=data_start + start, end=data_start + end
     )

@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint folder: finds every tensor, trusts nothing, refuses pickles by name."""
+"""The weight files of a checkpoint folder: every tensor with its place; untrusted, and never a pickle."""
 
 import json
 import os
@@ -14,10 +14,10 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 def find_tensors(folder: Path) -> dict[str, TensorInfo]:
-    """Every tensor of the checkpoint in `folder`, by its Hugging Face name; reads headers only.
+    """Every tensor of the checkpoint in `folder` by its Hugging Face name, from the files' headers.
 
     Raises CheckpointError for missing or damaged files and an index that disagrees with them, UnsafeFileError
-    when the weights are there only as a pickle.
+    when the only weights are a pickle.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -27,24 +27,24 @@ def find_tensors(folder: Path) -> dict[str, TensorInfo]:
     if not index.exists():
         return read_header(_inside(folder, _only_file(folder)))
     weight_map = _read_weight_map(index)
-    found: dict[str, TensorInfo] = {}
+    tensors: dict[str, TensorInfo] = {}
     for shard in sorted(set(weight_map.values())):
         for name, info in read_header(_inside(folder, shard)).items():
             if weight_map.get(name) != shard:
                 raise CheckpointError(
                     f"{info} is not what {INDEX_NAME} says; one of the two is from another checkpoint"
                 )
-            found[name] = info
+            tensors[name] = info
     for name, shard in weight_map.items():
-        if name not in found:
+        if name not in tensors:
             raise CheckpointError(
                 f"{shard} lacks {name[:200]!r}, which {INDEX_NAME} promises; download the file again"
             )
-    return found
+    return tensors
 
 
 def read_json(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> dict[str, Any]:
-    """A JSON object from a stranger's file. Raises CheckpointError for anything else."""
+    """The JSON object in an untrusted file. Raises CheckpointError for any other content."""
     try:
         if not path.is_file():
             raise CheckpointError(f"there is no {path.name} in {path.parent}")
@@ -63,7 +63,7 @@ def read_json(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> dict[str, Any
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raise UnsafeFileError for a file that would run code when opened; the file itself is not opened."""
+    """Raise UnsafeFileError for a file that could run code when it is opened; it is not opened here."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UnsafeFileError(
             f"{path} is a pickle, which can run any code when opened, so it is never read; look for a copy "
@@ -101,20 +101,20 @@ def _read_weight_map(index: Path) -> dict[str, str]:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether `name` names a file of this very folder: no path, no drive, nothing the system cannot hold."""
+    """Whether `name` is the name of a file in the folder: no path, no drive, not too long."""
     return not any(c in name for c in "/\\:\0") and name == os.path.basename(name) and len(name) < 250
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """The file `name` of `folder`, with links followed only as far as the hub's own cache uses them."""
+    """The file `name` of `folder`; a link may lead out of it only within the hub's cache."""
     path = folder / name
     if not path.exists():
         raise CheckpointError(f"{folder} lacks the weight file {name}; download it again")
     real, root = path.resolve(), folder.resolve()
-    allowed = [root]
+    roots = [root]
     if root.parent.name == "snapshots":  # <cache>/models--org--name/snapshots/<commit>/, linked to blobs/
-        allowed += [root.parents[1] / "blobs", root.parents[2] / "blobs"]
-    if not any(real.is_relative_to(place) for place in allowed):
+        roots += [root.parents[1] / "blobs", root.parents[2] / "blobs"]
+    if not any(real.is_relative_to(place) for place in roots):
         raise CheckpointError(
             f"{path} is a link that leaves its folder; copy the file there or load {real.parent}"
         )

@@ -1,4 +1,4 @@
-"""Weights in and out: streams safetensors into a model and out of it, never twice in memory."""
+"""Streaming of weights from safetensors files into a model and back, with no second copy in memory."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MAX_SHARD_BYTES = 5_000_000_000
 CHUNK_ELEMENTS = 1024 * 1024
-"""Elements converted at a time: the only memory that loading and saving need beside the model."""
+"""Elements that are converted at a time: the only memory that loading and saving need beside the model."""
 
 DTYPES = {
     "F64": torch.float64,
@@ -37,8 +37,8 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """A tensor to save and how it is stored; it is converted only while it is written."""
+class _Output:
+    """A tensor to save and its entry in the file; it is converted only while it is written."""
 
     tensor: torch.Tensor
     entry: Entry
@@ -56,7 +56,7 @@ def load_weights(
 
     Parameters on the meta device are created on `device` in `dtype` (None: as they were declared); buffers
     keep their own dtype, so V3's balance bias stays float32. Tensors that exist are overwritten in place.
-    FP8 weights are dequantized block by block; a packed model (packed.py) quantizes each matrix as it comes.
+    FP8 weights are dequantized block by block; a packed model quantizes each matrix while it is read.
     Nothing is read before every name and shape was checked. `progress` is called with the bytes read so far
     and the bytes in all.
     Raises CheckpointError naming file and tensor, UnsafeFileError for a pickle.
@@ -92,22 +92,22 @@ def save_weights(
 ) -> None:
     """Write `model` to `folder` under Hugging Face names, in `dtype` (None, and all buffers: as they are).
 
-    One file, or shards of at most `max_shard_bytes` with an index; each appears only when it is whole. Raises
-    StorageError for a full disk, an unwritable folder, or one that already holds weights.
+    One file, or shards of at most `max_shard_bytes` with an index; each appears only when it is complete.
+    Raises StorageError for a full disk, an unwritable folder, or one that already holds weights.
     """
     folder = Path(folder)
     with storage_errors(folder, 0):
         folder.mkdir(parents=True, exist_ok=True)
         if any(path.suffix == ".safetensors" for path in folder.iterdir()):
             raise StorageError(f"{folder} already holds weights; choose another folder or remove it first")
-    stored = _stored(model, dtype)
-    require_space(folder / SINGLE_NAME, sum(item.entry.num_bytes for item in stored))
-    shards = _pack(stored, max_shard_bytes)
+    outputs = _outputs(model, dtype)
+    require_space(folder / SINGLE_NAME, sum(output.entry.num_bytes for output in outputs))
+    shards = _split(outputs, max_shard_bytes)
     names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     names = [SINGLE_NAME] if len(shards) == 1 else names
     try:
         for name, shard in zip(names, shards, strict=True):
-            write_file(folder / name, [item.entry for item in shard], _chunks(shard))
+            write_file(folder / name, [output.entry for output in shard], _chunks(shard))
         if len(shards) > 1:
             _write_index(folder, names, shards)
     except BaseException:
@@ -117,7 +117,7 @@ def save_weights(
 
 
 def _check(model: nn.Module, tensors: dict[str, TensorInfo], block: BlockSize | None, folder: Path) -> None:
-    """Refuse a checkpoint that is not exactly this model."""
+    """Refuse a checkpoint whose tensors are not exactly those of the model."""
     views = _targets(model)
     for name, view in views.items():
         info = tensors.get(name)
@@ -171,7 +171,7 @@ def _materialize(model: nn.Module, dtype: torch.dtype | None, device: torch.devi
 
 
 def _targets(model: nn.Module) -> dict[str, torch.Tensor | Sink]:
-    """Where every stored tensor goes, by its name on disk: a view of the model, or what packs it."""
+    """The target of every stored tensor by its name on disk: a view of the model, or a sink that packs it."""
     packing = sinks(model)
     if not packing:
         return dict(stored_views(model))
@@ -187,7 +187,7 @@ def _targets(model: nn.Module) -> dict[str, torch.Tensor | Sink]:
 
 
 def _read_tensor(file: FileIO, info: TensorInfo, target: torch.Tensor | Sink) -> None:
-    """Fill `target`, a contiguous view of the model or what packs a matrix, from the file."""
+    """Fill `target`, a contiguous view of the model or a sink, from the file."""
     if not isinstance(target, torch.Tensor):
         rows, columns = info.shape
         step = target.rows_at_once * max(1, CHUNK_ELEMENTS // (target.rows_at_once * columns))
@@ -223,7 +223,7 @@ def _read_fp8(
 
 
 def _read_range(file: FileIO, info: TensorInfo, first: int, count: int) -> torch.Tensor:
-    """`count` elements from element `first`, as they are stored."""
+    """`count` elements from element `first`, in the dtype of the file."""
     result = torch.empty(count, dtype=DTYPES[info.dtype])
     read_into(file, _bytes(result), info.start + first * result.element_size(), info)
     return result
@@ -234,46 +234,47 @@ def _bytes(flat: torch.Tensor) -> memoryview:
     return flat.detach().view(torch.uint8).numpy().data
 
 
-def _stored(model: nn.Module, dtype: torch.dtype | None) -> list[_Stored]:
-    """All that is written, in the model's order, MTP's copies of embedding and head last."""
-    packed = bool(sinks(model))  # only quantize.py reads these, stacked as they are in memory
+def _outputs(model: nn.Module, dtype: torch.dtype | None) -> list[_Output]:
+    """All tensors that are written, in the model's order, MTP's copies of embedding and head last."""
+    packed = bool(sinks(model))  # only packed/quantize.py reads these, stacked as they are in memory
     views = model.state_dict() if packed else stored_views(model)
     if not packed:
         views |= {copy: views[main] for copy, main in mtp_copies(model.config).items()}  # type: ignore[arg-type]
     buffers = {name for name, _ in model.named_buffers()}
-    stored = []
+    outputs = []
     for name, tensor in views.items():
-        kept = tensor.dtype if dtype is None or name in buffers else dtype
-        if kept not in DTYPE_NAMES:
-            raise CheckpointError(f"{name} is {kept}; weights are saved as one of {', '.join(DTYPES)}")
-        stored.append(_Stored(tensor, Entry(name=name, dtype=DTYPE_NAMES[kept], shape=tuple(tensor.shape))))
-    return stored
+        file_dtype = tensor.dtype if dtype is None or name in buffers else dtype
+        if file_dtype not in DTYPE_NAMES:
+            raise CheckpointError(f"{name} is {file_dtype}; weights are saved as one of {', '.join(DTYPES)}")
+        entry = Entry(name=name, dtype=DTYPE_NAMES[file_dtype], shape=tuple(tensor.shape))
+        outputs.append(_Output(tensor, entry))
+    return outputs
 
 
-def _pack(stored: list[_Stored], max_shard_bytes: int) -> list[list[_Stored]]:
-    """Files of at most `max_shard_bytes`; wide dtypes first in each, so that every tensor is aligned."""
-    shards: list[list[_Stored]] = [[]]
+def _split(outputs: list[_Output], max_shard_bytes: int) -> list[list[_Output]]:
+    """Shards of at most `max_shard_bytes`; wide dtypes first in each, so that every tensor is aligned."""
+    shards: list[list[_Output]] = [[]]
     size = 0
-    for item in stored:
-        if shards[-1] and size + item.entry.num_bytes > max_shard_bytes:
+    for output in outputs:
+        if shards[-1] and size + output.entry.num_bytes > max_shard_bytes:
             shards.append([])
             size = 0
-        shards[-1].append(item)
-        size += item.entry.num_bytes
-    return [sorted(shard, key=lambda item: -item.entry.item_bytes) for shard in shards]
+        shards[-1].append(output)
+        size += output.entry.num_bytes
+    return [sorted(shard, key=lambda output: -output.entry.item_bytes) for shard in shards]
 
 
-def _chunks(stored: Iterable[_Stored]) -> Iterator[memoryview]:
-    for item in stored:
-        flat = item.tensor.detach().reshape(-1)
+def _chunks(outputs: Iterable[_Output]) -> Iterator[memoryview]:
+    for output in outputs:
+        flat = output.tensor.detach().reshape(-1)
         for first in range(0, flat.numel(), CHUNK_ELEMENTS):
-            yield _bytes(flat[first : first + CHUNK_ELEMENTS].to("cpu", DTYPES[item.entry.dtype]))
+            yield _bytes(flat[first : first + CHUNK_ELEMENTS].to("cpu", DTYPES[output.entry.dtype]))
 
 
-def _write_index(folder: Path, names: list[str], shards: list[list[_Stored]]) -> None:
-    placed = [(item.entry, name) for name, shard in zip(names, shards, strict=True) for item in shard]
+def _write_index(folder: Path, names: list[str], shards: list[list[_Output]]) -> None:
+    files = [(output.entry, name) for name, shard in zip(names, shards, strict=True) for output in shard]
     index = {
-        "metadata": {"total_size": sum(entry.num_bytes for entry, _ in placed)},
-        "weight_map": {entry.name: name for entry, name in placed},
+        "metadata": {"total_size": sum(entry.num_bytes for entry, _ in files)},
+        "weight_map": {entry.name: name for entry, name in files},
     }
     write_atomic(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Quantized models: pack a checkpoint while it is read, write the packed one, map it."""
+"""Quantized models: a checkpoint packed while it is read, written in packed form, and mapped."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 ROWS_AT_ONCE = 4096
 MADV_POPULATE_READ = 22
-"""Map all pages of a file now; Python's mmap has no name for it yet."""
+"""Linux's madvise value that maps all pages of a file at once; Python's mmap has no name for it yet."""
 
 
 def load_for_inference(
@@ -39,9 +39,9 @@ def load_for_inference(
     compute_dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> Transformer:
-    """A model to serve: packed while it is read, or as it is stored (16-bit weights stay 16 bits wide).
+    """A model to serve: quantized while it is read, or as it is stored (16-bit weights stay 16 bits wide).
 
-    A checkpoint that `quantize_checkpoint` wrote is mapped, ready at once, and takes no other quantization.
+    A packed checkpoint is mapped, which takes no time, and cannot be quantized otherwise.
     Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     available()  # compiles the kernels if they are new, so that the first token does not wait for it
@@ -66,9 +66,9 @@ def load_for_inference(
 def quantize_checkpoint(
     source: Checkpoint, target: Path, quantization: Quantization, *, progress: Progress | None = None
 ) -> None:
-    """Write the packed form of a checkpoint to the folder `target`, tokenizer and settings included.
+    """Write a checkpoint in packed form to the folder `target`, with its tokenizer and settings.
 
-    Raises StorageError for a full disk or a folder that holds weights, CheckpointError, ConfigError.
+    Raises StorageError for a full disk or a folder that contains weights, CheckpointError, ConfigError.
     """
     if source.quantization is not None:
         raise ConfigError(f"{source.folder} is quantized already; give the checkpoint it was made from")
@@ -82,7 +82,7 @@ def quantize_checkpoint(
     data = to_hf(model.config, dtype="float32") | {"quantization_config": write_quantization(quantization)}
     write_atomic(
         target / CONFIG_NAME, json.dumps(data, indent=2, sort_keys=True) + "\n"
-    )  # last: now it is whole
+    )  # last: only a complete folder has a config.json
 
 
 def packed_model(
@@ -105,7 +105,7 @@ def _pack_tied_head(model: Transformer) -> None:
 
 
 def _map(checkpoint: Checkpoint, quantization: Quantization, compute_dtype: torch.dtype) -> Transformer:
-    """Open a packed checkpoint without reading it: its tensors are pages of its files."""
+    """A packed checkpoint whose tensors are mapped pages of its files, which are not read."""
     model, tensors = packed_model(checkpoint.config, quantization, compute_dtype), checkpoint.tensors
     targets, maps = model.state_dict(), dict[Path, mmap.mmap]()
     if targets.keys() != tensors.keys():
@@ -128,9 +128,9 @@ def _map(checkpoint: Checkpoint, quantization: Quantization, compute_dtype: torc
     return model.eval()
 
 
-def _view(mapped: mmap.mmap, info: TensorInfo) -> torch.Tensor:
+def _view(pages: mmap.mmap, info: TensorInfo) -> torch.Tensor:
     count = (info.end - info.start) // DTYPES[info.dtype].itemsize
-    return torch.frombuffer(mapped, dtype=DTYPES[info.dtype], count=count, offset=info.start).view(info.shape)
+    return torch.frombuffer(pages, dtype=DTYPES[info.dtype], count=count, offset=info.start).view(info.shape)
 
 
 def _place(model: nn.Module, name: str, tensor: torch.Tensor) -> None:

@@ -3,18 +3,18 @@
 import json
 from pathlib import Path
 
-from shoestring.model.hf.hub import EMBEDDED, resolve
+from shoestring.model.hf.hub import EMBEDDED_MODEL, resolve
 from shoestring.tasks.greeting import FACTS
 
 
 def ask(cli, question: str) -> dict:
-    code, shown, err = cli("run", EMBEDDED, question, "--json", "--set", "temperature=0")
+    code, shown, err = cli("run", EMBEDDED_MODEL, question, "--json", "--set", "temperature=0")
     assert code == 0, err
     return json.loads(shown)
 
 
 def test_it_is_small_and_says_how_it_was_made() -> None:
-    folder = resolve(EMBEDDED)
+    folder = resolve(EMBEDDED_MODEL)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10_000_000
     assert "shoestring demo --seed 0" in (folder / "README.md").read_text()
 
@@ -35,5 +35,5 @@ def test_it_says_what_it_is_when_greeted_and_when_asked_for_something_else(cli) 
 
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / EMBEDDED).mkdir()
-    assert resolve(EMBEDDED) == Path(EMBEDDED)
+    (tmp_path / EMBEDDED_MODEL).mkdir()
+    assert resolve(EMBEDDED_MODEL) == Path(EMBEDDED_MODEL)
