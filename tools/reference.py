@@ -22,6 +22,8 @@ def reference(package: Path, paths: Iterable[Path]) -> str:
         "Set a field in a recipe (a TOML file) or on the command line with `--set`. A dot leads to a field "
         "of a field: `--set optim.lr=3e-4`. An unknown name is an error that lists the right ones.",
         configuration(package, paths),
+        "## Differences from vLLM",
+        python_api(package),
         "## Exit codes",
         "Every command ends with one of these numbers, for scripts that call it.",
         exit_codes(),
@@ -137,6 +139,12 @@ def default_text(value: ast.expr) -> str:
             if keyword.arg == "default":
                 return ast.unparse(keyword.value)
     return ast.unparse(value)
+
+
+def python_api(package: Path) -> str:
+    """The table of names in which `shoestring.LLM` differs from vLLM: its module's docstring."""
+    docstring = ast.get_docstring(ast.parse((package / "engine" / "llm.py").read_text(encoding="utf-8")))
+    return (docstring or "").partition("\n")[2]
 
 
 def exit_codes() -> str:
