@@ -1,12 +1,13 @@
-"""What quantization costs, and who agrees with whom: ours, llama.cpp and transformers on one trained model.
+"""Accuracy of quantization, and agreement with llama.cpp and transformers, on one trained model.
 
     python bench/accuracy.py [--model runs/demo/model] [--text docs/LOG.md README.md] [--json FILE]
 
-Mean KL divergence (nats a token) of the float32 model's next-token distribution from each quantized one's,
-over windows of the given texts: ours int8 and int4, llama.cpp's Q8_0 and Q4_0 of the same weights. Then 100
-prompts, continued greedily by our engine in float32, by llama.cpp on the F32 GGUF and by transformers:
-where a token differs, the gap between the two best logits is printed, since ties are no disagreement. Needs
-llama-cpp-python and transformers. Exit code 3 when ours diverges more than llama.cpp's or a token differs.
+Prints the mean KL divergence (nats per token) between the next-token distributions of the float32 model and
+of each quantized one, over windows of the given texts: int8 and int4 of this package, Q8_0 and Q4_0 of
+llama.cpp for the same weights. Then 100 prompts are continued greedily by this engine in float32, by
+llama.cpp with the F32 GGUF file and by transformers; where a token differs, the gap between the two best
+logits is printed, since a tie is no disagreement. Needs llama-cpp-python and transformers. Exit code 3 when
+int8 or int4 diverges more than llama.cpp's type of the same size, or a token differs.
 """
 
 import argparse
@@ -17,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-WINDOW, PROMPTS, CONTINUED = 256, 100, 32
+WINDOW, PROMPTS, NEW_TOKENS = 256, 100, 32
 
 
 class LlamaCpp:
-    """Logits of every position by llama.cpp."""
+    """llama.cpp with logits at every position."""
 
     def __init__(self, path):
         import llama_cpp as library
@@ -34,16 +35,16 @@ class LlamaCpp:
         )
         params = library.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_threads, params.n_threads_batch = 512, 512, 2, 2
-        # Its default keeps keys and values in float16, and float32 is what is compared here.
+        # The default is float16 for keys and values, and float32 is compared here.
         params.type_k = params.type_v = library.GGML_TYPE_F32
-        # Its flash attention rounds to float16 on the way; without it both agree to 1e-13 nats.
+        # Flash attention rounds to float16 internally; without it both agree to 1e-13 nats.
         params.flash_attn_type = library.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = library.llama_init_from_model(self.model, params)
         self.batch = library.llama_batch_init(512, 0, 1)
-        self.words = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
+        self.vocab_size = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
 
     def logits(self, ids, start=0):
-        """(T, W) float32; `start` continues what is cached."""
+        """Logits (T, W), float32; `start` is the number of cached positions."""
         import numpy as np
 
         library = self.library
@@ -55,29 +56,29 @@ class LlamaCpp:
             self.batch.seq_id[i][0], self.batch.logits[i] = 0, True
         assert library.llama_decode(self.context, self.batch) == 0
         rows = [
-            np.ctypeslib.as_array(library.llama_get_logits_ith(self.context, i), (self.words,)).copy()
+            np.ctypeslib.as_array(library.llama_get_logits_ith(self.context, i), (self.vocab_size,)).copy()
             for i in range(len(ids))
         ]
         return torch.from_numpy(np.stack(rows))
 
     def greedy(self, ids, count):
-        chosen, start, pending = [], 0, list(ids)
-        while len(chosen) < count:
+        tokens, start, pending = [], 0, list(ids)
+        while len(tokens) < count:
             best = int(self.logits(pending, start)[-1].argmax())
             start += len(pending)
-            chosen.append(best)
+            tokens.append(best)
             pending = [best]
-        return chosen
+        return tokens
 
 
 def cached_logits(model, ids):
-    """Our logits the way the engine computes them: attention over kept latents."""
+    """Logits as the engine computes them: with attention over cached latents."""
     with torch.inference_mode():
         return model(torch.tensor([ids]), model.new_cache(1, len(ids)))[0]
 
 
 def windows(model_folder, texts):
-    """Rows of WINDOW ids, all of them full."""
+    """Full rows of WINDOW ids."""
     from shoestring.tokenizer.bpe import Tokenizer
 
     tokenizer = Tokenizer.load(model_folder)
@@ -86,34 +87,34 @@ def windows(model_folder, texts):
 
 
 def divergence(reference, other):
-    """Mean KL(reference, other) in nats."""
+    """Mean KL divergence KL(reference, other) in nats."""
     p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
 def quantized_rows(folder, rows, scratch):
-    """[{engine, weights, kl_nats}], and the bits a weight takes."""
+    """Mean divergence of each quantized model: [{engine, weights, kl_nats}]."""
     from shoestring.model.gguf.exporter import export_gguf
     from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.packed.quantize import load_for_inference
 
     plain = load_for_inference(Checkpoint.open(folder))
     reference = [cached_logits(plain, ids) for ids in rows]
-    found = []
+    results = []
     for kind in ("int8", "int4"):
         model = load_for_inference(Checkpoint.open(folder), kind)
         values = [divergence(r, cached_logits(model, ids)) for r, ids in zip(reference, rows, strict=True)]
-        found.append({"engine": "ours", "weights": kind, "kl_nats": sum(values) / len(values)})
+        results.append({"engine": "ours", "weights": kind, "kl_nats": sum(values) / len(values)})
     for kind in ("f32", "q8_0", "q4_0"):
         export_gguf(Checkpoint.open(folder), scratch / f"{kind}.gguf", kind)
         model = LlamaCpp(scratch / f"{kind}.gguf")
         values = [divergence(r, model.logits(ids)) for r, ids in zip(reference, rows, strict=True)]
-        found.append({"engine": "llama.cpp", "weights": kind, "kl_nats": sum(values) / len(values)})
-    return found
+        results.append({"engine": "llama.cpp", "weights": kind, "kl_nats": sum(values) / len(values)})
+    return results
 
 
 def greedy_rows(folder, rows, scratch):
-    """How many of the prompts all three continue alike, and the gaps where they do not."""
+    """Number of prompts that the others continue differently, and the logit gaps there."""
     from transformers import AutoModelForCausalLM
 
     from shoestring.engine.engine import Engine, EngineSettings
@@ -124,7 +125,7 @@ def greedy_rows(folder, rows, scratch):
     prompts = [rows[i % len(rows)][: 8 + i % 40] for i in range(PROMPTS)]
     model = load_for_inference(Checkpoint.open(folder))
     engine = Engine(model, None, EngineSettings(max_num_seqs=16, max_model_len=512))
-    params = SamplingParams(temperature=0, max_tokens=CONTINUED, ignore_eos=True)
+    params = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True)
     for i, ids in enumerate(prompts):
         engine.add_request(Request(request_id=str(i), prompt_token_ids=ids, sampling_params=params))
     ours = {}
@@ -141,17 +142,17 @@ def greedy_rows(folder, rows, scratch):
         return out[0, len(ids) :].tolist()
 
     theirs["transformers"] = transformers_greedy
-    found = []
-    for name, continued in theirs.items():
-        differ = []
+    results = []
+    for name, generate in theirs.items():
+        gaps = []
         for i, ids in enumerate(prompts):
-            got = continued(ids, CONTINUED)
-            if got != ours[str(i)]:
-                at = next(k for k, (a, b) in enumerate(zip(got, ours[str(i)], strict=True)) if a != b)
-                best = cached_logits(model, ids + got[:at])[-1].topk(2).values
-                differ.append(float(best[0] - best[1]))
-        found.append({"engine": name, "prompts": len(prompts), "differ": len(differ), "logit_gaps": differ})
-    return found
+            tokens = generate(ids, NEW_TOKENS)
+            if tokens != ours[str(i)]:
+                place = next(k for k, (a, b) in enumerate(zip(tokens, ours[str(i)], strict=True)) if a != b)
+                best = cached_logits(model, ids + tokens[:place])[-1].topk(2).values
+                gaps.append(float(best[0] - best[1]))
+        results.append({"engine": name, "prompts": len(prompts), "differ": len(gaps), "logit_gaps": gaps})
+    return results
 
 
 def main():
@@ -167,23 +168,23 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         divergences = quantized_rows(arguments.model, rows, Path(scratch))
         for row in divergences:
-            print(f"{row['engine']:12}{row['weights']:6} KL {row['kl_nats']:.3e} nats a token")
+            print(f"{row['engine']:12}{row['weights']:6} KL {row['kl_nats']:.3e} nats per token")
         agreement = greedy_rows(arguments.model, rows, Path(scratch))
     for row in agreement:
         print(
-            f"{row['engine']}: {row['differ']} of {row['prompts']} prompts differ from ours "
-            f"{row['logit_gaps']}"
+            f"{row['engine']}: {row['differ']} of {row['prompts']} prompts have other tokens than ours; "
+            f"logit gaps there: {row['logit_gaps']}"
         )
     kl = {row["weights"]: row["kl_nats"] for row in divergences}
-    met = (
+    is_met = (
         kl["int8"] <= kl["q8_0"] and kl["int4"] <= kl["q4_0"] and not any(row["differ"] for row in agreement)
     )
     if arguments.json:
         arguments.json.write_text(
             json.dumps({"divergence": divergences, "greedy": agreement}, indent=2) + "\n"
         )
-    print("met" if met else "MISSED")
-    return 0 if met else 3
+    print("met" if is_met else "MISSED")
+    return 0 if is_met else 3
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
-"""Our engine beside llama.cpp and transformers: prompts, one stream, sixteen streams, same weights, same run.
+"""Speed of the engine compared with llama.cpp and transformers: prompt, one stream, sixteen streams.
 
     python bench/engine.py [--json FILE] [--folder DIR] [--rounds 3] [--only ours,llama.cpp,transformers]
 
-Makes (once, in --folder) a DeepSeek-V2-Lite-shaped checkpoint of 6 layers and 3.15B random weights in
-bfloat16, exports it to GGUF for llama.cpp, and packs it for ours. Every measurement is a process of its
-own, in turn; a figure is the best of `rounds`. Prompts are random ids; decoding is greedy. Needs 20 GB of
-disk, 14 GB of memory, and `pip install llama-cpp-python transformers` for the competitors. Exit code 3 when
-a target is missed.
+Makes (once, in --folder) a checkpoint with the shape of DeepSeek-V2-Lite, 6 layers and 3.15B random weights
+in bfloat16, exports it to GGUF for llama.cpp, and quantizes it for this engine. Each measurement runs in a
+process of its own, one after the other; a figure is the best of `rounds`. Prompts are random ids; decoding
+is greedy. Needs 20 GB of disk, 14 GB of memory, and `pip install llama-cpp-python transformers` for the
+other engines. Exit code 3 when a target is missed.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from processes import peak_bytes, run_json
+
 PROMPT, START, STREAMS = 512, 16, 16
-"""Tokens of the long prompt, tokens that a decoding stream starts with, streams at once."""
+"""Tokens of the long prompt, prompt tokens of a decoding stream, streams at a time."""
 ENGINES = {
     "transformers": ("f32",),
     "llama.cpp": ("q8_0", "q4_0"),
@@ -28,7 +29,7 @@ TARGETS = {"prompt": 4.0, "stream1": 1.3, "stream16": 2.0}
 
 
 def config():
-    """The shape: V2-Lite's with 6 layers, q rank 1536 and 32,000 words."""
+    """Shape of V2-Lite with 6 layers, q_lora_rank 1536 and a vocabulary of 32,000."""
     from dataclasses import replace
 
     from shoestring.model.presets import PRESETS
@@ -41,7 +42,7 @@ def config():
 
 
 def prepare(folder):
-    """The checkpoint and its GGUF and packed forms, each made if it is not there."""
+    """Make the checkpoint, its GGUF files and its quantized forms, those that do not exist yet."""
     import torch
 
     from shoestring.model.gguf.exporter import export_gguf
@@ -67,11 +68,11 @@ def prepare(folder):
         del model
     for kind in ENGINES["llama.cpp"]:
         if not (folder / f"{kind}.gguf").exists():
-            print("exporting", kind, flush=True)
+            print("exporting to", kind, flush=True)
             export_gguf(Checkpoint.open(source), folder / f"{kind}.gguf", kind)
     for kind in ENGINES["ours"]:
         if not (folder / kind / "config.json").exists():
-            print("packing", kind, flush=True)
+            print("quantizing to", kind, flush=True)
             quantize_checkpoint(Checkpoint.open(source), folder / kind, kind)
 
 
@@ -98,7 +99,7 @@ class Ours:
         self.count = 0
 
     def run(self, batch, steps):
-        """Seconds of each step: the prompts' first, then one per token of every stream."""
+        """Seconds of each step: the step of the prompts, then one per token of every stream."""
         from shoestring.engine.request import Request, SamplingParams
 
         params = SamplingParams(temperature=0, max_tokens=steps + 1, ignore_eos=True)
@@ -121,7 +122,9 @@ class LlamaCpp:
         import llama_cpp as library
 
         self.library = library
-        self.silent = library.llama_log_callback(lambda *_: None)  # kept: the library calls it for ever
+        self.silent = library.llama_log_callback(
+            lambda *_: None
+        )  # an attribute, because the library calls it at any time
         library.llama_log_set(self.silent, None)
         library.llama_backend_init()
         self.model = library.llama_model_load_from_file(
@@ -139,21 +142,21 @@ class LlamaCpp:
         self.batch = library.llama_batch_init(PROMPT, 0, STREAMS)
 
     def decode(self, rows):
-        """One call with rows (token, position, sequence, wanted); the wanted rows' likeliest tokens."""
+        """Run rows (token, position, sequence, needs_logits); returns the best token of each with logits."""
         import numpy as np
 
         batch = self.batch
         batch.n_tokens = len(rows)
-        for i, (token, position, sequence, wanted) in enumerate(rows):
+        for i, (token, position, sequence, needs_logits) in enumerate(rows):
             batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
-            batch.seq_id[i][0], batch.logits[i] = sequence, wanted
+            batch.seq_id[i][0], batch.logits[i] = sequence, needs_logits
         assert self.library.llama_decode(self.context, batch) == 0
-        chosen = []
-        for i, (*_, wanted) in enumerate(rows):
-            if wanted:
+        tokens = []
+        for i, (*_, needs_logits) in enumerate(rows):
+            if needs_logits:
                 logits = self.library.llama_get_logits_ith(self.context, i)
-                chosen.append(int(np.ctypeslib.as_array(logits, (32000,)).argmax()))
-        return chosen
+                tokens.append(int(np.ctypeslib.as_array(logits, (32000,)).argmax()))
+        return tokens
 
     def run(self, batch, steps):
         library = self.library
@@ -191,31 +194,25 @@ class Transformers:
 
 
 def measure(folder, engine, kind, steps):
-    """One engine's row."""
-    made = {"ours": Ours, "llama.cpp": LlamaCpp, "transformers": Transformers}[engine](folder, kind)
-    made.run(prompts(1, START), 2)
+    """Figures of one engine in this process."""
+    model = {"ours": Ours, "llama.cpp": LlamaCpp, "transformers": Transformers}[engine](folder, kind)
+    model.run(prompts(1, START), 2)
     decode = {}
     for streams in (1, STREAMS) if engine != "transformers" else (1,):
-        times = sorted(made.run(prompts(streams, START), steps)[1:])
+        times = sorted(model.run(prompts(streams, START), steps)[1:])
         decode[streams] = streams / times[len(times) // 2]
     return {
         "engine": engine,
         "weights": kind,
-        "prompt_tokens_per_s": PROMPT / made.run(prompts(1, PROMPT), 0)[0],
+        "prompt_tokens_per_s": PROMPT / model.run(prompts(1, PROMPT), 0)[0],
         "stream1_tokens_per_s": decode[1],
         "stream16_tokens_per_s": decode.get(STREAMS),
         "peak_memory_bytes": peak_bytes(),
     }
 
 
-def peak_bytes():
-    """Of this process alone: getrusage counts what the one before exec had, too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
 def limits():
-    """What the machine does at best, as a row of its own."""
+    """Limits of the machine, as a row."""
     from shoestring.device import choose
     from shoestring.engine.measure import measure_limits
 
@@ -230,53 +227,42 @@ def limits():
 
 
 def child(folder, engine, kind, steps):
-    command = [
-        sys.executable,
-        __file__,
-        "--folder",
-        str(folder),
-        "--child",
-        engine,
-        kind,
-        "--steps",
-        str(steps),
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.decode().splitlines()[-1])
+    options = ["--folder", str(folder), "--child", engine, kind, "--steps", str(steps)]
+    return run_json([sys.executable, __file__, *options])
 
 
 def best_of(rows):
-    """Rates: the best of several runs; memory: the largest."""
-    merged = dict(rows[0])
-    for name in merged:
+    """Combine several runs: the best rates, the largest memory."""
+    best = dict(rows[0])
+    for name in best:
         values = [row[name] for row in rows if row[name] is not None]
         if name.endswith("_per_s") or name == "peak_memory_bytes":
-            merged[name] = max(values, default=None)
-    return merged
+            best[name] = max(values, default=None)
+    return best
 
 
-def judge(rows):
-    """Each target: what it compares, the ratio, what was asked."""
+def compare(rows):
+    """Comparisons with targets: (name, ratio, target)."""
     table = {(row["engine"], row["weights"]): row for row in rows}
     theirs = {kind: table.get(("llama.cpp", kind)) for kind in ENGINES["llama.cpp"]}
     ours = {kind: table.get(("ours", kind)) for kind in ENGINES["ours"]}
-    found = []
+    comparisons = []
     if all(theirs.values()) and all(ours.values()):
         prompt = [max(row["prompt_tokens_per_s"] for row in side.values()) for side in (ours, theirs)]
-        found.append(
+        comparisons.append(
             ("prompt of 512, ours over the better llama.cpp", prompt[0] / prompt[1], TARGETS["prompt"])
         )
     for kind, other in PAIRS.items():
         for name in ("stream1", "stream16"):
             if ours[kind] and theirs[other]:
                 key = f"{name}_tokens_per_s"
-                found.append(
+                comparisons.append(
                     (f"{name}, {kind} over {other}", ours[kind][key] / theirs[other][key], TARGETS[name])
                 )
-    return found
+    return comparisons
 
 
-def show(rows, judged):
+def show(rows, comparisons):
     print(
         f"\n{'engine':14}{'weights':10}{'prompt/s':>10}{'1 stream/s':>12}{'16 streams/s':>14}"
         f"{'memory GB':>11}"
@@ -295,8 +281,8 @@ def show(rows, judged):
             f"{row['engine']:14}{row['weights']:10}{row['prompt_tokens_per_s']:10.1f}{row['stream1_tokens_per_s']:12.1f}"
             f"{sixteen if sixteen is None else round(sixteen, 1)!s:>14}{row['peak_memory_bytes'] / 1e9:11.1f}"
         )
-    for what, ratio, target in judged:
-        print(f"{what}: {ratio:.2f}x, target {target}x: {'met' if ratio >= target else 'MISSED'}")
+    for name, ratio, target in comparisons:
+        print(f"{name}: {ratio:.2f}x, target {target}x: {'met' if ratio >= target else 'MISSED'}")
 
 
 def main():
@@ -308,26 +294,25 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--only", default=",".join(ENGINES))
-    parser.add_argument("--child", nargs=2)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(arguments.folder, *arguments.child, arguments.steps)))
         return 0
     prepare(arguments.folder)
-    wanted = [(e, kind) for e in arguments.only.split(",") for kind in ENGINES[e]]
-    measured = {pair: [] for pair in wanted}
+    runs = {(engine, kind): [] for engine in arguments.only.split(",") for kind in ENGINES[engine]}
     for _ in range(arguments.rounds):
-        for engine, kind in wanted:
-            if engine == "transformers" and measured[engine, kind]:
-                continue  # its one run takes a minute and is far from the others
-            measured[engine, kind].append(child(arguments.folder, engine, kind, arguments.steps))
-            print(json.dumps(measured[engine, kind][-1]), flush=True)
-    rows = [best_of(runs) for runs in measured.values()] + [limits()]
-    judged = judge(rows)
-    show(rows, judged)
+        for (engine, kind), results in runs.items():
+            if engine == "transformers" and results:
+                continue  # one run takes a minute and is much slower than the others
+            results.append(child(arguments.folder, engine, kind, arguments.steps))
+            print(json.dumps(results[-1]), flush=True)
+    rows = [best_of(results) for results in runs.values()] + [limits()]
+    comparisons = compare(rows)
+    show(rows, comparisons)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    return 0 if all(ratio >= target for _, ratio, target in judged) else 3
+    return 0 if all(ratio >= target for _, ratio, target in comparisons) else 3
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""DeepSeek-V2-Lite at its full size, 15.7B parameters, at 4 bits within 12 GB: made, packed, opened, run.
+"""DeepSeek-V2-Lite at full size, 15.7B parameters: quantization to 4 bits, loading and decoding in 12 GB.
 
     python bench/full_size.py [--folder runs/full-size] [--json FILE] [--keep]
 
-Writes a checkpoint of the published shape with random weights in bfloat16 (31 GB, shard by shard), runs
-`quantize_checkpoint` on it, and opens the result twice, each in a process of its own, whose peak memory is
-read: cold or warm as the disk's cache happens to be, then warm. Time to the first token counts from the
-start of the process, Python's own start included. Needs 41 GB of disk. Exit code 3 when 12 GB or 20 s are
-exceeded.
+Writes a checkpoint of the published shape with random weights in bfloat16 (31 GB, shard by shard), quantizes
+it, and loads the result twice. Each step runs in a process of its own, of which the peak memory is printed.
+At the first load the files may be in the disk cache or not, at the second they are. Time to the first token
+includes the start of Python. Needs 41 GB of disk. Exit code 3 when 12 GB or 20 s are exceeded.
 """
 
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from processes import peak_bytes, run_json
 
 MAX_BYTES, MAX_SECONDS = 12e9, 20.0
 SHAPE = "deepseek-v2-lite"
@@ -24,7 +24,7 @@ SHARD_TENSORS = 500
 
 
 def make(folder):
-    """The bfloat16 checkpoint. Every matrix is a window of one random buffer: only sizes matter here."""
+    """Make the bfloat16 checkpoint. Every matrix is a part of one random buffer: only sizes matter here."""
     import torch
 
     from shoestring.model.hf.config import save_config
@@ -42,12 +42,12 @@ def make(folder):
 
     def chunks(names, entries):
         for index, (name, entry) in enumerate(zip(names, entries, strict=True)):
-            left, first = entry.num_bytes // 2, index * 7919 % BUFFER
+            remaining, first = entry.num_bytes // 2, index * 7919 % BUFFER
             source = torch.ones(2 * BUFFER, dtype=torch.bfloat16) if "norm" in name else buffer
-            while left:
-                count = min(left, BUFFER)
+            while remaining:
+                count = min(remaining, BUFFER)
                 yield source[first : first + count].view(torch.uint8).numpy().data
-                left -= count
+                remaining -= count
 
     names = list(views)
     weight_map = {}
@@ -57,15 +57,9 @@ def make(folder):
         file = f"model-{shard // SHARD_TENSORS + 1:05d}.safetensors"
         write_file(folder / file, entries, chunks(part, entries))
         weight_map |= dict.fromkeys(part, file)
-        print(f"written {file}, {shard + len(part)} of {len(names)} tensors", flush=True)
+        print(f"wrote {file}, {shard + len(part)} of {len(names)} tensors", flush=True)
     (folder / INDEX_NAME).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     save_config(config, folder, dtype="bfloat16")
-
-
-def peak_bytes():
-    """Of this process alone: getrusage counts what the one before exec had, too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def quantize(folder):
@@ -77,45 +71,35 @@ def quantize(folder):
     return {"stage": "quantize", "seconds": time.monotonic() - begin, "peak_memory_bytes": peak_bytes()}
 
 
-def decode(folder, started):
-    """First token, then 16 more."""
+def decode(folder, start):
+    """Load the model, then generate a first token and 16 more."""
     from shoestring.engine.engine import Engine, EngineSettings
     from shoestring.engine.request import Request, SamplingParams
     from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.packed.quantize import load_for_inference
 
     model = load_for_inference(Checkpoint.open(folder / "int4"))
-    opened = time.time() - started
+    load_s = time.time() - start
     engine = Engine(model, None, EngineSettings(max_num_seqs=4, max_model_len=4096))
     params = SamplingParams(temperature=0, max_tokens=17, ignore_eos=True)
     engine.add_request(Request(request_id="0", prompt_token_ids=range(100, 132), sampling_params=params))
     engine.step()
-    first = time.time() - started
+    first_token_s = time.time() - start
     begin = time.monotonic()
     while engine.has_unfinished():
         engine.step()
     return {
         "stage": "decode",
-        "opened_s": opened,
-        "first_token_s": first,
+        "opened_s": load_s,
+        "first_token_s": first_token_s,
         "tokens_per_s": 16 / (time.monotonic() - begin),
         "peak_memory_bytes": peak_bytes(),
     }
 
 
 def child(folder, stage):
-    command = [
-        sys.executable,
-        __file__,
-        "--folder",
-        str(folder),
-        "--child",
-        stage,
-        "--started",
-        str(time.time()),
-    ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    row = json.loads(done.stdout.decode().splitlines()[-1])
+    options = ["--folder", str(folder), "--child", stage, "--start", str(time.time())]
+    row = run_json([sys.executable, __file__, *options])
     print(json.dumps(row), flush=True)
     return row
 
@@ -127,12 +111,12 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("runs/full-size"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints")
-    parser.add_argument("--child", choices=("quantize", "decode"))
-    parser.add_argument("--started", type=float)
+    parser.add_argument("--child", choices=("quantize", "decode"), help=argparse.SUPPRESS)
+    parser.add_argument("--start", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = arguments.folder
     if arguments.child:
-        row = quantize(folder) if arguments.child == "quantize" else decode(folder, arguments.started)
+        row = quantize(folder) if arguments.child == "quantize" else decode(folder, arguments.start)
         print(json.dumps(row))
         return 0
     rows = []
@@ -143,14 +127,14 @@ def main():
         if not arguments.keep:
             shutil.rmtree(folder / "bf16")
     rows += [child(folder, "decode"), child(folder, "decode")]
-    met = (
+    is_met = (
         all(row["peak_memory_bytes"] <= MAX_BYTES for row in rows)
         and rows[-1]["first_token_s"] <= MAX_SECONDS
     )
-    print("met" if met else "MISSED")
+    print("met" if is_met else "MISSED")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    return 0 if met else 3
+    return 0 if is_met else 3
 
 
 if __name__ == "__main__":

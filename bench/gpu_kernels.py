@@ -1,11 +1,11 @@
-"""The GPU programs on a real GPU, beside PyTorch's own way and the limit of the memory or the tensor cores.
+"""Speed of the GPU kernels compared with PyTorch and with the limit of memory or tensor cores.
 
     python bench/gpu_kernels.py [--json FILE] [--rounds 20] [--dtype bfloat16|float16]
 
-Every figure is the median of `rounds` runs, each after the L2 cache was overwritten, as it is between the
-layers of a model. The limit is the time to move the bytes at this GPU's measured copy speed, or to do the
-products at its measured speed for 8192 x 8192 matrices, whichever takes longer. Results are compared with
-kernels/reference.py in float32 first; exit code 3 if one is wrong, 4 without a GPU or Triton.
+Each figure is the median of `rounds` runs; the L2 cache is overwritten before each, as it is between the
+layers of a model. The limit is the time to move the bytes at the measured copy speed of this GPU, or to do
+the products at its measured speed for 8192 x 8192 matrices, whichever is longer. Results are compared with
+kernels/reference.py in float32; exit code 3 when one is wrong, 4 without a GPU or Triton.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from shoestring.kernels import native, reference, triton_call, triton_grouped, t
 from shoestring.kernels.packed import OUTPUTS, SCALE_BYTES, Packed, packed_shape
 
 PAGE_SIZE, LENGTH = 32, 4096
-HIDDEN, EXPERT_WIDTH, EXPERTS, CHOSEN = 2048, 1408, 64, 6  # DeepSeek-V2-Lite
+HIDDEN, EXPERT_WIDTH, EXPERTS, EXPERTS_PER_TOKEN = 2048, 1408, 64, 6  # DeepSeek-V2-Lite
 FLUSH_BYTES = 256 * 2**20  # several times the largest L2 cache
-TOLERANCE = 0.02  # of the largest value, in 16 bits
+TOLERANCE = 0.02  # difference over the largest value, for 16 bits
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call: what it is given, and the bytes and multiply-adds that no implementation can avoid."""
+    """One call with its operands, and the bytes and multiply-adds that every implementation needs."""
 
     name: str
     twin: object
@@ -38,8 +38,8 @@ class Case:
     num_products: float
 
 
-def placed(sequences, device):
-    """Page tables, sequence and lengths of one new token for each of `sequences` that hold LENGTH tokens."""
+def page_tables(sequences, device):
+    """Page tables, sequence and length for one new token of each of `sequences` with LENGTH tokens."""
     pages = LENGTH // PAGE_SIZE
     tables = torch.randperm(sequences * pages, device=device).view(sequences, pages).to(torch.int32)
     sequence = torch.arange(sequences, device=device, dtype=torch.int32)
@@ -52,38 +52,40 @@ def attention_cases(device, dtype):
 
     for model, heads in (("V2-Lite", 16), ("V3", 128)):
         for count in (1, 16, 64):
-            where = placed(count, device)
-            kept = tuple(random(where[0].numel(), PAGE_SIZE, width) for width in (512, 64))
-            operands = (random(count, heads, 512), random(count, heads, 64), *kept, *where, 0.07)
+            tables = page_tables(count, device)
+            cache = tuple(random(tables[0].numel(), PAGE_SIZE, width) for width in (512, 64))
+            operands = (random(count, heads, 512), random(count, heads, 64), *cache, *tables, 0.07)
             products = count * LENGTH * heads * (512 + 64 + 512)
-            moved = count * LENGTH * (512 + 64) * dtype.itemsize
+            num_bytes = count * LENGTH * (512 + 64) * dtype.itemsize
             name = f"MLA {model}, {count} x {LENGTH}"
-            yield Case(name, triton_paged, "paged_latent_attention", operands, moved, products)
+            yield Case(name, triton_paged, "paged_latent_attention", operands, num_bytes, products)
     for model, heads, key_heads, width in (("Qwen2-0.5B", 14, 2, 64), ("Llama-3-8B", 32, 8, 128)):
         for count in (1, 16, 64):
-            where = placed(count, device)
-            kept = tuple(random(where[0].numel(), PAGE_SIZE, key_heads, width) for _ in range(2))
-            operands = (random(count, heads, width), *kept, *where, width**-0.5)
-            moved = 2 * count * LENGTH * key_heads * width * dtype.itemsize
+            tables = page_tables(count, device)
+            cache = tuple(random(tables[0].numel(), PAGE_SIZE, key_heads, width) for _ in range(2))
+            operands = (random(count, heads, width), *cache, *tables, width**-0.5)
+            num_bytes = 2 * count * LENGTH * key_heads * width * dtype.itemsize
             products = 2 * count * LENGTH * heads * width
             name = f"GQA {model}, {count} x {LENGTH}"
-            yield Case(name, triton_paged, "paged_attention", operands, moved, products)
+            yield Case(name, triton_paged, "paged_attention", operands, num_bytes, products)
 
 
 def grouped_cases(device, dtype):
     weight = torch.randn(EXPERTS, 2 * EXPERT_WIDTH, HIDDEN, device=device, dtype=dtype) / HIDDEN**0.5
     for tokens in (1, 16, 64, 512, 4096):
-        chosen = torch.rand(tokens, EXPERTS, device=device).topk(CHOSEN).indices.flatten()
-        counts = torch.bincount(chosen, minlength=EXPERTS)
-        x = torch.randn(tokens * CHOSEN, HIDDEN, device=device, dtype=dtype)
-        moved = (int((counts > 0).sum()) * weight[0].numel() + len(x) * (HIDDEN + 2 * EXPERT_WIDTH)) * 2
+        experts = torch.rand(tokens, EXPERTS, device=device).topk(EXPERTS_PER_TOKEN).indices.flatten()
+        counts = torch.bincount(experts, minlength=EXPERTS)
+        x = torch.randn(tokens * EXPERTS_PER_TOKEN, HIDDEN, device=device, dtype=dtype)
+        num_bytes = (int((counts > 0).sum()) * weight[0].numel() + len(x) * (HIDDEN + 2 * EXPERT_WIDTH)) * 2
         operands = (x, weight, counts.cumsum(0).to(torch.int32))
         products = len(x) * weight[0].numel()
-        yield Case(f"experts, {tokens} tokens", triton_grouped, "grouped_linear", operands, moved, products)
+        yield Case(
+            f"experts, {tokens} tokens", triton_grouped, "grouped_linear", operands, num_bytes, products
+        )
 
 
 def packed_random(shape, bits, device):
-    """Random integers of `bits` with one plausible scale."""
+    """Random integers of `bits` bits with one plausible scale."""
     blocks = torch.randint(0, 256, packed_shape(shape, bits), device=device, dtype=torch.uint8)
     scale = torch.full((OUTPUTS,), 2.0 ** (1 - bits) / shape[-1] ** 0.5, device=device, dtype=torch.float16)
     blocks[..., -SCALE_BYTES:] = scale.view(torch.uint8)
@@ -98,20 +100,23 @@ def packed_cases(device, dtype):
         one = gate_up.blocks[0].numel() + down.blocks[0].numel()
         for tokens in (1, 16, 512):
             x = torch.randn(tokens, HIDDEN, device=device, dtype=dtype)
-            chosen = torch.rand(tokens, EXPERTS, device=device).topk(CHOSEN).indices
-            moved, products = dense.blocks.numel() + 2 * tokens * (HIDDEN + 10944), tokens * 10944 * HIDDEN
+            experts = torch.rand(tokens, EXPERTS, device=device).topk(EXPERTS_PER_TOKEN).indices
+            num_bytes, products = (
+                dense.blocks.numel() + 2 * tokens * (HIDDEN + 10944),
+                tokens * 10944 * HIDDEN,
+            )
             name = f"{bits} bits, layer, {tokens} tokens"
-            yield Case(name, triton_grouped, "packed_linear", (x, dense), moved, products)
-            moved = len(chosen.unique()) * one + 4 * tokens * HIDDEN
-            products = 3 * tokens * CHOSEN * EXPERT_WIDTH * HIDDEN
-            weights = torch.rand(tokens, CHOSEN, device=device)
-            operands = (x, chosen, weights, gate_up, down)
+            yield Case(name, triton_grouped, "packed_linear", (x, dense), num_bytes, products)
+            num_bytes = len(experts.unique()) * one + 4 * tokens * HIDDEN
+            products = 3 * tokens * EXPERTS_PER_TOKEN * EXPERT_WIDTH * HIDDEN
+            weights = torch.rand(tokens, EXPERTS_PER_TOKEN, device=device)
+            operands = (x, experts, weights, gate_up, down)
             name = f"{bits} bits, experts, {tokens} tokens"
-            yield Case(name, triton_grouped, "packed_experts", operands, moved, products)
+            yield Case(name, triton_grouped, "packed_experts", operands, num_bytes, products)
 
 
 def seconds(function, rounds, flush):
-    """Median time on the GPU of one call with a cold cache."""
+    """Median seconds on the GPU of one call with an empty cache."""
     times = []
     for index in range(rounds + 3):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -120,40 +125,40 @@ def seconds(function, rounds, flush):
         function()
         end.record()
         torch.cuda.synchronize()
-        if index >= 3:  # the first runs compile
+        if index >= 3:  # the first runs compile the kernel
             times.append(start.elapsed_time(end) / 1e3)
     return statistics.median(times)
 
 
 def machine(rounds, flush, dtype):
-    """Bytes/s of a copy, read and written, and multiply-adds/s of a large product."""
+    """Speed of the GPU: bytes/s of a copy, read and written, and multiply-adds/s of a large product."""
     source = torch.empty(2**30, device=flush.device, dtype=torch.uint8)
     target = torch.empty_like(source)
-    copied = 2 * source.numel() / seconds(lambda: target.copy_(source), rounds, flush)
+    copy_bytes_per_s = 2 * source.numel() / seconds(lambda: target.copy_(source), rounds, flush)
     a = torch.randn(8192, 8192, device=flush.device, dtype=dtype)
-    return copied, 8192**3 / seconds(lambda: a @ a, rounds, flush)
+    return copy_bytes_per_s, 8192**3 / seconds(lambda: a @ a, rounds, flush)
 
 
 def error(case):
-    """Largest difference to the reference in float32, as a share of its largest value."""
+    """Largest difference to the reference in float32, over the largest value of the reference."""
     precise = [x.float() if torch.is_tensor(x) and x.is_floating_point() else x for x in case.operands]
-    wanted = getattr(reference, case.op)(*precise)
-    got = getattr(case.twin, case.op)(*case.operands).float()
-    return float((got - wanted).abs().max() / wanted.abs().max())
+    expected = getattr(reference, case.op)(*precise)
+    result = getattr(case.twin, case.op)(*case.operands).float()
+    return float((result - expected).abs().max() / expected.abs().max())
 
 
 def measure(case, rounds, flush, limits):
     """One row of the table."""
     ours = seconds(lambda: getattr(case.twin, case.op)(*case.operands), rounds, flush)
-    torch_room = native if hasattr(native, case.op) else reference
-    theirs = seconds(lambda: getattr(torch_room, case.op)(*case.operands), rounds, flush)
+    torch_module = native if hasattr(native, case.op) else reference
+    theirs = seconds(lambda: getattr(torch_module, case.op)(*case.operands), rounds, flush)
     limit = max(case.num_bytes / limits[0], case.num_products / limits[1])
     return {
         "case": case.name,
         "op": case.op,
         "error": error(case),
         "us": ours * 1e6,
-        "torch": torch_room.__name__.rpartition(".")[2],
+        "torch": torch_module.__name__.rpartition(".")[2],
         "torch_us": theirs * 1e6,
         "bytes_per_s": case.num_bytes / ours,
         "limit_us": limit * 1e6,
@@ -162,11 +167,11 @@ def measure(case, rounds, flush, limits):
 
 
 def refusal():
-    """Why this machine cannot run the bench, or nothing."""
+    """Reason why this machine cannot run the benchmark; empty if it can."""
     if not torch.cuda.is_available():
-        return "there is no GPU that PyTorch can use here, and this bench measures nothing else"
+        return "there is no GPU that PyTorch can use, and this benchmark measures only GPUs"
     if not triton_call.available():
-        return "Triton is not installed; PyTorch's GPU builds for Linux bring it, or: pip install triton"
+        return "Triton is not installed; it comes with PyTorch's GPU builds for Linux, or: pip install triton"
     return ""
 
 

@@ -1,11 +1,11 @@
-"""Kill a training run with SIGKILL at random moments, resume it each time, compare it with an unbroken one.
+"""Crash safety of training: runs killed by SIGKILL at random moments and resumed equal an undisturbed run.
 
     python bench/kills.py [--verb pretrain|rl] [--kills 20] [--seed 0] [--json FILE]
 
-The runs are `shoestring pretrain` or `rl` itself, in processes of their own; `rl` goes on from the model that
-comes with the package. Some kills fall while it starts, some at
-any moment while it trains, some while it writes a checkpoint. The final weights, the optimizer's moments and
-the log must be equal bit for bit; exit code 3 says that they are not.
+Runs `shoestring pretrain` or `shoestring rl` in processes of their own; `rl` continues from the model that
+comes with the package. Some runs are killed while they start, some during training, some while they write a
+checkpoint. The final weights, the optimizer's moments and the log must be equal bit for bit; exit code 3
+when they are not.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--verb", choices=STEPS, default="pretrain")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, help=f"without: {STEPS}")
+    parser.add_argument("--steps", type=int, help=f"default: {STEPS}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -61,40 +61,40 @@ def main() -> int:
 
 
 def compare(verb: str, folder: Path, kills: int, steps: int, seed: int) -> dict:
-    """Run once unbroken and once with kills; what both ended with."""
+    """Run once undisturbed and once with kills; the figures of both."""
     recipe = {"pretrain": pretrain_recipe, "rl": rl_recipe}[verb](folder, steps, seed)
     share_kernels(folder / "cache")
-    alone, broken = folder / "alone", folder / "broken"
+    alone, killed = folder / "alone", folder / "killed"
     start = time.monotonic()
     finish(start_run(verb, recipe, alone, resume=False))
     whole_s = time.monotonic() - start
     chance = random.Random(seed)
     moments = [MOMENTS[number % len(MOMENTS)] for number in range(kills)]
     chance.shuffle(moments)
-    # Each life may take its share of the steps, less those until the next checkpoint and some more.
+    # Each process may do its share of the steps, less those up to the next checkpoint and some more.
     most_steps = max(steps // kills - SAVE_EVERY - 3, 1)
-    done: list[str] = []
-    process = start_run(verb, recipe, broken, resume=False)
+    kill_moments: list[str] = []
+    process = start_run(verb, recipe, killed, resume=False)
     for moment in moments:
         if moment == "starting":
             sleep(process, chance.uniform(0.0, whole_s / 4))
         else:
-            wait_for_steps(process, broken, chance.randint(0, most_steps))
+            wait_for_steps(process, killed, chance.randint(0, most_steps))
             if moment == "saving":
-                wait(process, lambda life=process: is_saving(life, broken))
+                wait(process, lambda life=process: is_saving(life, killed))
             sleep(process, chance.uniform(0.0, 0.05))
         if process.poll() is None:
             process.kill()
             process.wait()
-            done.append("saving" if is_saving(process, broken) else "")
-            process = start_run(verb, recipe, broken, resume=(broken / "config.toml").is_file())
+            kill_moments.append("saving" if is_saving(process, killed) else "")
+            process = start_run(verb, recipe, killed, resume=(killed / "config.toml").is_file())
     finish(process)
-    one, other = fingerprint(alone), fingerprint(broken)
+    one, other = fingerprint(alone), fingerprint(killed)
     return {
         "verb": verb,
-        "kills": len(done),
-        "of_these_while_saving": done.count("saving"),
-        "lives_with_a_checkpoint": lives(broken),
+        "kills": len(kill_moments),
+        "of_these_while_saving": kill_moments.count("saving"),
+        "lives_with_a_checkpoint": num_segments(killed),
         "steps": steps,
         "sha256_weights_alone": one["weights"],
         "sha256_weights_killed": other["weights"],
@@ -102,12 +102,12 @@ def compare(verb: str, folder: Path, kills: int, steps: int, seed: int) -> dict:
         "sha256_moments_killed": other["moments"],
         "logs_equal": one["log"] == other["log"],
         "seconds": round(time.monotonic() - start, 1),
-        "verdict": "PASS" if one == other and len(done) == kills else "FAIL",
+        "verdict": "PASS" if one == other and len(kill_moments) == kills else "FAIL",
     }
 
 
 def pretrain_recipe(folder: Path, steps: int, seed: int) -> Path:
-    """A small model with all of DeepSeek-V3's parts, trained by Muon on random words."""
+    """Recipe for a small model with all parts of DeepSeek-V3, trained with Muon on random words."""
     chance = random.Random(seed)
     words = ["def", "return", "class", "yield", "(x):", "[y]", "= 1", "'text'", "while", "# note", "\n"]
     (folder / "text").mkdir()
@@ -154,7 +154,7 @@ def pretrain_recipe(folder: Path, steps: int, seed: int) -> Path:
 
 
 def rl_recipe(folder: Path, steps: int, seed: int) -> Path:
-    """Small rounds of a model that thinks, in two optimizer steps each, held to a reference."""
+    """Recipe for small steps of a model that thinks, with two optimizer steps each and a reference model."""
     recipe = GRPOConfig(
         model=str(EMBEDDED),
         tasks=(TaskShare(name="countdown"),),
@@ -163,7 +163,7 @@ def rl_recipe(folder: Path, steps: int, seed: int) -> Path:
         num_generations=6,
         max_tokens=60,
         steps_per_generation=2,
-        refresh_reference=7,
+        ref_model_sync_steps=7,
         save_every=SAVE_EVERY,
         eval_every=50,
         seed=seed,
@@ -175,7 +175,7 @@ def rl_recipe(folder: Path, steps: int, seed: int) -> Path:
 
 
 def share_kernels(cache: Path) -> None:
-    """Give the runs a cache of their own, but for the compiled kernels: compiling is not what is killed."""
+    """Give the runs a cache of their own that has the compiled kernels, so that no run compiles them."""
     library()
     kernels = cache_folder("kernels")
     kernels.mkdir(parents=True, exist_ok=True)
@@ -184,15 +184,15 @@ def share_kernels(cache: Path) -> None:
 
 
 def start_run(verb: str, recipe: Path, out: Path, *, resume: bool) -> subprocess.Popen:
-    what = ["--resume"] if resume else [str(recipe)]
+    source = ["--resume"] if resume else [str(recipe)]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(recipe.parent / "cache"),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
-    command = [sys.executable, "-c", RUN, verb, *what, "--out", str(out), "--device", "cpu", "--quiet"]
-    log = open(out.with_suffix(".log"), "a")  # noqa: SIM115 (the process keeps it)
+    command = [sys.executable, "-c", RUN, verb, *source, "--out", str(out), "--device", "cpu", "--quiet"]
+    log = open(out.with_suffix(".log"), "a")  # noqa: SIM115 (the process writes to it)
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
@@ -202,7 +202,7 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def sleep(process: subprocess.Popen, seconds: float) -> None:
-    """Wait, unless the process ends before."""
+    """Wait for so many seconds, or until the process ends."""
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -210,9 +210,9 @@ def sleep(process: subprocess.Popen, seconds: float) -> None:
 
 
 def wait_for_steps(process: subprocess.Popen, out: Path, count: int) -> None:
-    """Until this process has trained `count` steps.
+    """Wait until this process has trained `count` steps.
 
-    It begins by cutting the log back to its checkpoint, as a new file, and then adds a row a step.
+    It starts by cutting the log back to its checkpoint, as a new file, and then adds a row per step.
     """
     log = out / "metrics.jsonl"
     before = log.stat().st_ino if log.is_file() else None
@@ -228,22 +228,22 @@ def wait(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
 
 
 def is_saving(process: subprocess.Popen, out: Path) -> bool:
-    """Whether the process has a checkpoint half written; killed, it leaves that folder behind."""
+    """Whether the process is writing a checkpoint; if killed then, its temporary folder remains."""
     return any((out / "checkpoints").glob(f"step-*.tmp-*-{process.pid}"))
 
 
 def fingerprint(out: Path) -> dict:
-    """Final weights, moments, and the log without its clock readings."""
+    """Hashes of the final weights and moments, and the log without times."""
     last = max((out / "checkpoints").glob("step-*"))
     files = {"weights": out / "model" / "model.safetensors", "moments": last / "trainer.safetensors"}
-    prints = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     log = [{name: value for name, value in row.items() if name not in TIMINGS} for row in rows]
-    return {**prints, "log": json.dumps(log)}
+    return {**hashes, "log": json.dumps(log)}
 
 
-def lives(out: Path) -> int:
-    """How many of the processes saved before they were killed, and the last: from the run's own receipt."""
+def num_segments(out: Path) -> int:
+    """Number of processes that saved a checkpoint, the last one included, from the run's receipt."""
     return json.loads((out / "receipt.json").read_text())["segments"]
 
 

@@ -1,12 +1,12 @@
-"""Tokens of requests alone and among 63 others, with aborts, preemption and drafts: they must be the same.
+"""Equality of tokens for requests alone and among 63 others, with aborts, preemption and drafts.
 
     python bench/metamorphic.py [--requests 2000] [--aborts 10000] [--seed 0] [--json FILE]
 
-Two tiny random models, one V3-shaped (MLA, experts, an MTP module) and one Qwen2-shaped, greedy in float32.
-Each request runs once alone, without sharing or drafts, and once in a crowd whose cache is too small for it,
-beside decoys that are aborted at random moments; drafts come from the MTP module, from prompt lookup, and
-from an oracle that is right most of the time. Then random aborts, after which every page must be free.
-Exit code 3 says that a token differed or a page was lost.
+Uses two tiny random models in float32, one V3-shaped (MLA, experts, an MTP module) and one Qwen2-shaped,
+with greedy sampling. Each request runs once alone, without prefix sharing or drafts, and once in an engine
+whose cache is too small, among requests that are aborted at random moments. Drafts come from the MTP module,
+from prompt lookup, and from an oracle that is right most of the time. Then requests are aborted at random,
+and all pages must be free afterwards. Exit code 3 when a token differs or a page is lost.
 """
 
 import argparse
@@ -41,7 +41,7 @@ QWEN = replace(
 CROWD = 64
 MOST_TOKENS = 60
 CROWD_PAGES = 120
-"""About half of what 64 of these requests would like to have."""
+"""About half of the pages that 64 of these requests need."""
 LONGEST_PAGES = pages_for(100 + 60 + MOST_TOKENS)
 Tokens = tuple[int, ...]
 
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # rows this short are faster so
+    torch.set_num_threads(1)  # faster for rows as short as these
     result = measure(arguments.requests, arguments.aborts, arguments.seed, say=progress)
     for name, value in result.items():
         print(f"{name:<24} {value}")
@@ -68,7 +68,7 @@ def progress(text: str) -> None:
 
 
 def measure(num_requests: int, num_aborts: int, seed: int, say: Callable[[str], None] = len) -> dict:
-    """Half of the requests on either model, in crowds of each kind of drafts; then the aborts."""
+    """Run half of the requests on each model, with each kind of drafts; then the aborts."""
     begin, rng = time.monotonic(), random.Random(seed)
     result = dict.fromkeys(("requests", "tokens", "differences", "preemptions", "aborted", "failed"), 0)
     result |= dict.fromkeys(("shared_tokens", "drafted_tokens", "accepted_tokens", "pages_lost"), 0)
@@ -83,20 +83,20 @@ def measure(num_requests: int, num_aborts: int, seed: int, say: Callable[[str], 
         result["pages_lost"] += abort_at_random(model, num_aborts // 2, rng, result, say)
     result["acceptance"] = round(result["accepted_tokens"] / max(result["drafted_tokens"], 1), 3)
     result["seconds"] = round(time.monotonic() - begin, 1)
-    bad = result["differences"] or result["pages_lost"] or result["failed"]
-    return result | {"verdict": "FAIL" if bad else "PASS"}
+    has_failed = result["differences"] or result["pages_lost"] or result["failed"]
+    return result | {"verdict": "FAIL" if has_failed else "PASS"}
 
 
-def beginnings(rng: random.Random) -> list[list[int]]:
-    """What prompts of one crowd may begin with."""
+def prefixes(rng: random.Random) -> list[list[int]]:
+    """Token ids that several prompts begin with."""
     return [[rng.randrange(256) for _ in range(rng.randrange(20, 100))] for _ in range(6)]
 
 
-def requests(rng: random.Random, count: int, shared: list[list[int]]) -> list[Request]:
-    """Prompts that often begin alike, and greedy parameters of every kind."""
-    made = []
+def requests(rng: random.Random, count: int, starts: list[list[int]]) -> list[Request]:
+    """Requests whose prompts often share a prefix, with all kinds of greedy parameters."""
+    result = []
     for number in range(count):
-        prompt = list(rng.choice(shared)) if rng.random() < 0.6 else []
+        prompt = list(rng.choice(starts)) if rng.random() < 0.6 else []
         prompt += [rng.randrange(256) for _ in range(rng.randrange(1, 60))]
         length = int(MOST_TOKENS ** rng.random())
         extra = rng.choice(
@@ -109,8 +109,8 @@ def requests(rng: random.Random, count: int, shared: list[list[int]]) -> list[Re
             ]
         )
         params = SamplingParams(temperature=0, max_tokens=length, output_kind="final_only", **extra)
-        made.append(Request(request_id=str(number), prompt_token_ids=prompt, sampling_params=params))
-    return made
+        result.append(Request(request_id=str(number), prompt_token_ids=prompt, sampling_params=params))
+    return result
 
 
 def engine(model: Transformer, pages: int, **settings: object) -> Engine:
@@ -120,7 +120,7 @@ def engine(model: Transformer, pages: int, **settings: object) -> Engine:
 
 
 class Oracle:
-    """A drafter that knows the answers and is wrong now and then, in every possible place."""
+    """Drafter that knows the right tokens and is wrong now and then, at any position."""
 
     def __init__(self, answers: dict[str, Tokens], rng: random.Random) -> None:
         self.answers, self.rng = answers, rng
@@ -138,13 +138,13 @@ class Oracle:
 
 
 def compare(model, count: int, kind: str, rng: random.Random, result: dict, say) -> None:
-    """Add to `result` what so many requests gave alone and among others."""
-    shared = beginnings(rng)
-    asked = requests(rng, count, shared)
+    """Run `count` requests alone and among others, and add the figures to `result`."""
+    starts = prefixes(rng)
+    batch = requests(rng, count, starts)
     alone: dict[str, Tokens] = {}
     single = engine(model, LONGEST_PAGES, speculation="off", max_num_seqs=1, enable_prefix_caching=False)
-    for request in asked:
-        say(f"alone, {len(alone)} of {len(asked)}")
+    for request in batch:
+        say(f"alone, {len(alone)} of {len(batch)}")
         single.add_request(request)
         alone |= finish(single)
     crowd = engine(
@@ -158,9 +158,9 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
     )
     if kind == "oracle":
         crowd.speculation = Speculation(Oracle(alone, rng), num_speculative_tokens=3, adaptive=None)
-    together = run_crowd(crowd, asked, shared, rng, say)
+    together = run_crowd(crowd, batch, starts, rng, say)
     counters = crowd.counters
-    result["requests"] += len(asked)
+    result["requests"] += len(batch)
     result["tokens"] += sum(map(len, alone.values()))
     result["differences"] += sum(together[name] != tokens for name, tokens in alone.items())
     result["preemptions"] += counters.preemptions
@@ -173,62 +173,62 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
 
 
 def finish(serving: Engine) -> dict[str, Tokens]:
-    """Step until nothing is left."""
-    done: dict[str, Tokens] = {}
+    """Step until all requests are finished; returns their tokens."""
+    tokens: dict[str, Tokens] = {}
     while serving.has_unfinished():
-        done |= {out.request_id: out.outputs[0].token_ids for out in serving.step() if out.finished}
-    return done
+        tokens |= {out.request_id: out.outputs[0].token_ids for out in serving.step() if out.finished}
+    return tokens
 
 
 def run_crowd(
-    crowd: Engine, asked: list[Request], shared: list, rng: random.Random, say
+    crowd: Engine, batch: list[Request], starts: list, rng: random.Random, say
 ) -> dict[str, Tokens]:
-    """Keep 64 requests in the engine until all are done: those asked, and decoys that are aborted."""
-    done: dict[str, Tokens] = {}
-    waiting, live, decoys, made = list(asked), set(), [], 0
-    taken: list[int] = []
+    """Keep 64 requests in the engine until the batch is finished; decoys among them are aborted."""
+    tokens: dict[str, Tokens] = {}
+    waiting, live, decoys, num_decoys = list(batch), set(), [], 0
+    pages: list[int] = []
     while waiting or live:
         while len(live) + len(decoys) < CROWD:
             if waiting and (rng.random() < 0.7 or len(decoys) > CROWD // 3):
                 request = waiting.pop()
                 live.add(request.request_id)
             else:
-                made += 1
-                (decoy,) = requests(rng, 1, shared)
+                num_decoys += 1
+                (decoy,) = requests(rng, 1, starts)
                 endless = replace(decoy.sampling_params, max_tokens=None, ignore_eos=True)
-                request = replace(decoy, request_id=f"decoy {made}", sampling_params=endless)
+                request = replace(decoy, request_id=f"decoy {num_decoys}", sampling_params=endless)
                 decoys.append(request.request_id)
             crowd.add_request(request)
         if decoys and rng.random() < 0.1:
             crowd.abort(decoys.pop(rng.randrange(len(decoys))))
-        if rng.random() < 0.2:  # what is free is gone for a while: whoever grows now preempts the youngest
-            crowd.scheduler.pool.release(taken)
-            taken = crowd.scheduler.pool.allocate(crowd.scheduler.pool.num_free) or []
+        if rng.random() < 0.2:  # no page is free for a while: a sequence that grows preempts the youngest
+            crowd.scheduler.pool.release(pages)
+            pages = crowd.scheduler.pool.allocate(crowd.scheduler.pool.num_free) or []
         elif rng.random() < 0.4:
-            crowd.scheduler.pool.release(taken)
-            taken = []
+            crowd.scheduler.pool.release(pages)
+            pages = []
         for output in crowd.step():
             if output.finished and output.request_id in live:
-                done[output.request_id] = output.outputs[0].token_ids
+                tokens[output.request_id] = output.outputs[0].token_ids
                 live.discard(output.request_id)
             elif output.finished and output.request_id in decoys:
                 decoys.remove(output.request_id)
-        say(f"among others, {len(done)} of {len(asked)}")
-    crowd.scheduler.pool.release(taken)
+        say(f"among others, {len(tokens)} of {len(batch)}")
+    crowd.scheduler.pool.release(pages)
     for decoy in decoys:
         crowd.abort(decoy)
     finish(crowd)
-    return done
+    return tokens
 
 
 def abort_at_random(model, count: int, rng: random.Random, result: dict, say) -> int:
-    """Abort so many requests at any moment of their lives; the pages that are not free afterwards."""
+    """Abort `count` requests at any moment; returns the number of pages that are not free afterwards."""
     serving = engine(model, 40, speculation="prompt_lookup", max_num_seqs=16, adaptive_speculation=False)
-    shared, live = beginnings(rng), []
+    starts, live = prefixes(rng), []
     for number in range(count):
         say(f"aborts, {number} of {count}")
         while len(live) < 24:
-            (request,) = requests(rng, 1, shared)
+            (request,) = requests(rng, 1, starts)
             live.append(f"{number} {len(live)} {rng.random()}")
             serving.add_request(replace(request, request_id=live[-1]))
         serving.abort(live.pop(rng.randrange(len(live))))
@@ -238,11 +238,11 @@ def abort_at_random(model, count: int, rng: random.Random, result: dict, say) ->
     result["aborted"] += serving.counters.aborted
     for name in live:
         serving.abort(name)
-    held = serving.counters.pages_used
+    num_lost = serving.counters.pages_used
     finish(serving)
     pool = serving.scheduler.pool
     free = pool.allocate(pool.num_pages)
-    return held + (0 if free is not None and len(set(free)) == pool.num_pages else 1)
+    return num_lost + (0 if free is not None and len(set(free)) == pool.num_pages else 1)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python bench/rl_speed.py --trl-python PATH [--json FILE] [--model FOLDER] [--steps 3] [--only ours|trl]
 
-One step is 24 countdown questions x 16 answers of at most 128 tokens and one update, in float32 on a CPU with
-2 threads. Each half trains in a process of its own, a warm-up step not counted; its figure is its best step.
-TRL (rl_speed_trl.py) runs in several ways and its best counts. The model is the demo's shape with random
-weights, or a FOLDER that a run left behind. A small reward for digits gives every group a signal, so that
-neither half has answers it may skip.
+One step is 24 countdown questions x 16 answers of at most 128 tokens and one update, in float32 on a CPU
+with 2 threads. Each half trains in a process of its own, a warm-up step not counted; its figure is its best
+step. TRL (rl_speed_trl.py) runs in several ways and its best counts. The model is the demo's shape with
+random weights, or a FOLDER that a run left behind. A small reward for digits gives every group a signal, so
+that neither half has answers it may skip.
 """
 
 import argparse

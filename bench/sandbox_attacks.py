@@ -1,8 +1,8 @@
-"""Programs that try to break out of the sandbox, use it up, or earn a reward that they do not deserve.
+"""Programs that try to break out of the sandbox, to exhaust its resources, or to get a false reward.
 
-An attack that gets what it wants prints ESCAPED; what it would reach are decoys that bench/sandbox.py
-makes outside and names in a JSON object on standard input. Attacks on the reward (sandbox_cheats.py) succeed
-when their reward is not 0.
+An attack that succeeds prints ESCAPED; its targets are decoys that bench/sandbox.py makes outside and names
+in a JSON object on standard input. Attacks on the reward (sandbox_cheats.py) succeed when their reward is
+not 0.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def won(result=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """One program; `harmless`: it may be run without the sandbox, to show that it works there."""
+    """Program of an attack; a `harmless` one may run without the sandbox, to show that it works there."""
 
     name: str
     kind: Kind
@@ -355,17 +355,17 @@ won(zlib.decompress(d))
 
 
 def attacks() -> list[Attack]:
-    """All of them, by kind and in a fixed order."""
-    found = [
+    """All attacks by kind, in a fixed order."""
+    result = [
         Attack(name=n, kind="escape", program=HEAD + p, harmless=n in HARMLESS) for n, p in parts(ESCAPES)
     ]
-    found += [Attack(name=name, kind="resource", program=HEAD + code) for name, code in parts(RESOURCES)]
-    found += [Attack(name=name, kind="reward", program=code) for name, code in parts(REWARDS)]
-    return found + [Attack(name=n, kind="reward", program=p, function="add") for n, p in parts(RESULTS)]
+    result += [Attack(name=name, kind="resource", program=HEAD + code) for name, code in parts(RESOURCES)]
+    result += [Attack(name=name, kind="reward", program=code) for name, code in parts(REWARDS)]
+    return result + [Attack(name=n, kind="reward", program=p, function="add") for n, p in parts(RESULTS)]
 
 
 def parts(text: str) -> Iterator[tuple[str, str]]:
-    """Names and programs: every line that begins with # starts another."""
+    """Names and programs in a text; every line that begins with # starts a program."""
     for part in text.split("\n# ")[1:]:
         name, _, code = part.partition("\n")
         yield name, code.rstrip("\n") + "\n"

@@ -1,4 +1,4 @@
-"""Programs that do not solve their problem, each with a trick to earn its reward."""
+"""Programs that do not solve their problem, each with a trick to get the reward."""
 
 # Print the sum of the integers read; of six cases the first two are visible (1 2 3 -> 6).
 REWARDS = r"""

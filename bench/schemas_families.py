@@ -19,7 +19,7 @@ NAMES = ("a", "b", "name", "größe", "with space", 'q"uote', "a/b", "~x")
 
 
 def random_schema(chance: random.Random) -> dict:
-    """A schema of a few levels that uses every kind of keyword we honor."""
+    """Random schema of a few levels with all kinds of supported keywords."""
     definitions = {f"d{i}": sub_schema(chance, 1, 0) for i in range(2)}
     definitions["tree"] = {
         "type": "object",
@@ -117,12 +117,12 @@ def literal(chance: random.Random) -> dict:
 
 
 def size(chance: random.Random, top: int) -> int:
-    """Small sizes as often as large ones."""
+    """Random size up to `top`, small sizes as often as large ones."""
     return int(top ** chance.random())
 
 
 def schema(make: Callable[[random.Random], object]) -> Callable[[random.Random], dict]:
-    """A family of schemas, handed over as text, as strangers do."""
+    """Family of schemas, passed as text, as clients do."""
 
     def family(chance: random.Random) -> dict:
         value = make(chance)
@@ -132,7 +132,7 @@ def schema(make: Callable[[random.Random], object]) -> Callable[[random.Random],
 
 
 def bomb(chance: random.Random, keyword: str) -> dict:
-    """Definitions that each use the next one twice."""
+    """Definitions of which each uses the next one twice."""
     depth = size(chance, 500)
     steps = {
         f"d{i}": {keyword: [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}"}]}
@@ -142,7 +142,7 @@ def bomb(chance: random.Random, keyword: str) -> dict:
 
 
 def product(chance: random.Random, keyword: str) -> dict:
-    """An intersection of choices: as many cases as their product."""
+    """Intersection of choices, whose number of cases is their product."""
     width, length = size(chance, 8), size(chance, 40)
     choices = [
         {keyword: [{"type": "object", "properties": {f"k{i}": {"const": j}}} for j in range(width + 1)]}
@@ -179,8 +179,8 @@ def patterns(chance: random.Random) -> str:
     )
 
 
-def mutated(chance: random.Random) -> str:
-    """A sound schema's text with some characters changed, dropped or doubled."""
+def mutate(chance: random.Random) -> str:
+    """Text of a valid schema with some characters changed, removed or doubled."""
     text = list(json.dumps(random_schema(chance)))
     for _ in range(chance.randint(1, 12)):
         place = chance.randrange(len(text))
@@ -264,8 +264,8 @@ FAMILIES: list[tuple[str, Callable[[random.Random], dict]]] = [
     ("large", schema(lambda c: {"description": "x" * size(c, 10**7)})),
     ("contradiction", schema(lambda c: {"allOf": [sub_schema(c, 2, 0) for _ in range(4)]})),
     ("endless", schema(lambda c: {"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"})),
-    ("mutated", schema(mutated)),
-    ("mutated", schema(mutated)),
+    ("mutated", schema(mutate)),
+    ("mutated", schema(mutate)),
     ("keyword", schema(lambda c: {c.choice(["not", "if", "x-guidance", "uniqueItems", "\ud800"]): {}})),
     ("regex", lambda c: {"regex": patterns(c)}),
     ("regex", lambda c: {"regex": patterns(c)}),

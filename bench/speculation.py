@@ -1,9 +1,9 @@
-"""What drafting brings: the engine with MTP drafts, prompt lookup and neither, on a trained model.
+"""Gain of speculative decoding: MTP drafts, prompt lookup, and no drafts, on a trained model.
 
     python bench/speculation.py [--model runs/demo/model] [--streams 1] [--tokens 128] [--json FILE]
 
-Prints acceptance, tokens per step and tokens/s beside no drafts, greedy and sampled (seeded), and checks
-that every token is the same. Exit code 3 when one is not.
+Prints acceptance, tokens per step and tokens/s in comparison with no drafts, for greedy and for seeded
+sampling, and checks that all tokens are the same. Exit code 3 when one differs.
 """
 
 import argparse
@@ -16,7 +16,7 @@ PROMPT = 64
 
 
 def run(model, prompts, arguments, *, speculation, depth, temperature):
-    """(tokens of every request, figures)."""
+    """Run all prompts: the tokens of every request, and the figures."""
     from shoestring.engine.engine import Engine, EngineSettings
     from shoestring.engine.request import Request, SamplingParams
 
@@ -73,26 +73,28 @@ def main():
     ]
     model = load_for_inference(Checkpoint.open(arguments.model), arguments.quantization)
     kinds = [("mtp", 1), ("mtp", 2)] if model.config.num_nextn_predict_layers else []
-    rows, same = [], True
-    run(model, prompts[:2], arguments, speculation="off", depth=1, temperature=0.0)  # the first is slow
+    rows, is_same = [], True
+    run(model, prompts[:2], arguments, speculation="off", depth=1, temperature=0.0)  # the first run is slow
     for temperature in (0.0, 0.8):
-        wanted, base = run(model, prompts, arguments, speculation="off", depth=1, temperature=temperature)
+        expected, base = run(model, prompts, arguments, speculation="off", depth=1, temperature=temperature)
         rows.append(base | {"speed_up": 1.0})
         for speculation, depth in [*kinds, ("prompt_lookup", 3)]:
             settings = {"speculation": speculation, "depth": depth, "temperature": temperature}
             tokens, figures = run(model, prompts, arguments, **settings)
-            same = same and tokens == wanted
+            is_same = is_same and tokens == expected
             rows.append(figures | {"speed_up": figures["tokens_per_s"] / base["tokens_per_s"]})
     for row in rows:
         print(
             "{speculation:14} depth {num_speculative_tokens} temperature {temperature}: "
             "acceptance {acceptance:.2f}, "
-            "{tokens_per_step:.2f} tokens a step, {tokens_per_s:.0f} tokens/s, {speed_up:.2f}x".format(**row)
+            "{tokens_per_step:.2f} tokens per step, {tokens_per_s:.0f} tokens/s, {speed_up:.2f}x".format(
+                **row
+            )
         )
-    print("every token is the same" if same else "TOKENS DIFFER")
+    print("all tokens are the same" if is_same else "TOKENS DIFFER")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    return 0 if same else 3
+    return 0 if is_same else 3
 
 
 if __name__ == "__main__":

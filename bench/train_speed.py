@@ -1,19 +1,20 @@
-"""Training tokens/s of our V3-shaped and dense models beside transformers', same shape, batch and optimizer.
+"""Speed of training compared with transformers: a V3-shaped and a dense model, same batch and optimizer.
 
     python bench/train_speed.py [--json FILE] [--rounds 3] [--steps 5] [--only v3|dense]
 
-Each engine trains in a process of its own, in turn, `rounds` times; its figure is its best step. Both use
-float32, fused AdamW and the machine's default threads; transformers runs as it comes and with its other
-expert implementation. The share of the peak is model FLOPs (shoestring show) over the best matrix product
-measured in the same process.
+Each program trains `rounds` times, each time in a process of its own, and the best step counts. Both use
+float32, fused AdamW and the default number of threads; transformers runs with its default and its other
+implementation of experts. The share of the peak is the model's FLOPs (as `shoestring show` prints them) over
+those of the best matrix product measured in the same process.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from processes import run_json
 
 ROWS, LENGTH = 8, 512
 ENGINES = {
@@ -24,7 +25,7 @@ TARGETS = {"v3": 1.5, "dense": 1.1}
 
 
 def shapes():
-    """The two ModelConfigs, 11.7M and 6.9M parameters."""
+    """Configurations of the two models, of 11.7M and 6.9M parameters."""
     from dataclasses import replace
 
     from shoestring.model.config import GQAConfig, ModelConfig
@@ -43,7 +44,7 @@ def shapes():
 
 
 def ours(config):
-    """A function that runs one training step on ids (B, T + 1)."""
+    """Training step of this package as a function of ids (B, T + 1)."""
     import torch
 
     from shoestring.device import choose
@@ -66,7 +67,7 @@ def ours(config):
 
 
 def theirs(config, loop_over_experts):
-    """The same with transformers' class for the same config."""
+    """Training step of transformers for the same configuration."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -89,7 +90,7 @@ def theirs(config, loop_over_experts):
 
 
 def child(shape, engine, steps):
-    """Time one engine in this process; prints JSON."""
+    """Measure one program in this process; prints JSON."""
     import torch
 
     from shoestring.device import Runtime, measure_peak
@@ -108,10 +109,7 @@ def child(shape, engine, steps):
 
 
 def measure(shape, engine, steps):
-    command = [sys.executable, __file__, "--child", shape, engine, "--steps", str(steps)]
-    return json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    )
+    return run_json([sys.executable, __file__, "--child", shape, engine, "--steps", str(steps)])
 
 
 def main():
@@ -120,14 +118,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--only", choices=list(ENGINES))
-    parser.add_argument("--child", nargs=2)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(*arguments.child, arguments.steps)
         return 0
     from shoestring.model.cost import train_flops_per_token
 
-    rows, missed = [], False
+    rows, is_missed = [], False
     for shape in [arguments.only] if arguments.only else ENGINES:
         results = {engine: [] for engine in ENGINES[shape]}
         for _ in range(arguments.rounds):
@@ -137,8 +135,8 @@ def main():
         peak = max(r["peak_flops_per_s"] for part in results.values() for r in part)
         speed = {engine: max(r["tokens_per_s"] for r in part) for engine, part in results.items()}
         rival = max(value for engine, value in speed.items() if engine != "shoestring")
-        per_token, at_best = f"{flops / 1e6:.1f} MFLOP per token", f"peak {peak / 1e9:.0f} GFLOP/s"
-        print(f"\n{shape}: batch {ROWS} x {LENGTH}, {per_token}, {at_best}")
+        per_token, peak_text = f"{flops / 1e6:.1f} MFLOP per token", f"peak {peak / 1e9:.0f} GFLOP/s"
+        print(f"\n{shape}: batch {ROWS} x {LENGTH}, {per_token}, {peak_text}")
         for engine, value in speed.items():
             row = {
                 "shape": shape,
@@ -149,11 +147,11 @@ def main():
             rows.append(row)
             print(f"  {engine:<32} {value:8.0f} tokens/s   {row['peak_share']:5.0%} of the peak")
         ratio = speed["shoestring"] / rival
-        missed |= ratio < TARGETS[shape]
-        print(f"  ours / best of theirs: {ratio:.2f} (target {TARGETS[shape]})")
+        is_missed |= ratio < TARGETS[shape]
+        print(f"  ours / best of transformers: {ratio:.2f} (target {TARGETS[shape]})")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    return 3 if missed else 0
+    return 3 if is_missed else 0
 
 
 if __name__ == "__main__":

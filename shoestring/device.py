@@ -1,7 +1,6 @@
 """Choice of device, precision, rank and threads, made once per process."""
 
 import ctypes
-import logging
 import os
 import platform
 import time
@@ -10,8 +9,6 @@ from dataclasses import dataclass
 import torch
 
 from shoestring.errors import ConfigError, MissingDependencyError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

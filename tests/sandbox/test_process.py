@@ -129,20 +129,20 @@ def test_attacks_reach_nothing(sandbox, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "bench")
     import sandbox as bench
 
-    chosen = [attack for attack in bench.attacks() if attack.name in CHEAP]
-    assert len(chosen) == len(CHEAP)
-    beaten = {"escapes": [], "left_over": [], "false_rewards": []}
+    programs = [attack for attack in bench.attacks() if attack.name in CHEAP]
+    assert len(programs) == len(CHEAP)
+    successes = {"escapes": [], "left_over": [], "false_rewards": []}
 
     class Judge:
         def __init__(self):
             self.sandbox = sandbox
 
     with bench.outside() as decoys:
-        for attack in chosen:
-            bench.try_once(attack, Judge(), decoys, beaten)
-        control = next(attack for attack in chosen if attack.name == "read a file")
+        for attack in programs:
+            bench.try_once(attack, Judge(), decoys, successes)
+        control = next(attack for attack in programs if attack.name == "read a file")
         assert bench.runs_free(control, decoys), "the attack does not work where nothing stops it"
-    assert beaten == {"escapes": [], "left_over": [], "false_rewards": []}
+    assert successes == {"escapes": [], "left_over": [], "false_rewards": []}
 
 
 def test_threads_take_turns(sandbox):
