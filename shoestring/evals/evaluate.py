@@ -106,46 +106,13 @@ def evaluate(
     }
     manifest = describe(name, model=subject.identity(), config=config, runtime=runtime)
     if isinstance(config, TextEvalConfig):
-        result = score_text(config, subject)
+        result = _score_text(config, subject)
     elif isinstance(config, HarnessConfig):
         tasks = name.removeprefix(HARNESS).split(",")
         result = evaluate_harness(subject.open_llm(config.max_tokens), tasks, config)
     else:
-        result = score_task(name, config, subject, transcripts=transcripts, show=show)
+        result = _score_task(name, config, subject, transcripts=transcripts, show=show)
     return {**manifest, "result": result}
-
-
-def score_text(config: TextEvalConfig, subject: Subject) -> dict[str, Any]:
-    """Bits per byte on the part of the sources that pretraining holds out."""
-    tokenizer = subject.checkpoint.tokenizer
-    model = load_transformer(subject.checkpoint, subject.runtime)
-    tokenizer.check_fits(model.config.vocab_size)
-    dataset = prepare(DataConfig(sources=config.sources, fim_rate=0.0), tokenizer, cache_folder("data"))
-    return compare_with_compressors(model, dataset, seq_len=config.seq_len, max_tokens=config.max_tokens)
-
-
-def score_task(
-    name: str,
-    config: TaskEvalConfig,
-    subject: Subject,
-    *,
-    transcripts: Path | None = None,
-    show: bool = False,
-) -> dict[str, Any]:
-    """A task's score as JSON, with a digest of its problems."""
-    task = load_task(name, config.options)
-    examples = choose_problems(task, config)  # before the model is read: these errors are cheap
-    llm = subject.open_llm(config.max_tokens)
-    score = evaluate_task(
-        llm,
-        task,
-        examples,
-        config,
-        template=llm.template if llm.has_template and not config.prompt.format else None,
-        transcripts=transcripts,
-        show=show,
-    )
-    return {**score.to_json(), "problems_sha256": problems_sha256(examples)}
 
 
 def repeat(manifest: Mapping[str, Any], subject: Subject, *, where: str, show: bool = False) -> Repetition:
@@ -179,3 +146,36 @@ def check_thresholds(score: Mapping[str, Any]) -> None:
         raise ThresholdError(
             f"{result['bits_per_byte']:.4f} bits per byte are not below {below}; train longer"
         )
+
+
+def _score_text(config: TextEvalConfig, subject: Subject) -> dict[str, Any]:
+    """Bits per byte on the part of the sources that pretraining holds out."""
+    tokenizer = subject.checkpoint.tokenizer
+    model = load_transformer(subject.checkpoint, subject.runtime)
+    tokenizer.check_fits(model.config.vocab_size)
+    dataset = prepare(DataConfig(sources=config.sources, fim_rate=0.0), tokenizer, cache_folder("data"))
+    return compare_with_compressors(model, dataset, seq_len=config.seq_len, max_tokens=config.max_tokens)
+
+
+def _score_task(
+    name: str,
+    config: TaskEvalConfig,
+    subject: Subject,
+    *,
+    transcripts: Path | None = None,
+    show: bool = False,
+) -> dict[str, Any]:
+    """A task's score as JSON, with a digest of its problems."""
+    task = load_task(name, config.options)
+    examples = choose_problems(task, config)  # before the model is read: these errors are cheap
+    llm = subject.open_llm(config.max_tokens)
+    score = evaluate_task(
+        llm,
+        task,
+        examples,
+        config,
+        template=llm.template if llm.has_template and not config.prompt.format else None,
+        transcripts=transcripts,
+        show=show,
+    )
+    return {**score.to_json(), "problems_sha256": problems_sha256(examples)}

@@ -27,7 +27,7 @@ def demo(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train R1-Zero from random weights in minutes, then chat with it.
+    """Train R1-Zero from random weights in minutes, then chat.
 
     The model learns to think because right answers are rewarded. A finished demo shows its report again, a
     stopped one continues. To start again, give another --out or remove the folder.

@@ -28,7 +28,7 @@ def distill(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Distill a teacher into a student: by its verified answers, or by its probabilities.
+    """Train a student on a teacher's answers or on its probabilities.
 
     Ctrl-C saves the run and exits with 75; --resume continues it and never asks the teacher twice. The API
     key of a server comes from the environment variable named by remote.key_env. --set remote.cost_cap=5

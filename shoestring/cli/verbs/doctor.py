@@ -20,7 +20,10 @@ OPTIONAL = {
 
 
 def doctor(*, as_json: Json = False) -> None:
-    """Measure this machine and list the installed packages; exit with 4 if training cannot work."""
+    """Measure this machine and list the installed packages.
+
+    Exits with 4 if training cannot work.
+    """
     from shoestring.errors import MissingDependencyError
 
     report = examine()

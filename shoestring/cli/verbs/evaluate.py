@@ -44,11 +44,11 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model: on text, on a task, or with lm-evaluation-harness.
+    """Evaluate a model on text, on a task or with lm-eval.
 
     Text gives bits per byte on the part of the sources that pretraining holds out; a task gives pass@k and
-    maj@k. docs/reference.md lists the settings (TextEvalConfig, TaskEvalConfig, HarnessConfig). They are
-    stored with the score, so --reproduce can repeat it.
+    maj@k; lm-evaluation-harness gives its own figures. docs/reference.md lists the settings (TextEvalConfig,
+    TaskEvalConfig, HarnessConfig). They are stored with the score, so --reproduce can repeat it.
     """
     from shoestring.evals.evaluate import check_thresholds
     from shoestring.evals.manifest import write_score

@@ -24,7 +24,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a model for other programs: transformers and vLLM, or llama.cpp.
+    """Export a model for transformers, vLLM or llama.cpp.
 
     A folder is for transformers and vLLM, a GGUF file for llama.cpp. Without --type, weights are bf16 in a
     folder and q8_0 in a GGUF file.

@@ -93,7 +93,10 @@ def list_models(
 
 
 def pull(model: Model, *, as_json: Json = False) -> None:
-    """Download a model into the hub's cache; an interrupted download continues."""
+    """Download a model into the hub's cache.
+
+    An interrupted download continues.
+    """
     from shoestring.errors import ConfigError
     from shoestring.model.hf.hub import commit, resolve
 

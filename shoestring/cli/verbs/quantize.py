@@ -23,9 +23,10 @@ def quantize(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Quantize a model to 8 or 4 bits, into a new folder with its tokenizer.
+    """Quantize a model to 8 or 4 bits.
 
-    `run`, `bench` and shoestring.LLM load such a packed checkpoint at once, by memory mapping.
+    The new folder is a packed checkpoint with its tokenizer, which `run`, `bench` and shoestring.LLM load at
+    once, by memory mapping.
     """
     from shoestring.device import choose
     from shoestring.engine.load import fit

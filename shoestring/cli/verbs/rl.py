@@ -25,7 +25,7 @@ def rl(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model by reinforcement learning (GRPO) on tasks with verifiable answers.
+    """Train a model on rewards that a program verifies (GRPO).
 
     Ctrl-C saves the run and exits with 75; --resume continues it. Without a recipe: --set model=MODEL
     --set 'tasks=[{name="countdown"}]'.
