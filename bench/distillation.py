@@ -1,12 +1,12 @@
-"""Distillation against reinforcement alone, for two small students at equal compute, over seeds.
+"""Distillation compared with reinforcement alone, for two small students with equal compute.
 
     python bench/distillation.py --run runs/demo [--seeds 3] [--rl-steps 130] [--size NAME] [--json FILE]
 
-The teacher and what the students read come from a finished demo. Each student is pretrained as
-recipes/r1-mini.toml says, then either reinforced for --rl-steps steps, or fine-tuned on the teacher's
-verified answers for as many FLOPs, the teacher's sampling included. Held-out Countdown problems,
-temperature 1. DeepSeek-R1 (arXiv 2501.12948, section 4.1) found that distillation wins; exit code 3 if it
-does not here. Each finished part is kept in --out, so a run can be repeated after it was stopped.
+Teacher and training texts come from a finished demo. Each student is pretrained as in recipes/r1-mini.toml,
+then either trained by reinforcement for --rl-steps steps, or fine-tuned on the teacher's verified answers
+with as many FLOPs, including those of the teacher's sampling. Scores are pass@1 on held-out Countdown
+problems at temperature 1. DeepSeek-R1 (arXiv 2501.12948, section 4.1) found that distillation is better; exit
+code 3 when it is not here. --out keeps finished parts, so a run that was stopped can be started again.
 """
 
 import argparse
@@ -34,8 +34,8 @@ SIZES = {
 }
 
 
-def kept(path, make):
-    """A JSON result, made once; a part that was stopped on the way begins anew."""
+def result_of(path, make):
+    """Read a JSON result, or make and write it; a part that was stopped starts from the beginning."""
     if not path.is_file():
         shutil.rmtree(path.with_suffix(""), ignore_errors=True)
         result = make()
@@ -45,7 +45,7 @@ def kept(path, make):
 
 
 def measure(size, seed, arguments, runtime):
-    """pass@1 of the student's base, after reinforcement, and after distillation; and their FLOPs."""
+    """Scores of one student before training, after reinforcement and after distillation, with FLOPs."""
     recipe = configs.load(RecipeConfig, RECIPE)
     stages = {stage.name: stage for stage in recipe.stages}
     out, run = arguments.out / f"{size}-{seed}", arguments.run
@@ -58,22 +58,24 @@ def measure(size, seed, arguments, runtime):
         return score_model(folder, {"countdown": recipe.score.tasks["countdown"]}, runtime)
 
     base = replace(settings("small-base"), model=size)
-    kept(out / "base.json", lambda: sft(base, runtime, out / "base", quiet=True))
+    result_of(out / "base.json", lambda: sft(base, runtime, out / "base", quiet=True))
     start = str(out / "base" / "model")
     policy = replace(settings("zero"), model=start, steps=arguments.rl_steps, eval_every=10**9)
-    reinforced = kept(out / "rl.json", lambda: grpo(policy, runtime, out / "rl", quiet=True))
-    budget = reinforced["train_flops"]
+    rl_report = result_of(out / "rl.json", lambda: grpo(policy, runtime, out / "rl", quiet=True))
+    budget = rl_report["train_flops"]
     config = settings("student")
     shape = PRESETS[size]
     per_token = train_flops_per_token(shape, 128)
-    asked = config.problems * config.collect.num_generations * arguments.teacher_tokens
-    sampling = asked * decode_flops_per_token(PRESETS["r1-mini"], 128)
-    tokens = max(int((budget - sampling) / per_token), 10_000)
+    num_answers = config.problems * config.collect.num_generations * arguments.teacher_tokens
+    sampling_flops = num_answers * decode_flops_per_token(PRESETS["r1-mini"], 128)
+    tokens = max(int((budget - sampling_flops) / per_token), 10_000)
     config = replace(config, student=start, sft={**config.sft, "total_tokens": tokens})
-    distilled = kept(out / "distill.json", lambda: distill(config, runtime, out / "distill", quiet=True))
+    distill_report = result_of(
+        out / "distill.json", lambda: distill(config, runtime, out / "distill", quiet=True)
+    )
     folders = {"base": out / "base", "reinforced": out / "rl", "distilled": out / "distill" / "student"}
     scores = {
-        name: kept(out / f"score-{name}.json", lambda folder=folder: score(folder / "model"))
+        name: result_of(out / f"score-{name}.json", lambda folder=folder: score(folder / "model"))
         for name, folder in folders.items()
     }
     return {
@@ -81,7 +83,7 @@ def measure(size, seed, arguments, runtime):
         "seed": seed,
         "parameters": scores["base"]["parameters"],
         "rl_flops": budget,
-        "distill_flops": sampling + distilled["training"]["train_flops"],
+        "distill_flops": sampling_flops + distill_report["training"]["train_flops"],
         **{name: score["pass_at_1"] for name, score in scores.items()},
         **{f"{name}_greedy": score["greedy"] for name, score in scores.items()},
     }
@@ -89,11 +91,13 @@ def measure(size, seed, arguments, runtime):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="a finished demo")
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="folder of a finished demo")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--size", choices=SIZES, action="append", help="without: both")
+    parser.add_argument("--size", choices=SIZES, action="append", help="default: both")
     parser.add_argument("--rl-steps", type=int, default=130)
-    parser.add_argument("--teacher-tokens", type=int, default=65, help="the teacher's mean answer, in tokens")
+    parser.add_argument(
+        "--teacher-tokens", type=int, default=65, help="mean length of the teacher's answers in tokens"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/bench-distillation"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -106,7 +110,7 @@ def main():
             flops = f"{row['rl_flops']:.2e} and {row['distill_flops']:.2e} FLOPs"
             print(f"{size} ({row['parameters']:,}), seed {seed}: {shares}  ({flops})", flush=True)
     wins = sum(row["distilled"] > row["reinforced"] for row in rows)
-    print(f"distillation is ahead in {wins} of {len(rows)}")
+    print(f"distillation is better in {wins} of {len(rows)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2))
     return 0 if wins == len(rows) else 3

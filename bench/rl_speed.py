@@ -1,12 +1,12 @@
-"""Samples/s and updates/s of our GRPO beside TRL's GRPOTrainer: same model, task, group size and lengths.
+"""Speed of GRPO compared with TRL's GRPOTrainer: same model, task, group size and lengths.
 
     python bench/rl_speed.py --trl-python PATH [--json FILE] [--model FOLDER] [--steps 3] [--only ours|trl]
 
-One step is 24 countdown questions x 16 answers of at most 128 tokens and one update, in float32 on a CPU
-with 2 threads. Each half trains in a process of its own, a warm-up step not counted; its figure is its best
-step. TRL (rl_speed_trl.py) runs in several ways and its best counts. The model is the demo's shape with
-random weights, or a FOLDER that a run left behind. A small reward for digits gives every group a signal, so
-that neither half has answers it may skip.
+A step samples 24 Countdown problems x 16 answers of at most 128 tokens and makes one update, in float32 on a
+CPU with 2 threads. Each program trains in a process of its own; a first step does not count, and the best of
+the others does. TRL (rl_speed_trl.py) runs with several settings, of which the best counts. The model has the
+demo's shape and random weights, or is the FOLDER of an earlier run. A small reward for digits gives every
+group different rewards, so that neither program may skip answers.
 """
 
 import argparse
@@ -29,15 +29,15 @@ JOB = {
     "micro_rows": 384,
     "experts": None,
 }
-TRL_WAYS = {
-    "as it comes": {},
+TRL_SETTINGS = {
+    "default settings": {},
     "loop over experts": {"experts": "eager"},
     "... in micro-batches of 64": {"experts": "eager", "micro_rows": 64},
 }
 
 
 def make_model(folder):
-    """The demo's shape with random weights and a tokenizer of bytes."""
+    """Write a model of the demo's shape with random weights, and a tokenizer of bytes."""
     from dataclasses import replace
 
     import torch
@@ -63,7 +63,7 @@ def make_model(folder):
 
 
 def make_rows(folder, job, count):
-    """Questions with their prompts, as text and as ids: those that `ours` draws itself."""
+    """Problems that `ours` will draw, with their prompts as text and as ids."""
     from dataclasses import asdict
 
     from shoestring.rl.rollout import ProblemStream
@@ -88,7 +88,7 @@ def make_rows(folder, job, count):
 
 
 def recipe(model, job):
-    """What TRL's half is told too."""
+    """Recipe of this package for the job."""
     from shoestring.rl.recipe import GRPOConfig, PolicyOptim, TaskShare
 
     return GRPOConfig(
@@ -106,12 +106,12 @@ def recipe(model, job):
 
 
 def digits(text):
-    """Share of digits: something to learn where a random model never solves a problem."""
+    """Share of digits in an answer: a reward for a random model, which never solves a problem."""
     return sum(c.isdigit() for c in text) / max(len(text), 1)
 
 
 def ours(job):
-    """Train and return the steps' figures, from the run's own metrics; rewards are within `generate`."""
+    """Train, and return the figures of the steps from the run's metrics; `generate` includes rewards."""
     from shoestring.device import choose
     from shoestring.rl import grpo, rollout
     from shoestring.train.report.metrics import read
@@ -137,7 +137,7 @@ def ours(job):
 
 
 def run_child(command, job, folder):
-    """One half in a process of its own; its steps without the first."""
+    """Run one program in a process of its own; returns its steps without the first."""
     path = Path(folder) / "job.json"
     path.write_text(json.dumps(job))
     environment = os.environ | {
@@ -145,15 +145,10 @@ def run_child(command, job, folder):
         "OMP_NUM_THREADS": str(job["threads"]),
         "HF_HUB_OFFLINE": "1",
     }
-    done = subprocess.run(
-        [*command, str(path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise SystemExit(f"{command[1]} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])["steps"][1:]
+    process = subprocess.run([*command, str(path)], env=environment, capture_output=True, text=True)
+    if process.returncode:
+        raise SystemExit(f"{command[1]} failed:\n{process.stderr[-3000:]}")
+    return json.loads(process.stdout.splitlines()[-1])["steps"][1:]
 
 
 def figures(name, steps, samples):
@@ -170,23 +165,23 @@ def figures(name, steps, samples):
 def show(row):
     parts = ", ".join(f"{phase} {row[phase]:.2f} s" for phase in ("generate", "reward", "update"))
     speed = f"{row['samples_per_s']:7.1f} samples/s {row['updates_per_s']:7.3f} updates/s"
-    print(f"  {row['name']:<28} {speed}   ({parts}; {row['mean_length']:.0f} tokens an answer)", flush=True)
+    print(f"  {row['name']:<28} {speed}   ({parts}; {row['mean_length']:.0f} tokens per answer)", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trl-python", default=sys.executable, help="an interpreter that has trl")
+    parser.add_argument("--trl-python", default=sys.executable, help="Python interpreter that has trl")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=JOB["max_tokens"])
     parser.add_argument("--only", choices=["ours", "trl"])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", type=Path)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps({"steps": ours(json.loads(arguments.child.read_text()))}))
         return 0
-    theirs = str(Path(__file__).with_name("rl_speed_trl.py"))
+    trl_script = str(Path(__file__).with_name("rl_speed_trl.py"))
     samples = JOB["prompts"] * JOB["group"]
     print(f"{JOB['prompts']} prompts x {JOB['group']} answers of at most {arguments.max_tokens} tokens")
     with tempfile.TemporaryDirectory() as folder:
@@ -197,21 +192,21 @@ def main():
         job = JOB | {"model": str(model.resolve()), "steps": arguments.steps + 1}
         job |= {"max_tokens": arguments.max_tokens}
         job["rows"] = make_rows(model, job, JOB["prompts"] * job["steps"])
-        found = []
+        rows = []
         if arguments.only != "trl":
             steps = run_child([sys.executable, __file__, "--child"], job, folder)
-            found.append(figures("shoestring", steps, samples))
-            show(found[-1])
-        for way, changes in TRL_WAYS.items() if arguments.only != "ours" else ():
-            steps = run_child([arguments.trl_python, theirs], job | changes, folder)
-            found.append(figures(f"TRL, {way}", steps, samples))
-            show(found[-1])
+            rows.append(figures("shoestring", steps, samples))
+            show(rows[-1])
+        for name, changes in TRL_SETTINGS.items() if arguments.only != "ours" else ():
+            steps = run_child([arguments.trl_python, trl_script], job | changes, folder)
+            rows.append(figures(f"TRL, {name}", steps, samples))
+            show(rows[-1])
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     if arguments.only:
         return 0
-    ratio = found[0]["samples_per_s"] / max(row["samples_per_s"] for row in found[1:])
-    print(f"  ours / best of theirs: {ratio:.1f} (target {TARGET})")
+    ratio = rows[0]["samples_per_s"] / max(row["samples_per_s"] for row in rows[1:])
+    print(f"  ours / best of TRL: {ratio:.1f} (target {TARGET})")
     return 3 if ratio < TARGET else 0
 
 

@@ -1,14 +1,14 @@
-"""The half of rl_speed.py that TRL runs: its GRPOTrainer on the job in a file; prints one line of JSON.
+"""Part of rl_speed.py for TRL: runs its GRPOTrainer on a job and prints one line of JSON.
 
-    PYTHONPATH=. python bench/rl_speed_trl.py JOB.json      in an interpreter that has trl
+    PYTHONPATH=. python bench/rl_speed_trl.py JOB.json      with a Python interpreter that has trl
 
-Everything that costs time and that the comparison does not need is off: checkpoints, gradient checkpointing,
-reports, KL, dropout, mixed precision. Of a step, `generate` is transformers' generate and its bookkeeping,
-`reward` the reward function, `update` the rest: log-probabilities, backward and the optimizer.
+All that costs time and is not compared is off: checkpoints, gradient checkpointing, reports, KL, dropout,
+mixed precision. In a step, `generate` is transformers' generate with its preparation, `reward` the reward
+function, and `update` the rest: log-probabilities, backward and the optimizer.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -45,7 +45,7 @@ def settings(job):
 
 
 def make_reward(job, tokenizer, clock):
-    """TRL's reward function for the job's rows; it adds its seconds and the answers' tokens to `clock`."""
+    """Reward function for TRL, which adds its seconds and the tokens of the answers to `clock`."""
     from rl_speed import digits
 
     from shoestring.tasks.countdown import Countdown
@@ -69,13 +69,13 @@ def make_reward(job, tokenizer, clock):
 
 
 def build(job, clock):
-    """A trainer whose phases add their seconds to `clock`, and a callback that marks the ends of steps."""
+    """Trainer whose phases add their seconds to `clock`, with a callback at the end of each step."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOTrainer
 
-    class Timed(GRPOTrainer):
+    class TimingTrainer(GRPOTrainer):
         def _generate(self, prompts):
             start = time.perf_counter()
             try:
@@ -83,31 +83,33 @@ def build(job, clock):
             finally:
                 clock["generate"] += time.perf_counter() - start
 
-    class Ends(TrainerCallback):
+    class StepEnds(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
             clock["ends"].append((time.perf_counter(), clock["generate"], clock["reward"], clock["tokens"]))
 
     torch.set_num_threads(job["threads"])
     torch.manual_seed(job["seed"])
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
-    for row in job["rows"]:  # both halves must read a prompt alike
+    for row in job["rows"]:  # both programs must read the same ids
         assert tokenizer(text=row["prompt"])["input_ids"] == row["prompt_ids"], row
     model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
     if job["experts"]:
         model.set_experts_implementation(job["experts"])
     data = Dataset.from_list([{"prompt": r["prompt"], "row": n} for n, r in enumerate(job["rows"])])
-    return Timed(
+    return TimingTrainer(
         model=model,
         processing_class=tokenizer,
         reward_funcs=make_reward(job, tokenizer, clock),
         args=settings(job),
         train_dataset=data,
-        callbacks=[Ends()],
+        callbacks=[StepEnds()],
     )
 
 
 def main():
-    job = json.loads(Path(sys.argv[1]).read_text())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("job", type=Path, help="file that rl_speed.py writes")
+    job = json.loads(parser.parse_args().job.read_text())
     clock = {"generate": 0.0, "reward": 0.0, "tokens": 0, "ends": []}
     trainer = build(job, clock)
     clock["ends"].append((time.perf_counter(), 0.0, 0.0, 0))
