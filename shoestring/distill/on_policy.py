@@ -39,12 +39,11 @@ def on_policy(
     resume: bool = False,
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any]:
-    """Train the model of `student` toward that of `teacher`; returns the report.
+    """Train the student toward the teacher's distribution; returns the report.
 
-    Into folder `out` go `model` (the result), report.json, metrics.jsonl and checkpoints. `resume` continues
+    Folder `out` gets `model` (the result), report.json, metrics.jsonl and checkpoints. `resume` continues
     the newest whole one; on a CPU the weights are those of an unbroken run, bit for bit. Raises ConfigError
-    when the two have different vocabularies, Stopped (saved; resume later), NonFiniteError (the samples are
-    kept).
+    for different vocabularies, Stopped (saved; resume later), NonFiniteError (with the samples in a file).
     """
     if runtime.world_size > 1:
         raise ConfigError(
@@ -93,7 +92,7 @@ class OnPolicyTrainer:
         row = {
             **asdict(stats),
             "answer_tokens": stats.tokens / len(samples),
-            "truncated": sum(sample.truncated for sample in samples) / len(samples),
+            "truncated": sum(sample.is_truncated for sample in samples) / len(samples),
             "lr": config.optim.lr * lr_share,
             "sample_s": sample_s,
             "update_s": time.perf_counter() - start - sample_s,
@@ -101,14 +100,14 @@ class OnPolicyTrainer:
         return StepResult(row=row)
 
     def evaluate(self) -> Mapping[str, Any]:
-        """No figures beyond the step's own."""
+        """No further figures."""
         return {}
 
     def save(self) -> None:
         save(self.run)
 
     def finish(self) -> dict[str, Any]:
-        """Leave the final model and the report; returns the report."""
+        """Write the final model and the report; returns the report."""
         run = self.run
         write_model_folder(run.out / "model", partial(write_model, run))
         rows = read(run.out / "metrics.jsonl")
@@ -124,7 +123,7 @@ class OnPolicyTrainer:
         return report
 
     def _samples(self) -> list[Sample]:
-        """The student's answers to the step's problems; the same ones whenever the step is run."""
+        """The student's answers to the step's problems; a repeated step samples the same ones."""
         run, config = self.run, self.run.config
         options = ChatOptions(
             chat_template_kwargs=None if config.thinking is None else {"thinking": config.thinking}
@@ -148,15 +147,15 @@ class OnPolicyTrainer:
         return [
             Sample(
                 ids=(*output.prompt_token_ids, *answer.token_ids),
-                answer=len(answer.token_ids),
-                truncated=answer.finish_reason == "length",
+                num_answer_tokens=len(answer.token_ids),
+                is_truncated=answer.finish_reason == "length",
             )
             for output in run.llm.generate(prompts, params, use_tqdm=False)
             for answer in output.outputs
         ]
 
     def _problem(self, place: int) -> Problem:
-        """The problems over and over, each time in another order."""
+        """The problem at a place: all problems again and again, each time in another order."""
         epoch, index = divmod(place, len(self.problems))
         if epoch != self._epoch:
             rng = random.Random(f"{self.run.config.seed}:epoch {epoch}")

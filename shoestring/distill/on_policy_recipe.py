@@ -1,4 +1,4 @@
-"""OnPolicyConfig: everything that changes the result of on-policy distillation."""
+"""OnPolicyConfig: all settings that change the result of on-policy distillation."""
 
 from dataclasses import dataclass, field
 
@@ -24,19 +24,19 @@ class OnPolicyConfig:
     num_prompts: int = 16
     """Problems in a step."""
     num_generations: int = 4
-    """Answers of the student to each."""
+    """The student's answers to each problem."""
     max_tokens: int = 1024
-    """Of one answer; those that reach it are learned from like the others."""
+    """Longest answer; those that reach it count like the others."""
     temperature: float = 1.0
-    """The samples are the student's own only at 1; the KL is always taken at 1."""
+    """Temperature of the samples; the KL is always computed at 1."""
     thinking: bool | None = None
     """Whether the chat template asks for thinking; None: its default."""
     warmup_steps: int = 10
-    """The learning rate rises so long, then stays."""
+    """Steps over which the learning rate rises; it then stays."""
     micro_tokens: int = 8192
     """Tokens in one forward pass, padding included: bounds memory, not the result."""
     rows: int = 512
-    """Places whose logits are in memory at once: bounds memory, not the result."""
+    """Tokens whose logits are in memory at once: bounds memory, not the result."""
     save_every: int = 50
     seed: int = 0
     optim: OnPolicyOptim = field(default_factory=OnPolicyOptim)

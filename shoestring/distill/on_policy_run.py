@@ -1,4 +1,4 @@
-"""A run of on-policy distillation: its models, its checkpoints, and the check that vocabularies are one."""
+"""A run of on-policy distillation: its parts, saving and restoring them, and a check of vocabularies."""
 
 import logging
 from dataclasses import dataclass, field
@@ -26,12 +26,12 @@ from shoestring.train.report.receipt import Segment
 log = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 256
-"""Answers sampled at the same time; the rest of a step waits."""
+"""Answers sampled at the same time; the others of a step wait."""
 
 
 @dataclass
 class OnPolicyRun:
-    """Everything that a checkpoint restores, and what it is made of."""
+    """The parts of a run; a checkpoint restores those that change."""
 
     config: OnPolicyConfig
     out: Path
@@ -43,7 +43,7 @@ class OnPolicyRun:
     teacher: Transformer
     optimizers: Optimizers
     llm: LLM
-    """Samples from the student as it now is."""
+    """The engine of the student with its current weights."""
     step: int = 0
     segments: list[Segment] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ def build(
     teacher: Checkpoint,
     resume: bool,
 ) -> OnPolicyRun:
-    """The run at its start, or where its newest checkpoint left it."""
+    """The run at its start or, on `resume`, at its newest checkpoint."""
     if not resume:
         checkpoint.refuse_to_overwrite(out)
     tokenizer = student.tokenizer
@@ -88,7 +88,7 @@ def build(
 
 
 def save(run: OnPolicyRun) -> None:
-    """A checkpoint in Hugging Face layout, with the trainer's state beside it."""
+    """Write a checkpoint: the student in Hugging Face layout, and the trainer's state."""
 
     def write(folder: Path) -> None:
         write_model(run, folder)
@@ -99,7 +99,7 @@ def save(run: OnPolicyRun) -> None:
 
 
 def write_model(run: OnPolicyRun, folder: Path) -> None:
-    """The student as it now is, with its tokenizer and card, into a new folder."""
+    """Write the current student with its tokenizer and model card into a new folder."""
     lineage = f"On-policy distillation (`shoestring distill`), {run.step:,} steps, from {run.source}."
     save_model(run.student, folder, tokenizer_files=run.source, lineage=lineage, name=run.out.resolve().name)
 
@@ -108,7 +108,7 @@ def _restore(run: OnPolicyRun) -> None:
     """Continue from the newest whole checkpoint; with none yet, from the start."""
     folder = checkpoint.latest(run.out / "checkpoints")
     if folder is None:
-        log.warning("%s holds no checkpoint yet: the run starts from its beginning", run.out)
+        log.warning("%s has no checkpoint yet: the run starts from its beginning", run.out)
         return
     load_weights(run.student, Checkpoint.open(folder), dtype=torch.float32, device=run.student.device)
     tensors, values = state.load_state(folder / "trainer")

@@ -1,4 +1,4 @@
-"""Full-vocabulary reverse KL between student and teacher, exact in bounded memory, and a step down it."""
+"""Reverse KL between student and teacher over the whole vocabulary, exact in bounded memory, and a step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from shoestring.train.optim import Optimizers
 from shoestring.train.step import clip_and_step
 
 Logits = Callable[[Tensor], Tensor]
-"""Hidden states (N, D) to logits (N, W), as `Transformer.logits`."""
+"""A function of hidden states (N, D) that returns logits (N, W), as `Transformer.logits`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One answer of the student."""
+    """An answer of the student."""
 
     ids: tuple[int, ...]
     """Prompt and answer."""
-    answer: int
-    """Tokens of the answer: the last ones."""
-    truncated: bool
+    num_answer_tokens: int
+    """Length of the answer, which comes last."""
+    is_truncated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStats:
-    """Of one step; `kl` in nats per token, before the update."""
+    """Figures of a step; `kl` in nats per token, before the update."""
 
     kl: float
     tokens: int
@@ -37,14 +37,14 @@ class UpdateStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateSettings:
-    """What a step needs to know."""
+    """Settings of a step."""
 
     vocab_size: int
-    """Ids of the tokenizer; logits beyond them are padding."""
+    """Number of the tokenizer's ids; logits beyond them are padding."""
     micro_tokens: int
     """Tokens in one forward pass, padding included."""
     rows: int
-    """Places whose logits are in memory at once."""
+    """Tokens whose logits are in memory at once."""
     max_grad_norm: float
     lr_share: float
 
@@ -58,12 +58,12 @@ def reverse_kl(
     vocab_size: int,
     rows: int,
 ) -> Tensor:
-    """KL(student || teacher) at each of N places, in nats: (N,), with gradient for the student.
+    """KL(student || teacher) at each of N tokens, in nats: (N,), with gradient for the student.
 
-    The sum over every word of p (log p - log q) (GKD with a reverse KL, arXiv 2306.13649, section 3.1), exact
-    and without sampling noise. Only the first `vocab_size` logits count: models of one tokenizer pad theirs
-    differently. `rows` places at a time have logits in memory, in the backward pass too, where they are
-    computed again; it changes nothing else.
+    The sum over the vocabulary of p (log p - log q) (GKD with a reverse KL, arXiv 2306.13649, section 3.1),
+    exact and without sampling noise. Only the first `vocab_size` logits count: models of one tokenizer pad
+    theirs differently. Logits of `rows` tokens at a time are in memory, also in the backward pass, where they
+    are computed again; this changes only memory.
     """
     parts = [
         checkpoint(_part, part, logits, teacher_part, teacher_logits, vocab_size, use_reentrant=False)
@@ -93,7 +93,7 @@ def update(
     Raises NonFiniteError, with weights and moments untouched, if the KL or its gradient is not finite.
     """
     optimizers.zero_grad()
-    tokens = sum(sample.answer for sample in samples)
+    tokens = sum(sample.num_answer_tokens for sample in samples)
     total = torch.zeros((), dtype=torch.float64)
     for part in micro_batches(samples, settings.micro_tokens):
         ids_BT, is_answer_BT = _padded(part, student.device)
@@ -118,7 +118,7 @@ def update(
 
 
 def micro_batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[list[Sample]]:
-    """Samples of like length together, at most `micro_tokens` with padding; one sample may be longer."""
+    """Samples of similar length together, at most `micro_tokens` with padding; one sample may be longer."""
     part: list[Sample] = []
     for sample in sorted(samples, key=lambda sample: (len(sample.ids), sample.ids)):
         if part and len(sample.ids) * (len(part) + 1) > micro_tokens:
@@ -130,11 +130,11 @@ def micro_batches(samples: Sequence[Sample], micro_tokens: int) -> Iterator[list
 
 
 def _padded(samples: Sequence[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids padded on the right, where nothing looks back from, and where an answer's token comes next."""
+    """Ids padded on the right, and a mask of the places whose next token is of an answer."""
     width = max(len(sample.ids) for sample in samples)
     ids_BT = torch.zeros(len(samples), width, dtype=torch.int64)
     is_answer_BT = torch.zeros(len(samples), width, dtype=torch.bool)
     for row, sample in enumerate(samples):
         ids_BT[row, : len(sample.ids)] = torch.tensor(sample.ids)
-        is_answer_BT[row, len(sample.ids) - sample.answer - 1 : len(sample.ids) - 1] = True
+        is_answer_BT[row, len(sample.ids) - sample.num_answer_tokens - 1 : len(sample.ids) - 1] = True
     return ids_BT[:, :-1].to(device), is_answer_BT[:, :-1].to(device)

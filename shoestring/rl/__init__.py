@@ -1,1 +1,1 @@
-"""Reinforcement learning from verifiable rewards, rejection sampling and distillation."""
+"""Reinforcement learning from verifiable rewards, and recipes of several stages."""

@@ -1,4 +1,4 @@
-"""Turns the rewards of a group of answers into advantages: GRPO, Dr.GRPO, leave-one-out."""
+"""Advantages from the rewards of a group of answers: GRPO, Dr.GRPO, leave-one-out (RLOO)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,23 +15,23 @@ SAME_REWARD = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advantages:
-    """How much better each answer is than its group."""
+    """Each answer's reward compared with those of its group."""
 
     values_GX: Tensor
     """One row per prompt, one column per answer; zero for an answer without a reward. Rewards' dtype."""
     has_signal_G: Tensor
-    """Whether the group has two different rewards; if not, its values are exactly zero."""
+    """True if the group has two different rewards; if not, its values are exactly zero."""
 
 
 def advantages(rewards_GX: Tensor, valid_GX: Tensor, kind: AdvantageKind) -> Advantages:
     """Advantages of X answers to each of G prompts (X is the papers' G).
 
-    `valid_GX` is False where there is no reward (a fault of the verifier, a rejected answer): whatever is
+    `valid_GX` is False where there is no reward (a fault of the verifier, a rejected answer): the value
     there, even NaN, changes nothing for the others. Raises NonFiniteError for a valid reward that is NaN.
     """
-    siblings = {"grpo": normalized, "dr_grpo": centered, "rloo": leave_one_out}
-    if kind not in siblings:
-        raise ConfigError(f"the advantage {kind!r} is none of {', '.join(siblings)}")
+    estimators = {"grpo": normalized, "dr_grpo": centered, "rloo": leave_one_out}
+    if kind not in estimators:
+        raise ConfigError(f"the advantage {kind!r} is none of {', '.join(estimators)}")
     assert rewards_GX.shape == valid_GX.shape
     assert valid_GX.dtype == torch.bool
     rewards = torch.where(valid_GX, rewards_GX, 0).double()
@@ -40,11 +40,8 @@ def advantages(rewards_GX: Tensor, valid_GX: Tensor, kind: AdvantageKind) -> Adv
     highest_G = torch.where(valid_GX, rewards, -torch.inf).amax(1)
     lowest_G = torch.where(valid_GX, rewards, torch.inf).amin(1)
     has_signal_G = highest_G - lowest_G > SAME_REWARD
-    values_GX = siblings[kind](rewards, valid_GX)
-    kept_GX = valid_GX & has_signal_G[:, None]
-    return Advantages(
-        values_GX=torch.where(kept_GX, values_GX, 0).to(rewards_GX.dtype), has_signal_G=has_signal_G
-    )
+    values_GX = torch.where(valid_GX & has_signal_G[:, None], estimators[kind](rewards, valid_GX), 0)
+    return Advantages(values_GX=values_GX.to(rewards_GX.dtype), has_signal_G=has_signal_G)
 
 
 def centered(rewards_GX: Tensor, valid_GX: Tensor) -> Tensor:
@@ -55,7 +52,7 @@ def centered(rewards_GX: Tensor, valid_GX: Tensor) -> Tensor:
 
 
 def normalized(rewards_GX: Tensor, valid_GX: Tensor) -> Tensor:
-    """... over the group's standard deviation (GRPO, arXiv 2402.03300 section 4.1.2; R1, 2501.12948 eq. 3).
+    """Centered rewards over their standard deviation (GRPO, 2402.03300 section 4.1.2; R1, 2501.12948 eq. 3).
 
     The deviation is the population's, without an epsilon, so a group's values have root mean square 1. This
     weighs a problem by 1 / sqrt(p (1 - p)), p its share of right answers: very easy and very hard problems

@@ -1,4 +1,4 @@
-"""Reinforcement learning, the third story: questions, groups of answers, rewards, advantages, updates."""
+"""Reinforcement learning from verifiable rewards (GRPO): a whole run, from its recipe to its report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,9 +21,9 @@ from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import MetricsLog, read
 
 Evaluate = Callable[[Run], Mapping[str, Any]]
-"""Figures of the policy for its line in metrics.jsonl; asked every `eval_every` steps and at the end."""
+"""A function with figures of the policy for metrics.jsonl, called every `eval_every` steps and at the end."""
 MAX_SKIPPED = 3
-"""Rounds in a row without a finite update, after which something is broken."""
+"""Steps in a row without a finite update, after which the run ends."""
 
 
 def grpo(
@@ -35,16 +35,16 @@ def grpo(
     quiet: bool = False,
     on_eval: Evaluate | None = None,
 ) -> dict[str, Any]:
-    """Reinforce in folder `out` and return the report, which is also left there as report.json.
+    """Train in folder `out`; returns the report, which is also in report.json.
 
     `out/model` is the policy in Hugging Face layout. `resume` continues the newest whole checkpoint; on a
     CPU the final weights are those of an unbroken run, bit for bit. Raises Stopped (saved; resume later),
-    DataError when more than 1% of the verdicts fail, NonFiniteError when updates do, and every error of the
-    rooms below.
+    ConfigError for settings that do not fit the model, DataError if more than 1% of the verdicts fail, and
+    NonFiniteError if updates do.
 
-    Under torchrun each process asks and learns from its part of every step's questions, and the run is that
-    of one process but for rounding, whatever their number, before a resume and after. The first one writes,
-    shows and evaluates; the others return an empty report.
+    Under torchrun each process samples and learns from its part of every step's problems. The number of
+    processes, also that before a resume, changes the run by rounding only. The first process writes, shows
+    and evaluates; the others return an empty report.
     """
     title = f"{', '.join(task.name for task in config.tasks)}: {config.model} -> {out.name}"
     with ExitStack() as stack:
@@ -97,7 +97,7 @@ class GRPOTrainer:
         save(self.run)
 
     def finish(self) -> dict[str, Any]:
-        """Leave the final model, receipt and report; returns the report."""
+        """Write the final model, receipt and report; returns the report."""
         run = self.run
         write_model_folder(run.out / "model", partial(write_model, run))
         data = {"tasks": [asdict(task) for task in run.config.tasks], "questions": run.problems.num_drawn}
@@ -105,7 +105,7 @@ class GRPOTrainer:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """The run in figures, from its own log."""
+    """Figures of the run, from its metrics.jsonl."""
     rows = read(run.out / "metrics.jsonl")
     part = max(1, len(rows) // 20)
     figures: dict[str, Any] = {
@@ -128,18 +128,18 @@ def _failure(
     if fault_share > MAX_FAULT_SHARE:
         return DataError(
             f"{fault_share:.1%} of the verdicts failed ({verifier.fault_counts() or 'in other processes'}), "
-            f"over {MAX_FAULT_SHARE:.0%}; mend the task's verifier and --resume --out {out}"
+            f"over {MAX_FAULT_SHARE:.0%}; repair the task's verifier, then --resume --out {out}"
         )
     if num_skipped >= MAX_SKIPPED:
         return NonFiniteError(
-            f"{num_skipped} rounds in a row gave no finite update and changed nothing; "
+            f"{num_skipped} steps in a row had no finite update and changed nothing; "
             f"lower optim.lr in {out / 'config.toml'} and --resume"
         )
     return None
 
 
 def _log_samples(log: MetricsLog, step: int, groups: Sequence[Sequence[Answer]], count: int = 8) -> None:
-    """Some answers with their rewards: a person should read what is rewarded."""
+    """Write the first answer of some groups with its rewards, for a person to read."""
     for answer, *_ in groups[:count]:
         line = {
             "task": answer.problem.task,

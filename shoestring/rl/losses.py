@@ -1,4 +1,4 @@
-"""Policy losses as pure functions: GRPO, Dr.GRPO, DAPO, GSPO; clipping, KL, off-policy masking."""
+"""Policy losses as pure functions: GRPO, Dr.GRPO, DAPO, GSPO; clipping, KL, off-policy sequence masking."""
 
 import math
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ LOG_RATIO_LIMIT = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyLossConfig:
-    """Which objective; by default Dr.GRPO with clip-higher and without a KL term."""
+    """The policy's objective; by default Dr.GRPO with clip-higher and without a KL term."""
 
     loss_type: Literal["grpo", "dr_grpo", "dapo", "gspo"] = "dr_grpo"
-    """How tokens are weighed and what is clipped; see the functions of these names."""
+    """Weights of the tokens, and the ratio that is clipped; see the functions of these names."""
     epsilon_low: float = 0.2
     """Ratios under 1 - epsilon_low gain nothing more (PPO's and DAPO's 0.2; GSPO's section 5.1: 3e-4)."""
     epsilon_high: float = 0.28
@@ -51,7 +51,7 @@ class PolicyLossConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denominators:
-    """What a whole step's sums are divided by; integers, so ranks may add theirs up."""
+    """Divisors of a whole step's sums; integers, so that processes can add theirs."""
 
     sequences: int
     """Answers with at least one token in the loss; 0 means there is nothing to learn: skip the update."""
@@ -63,10 +63,10 @@ class Denominators:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyLoss:
-    """One part's share of a step's figures: the parts of a step add up to them, however it was cut."""
+    """A micro-batch's share of a step's figures; those of all micro-batches add up to them."""
 
     loss: Tensor
-    """To differentiate; a scalar, like the rest, which have no gradient."""
+    """The loss to differentiate; a scalar, as are the others, which have no gradient."""
     clip_share: Tensor
     """Share of tokens without a gradient because their ratio (GSPO: their answer's) was clipped."""
     kl: Tensor
@@ -78,19 +78,19 @@ class PolicyLoss:
 
 
 class Terms(NamedTuple):
-    """What makes an objective itself: the ratio that is clipped, and each token's weight in the mean."""
+    """The parts in which objectives differ: the ratio to clip, and each token's weight in the mean."""
 
     log_ratio_BT: Tensor
     weight_BT: Tensor
 
 
 def loss_mask(mask_BT: Tensor, *, valid_B: Tensor, truncated_B: Tensor, config: PolicyLossConfig) -> Tensor:
-    """The tokens (B, T) in the loss: not those of answers without a reward nor, if so set, of truncated ones.
+    """Mask (B, T) of the tokens in the loss: answers with a reward and, as configured, only complete ones.
 
-    Apply it to a whole step before `denominators`: what is left out is in no denominator either.
+    The other answers are in no denominator either.
     """
-    kept_B = valid_B & ~truncated_B if config.mask_truncated_completions else valid_B
-    return mask_BT & kept_B[:, None]
+    included_B = valid_B & ~truncated_B if config.mask_truncated_completions else valid_B
+    return mask_BT & included_B[:, None]
 
 
 def denominators(lengths: Iterable[int], max_tokens: int) -> Denominators:
@@ -111,10 +111,10 @@ def policy_loss(
 ) -> PolicyLoss:
     """The clipped objective of B answers, negated, plus beta times the KL to the reference.
 
-    `logp_BT` are log-probabilities of the chosen tokens under the policy being trained, `old_logp_BT` under
-    the one that sampled them, `ref_logp_BT` under the reference; `mask_BT` (bool, from `loss_mask`) says
-    which count: what the others hold changes nothing. `denominators` are those of the whole step. Raises
-    NonFiniteError if anything that counts is NaN or infinite, ConfigError for a KL without a reference.
+    `logp_BT` are log-probabilities of the sampled tokens under the policy in training, `old_logp_BT` under
+    the policy that sampled them, `ref_logp_BT` under the reference. Only values where `mask_BT` (bool, from
+    `loss_mask`) is True have an effect. `denominators` are those of the whole step. Raises NonFiniteError if
+    a value in the mask is NaN or infinite, ConfigError for a KL without a reference.
     """
     assert logp_BT.shape == old_logp_BT.shape == mask_BT.shape
     assert mask_BT.dtype == torch.bool
@@ -122,36 +122,33 @@ def policy_loss(
         raise ConfigError(f"loss.beta = {config.beta} needs log-probabilities of a reference")
     tokens, sequences = max(denominators.tokens, 1), max(denominators.sequences, 1)
     logp_BT = _checked("the policy's log-probabilities", logp_BT, mask_BT)
-    log_ratio_BT = logp_BT - _checked(
-        "the sampling policy's log-probabilities", old_logp_BT.detach(), mask_BT
-    )
+    old_BT = _checked("the sampling policy's log-probabilities", old_logp_BT.detach(), mask_BT)
+    log_ratio_BT = logp_BT - old_BT
     advantages_B1 = _checked("the advantages", advantages_B, mask_BT.any(1))[:, None]
     terms = OBJECTIVES[config.loss_type](log_ratio_BT, mask_BT, denominators)
 
-    kept_B1 = _on_policy(log_ratio_BT, advantages_B1, mask_BT, config.off_policy_mask_threshold)
-    scale_B1 = kept_B1 * torch.where(advantages_B1 < 0, config.negative_scale, 1.0)
+    on_policy_B1 = _on_policy(log_ratio_BT, advantages_B1, mask_BT, config.off_policy_mask_threshold)
+    scale_B1 = on_policy_B1 * torch.where(advantages_B1 < 0, config.negative_scale, 1.0)
     ratio_BT = _exp(terms.log_ratio_BT)
     bounded_BT = ratio_BT.clamp(1 - config.epsilon_low, 1 + config.epsilon_high)
-    free_BT, held_BT = (r * advantages_B1 * scale_B1 for r in (ratio_BT, bounded_BT))
-    loss = -(torch.minimum(free_BT, held_BT) * terms.weight_BT).sum()
+    gain_BT, clipped_gain_BT = (r * advantages_B1 * scale_B1 for r in (ratio_BT, bounded_BT))
+    loss = -(torch.minimum(gain_BT, clipped_gain_BT) * terms.weight_BT).sum()
 
     kl = torch.zeros((), device=logp_BT.device)
     if ref_logp_BT is not None:
         ref_BT = _checked("the reference's log-probabilities", ref_logp_BT.detach(), mask_BT)
-        kl_BT = (
-            unbiased_kl(logp_BT, log_ratio_BT, ref_BT)
-            if config.use_bias_correction_kl
-            else k3(logp_BT, ref_BT)
-        )
+        kl_BT = k3(logp_BT, ref_BT)
+        if config.use_bias_correction_kl:
+            kl_BT = unbiased_kl(logp_BT, log_ratio_BT, ref_BT)
         if config.beta:
             loss = loss + config.beta * (kl_BT * terms.weight_BT).sum()
         kl = (kl_BT.detach() * mask_BT).sum() / tokens
     return PolicyLoss(
         loss=loss,
-        clip_share=((held_BT < free_BT) & mask_BT).sum() / tokens,
+        clip_share=((clipped_gain_BT < gain_BT) & mask_BT).sum() / tokens,
         kl=kl,
         drift=(k3(torch.zeros_like(log_ratio_BT), log_ratio_BT.detach()) * mask_BT).sum() / tokens,
-        off_policy_share=(~kept_B1[:, 0] & mask_BT.any(1)).sum() / sequences,
+        off_policy_share=(~on_policy_B1[:, 0] & mask_BT.any(1)).sum() / sequences,
     )
 
 
@@ -206,7 +203,7 @@ OBJECTIVES = {"grpo": grpo, "dr_grpo": dr_grpo, "dapo": dapo, "gspo": gspo}
 
 
 def _on_policy(log_ratio_BT: Tensor, advantages_B1: Tensor, mask_BT: Tensor, delta: float | None) -> Tensor:
-    """Off-policy sequence masking (V3.2 section 3.1): not for a bad answer that the policy has moved from."""
+    """Off-policy sequence mask (V3.2 section 3.1): False for a bad answer that the policy has moved from."""
     if delta is None:
         return torch.ones_like(advantages_B1, dtype=torch.bool)
     moved_B1 = -(log_ratio_BT.detach() * mask_BT).sum(1, keepdim=True) / _length(mask_BT)
@@ -222,8 +219,8 @@ def _exp(log_ratio_BT: Tensor) -> Tensor:
 
 
 def _checked(name: str, values: Tensor, mask: Tensor) -> Tensor:
-    """The values with zeros where the mask is False, so that not even a NaN gets out of there."""
-    kept = torch.where(mask, values, 0)
-    if not torch.isfinite(kept).all():
-        raise NonFiniteError(f"{name} hold a NaN or an infinity where an answer is; the update was not made")
-    return kept
+    """The values with zeros where the mask is False, even for a NaN; NonFiniteError for one in the mask."""
+    values = torch.where(mask, values, 0)
+    if not torch.isfinite(values).all():
+        raise NonFiniteError(f"{name} are NaN or infinite where an answer is; the update was not made")
+    return values

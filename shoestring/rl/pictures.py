@@ -1,4 +1,4 @@
-"""A recipe's report for people: curves of reinforcement, bars of the stages, and one web page with both."""
+"""Pictures of a recipe's run: curves of reinforcement, bars of the stages, and a web page with both."""
 
 import logging
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _TABLE = (
 
 
 def write_report(report: dict[str, Any], out: Path) -> None:
-    """report.html in `out`, with a picture of the stages and one of each reinforcement."""
+    """Write report.html in `out`, with a picture of the stages and one of each reinforcement stage."""
     pictures = []
     try:
         if any(row.get("pass_at_1") is not None for row in report["stages"]):
@@ -61,7 +61,7 @@ def write_report(report: dict[str, Any], out: Path) -> None:
 
 
 def draw_curves(metrics: Path, out: Path, *, title: str = "") -> None:
-    """What happened over the steps of one reinforcement; series that are only zero are left out."""
+    """Draw the figures of a reinforcement stage over its steps; those that are always zero are left out."""
     rows = read(metrics)
     panels = [panel for panel in _PANELS if any(row.get(panel[0]) for row in rows)]
 
@@ -80,26 +80,26 @@ def draw_curves(metrics: Path, out: Path, *, title: str = "") -> None:
 
 
 def draw_stages(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """pass@1, greedy and maj@8 of every stage's model with their 95% intervals, and how long it thinks."""
-    scored = [row for row in rows if row.get("pass_at_1") is not None]
+    """Draw pass@1, greedy and maj@8 of every stage's model with 95% intervals, and its tokens of thinking."""
+    rows = [row for row in rows if row.get("pass_at_1") is not None]
 
     def build() -> "Figure":
         figure = figures.new_figure(10, 4.6, "Held-out problems solved, stage by stage")
         above, below = figure.subplots(2, 1, height_ratios=[2, 1], sharex=True)
         kinds = [("pass_at_1", "pass@1", BLUE), ("greedy", "greedy", SKY), ("maj_at_8", "maj@8", GREEN)]
         for place, (key, name, color) in enumerate(kinds):
-            x = [i + (place - 1) * 0.27 for i, row in enumerate(scored) if row.get(key) is not None]
-            y = [row[key] for row in scored if row.get(key) is not None]
-            ends = [_ends(row, key) for row in scored if row.get(key) is not None]
+            x = [i + (place - 1) * 0.27 for i, row in enumerate(rows) if row.get(key) is not None]
+            y = [row[key] for row in rows if row.get(key) is not None]
+            ends = [_ends(row, key) for row in rows if row.get(key) is not None]
             bars = above.bar(x, y, width=0.25, color=color, label=name)
             above.errorbar(x, y, yerr=list(zip(*ends, strict=True)), fmt="none", ecolor="#222222", capsize=2)
             above.bar_label(bars, [f"{value:.0%}" for value in y], padding=6, fontsize=8)
         above.set_ylim(0, 1.15)
         above.set_ylabel("share right")
         above.legend(ncols=3, loc="upper left")
-        below.bar(range(len(scored)), [row["mean_thinking_tokens"] for row in scored], 0.5, color=PURPLE)
+        below.bar(range(len(rows)), [row["mean_thinking_tokens"] for row in rows], 0.5, color=PURPLE)
         below.set_ylabel("tokens of thinking")
-        below.set_xticks(range(len(scored)), [row["name"] for row in scored])
+        below.set_xticks(range(len(rows)), [row["name"] for row in rows])
         return figure
 
     figures.save(out, build)
@@ -122,7 +122,7 @@ def _draw_series(axes: "Axes", rows: Sequence[dict[str, Any]], key: str, color: 
 
 
 def _ends(row: dict[str, Any], key: str) -> tuple[float, float]:
-    """How far the interval reaches below and above the value."""
+    """Distances of a value from the lower and the upper end of its interval."""
     low, high = row.get("intervals", {}).get(key, (row[key], row[key]))
     return max(row[key] - low, 0.0), max(high - row[key], 0.0)
 

@@ -1,4 +1,4 @@
-"""GRPOConfig: everything that changes the result of reinforcement learning, in one file to edit."""
+"""GRPOConfig: all settings that change the result of reinforcement learning."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,31 +14,31 @@ from shoestring.train.report.receipt import Price
 
 @dataclass(frozen=True, kw_only=True)
 class TaskShare:
-    """A task among those that prompts are drawn from."""
+    """A task of a run, and its share of the problems."""
 
     name: str
-    """As `tasks/load.py` knows it: countdown, gsm8k, reasoning_gym:<generator>..."""
+    """The task's name in `tasks/load.py`: countdown, gsm8k, reasoning_gym:<generator>..."""
     share: float = 1.0
-    """How often, relative to the others."""
+    """Frequency of its problems, relative to those of the other tasks."""
     options: dict[str, Any] = field(default_factory=dict)
     """The task's own fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """What is added to a task's own reward."""
+    """Rewards that are added to the task's own."""
 
     format: float = 0.0
     """Weight of the thinking format (R1-Zero: as much as accuracy, arXiv 2501.12948 section 2.2.2)."""
     language: str = ""
-    """Thinking should be in this language, en or zh; empty: in any."""
+    """Language that the thinking should be in, en or zh; empty: any."""
     language_weight: float = 0.1
-    """Weight of the share of its words (R1 section 2.3.2 adds the two)."""
+    """Weight of the share of its words in the thinking (added, as in R1 section 2.3.2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyOptim(OptimConfig):
-    """OptimConfig with the defaults of a policy."""
+    """OptimConfig with defaults for reinforcement learning."""
 
     lr: float = 3e-6
     """R1-Zero's (arXiv 2501.12948, section 2.1); tiny models take a hundred times more."""
@@ -56,19 +56,20 @@ class GRPOConfig:
     tasks: tuple[TaskShare, ...]
     steps: int = 1000
     num_prompts: int = 32
-    """Questions in a step (R1-Zero: 32)."""
+    """Problems in a step (R1-Zero: 32)."""
     num_generations: int = 16
-    """Answers to each question, the papers' G (R1-Zero: 16)."""
+    """Answers to each problem, the papers' G (R1-Zero: 16)."""
     max_tokens: int = 1024
-    """An answer is cut here, as vLLM's max_tokens; TRL's max_completion_length."""
+    """Longest answer, as vLLM's max_tokens; TRL calls it max_completion_length."""
     temperature: float = 1.0
     dynamic_sampling: int = 0
-    """Further rounds of questions to fill a step whose groups agree (dynamic sampling, DAPO section 3.2)."""
+    """Further rounds of sampling, to replace groups whose rewards are all equal (DAPO section 3.2)."""
     steps_per_generation: int = 1
     """Optimizer steps into which a step's answers are split (R1-Zero: 16); the later ones are off-policy."""
     keep_routing: bool = True
-    """Train each token with the experts that the engine sent it to (DeepSeek-V3.2, section 3.1)."""
+    """Train each token with the experts that it had in the engine (DeepSeek-V3.2, section 3.1)."""
     advantage: AdvantageKind = "dr_grpo"
+    """Comparison of an answer with its group; see rl/advantage.py."""
     ref_model_sync_steps: int = 400
     """Steps after which the policy becomes the reference of the KL (R1-Zero: 400)."""
     warmup_steps: int = 5

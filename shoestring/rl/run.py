@@ -1,4 +1,4 @@
-"""A run of reinforcement learning: what a checkpoint restores and what it is made of."""
+"""A run of reinforcement learning: its parts, and saving and restoring them."""
 
 import copy
 import logging
@@ -29,30 +29,30 @@ from shoestring.train.report import receipt
 log = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 512
-"""Answers sampled at the same time; the rest of a round waits."""
+"""Answers sampled at the same time; the others of a step wait."""
 
 
 @dataclass
 class Run:
-    """Everything that a checkpoint restores, and what it is made of."""
+    """The parts of a run; a checkpoint restores those that change."""
 
     config: GRPOConfig
     out: Path
     tokenizer: Tokenizer
     model: Transformer
     reference: Transformer | None
-    """Frozen weights that the policy is held to; None without a KL term."""
+    """Frozen weights for the KL term; None without one."""
     engine: Engine
     optimizers: Optimizers
     template: Template | None
     """The chat template; None where the recipe has a prompt format."""
     problems: ProblemStream
     ranks: Ranks
-    """The processes that share its steps; each holds all of this."""
+    """The processes of the run; each has all parts."""
     step: int = 0
     answers: int = 0
     tokens: int = 0
-    """Sampled so far."""
+    """Tokens sampled so far."""
     flops: float = 0.0
     segments: list[receipt.Segment] = field(default_factory=list)
 
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For titles: the start's name and the run's."""
+        """Names of the first model and of the run, for titles."""
         return f"{Path(self.config.model).name}: {self.out.resolve().name}"
 
 
@@ -75,26 +75,26 @@ def build(
     resume: bool,
     say: Callable[[str], None] = log.info,
 ) -> Run:
-    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long.
+    """The run at its start or, on `resume`, at its newest checkpoint; `say` shows what takes long.
 
-    Raises ConfigError if several processes do not start with the same recipe and the same weights.
+    Raises ConfigError if the processes do not start with the same recipe and the same weights.
     """
     problems = ProblemStream(config)
     if not resume:
         checkpoint.refuse_to_overwrite(out)
-    saved = checkpoint.latest(out / "checkpoints") if resume else None
+    newest = checkpoint.latest(out / "checkpoints") if resume else None
     start = Checkpoint.open(resolve(config.model))
     if start.quantization is not None:
         raise ConfigError(f"{config.model} is quantized, which cannot be trained; give the full weights")
     say(f"loading {config.model}")
-    weights = start if saved is None else Checkpoint.open(saved)
+    weights = start if newest is None else Checkpoint.open(newest)
     device, dtype = runtime.device, runtime.compute_dtype
     model = load_model(weights, compute_dtype=dtype, device=device).train()
     own = out / "tokenizer"
     if ranks.is_first and not (own / "tokenizer.json").is_file():
         own.mkdir(parents=True, exist_ok=True)
         copy_tokenizer(start.folder, own)
-    ranks.agree("the recipe or the step they go on from", f"{'' if saved is None else saved.name} {config}")
+    ranks.agree("the recipe or the step they go on from", f"{'' if newest is None else newest.name} {config}")
     ranks.agree_on_weights(model)
     text = Checkpoint.open(own)
     run = Run(
@@ -109,19 +109,19 @@ def build(
         problems=problems,
         ranks=ranks,
     )
-    if saved is not None:
-        _restore(run, saved)
+    if newest is not None:
+        _restore(run, newest)
     elif resume:
-        log.warning("%s holds no checkpoint yet: the run starts from its beginning", out)
+        log.warning("%s has no checkpoint yet: the run starts from its beginning", out)
     if ranks.is_first:
         write_atomic(out / "config.toml", configs.dumps(config))
     return run
 
 
 def save(run: Run) -> None:
-    """A checkpoint: the model in Hugging Face layout, and the trainer's state with the reference.
+    """Write a checkpoint: the model in Hugging Face layout, and the trainer's state with the reference.
 
-    The first process writes it while the others wait: none ends before it is whole.
+    The first process writes it while the others wait: none ends before it is complete.
     """
 
     def write(folder: Path) -> None:
@@ -129,8 +129,14 @@ def save(run: Run) -> None:
         reference = None if run.reference is None else dict(run.reference.state_dict())
         tree = {"optimizer": run.optimizers.state_dict(), "reference": reference}
         tensors, values = state.flatten(tree)
-        counters = {name: getattr(run, name) for name in ("step", "answers", "tokens", "flops")}
-        counters |= {"questions": run.problems.num_drawn, "segments": [asdict(s) for s in run.segments]}
+        counters = {
+            "step": run.step,
+            "answers": run.answers,
+            "tokens": run.tokens,
+            "flops": run.flops,
+            "questions": run.problems.num_drawn,
+            "segments": [asdict(segment) for segment in run.segments],
+        }
         state.save_state(folder / "trainer", tensors, {"state": values, "counters": counters})
 
     run.ranks.agree_on_weights(run.model)
@@ -140,7 +146,7 @@ def save(run: Run) -> None:
 
 
 def write_model(run: Run, folder: Path) -> None:
-    """The policy as it now is, with its tokenizer, chat template and card, into a new folder."""
+    """Write the current policy with its tokenizer, chat template and model card into a new folder."""
     config = run.config
     names = ", ".join(task.name for task in config.tasks)
     lineage = (
@@ -152,7 +158,7 @@ def write_model(run: Run, folder: Path) -> None:
 
 
 def _restore(run: Run, folder: Path) -> None:
-    """Everything but the weights, which were loaded from the checkpoint already."""
+    """Restore all but the weights, which are loaded from the checkpoint already."""
     tensors, values = state.load_state(folder / "trainer")
     tree, counters = state.unflatten(tensors, values["state"]), values["counters"]
     run.optimizers.load_state_dict(tree["optimizer"])
@@ -160,14 +166,14 @@ def _restore(run: Run, folder: Path) -> None:
         raise CheckpointError(f"{folder} and the recipe disagree on loss.beta; use the run's own recipe")
     if run.reference is not None:
         run.reference.load_state_dict(tree["reference"])
-    for name in ("step", "answers", "tokens", "flops"):
-        setattr(run, name, counters[name])
+    run.step, run.answers = counters["step"], counters["answers"]
+    run.tokens, run.flops = counters["tokens"], counters["flops"]
     run.problems.draw(counters["questions"])
     run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
 
 
 def _template(text: Checkpoint, config: GRPOConfig) -> Template | None:
-    """The chat template; none is needed where prompts are plain text."""
+    """The chat template; None if the recipe has a prompt format instead."""
     if config.prompt.format:
         return None
     try:

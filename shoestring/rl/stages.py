@@ -1,4 +1,4 @@
-"""A recipe of several stages, each made from what earlier ones left: R1's pipeline as one file to edit."""
+"""RecipeConfig: stages that use the results of earlier ones, such as R1's pipeline, in one file."""
 
 import re
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage: a name, and exactly one table of settings, which says what kind it is.
+    """A stage: a name, and exactly one table of settings, named after the kind of stage.
 
-    A text that begins with @ is a path in the run's folder: "@base/model" is what stage `base` made.
+    A text that begins with @ is a path in the run's folder: "@base/model" is the model of stage `base`.
     """
 
     name: str
-    """Also the folder that it works in."""
+    """The name of the stage and of its folder."""
     title: str = ""
-    """For people: what the stage is in the paper."""
+    """A description for the report."""
     prompt: dict[str, Any] = field(default_factory=dict)
-    """How its model is asked when it is scored (PromptStyle), if not as the score's tasks say."""
+    """PromptStyle for the scores of its model, in place of the tasks' own."""
     corpus: dict[str, Any] | None = None
     """CorpusStage: conversations to pretrain on, and a tokenizer."""
     sft: dict[str, Any] | None = None
@@ -38,10 +38,10 @@ class Stage:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"a stage is named {self.name!r}; take small letters, digits, '-', '_' and '.'")
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
+        kinds = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(kinds) != 1:
             raise ConfigError(
-                f"stage {self.name} has {' and '.join(given) or 'no settings'}; "
+                f"stage {self.name} has {' and '.join(kinds) or 'no settings'}; "
                 f"give exactly one of the tables {', '.join(KINDS)}"
             )
 
@@ -51,24 +51,24 @@ class Stage:
 
     @property
     def settings(self) -> dict[str, Any]:
-        found: dict[str, Any] = getattr(self, self.kind)
-        return found
+        settings: dict[str, Any] = getattr(self, self.kind)
+        return settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
-    """How the model of each stage is scored: fields of TaskEvalConfig by task, the main one first."""
+    """Scores of each stage's model: fields of TaskEvalConfig by task, the main one first."""
 
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeConfig:
-    """Stages in their order, and how each one's model is scored."""
+    """Stages in their order, and the scores of their models."""
 
     title: str = ""
     seed: int = 0
-    """Of every stage whose settings name none."""
+    """Seed of every stage that has none of its own."""
     stages: tuple[Stage, ...]
     score: ScoreConfig = field(default_factory=ScoreConfig)
 

@@ -14,11 +14,11 @@ from shoestring.tasks.verify import SHARE_FROM, Verifier
 def step_sums(run: Run, groups: Sequence[Sequence[Answer]], verifier: Verifier) -> dict[str, float]:
     """Counts and sums over the answers of all processes, by name."""
     answers = [answer for group in groups for answer in group]
-    rewarded = [answer for answer in answers if answer.parts]
+    with_reward = [answer for answer in answers if answer.parts]
     sums: dict[str, float] = {
         "groups": len(groups),
         "answers": len(answers),
-        "rewarded": len(rewarded),
+        "with_reward": len(with_reward),
         "tokens": sum(len(answer.token_ids) for answer in answers),
         "logprobs": sum(sum(answer.logprobs) for answer in answers),
         "truncated": sum(answer.is_truncated for answer in answers),
@@ -29,17 +29,17 @@ def step_sums(run: Run, groups: Sequence[Sequence[Answer]], verifier: Verifier) 
         "faults": verifier.faults.total(),
     }
     for name in _part_names(run):
-        sums[f"part {name}"] = sum(answer.parts[name] for answer in rewarded)
+        sums[f"part {name}"] = sum(answer.parts[name] for answer in with_reward)
     for share in run.config.tasks:
-        accuracies = [a.parts["accuracy"] for a in rewarded if a.problem.task == share.name]
+        accuracies = [a.parts["accuracy"] for a in with_reward if a.problem.task == share.name]
         sums |= {f"task {share.name}": sum(accuracies), f"count {share.name}": len(accuracies)}
     return dict(zip(sums, run.ranks.sum(sums.values()), strict=True))
 
 
 def metrics_row(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> dict[str, Any]:
     """The line of metrics.jsonl about the step that has just been taken."""
-    rewarded, answers = sums["rewarded"], max(sums["answers"], 1)
-    parts = {name: sums[f"part {name}"] / rewarded for name in _part_names(run) if rewarded}
+    with_reward, answers = sums["with_reward"], max(sums["answers"], 1)
+    parts = {name: sums[f"part {name}"] / with_reward for name in _part_names(run) if with_reward}
     tasks = [share.name for share in run.config.tasks if sums[f"count {share.name}"]]
     return {
         "step": run.step,
@@ -50,7 +50,7 @@ def metrics_row(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> dict
         "solved_by_any": sums["solved"] / max(sums["groups"], 1),
         "answer_tokens": sums["tokens"] / answers,
         "truncated": sums["truncated"] / answers,
-        "faults": 1 - rewarded / answers,
+        "faults": 1 - with_reward / answers,
         "fault_share": sums["faults"] / sums["verdicts"] if sums["verdicts"] >= SHARE_FROM else 0.0,
         "entropy": -sums["logprobs"] / max(sums["tokens"], 1),
         "loss": stats.loss,

@@ -1,4 +1,4 @@
-"""The update of a step: its answers dealt to optimizer steps, each one the policy loss over micro-batches."""
+"""The update of a step: answers dealt to optimizer steps, and the policy loss over micro-batches."""
 
 import math
 from collections.abc import Sequence

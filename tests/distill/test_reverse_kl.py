@@ -99,7 +99,7 @@ def models(student_folder, teacher_folder):
 
 
 SAMPLES = [
-    Sample(ids=tuple(range(10, 10 + length)), answer=answer, truncated=False)
+    Sample(ids=tuple(range(10, 10 + length)), num_answer_tokens=answer, is_truncated=False)
     for length, answer in [(12, 5), (7, 3), (30, 20), (8, 1), (12, 9)]
 ]
 
@@ -140,7 +140,7 @@ def test_the_mean_is_over_the_answers_tokens_alone(models):
             ids = torch.tensor([sample.ids])
             p, q = (model(ids)[0].double().log_softmax(-1) for model in models)
             kl = (p.exp() * (p - q)).sum(-1)
-            total += float(kl[len(sample.ids) - sample.answer - 1 : -1].sum())
+            total += float(kl[len(sample.ids) - sample.num_answer_tokens - 1 : -1].sum())
     assert stats.kl == pytest.approx(total / 38, rel=1e-5)
 
 

@@ -195,7 +195,7 @@ def test_numbers_that_are_not_finite_change_nothing(
         return original(*args) * torch.nan
 
     monkeypatch.setattr(updates, "answer_logprobs", broken)
-    with pytest.raises(NonFiniteError, match="3 rounds in a row"):
+    with pytest.raises(NonFiniteError, match="3 steps in a row"):
         story.grpo(recipe(steps=12, num_prompts=6, num_generations=8), runtime, tmp_path / "run", quiet=True)
     saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
     start = load_file(student_folder / "model.safetensors")
