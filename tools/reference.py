@@ -14,9 +14,9 @@ def reference(package: Path, paths: Iterable[Path]) -> str:
     parts = [
         "# Reference",
         "`make docs` writes this page from the code; a test fails when the two differ.",
-        "The commands of the command line, the fields of every configuration, and the exit codes.",
+        "The commands, the fields of every configuration, the differences from vLLM, and the exit codes.",
         "## Command line",
-        "`[NAME]` may be left out. Without a command, `shoestring --help` lists them all.",
+        "An argument in square brackets may be left out. `shoestring --help` lists the commands.",
         command_line(),
         "## Configuration",
         "Set a field in a recipe (a TOML file) or on the command line with `--set`. A dot leads to a field "
@@ -144,7 +144,7 @@ def default_text(value: ast.expr) -> str:
 def python_api(package: Path) -> str:
     """The table of names in which `shoestring.LLM` differs from vLLM: its module's docstring."""
     docstring = ast.get_docstring(ast.parse((package / "engine" / "llm.py").read_text(encoding="utf-8")))
-    return (docstring or "").partition("\n")[2]
+    return (docstring or "").partition("\n")[2].replace("<think>", "`<think>`")
 
 
 def exit_codes() -> str:
