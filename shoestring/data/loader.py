@@ -1,4 +1,4 @@
-"""Resumable, rank-aware batches from memory-mapped shards: one stream, however it is stopped or divided."""
+"""Resumable batches from memory-mapped shards: the same stream after a stop and over any number of ranks."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,14 +16,13 @@ class Batch:
 
     inputs: Ids  # (B, T)
     targets: Ids  # (B, T)
-    positions: Ids | None = None  # (B, T), restarting with each document, if the loader was asked for them
 
 
 class Loader:
-    """Batches of one shard, without end: epoch after epoch, each in its own order.
+    """Endless batches of one shard: epoch after epoch, each in its own order.
 
-    The place in the stream is (epoch, row), so `load_state` costs one shuffle of the document numbers however
-    much was read before, and batch size, rank and world size may differ after a restart.
+    The position in the stream is (epoch, row). So `load_state` costs one shuffle of the document numbers,
+    however much was read before, and batch size, rank and world size may differ after a restart.
     """
 
     def __init__(
@@ -36,7 +35,6 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         fim_rate: float = 0.1,
-        with_positions: bool = False,
     ) -> None:
         """`batch_size` counts the rows of all ranks together.
 
@@ -44,7 +42,6 @@ class Loader:
         """
         self.shard, self.seq_len, self.batch_size, self.seed = shard, seq_len, batch_size, seed
         self.rank, self.world_size, self.fim_rate = rank, world_size, fim_rate
-        self.with_positions = with_positions
         self.epoch, self.row = 0, 0
         self._epochs: dict[int, Epoch] = {}
         self._check()
@@ -65,29 +62,23 @@ class Loader:
         self._check_rows(rows)
         share = rows // self.world_size
         epoch, row = self._ahead(self.rank * share)
-        taken, positions = [], []
+        ids = []
         for _ in range(share):
             number = int(self._epoch(epoch).row_order[row])
-            taken.append(self._epoch(epoch).row(number))
-            if self.with_positions:
-                positions.append(self._epoch(epoch).positions(number))
+            ids.append(self._epoch(epoch).row(number))
             row += 1
             if row == self._epoch(epoch).num_rows:
                 epoch, row = epoch + 1, 0
         self.epoch, self.row = self._ahead(rows)
-        stacked = np.stack(taken)
-        return Batch(
-            inputs=stacked[:, :-1],
-            targets=stacked[:, 1:],
-            positions=np.stack(positions) if self.with_positions else None,
-        )
+        rows_ids = np.stack(ids)
+        return Batch(inputs=rows_ids[:, :-1], targets=rows_ids[:, 1:])
 
     def state(self) -> dict[str, Any]:
-        """The place in the stream and what the stream depends on, for JSON."""
+        """The position in the stream and the settings that the stream depends on, for JSON."""
         return {"epoch": self.epoch, "row": self.row, **self._identity()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken. Raises DataError naming what differs if it is of another stream."""
+        """Continue at the position of `state`; DataError names the difference if it is of another stream."""
         for name, value in self._identity().items():
             if state.get(name) != value:
                 raise DataError(

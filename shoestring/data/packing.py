@@ -1,4 +1,4 @@
-"""Packing of documents into rows of token ids with positions; fill-in-the-middle.
+"""Packing of documents into rows of token ids; fill-in-the-middle.
 
 As in DeepSeek-V3 (arXiv 2412.19437, section 4.1): documents are concatenated and rows cut from the stream,
 with no mask between documents; one document in ten is rearranged as prefix, suffix, middle. Each document is
@@ -83,17 +83,6 @@ class Epoch:
                 segment_start += len(segment)
             place += 1
         return row
-
-    def positions(self, number: int) -> Ids:
-        """Position of each input of row `number` in its document: 0 where a document or the row begins.
-
-        # (seq_len,)
-        """
-        start = number * self.seq_len
-        stream = np.arange(start, start + self.seq_len)
-        places = np.searchsorted(self.ends, stream, side="right")
-        begins = np.concatenate(([0], self.ends))[places]
-        return stream - np.maximum(begins, start)
 
     def _segments(self, document: int) -> list[NDArray[np.integer]]:
         ids = self.shard.document(document)

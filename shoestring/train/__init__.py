@@ -1,1 +1,1 @@
-"""Training: steps, optimizers, checkpoints, and the stories that use them."""
+"""Training: the loop, its step, optimizers and checkpoints; pretraining and fine-tuning, which use them."""

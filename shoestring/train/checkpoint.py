@@ -1,8 +1,7 @@
-"""Crash-safe checkpoint folders: write aside, fsync, hash, rename; a damaged one is refused by name.
+"""Checkpoint folders that survive a crash: written aside, hashed and renamed; a damaged one is refused.
 
-The layout is `<folder>/step-00000123/`, holding whatever the caller wrote and `manifest.json` with the size
-and sha256 of each file. A step folder is never overwritten: replacing one in place leaves a window
-in which neither the old nor the new checkpoint is whole.
+The layout is `<folder>/step-00000123/` with the caller's files and `manifest.json`, their sizes and sha256.
+A step folder is never overwritten: for a moment neither the old nor the new checkpoint would be whole.
 """
 
 import hashlib
@@ -29,12 +28,12 @@ _LEFTOVERS = r"step-\d{8,}\.(?:tmp|trash)-.*?"  # of any machine: one process at
 
 
 def save(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 2) -> Path:
-    """Save what `write(path)` puts into a fresh folder as `folder/step-<step>`; returns that path.
+    """Save the files that `write(path)` puts into a new folder as `folder/step-<step>`; returns that path.
 
-    A kill at any moment leaves every earlier checkpoint whole and this one whole or absent. Afterwards only
-    the newest `keep` remain. A step that is already there and verifies is kept and `write` is not called.
-    One process at a time may save into a folder. Raises StorageError when there is no room (earlier
-    checkpoints stay), and passes on whatever else `write` raises.
+    A kill at any moment leaves every earlier checkpoint whole, and this one whole or absent. Afterwards only
+    the newest `keep` remain. A step that is there already and passes `verify` stays, and `write` is not
+    called. One process at a time may save into a folder. Raises StorageError when there is no room (earlier
+    checkpoints stay), and any error of `write`.
     """
     if step < 0 or keep < 1:
         raise ConfigError(f"step = {step}, keep = {keep}: a step is at least 0, keep at least 1")
@@ -42,8 +41,8 @@ def save(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 
     if final.exists() and _verifies(final):
         log.info("%s is already saved", final)
         return final
-    needed = sum(bytes_in(path) for path in _steps(folder)[:1])
-    with new_folder(final, needed_bytes=needed, leftovers=_LEFTOVERS) as temporary:
+    latest_bytes = sum(bytes_in(path) for path in _steps(folder)[:1])
+    with new_folder(final, needed_bytes=latest_bytes, leftovers=_LEFTOVERS) as temporary:
         write(temporary)
         _seal(temporary, step)
         if final.exists():  # it is damaged, or it would have been kept above
@@ -53,10 +52,10 @@ def save(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder` that verifies; None if there is none at all.
+    """The newest checkpoint in `folder` that passes `verify`; None if there is no checkpoint.
 
-    A damaged one is named in a warning and the one before it is used. Raises CheckpointError, naming them
-    all, when there are checkpoints and every one is damaged.
+    A warning names each damaged one, and the one before it is used. Raises CheckpointError when there are
+    checkpoints and all of them are damaged.
     """
     steps = _steps(folder)
     for path in steps:
@@ -83,7 +82,7 @@ def verify(path: Path) -> None:
 
 
 def refuse_to_overwrite(run: Path) -> None:
-    """Raise ConfigError where a run has left checkpoints: it is continued, or another folder taken."""
+    """Raise ConfigError if the folder holds checkpoints of a run, which a new run would mix with its own."""
     if (run / "checkpoints").exists():
         raise ConfigError(f"{run} already holds a run; --resume continues it, another --out starts anew")
 
@@ -112,7 +111,7 @@ def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
 
 
 def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """File name -> {"bytes", "sha256"}; every byte of the manifest is checked, so no flipped bit passes."""
+    """File name -> {"bytes", "sha256"}; CheckpointError if any byte of the manifest has changed."""
     file = path / MANIFEST
     _check_size(path, MANIFEST, None)
     try:
@@ -141,15 +140,15 @@ def _check_size(folder: Path, name: str, expected_bytes: int | None) -> None:
     """Raise unless `name` is a regular file (a pipe or device would hang the reader) of the expected size."""
     path = folder / name
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError as error:
         raise _damaged(path, f"it is missing ({error.strerror})") from None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise _damaged(path, "it is not a regular file")
-    if expected_bytes is not None and found.st_size != expected_bytes:
-        raise _damaged(path, f"it has {found.st_size:,} bytes instead of {expected_bytes:,}")
-    if expected_bytes is None and found.st_size > _MANIFEST_LIMIT_BYTES:
-        raise _damaged(path, f"it has {found.st_size:,} bytes, more than any manifest")
+    if expected_bytes is not None and status.st_size != expected_bytes:
+        raise _damaged(path, f"it has {status.st_size:,} bytes instead of {expected_bytes:,}")
+    if expected_bytes is None and status.st_size > _MANIFEST_LIMIT_BYTES:
+        raise _damaged(path, f"it has {status.st_size:,} bytes, more than any manifest")
 
 
 def _sha256(path: Path) -> str:
@@ -174,7 +173,7 @@ def _verifies(path: Path) -> bool:
 
 
 def _looks_whole(path: Path) -> bool:
-    """A cheap check, for pruning: the manifest is right and every file has its size."""
+    """Whether the manifest is right and every file has its size: a cheap check, for pruning."""
     try:
         for name, entry in _read_manifest(path).items():
             _check_size(path, name, entry["bytes"])
@@ -186,21 +185,21 @@ def _looks_whole(path: Path) -> bool:
 def _steps(folder: Path) -> list[Path]:
     """The checkpoint folders, newest first, damaged ones included."""
     try:
-        found = [path for path in folder.iterdir() if _STEP.fullmatch(path.name) and path.is_dir()]
+        paths = [path for path in folder.iterdir() if _STEP.fullmatch(path.name) and path.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise CheckpointError(f"cannot look for checkpoints in {folder}: {error.strerror}") from None
-    return sorted(found, key=step_of, reverse=True)
+    return sorted(paths, key=step_of, reverse=True)
 
 
-def _prune(folder: Path, saved: int, keep: int) -> None:
-    """Remove what is older than the newest `keep` whole checkpoints up to step `saved`.
+def _prune(folder: Path, step: int, keep: int) -> None:
+    """Remove the checkpoints older than the newest `keep` whole ones up to `step`.
 
-    Later steps (left by a run that was resumed from before them) are not counted and not touched, so the
-    checkpoint just saved always stays.
+    Later steps, of a run that was resumed from before them, are neither counted nor removed, so the
+    checkpoint of `step` always stays.
     """
-    whole = [step_of(path) for path in _steps(folder) if step_of(path) <= saved and _looks_whole(path)]
+    whole = [step_of(path) for path in _steps(folder) if step_of(path) <= step and _looks_whole(path)]
     oldest_kept = whole[:keep][-1]
     for path in _steps(folder):
         if step_of(path) < oldest_kept:
@@ -208,7 +207,7 @@ def _prune(folder: Path, saved: int, keep: int) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Remove a checkpoint; the rename first, so that a kill half-way leaves no half under a valid name."""
+    """Remove a checkpoint, renamed first: a kill half-way leaves no part of it under a valid name."""
     trash = path.with_name(f"{path.name}.trash-{os.getpid()}")
     os.rename(path, trash)
     shutil.rmtree(trash, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Next-token loss with multi-token prediction, over every target or over the learned ones alone."""
+"""Next-token loss with multi-token prediction, over every target or those of a loss mask."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ class MicroBatch(NamedTuple):
     inputs_BT: Tensor
     targets_BT: Tensor
     """The token after each input; negative: none, as where a row has ended."""
-    learned_BT: Tensor | None = None
+    loss_mask_BT: Tensor | None = None
     """Targets that the loss counts (bool); None: all of them, and then no row is padded."""
 
     @property
     def labels_BT(self) -> Tensor:
         """Targets that the loss counts; the others are negative."""
-        if self.learned_BT is None:
+        if self.loss_mask_BT is None:
             return self.targets_BT
-        return self.targets_BT.masked_fill(~self.learned_BT, IGNORE_INDEX)
+        return self.targets_BT.masked_fill(~self.loss_mask_BT, IGNORE_INDEX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +70,13 @@ def next_token_losses(
 ) -> Losses:
     """V3 eq. 24-25: cross-entropy of the next token plus `mtp_weight` times the mean over MTP depths.
 
-    MTP modules read the real next tokens, learned or not, as they will when they draft; weight 0 leaves them
-    out. `balance_alpha` weighs the sequence balance loss (eq. 17-20). Padding counts in neither. `counts` are
-    those of the batch that these rows are a part of; None: they are all of it.
+    MTP modules read the real next tokens, in the loss or not, as they do when they draft; weight 0 leaves
+    them out. `balance_alpha` weighs the sequence balance loss (eq. 17-20). Padding counts in neither.
+    `counts` are those of the batch that these rows are a part of; None: they are all of it.
     """
     depths = model.config.num_nextn_predict_layers if mtp_weight else 0
     counts = counts or batch_counts([batch], depths)
-    labels_BT, is_masked = batch.labels_BT, batch.learned_BT is not None
+    labels_BT, is_masked = batch.labels_BT, batch.loss_mask_BT is not None
     features = model.features(batch.inputs_BT)
     loss, nll = _mean_nll(model, features.hidden_BTD, labels_BT, counts.labels[0], is_masked)
     routings = dict(features.routings)
@@ -84,12 +84,12 @@ def next_token_losses(
     hidden_BTD = features.hidden_BTD
     for depth in range(depths):
         next_BT = shift_left(batch.targets_BT, depth).clamp(min=0)
-        predicted = model.mtp_features(hidden_BTD, next_BT, depth)
-        hidden_BTD = predicted.hidden_BTD
+        mtp_features = model.mtp_features(hidden_BTD, next_BT, depth)
+        hidden_BTD = mtp_features.hidden_BTD
         further_BT = shift_left(labels_BT, depth + 1)
         part, part_nll = _mean_nll(model, hidden_BTD, further_BT, counts.labels[depth + 1], is_masked)
         loss, mtp_nll = loss + mtp_weight / depths * part, mtp_nll + part_nll / depths
-        routings |= predicted.routings
+        routings |= mtp_features.routings
     real_BT = batch.targets_BT >= 0 if is_masked else None
     balance = torch.zeros((), device=nll.device)
     if balance_alpha:

@@ -22,8 +22,8 @@ class OptimConfig:
     muon_lr: float = 1e-2
     """Peak learning rate of Muon's matrices, for updates of root mean square 0.2 (arXiv 2502.16982)."""
     final_norm_lr: float = 0.0
-    """Peak learning rate of the last norm's weight, 0 for `lr`: its size is one over the temperature at which
-    the model speaks, and reinforcement of a tiny model has little time to find that."""
+    """Peak learning rate of the last norm's weight, 0 for `lr`. It scales all logits, as a temperature does,
+    and the reinforcement of a tiny model has few steps to move it."""
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -49,7 +49,7 @@ class OptimConfig:
 
 
 class Optimizers:
-    """One or two torch optimizers stepped as one; `share` moves all their learning rates together."""
+    """One or two PyTorch optimizers that step together, with one share of their peak learning rates."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self.parts = parts
@@ -70,15 +70,20 @@ class Optimizers:
         return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over moments; learning rates, decay and the like stay this object's, that is the recipe's.
+        """Load the moments; learning rates, weight decay and the like stay those of the recipe.
 
-        Raises CheckpointError if the state is another optimizer's or another model's.
+        Raises CheckpointError if the state is of another optimizer or another model.
         """
-        saved = {name: [len(g["params"]) for g in part["param_groups"]] for name, part in state.items()}
-        own = {str(i): [len(g["params"]) for g in part.param_groups] for i, part in enumerate(self.parts)}
-        if saved != own:
+        saved_groups = {
+            name: [len(g["params"]) for g in part["param_groups"]] for name, part in state.items()
+        }
+        own_groups = {
+            str(i): [len(g["params"]) for g in part.param_groups] for i, part in enumerate(self.parts)
+        }
+        if saved_groups != own_groups:
             raise CheckpointError(
-                f"the saved moments are of parameter groups {saved}, the recipe's optimizer has {own}; "
+                f"the saved moments are of parameter groups {saved_groups}, the recipe's optimizer has "
+                f"{own_groups}; "
                 "resume with the run's own optim.name"
             )
         for i, part in enumerate(self.parts):
@@ -86,7 +91,7 @@ class Optimizers:
 
 
 def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
-    """Matrices of the layers to Muon if asked, all else to AdamW; norms and biases are not decayed."""
+    """Muon for the layers' matrices if `name` is muon, AdamW for the rest; norms and biases do not decay."""
     matrices: list[nn.Parameter] = []
     pairs: list[nn.Parameter] = []
     other: list[nn.Parameter] = []
@@ -95,11 +100,11 @@ def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
             other.append(parameter)
         else:
             (pairs if name.endswith("experts.gate_up_proj") else matrices).append(parameter)
-    decayed = [p for p in other if p.dim() > 1]
+    other_matrices = [p for p in other if p.dim() > 1]
     last = model.model.norm.weight if config.final_norm_lr else None
     rest = [p for p in other if p.dim() <= 1 and p is not last]
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": other_matrices, "weight_decay": config.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
     if last is not None:

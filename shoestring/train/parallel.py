@@ -1,4 +1,4 @@
-"""Data-parallel processes under torchrun: figures and gradients are summed, decisions are everyone's.
+"""Data-parallel processes under torchrun: they sum gradients and figures, and decide together.
 
 Every process holds all the weights and learns from its own part of a step. The only collective is a sum, so
 nothing that another process sends is ever unpickled.
@@ -18,18 +18,18 @@ from shoestring.device import Runtime
 from shoestring.errors import ConfigError, ShoestringError
 
 TIMEOUT = timedelta(hours=1)
-"""The longest that the others wait for one process, as for the first while it saves and evaluates."""
+"""Longest wait for another process, as for the first one while it saves and evaluates."""
 BUCKET_NUMBERS = 1 << 26
 """Gradients summed in one message: 256 MiB of float32."""
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Ranks:
-    """The processes of a run and this one's place among them, from 0. Use as a context manager.
+    """The processes of a run and the rank of this one, from 0. Use as a context manager.
 
-    All of them must call the same methods in the same order. One process alone needs no network, and gets
-    back what it gave. When one ends early the calls of the others raise ShoestringError (on GPUs torchrun
-    ends them), so that none waits for it.
+    All of them must call the same methods in the same order. A single process needs no network, and its sums
+    are its own values. When one process ends early the calls of the others raise ShoestringError (on GPUs
+    torchrun ends them), so that none waits for it.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -39,11 +39,11 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the files and speaks to the person."""
+        """Whether this process writes the files and the terminal."""
         return self.rank == 0
 
     def __enter__(self) -> Self:
-        """Meet the others; ConfigError where the environment is not torchrun's or they cannot be reached."""
+        """Connect to the other processes; ConfigError without torchrun's environment or a connection."""
         if self.world_size > 1:
             _check_environment(self.rank, self.world_size)
             self._connect()
@@ -56,7 +56,7 @@ class Ranks:
         self._is_owner = False
 
     def part(self, count: int) -> range:
-        """Which of `count` things in a row are this process's: the parts follow each other in rank order."""
+        """This process's indices among `count` items: consecutive parts in the order of the ranks."""
         return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
 
     def sum(self, values: Iterable[float]) -> list[float]:
@@ -73,27 +73,27 @@ class Ranks:
         return int(self.sum([number])[0])
 
     def each(self, value: float) -> list[float]:
-        """What every process gave, in rank order."""
+        """The value of every process, in the order of the ranks."""
         return self.sum(value if rank == self.rank else 0.0 for rank in range(self.world_size))
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether the flag is true on any process."""
         return self.sum([flag])[0] > 0
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this."""
         self.sum([0.0])
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Replace every gradient by its sum over the processes; one that is None counts as zeros.
+        """Replace every gradient by its sum over the processes; a missing one counts as zeros.
 
-        A parameter without a gradient on every process stays without, so that no optimizer moves it.
+        A parameter that has no gradient on any process gets none, so that no optimizer moves it.
         """
         if self.world_size == 1:
             return
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        holders = self.sum(parameter.grad is not None for parameter in trained)
-        present = [parameter for parameter, count in zip(trained, holders, strict=True) if count]
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        holders = self.sum(parameter.grad is not None for parameter in trainable)
+        present = [parameter for parameter, count in zip(trainable, holders, strict=True) if count]
         for bucket in _buckets(present):
             flat = torch.cat([_gradient(parameter).flatten() for parameter in bucket])
             self._reduce(flat)
@@ -124,7 +124,7 @@ class Ranks:
                     f"{torch.cuda.device_count()}; start one process a GPU with --nproc-per-node"
                 )
             torch.cuda.set_device(self._device)
-        if torch.distributed.is_initialized():  # by whoever called; it is theirs to close
+        if torch.distributed.is_initialized():  # by the caller, who closes it too
             return
         try:
             torch.distributed.init_process_group(
@@ -150,7 +150,7 @@ class Ranks:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Every tensor's name, shape and the sum of its bytes, in integers: no order of summation changes it."""
+    """Name, shape and sum of bytes of every tensor; sums of integers do not depend on their order."""
     sums = {
         name: (tuple(tensor.shape), tensor.detach().reshape(-1).view(torch.uint8).sum(dtype=torch.int64))
         for name, tensor in model.state_dict().items()
@@ -159,7 +159,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _check_environment(rank: int, world_size: int) -> None:
-    """ConfigError for what torchrun would have set and nobody has."""
+    """Raise ConfigError if a variable that torchrun sets is missing."""
     missing = [name for name in _ENVIRONMENT if not os.environ.get(name)]
     if missing:
         raise ConfigError(
@@ -175,7 +175,7 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """The parameters in their order, in parts of about BUCKET_NUMBERS."""
+    """The parameters in their order, in groups of about BUCKET_NUMBERS numbers."""
     bucket: list[nn.Parameter] = []
     for parameter in parameters:
         if bucket and sum(p.numel() for p in bucket) + parameter.numel() > BUCKET_NUMBERS:

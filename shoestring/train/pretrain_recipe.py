@@ -1,4 +1,4 @@
-"""PretrainConfig: everything that changes the result of a pretraining run, in one file a person can edit."""
+"""PretrainConfig: all settings that change the result of a pretraining run."""
 
 import math
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class PretrainConfig:
     save_every: int = 200
     """Steps between checkpoints; Ctrl-C saves one too."""
     watts: float | None = None
-    """Power of the machine for the receipt, where nothing can measure it."""
+    """Power of the machine for the receipt, where it cannot be measured."""
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

@@ -1,4 +1,4 @@
-"""A run: what a checkpoint restores and what it is made of."""
+"""A pretraining run: its model, data and optimizer, how it is built, saved and restored."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """Everything that a checkpoint restores, and what it is made of."""
+    """Model, data, optimizer and progress of a run."""
 
     config: PretrainConfig
     out: Path
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For titles: the model's name, or the folder's that its config.json is in, and the run's."""
+        """Title: the name of the model or of the folder with its config.json, and that of the run."""
         return f"{Path(self.config.model).name}: {self.out.resolve().name}"
 
     @property
@@ -69,7 +69,7 @@ def build(
     resume: bool,
     say: Callable[[str], None] = log.info,
 ) -> Run:
-    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
+    """The run at its start or at its newest checkpoint; `say` gets a line about each slow part."""
     shape = model_config(config.model)
     if config.seq_len > shape.max_position_embeddings:
         raise ConfigError(
@@ -78,14 +78,13 @@ def build(
         )
     if not resume:
         checkpoint.refuse_to_overwrite(out)
-    if not resume:
         write_atomic(out / "config.toml", configs.dumps(config))
     say("reading the corpus, dropping duplicates, holding some out")
-    prepared = cache_folder("data")  # texts and shards, keyed by content, for later runs too
-    store = prepare_corpus(config.data, prepared)
+    data_cache = cache_folder("data")  # texts and shards, keyed by content, for later runs too
+    store = prepare_corpus(config.data, data_cache)
     say(f"{store.sizes().sum():,} bytes in {len(store.sizes()):,} documents; making tokens of them")
     tokenizer = _tokenizer(config, shape, store, out, resume=resume)
-    dataset = prepare(config.data, tokenizer, prepared, store=store)
+    dataset = prepare(config.data, tokenizer, data_cache, store=store)
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     shape = replace(shape, **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
     model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
@@ -118,7 +117,7 @@ def build(
 
 
 def save(run: Run) -> Path:
-    """A checkpoint in Hugging Face layout, with the trainer's state beside it."""
+    """Save a checkpoint in Hugging Face layout, with the trainer's state beside it."""
 
     def write(folder: Path) -> None:
         write_model(run, folder)
@@ -136,26 +135,26 @@ def save(run: Run) -> Path:
 
 
 def write_model(run: Run, folder: Path) -> None:
-    """The model as it now is, with its tokenizer and its card, into a new folder."""
+    """Write the current model, its tokenizer and its card into a new folder."""
     lineage = (
         f"Trained from random weights by `shoestring pretrain` for {run.tokens:,} tokens of "
         f"{', '.join(run.config.data.sources)} (seed {run.config.seed}). "
         "It completes text; it follows no instructions."
     )
     save_model(run.model, folder, tokenizer_files=run.out / "tokenizer", lineage=lineage, name=run.name)
-    (folder / "chat_template.jinja").unlink(missing_ok=True)  # it has never seen a conversation
+    (folder / "chat_template.jinja").unlink(missing_ok=True)  # trained on no conversation
 
 
 def restore(run: Run) -> None:
-    """Continue from the newest whole checkpoint; with none yet, from the start."""
+    """Continue from the newest whole checkpoint; without any, from the start."""
     folder = checkpoint.latest(run.out / "checkpoints")
     if folder is None:
         log.warning("%s holds no checkpoint yet: the run starts from its beginning", run.out)
         return
-    saved = Checkpoint.open(folder)
-    if saved.config != run.model.config:
+    opened_checkpoint = Checkpoint.open(folder)
+    if opened_checkpoint.config != run.model.config:
         raise CheckpointError(f"{folder} holds another model shape than the recipe; use the run's own recipe")
-    load_weights(run.model, saved, dtype=torch.float32, device=run.model.device)
+    load_weights(run.model, opened_checkpoint, dtype=torch.float32, device=run.model.device)
     tensors, values = state.load_state(folder / "trainer")
     run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
     run.loader.load_state(values["loader"])
@@ -164,7 +163,7 @@ def restore(run: Run) -> None:
 
 
 def model_config(name: str) -> ModelConfig:
-    """A preset, or the config.json of a folder."""
+    """The shape of a preset, or of a folder's config.json."""
     if name in PRESETS:
         return PRESETS[name]
     if (Path(name) / "config.json").is_file():
@@ -179,15 +178,15 @@ def _tokenizer(
 ) -> Tokenizer:
     """The run's own tokenizer when resuming, else the recipe's, else one trained on the corpus."""
     folder = out / "tokenizer"
-    own = resume and (folder / "tokenizer.json").is_file()
-    if own:
+    is_own = resume and (folder / "tokenizer.json").is_file()
+    if is_own:
         tokenizer = Tokenizer.load(folder)
     elif config.tokenizer:
         tokenizer = Tokenizer.load(config.tokenizer)
     else:
         tokenizer = Tokenizer.train(store.texts(), shape.vocab_size)
     tokenizer.check_fits(shape.vocab_size)
-    if not own:
+    if not is_own:
         folder.mkdir(parents=True, exist_ok=True)
         DeepSeekTemplate().save(folder)
         tokenizer.save(folder)

@@ -1,8 +1,10 @@
-"""The DeepSeek-V3 recipe's phases, each a pure function of progress (tokens seen / token budget).
+"""Schedules: learning rate, batch size, balance bias and MTP weight as functions of a run's progress.
 
-A step reads its learning rate where it ends, as (step + 1) / warm-up steps does: where it begins, the first
-step would be taken at rate zero and its tokens wasted. So these phases hold their end. Everything else is
-read where the step begins, and those phases do not.
+DeepSeek-V3's phases are functions of progress (tokens so far / token budget), others of the step's number.
+
+A step takes the learning rate of its end, as (step + 1) / warm-up steps does: with that of its beginning, the
+first step would have rate zero and waste its tokens. So the phases of the learning rate include their end.
+Everything else is taken from the beginning of the step, and those phases do not include their end.
 """
 
 import math
@@ -78,7 +80,7 @@ def warmup_cosine_share(step: int, *, steps: int, warmup_steps: int, min_ratio: 
 
 
 def learning_rate_share(progress: float, schedule: ScheduleConfig) -> float:
-    """Learning rate of the step that ends at `progress`, as a share of its peak: DeepSeek-V3's phases."""
+    """Learning rate of the step that ends at `progress`, as a share of its peak, by DeepSeek-V3's phases."""
     if progress < schedule.warmup_ratio:
         return progress / schedule.warmup_ratio
     if progress <= schedule.constant_until:
@@ -92,7 +94,7 @@ def learning_rate_share(progress: float, schedule: ScheduleConfig) -> float:
 def batch_rows(progress: float, full_rows: int, schedule: ScheduleConfig, *, multiple: int = 1) -> int:
     """Sequences in the next step: from `batch_start` of the full batch up to all of it.
 
-    `full_rows` is a multiple of `multiple`, the number of ranks, and so is the answer.
+    `full_rows` is a multiple of `multiple`, the number of ranks, and so is the result.
     """
     if progress >= schedule.batch_ramp_until:
         return full_rows
@@ -101,7 +103,7 @@ def batch_rows(progress: float, full_rows: int, schedule: ScheduleConfig, *, mul
 
 
 def bias_speed(progress: float, schedule: ScheduleConfig) -> float:
-    """How far the balance bias moves per step: constant, then zero."""
+    """Step of the balance bias: constant, then zero."""
     return schedule.bias_speed if progress < schedule.bias_until else 0.0
 
 
@@ -111,7 +113,7 @@ def mtp_weight(progress: float, schedule: ScheduleConfig) -> float:
 
 
 def phase(progress: float, schedule: ScheduleConfig) -> str:
-    """The learning-rate phase's name, for people."""
+    """Name of the learning-rate phase, for the display and the log."""
     ends = [
         (schedule.warmup_ratio, "warm-up"),
         (schedule.constant_until, "constant"),

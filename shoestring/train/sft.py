@@ -90,7 +90,7 @@ class SFTTrainer:
         row = _row(run, stats) | {
             "lr": run.config.optim.lr * settings.lr_share,
             "batch": len(numbers),
-            "learned_tokens": sum(int(batch.learned.sum()) for batch in batches),
+            "learned_tokens": sum(int(batch.loss_mask.sum()) for batch in batches),
             "padding": 1 - tokens / sum(batch.inputs.size for batch in batches),
             "tokens_per_s": speed,
             "peak_share": speed * self.flops_per_token / self.peak,
@@ -125,7 +125,7 @@ class SFTTrainer:
 
     def _on_device(self, batches: Iterable[ConversationBatch]) -> list[MicroBatch]:
         device = self.runtime.device
-        arrays = ((batch.inputs, batch.targets, batch.learned) for batch in batches)
+        arrays = ((batch.inputs, batch.targets, batch.loss_mask) for batch in batches)
         return [MicroBatch(*(torch.from_numpy(array).to(device) for array in batch)) for batch in arrays]
 
 
@@ -200,5 +200,5 @@ def _named_tensors(batches: Sequence[ConversationBatch]) -> dict[str, torch.Tens
     return {
         f"{index}.{name}": torch.from_numpy(getattr(batch, name))
         for index, batch in enumerate(batches)
-        for name in ("inputs", "targets", "learned")
+        for name in ("inputs", "targets", "loss_mask")
     }

@@ -1,4 +1,4 @@
-"""SFTConfig: everything that changes the result of fine-tuning on conversations, in one file to edit."""
+"""SFTConfig: all settings that change the result of fine-tuning on conversations."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from shoestring.train.schedule import ScheduleConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SFTOptim(OptimConfig):
-    """OptimConfig with gentler defaults: the weights are trained already."""
+    """OptimConfig with lower rates, for weights that are trained already."""
 
     lr: float = 1e-4
     """R1-Distill-Qwen-1.5B's (arXiv 2501.12948, Table 6); larger students take less, LoRA takes more."""
@@ -23,7 +23,7 @@ class SFTOptim(OptimConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SFTSchedule(ScheduleConfig):
-    """ScheduleConfig as one cosine to a tenth (R1's SFT, arXiv 2501.12948, section 2.3); the bias stays."""
+    """One cosine to a tenth (R1's SFT, arXiv 2501.12948, section 2.3), with the balance bias held still."""
 
     warmup_ratio: float = 0.03
     constant_until: float = 0.03
@@ -49,7 +49,7 @@ class SFTConfig:
     epochs: float = 2.0
     """Passes over the conversations (DeepSeek-V3 and R1: 2)."""
     total_tokens: int = 0
-    """A token budget instead; 0: `epochs` counts."""
+    """Token budget in place of `epochs`; 0: none."""
     seq_len: int = 4096
     """The longest conversation, in tokens; longer ones are left out and counted, never cut."""
     batch_tokens: int = 16_384
@@ -57,9 +57,9 @@ class SFTConfig:
     micro_tokens: int = 16_384
     """Tokens in one forward pass, padding included: bounds memory, not the result."""
     tokenizer: str = ""
-    """A folder with tokenizer.json; empty: the model's own, which a preset has not."""
+    """A folder with tokenizer.json; empty: that of `model`, which a preset does not have."""
     template: str = ""
-    """A chat template's folder or file; empty: the model's own, or DeepSeek's where it has none."""
+    """A chat template's folder or file; empty: that of `model`, or DeepSeek's where it has none."""
     heldout_fraction: float = 0.0
     """Share of the conversations that is scored and not learned from."""
     eval_every: int = 50
@@ -70,7 +70,7 @@ class SFTConfig:
     balance_alpha: float = 1e-4
     """Weight of the sequence balance loss (DeepSeek-V3: 1e-4)."""
     watts: float | None = None
-    """Power of the machine for the receipt, where nothing can measure it."""
+    """Power of the machine for the receipt, where it cannot be measured."""
     optim: SFTOptim = field(default_factory=SFTOptim)
     schedule: SFTSchedule = field(default_factory=SFTSchedule)
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -1,4 +1,4 @@
-"""A fine-tuning run: what a checkpoint restores and what it is made of."""
+"""A fine-tuning run: its model, data and optimizer, how it is built, saved and restored."""
 
 import json
 import logging
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from shoestring import config as configs
-from shoestring.data.conversations import Conversations, Order, load_conversations
+from shoestring.data.conversation_files import load_conversations
+from shoestring.data.conversations import Conversations, Order
 from shoestring.data.folder import sha256_of
 from shoestring.device import Runtime
 from shoestring.durable import new_folder, write_atomic
@@ -37,14 +38,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class SFTRun:
-    """Everything that a checkpoint restores, and what it is made of."""
+    """Model, conversations, optimizer and progress of a run."""
 
     config: SFTConfig
     out: Path
     data: Conversations
     heldout: list[int]
     manifest: dict[str, Any]
-    """The data files and the start, with hashes and counts."""
+    """Hashes and counts of the data files and of the model that the run started from."""
     model: Transformer
     optimizers: Optimizers
     order: Order
@@ -55,7 +56,7 @@ class SFTRun:
 
     @property
     def name(self) -> str:
-        """For titles: the start's name and the run's."""
+        """Title: the name of the model that the run started from, and that of the run."""
         return f"{Path(self.config.model).name}: {self.out.resolve().name}"
 
     @property
@@ -79,18 +80,18 @@ def build(
     resume: bool,
     say: Callable[[str], None] = log.info,
 ) -> SFTRun:
-    """The run at its start, or where its newest checkpoint left it; `say` is told what takes long."""
+    """The run at its start or at its newest checkpoint; `say` gets a line about each slow part."""
     if not resume:
         checkpoint.refuse_to_overwrite(out)
-    saved = checkpoint.latest(out / "checkpoints") if resume else None
-    start = Checkpoint.open(saved) if saved and not config.lora.rank else _start(config)
+    latest = checkpoint.latest(out / "checkpoints") if resume else None
+    start = Checkpoint.open(latest) if latest and not config.lora.rank else _start(config)
     shape = PRESETS[config.model] if start is None else start.config
     if config.seq_len > shape.max_position_embeddings:
         raise ConfigError(
             f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
             f"{shape.max_position_embeddings}; lower seq_len"
         )
-    text = _tokenizer_files(config, start, out, own=saved is not None)
+    text = _tokenizer_files(config, start, out, is_own=latest is not None)
     tokenizer, template = text.tokenizer, text.template
     tokenizer.check_fits(shape.vocab_size)
     say("reading the conversations")
@@ -104,13 +105,13 @@ def build(
         out=out,
         data=data,
         heldout=heldout,
-        manifest={**data.manifest, "heldout": len(heldout), "start": _origin(config, out, start, saved)},
+        manifest={**data.manifest, "heldout": len(heldout), "start": _origin(config, out, start, latest)},
         model=model,
         optimizers=build_optimizers(model, config.optim),
         order=Order(data, train, seed=config.seed),
     )
-    if saved is not None:
-        _restore(run, saved)
+    if latest is not None:
+        _restore(run, latest)
     elif resume:
         log.warning("%s holds no checkpoint yet: the run starts from its beginning", out)
     write_atomic(out / "config.toml", configs.dumps(config))
@@ -119,7 +120,7 @@ def build(
 
 
 def save(run: SFTRun) -> Path:
-    """A checkpoint: the model in Hugging Face layout, or the adapter alone, and the trainer's state."""
+    """Save a checkpoint: the model in Hugging Face layout or the adapter alone, and the trainer's state."""
 
     def write(folder: Path) -> None:
         if run.config.lora.rank:
@@ -140,13 +141,13 @@ def save(run: SFTRun) -> Path:
 
 
 def write_model(run: SFTRun, folder: Path) -> None:
-    """The model as it now is, with its tokenizer, chat template and card, into a new folder."""
+    """Write the current model, its tokenizer, chat template and card into a new folder."""
     tokenizer = run.out / "tokenizer"
     save_model(run.model, folder, tokenizer_files=tokenizer, lineage=_lineage(run), name=run.name)
 
 
 def write_adapter(run: SFTRun, folder: Path) -> None:
-    """The adapter as it now is, with tokenizer and chat template, into a folder."""
+    """Write the current adapter, the tokenizer and the chat template into a folder."""
     start = Path(run.config.model).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     save_adapter(run.model, folder, base=str(start.resolve()) if start.exists() else run.config.model)
@@ -188,25 +189,25 @@ def _model(
         shape = replace(PRESETS[config.model], **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
         model = initialize(Transformer(shape, runtime.compute_dtype).to(runtime.device), generator)
     else:
-        kept = runtime.compute_dtype if config.lora.rank else torch.float32
-        model = load_model(start, dtype=kept, compute_dtype=runtime.compute_dtype, device=runtime.device)
-    model.config = _stopping_at(model.config, data.turn_ends)
+        dtype = runtime.compute_dtype if config.lora.rank else torch.float32
+        model = load_model(start, dtype=dtype, compute_dtype=runtime.compute_dtype, device=runtime.device)
+    model.config = _with_end_tokens(model.config, data.turn_ends)
     if config.lora.rank:
         add_adapters(model, config.lora, generator)
     return model.train()
 
 
-def _stopping_at(shape: ModelConfig, turn_ends: tuple[int, ...]) -> ModelConfig:
-    """A base model's config does not name the token that ends a turn in its new template: add it."""
+def _with_end_tokens(shape: ModelConfig, turn_ends: tuple[int, ...]) -> ModelConfig:
+    """The config with the tokens that end a turn among its end tokens; a base model's may lack them."""
     new = tuple(token for token in turn_ends if token not in shape.eos_token_ids)
     stops = (*shape.eos_token_ids, *new)
     return replace(shape, eos_token_id=stops if len(stops) > 1 else stops[0]) if new else shape
 
 
-def _tokenizer_files(config: SFTConfig, start: Checkpoint | None, out: Path, *, own: bool) -> Checkpoint:
+def _tokenizer_files(config: SFTConfig, start: Checkpoint | None, out: Path, *, is_own: bool) -> Checkpoint:
     """The run's own tokenizer and template when resuming, else a copy of the recipe's or the start's."""
     folder = out / "tokenizer"
-    if own:
+    if is_own:
         return Checkpoint.open(folder)
     if config.tokenizer:
         source = Path(config.tokenizer).expanduser()
@@ -238,20 +239,20 @@ def _template_file(name: str) -> Path:
     return path
 
 
-def _origin(config: SFTConfig, out: Path, start: Checkpoint | None, saved: Path | None) -> dict[str, Any]:
-    """What the run started from: a hub commit, or the hashes of a folder's weights.
+def _origin(config: SFTConfig, out: Path, start: Checkpoint | None, latest: Path | None) -> dict[str, Any]:
+    """Origin of the model that the run started from: a hub commit, or the hashes of a folder's weights.
 
-    Raises CheckpointError when an adapter that is resumed would find another base.
+    Raises CheckpointError when a resumed adapter would be put on another base model.
     """
-    if saved is not None:
+    if latest is not None:
         try:
-            known = dict(json.loads((out / "data.json").read_text(encoding="utf-8"))["start"])
+            origin = dict(json.loads((out / "data.json").read_text(encoding="utf-8"))["start"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{out / 'data.json'} cannot be read ({error}); restore it") from None
-        is_adapter = start is None or start.folder != saved
-        if is_adapter and _origin(config, out, start, None) != known:
+        is_adapter = start is None or start.folder != latest
+        if is_adapter and _origin(config, out, start, None) != origin:
             raise CheckpointError(f"{config.model} is not what this run's adapter began on; put it back")
-        return known
+        return origin
     name = Path(config.model).name if Path(config.model).exists() else config.model
     if start is None:
         return {"name": name, "weights": "random", "seed": config.seed}
@@ -262,13 +263,14 @@ def _origin(config: SFTConfig, out: Path, start: Checkpoint | None, saved: Path 
 
 
 def _lineage(run: SFTRun) -> str:
-    """For the model card: start, settings and data, with hashes."""
+    """Text of the model card: start, settings and data, with hashes."""
     start, config = run.manifest["start"], run.config
-    what = f"LoRA of rank {config.lora.rank}, merged" if config.lora.rank else "all weights"
+    weights = f"LoRA of rank {config.lora.rank}, merged" if config.lora.rank else "all weights"
     marks = [start[key] for key in ("commit",) if key in start] + list(start.get("sha256", {}).values())
     origin = f"`{start['name']}`" + (f" ({', '.join(marks)})" if marks else " (random weights)")
     lines = [
-        f"Fine-tuned by `shoestring sft` from {origin}: {what}, {run.tokens:,} tokens in {run.step:,} steps, "
+        f"Fine-tuned by `shoestring sft` from {origin}: {weights}, "
+        f"{run.tokens:,} tokens in {run.step:,} steps, "
         f"learning {'the assistant turns' if config.learn == 'assistant' else 'every token'}, "
         f"template {run.manifest['template']}, seed {config.seed}.",
         "",

@@ -76,20 +76,11 @@ def train_step(
         sums += torch.stack((losses.total.detach(), losses.nll, losses.mtp_nll, losses.balance)).cpu()
         for layer, load_E in losses.loads.items():
             loads[layer] = loads[layer] + load_E if layer in loads else load_E
-    loss, nll, mtp_nll, balance = sums.tolist()
     grad_norm = clip_and_step(
-        model, optimizers, loss, max_grad_norm=settings.max_grad_norm, lr_share=settings.lr_share
+        model, optimizers, float(sums[0]), max_grad_norm=settings.max_grad_norm, lr_share=settings.lr_share
     )
     move_balance_bias(model, loads, settings.bias_speed)
-    violations = {layer: max_violation(load_E) for layer, load_E in sorted(loads.items())}
-    return StepStats(
-        nll=nll,
-        mtp_nll=mtp_nll,
-        balance=balance,
-        grad_norm=grad_norm,
-        violations=list(violations.values()),
-        worst_load=_shares(loads[max(violations, key=violations.__getitem__)]) if violations else [],
-    )
+    return _stats(sums[1:], grad_norm, loads)
 
 
 def clip_and_step(
@@ -116,6 +107,19 @@ def clip_and_step(
     return grad_norm
 
 
-def _shares(load_E: Tensor) -> list[float]:
-    load = load_E.float()
-    return (load / load.sum()).tolist()
+def _stats(means: Tensor, grad_norm: float, loads: dict[int, Tensor]) -> StepStats:
+    """Statistics from the means of nll, MTP nll and balance, and each layer's loads of its experts."""
+    violations = {layer: max_violation(load_E) for layer, load_E in sorted(loads.items())}
+    worst_load: list[float] = []
+    if violations:
+        load_E = loads[max(violations, key=lambda layer: violations[layer])].float()
+        worst_load = (load_E / load_E.sum()).tolist()
+    nll, mtp_nll, balance = means.tolist()
+    return StepStats(
+        nll=nll,
+        mtp_nll=mtp_nll,
+        balance=balance,
+        grad_norm=grad_norm,
+        violations=list(violations.values()),
+        worst_load=worst_load,
+    )

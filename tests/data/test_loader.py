@@ -38,7 +38,6 @@ def test_targets_are_inputs_shifted():
     assert batch.inputs.shape == batch.targets.shape == (4, 8)
     assert batch.inputs.dtype == batch.targets.dtype == np.int64
     assert (batch.inputs[:, 1:] == batch.targets[:, :-1]).all()
-    assert batch.positions is None
 
 
 def test_an_epoch_visits_every_row_of_the_stream_once_and_in_no_order():
@@ -106,13 +105,6 @@ def test_restoring_costs_one_epoch_table_however_far_it_was(monkeypatch):
     loader.load_state({**loader.state(), "epoch": 1_000_000, "row": 2})
     next(loader)
     assert made == [1_000_000]
-
-
-def test_positions_come_if_asked():
-    batch = next(make(with_positions=True))
-    assert batch.positions.shape == (4, 8)
-    assert (batch.positions[:, 0] == 0).all()
-    assert (batch.positions[batch.inputs == SPECIAL.bos] == 0).all()
 
 
 @pytest.mark.parametrize(

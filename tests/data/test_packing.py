@@ -67,18 +67,6 @@ def test_rows_are_cuts_of_the_concatenated_stream(sizes, seq_len, seed, fim_rate
         assert epoch.row(number).tolist() == stream[start : start + seq_len + 1]
 
 
-@given(lengths, st.integers(1, 17))
-def test_positions_restart_with_documents_and_rows(sizes, seq_len):
-    shard = shard_of(sizes)
-    epoch = Epoch(shard, seed=0, epoch=0, seq_len=seq_len, fim_rate=0.3)
-    for number in range(epoch.num_rows):
-        want, position = [], 0
-        for i, token in enumerate(epoch.row(number)[:-1].tolist()):
-            position = 0 if i == 0 or token == SPECIAL.bos else position + 1
-            want.append(position)
-        assert epoch.positions(number).tolist() == want
-
-
 def test_epochs_and_seeds_shuffle_differently_and_repeat_exactly():
     shard = shard_of([5] * 50)
 

@@ -287,7 +287,7 @@ def test_a_broken_step_keeps_its_batch(recipe, runtime, tmp_path, monkeypatch):
     with pytest.raises(NonFiniteError, match="step 1: the loss is nan; nothing was updated, the batch is in"):
         sft(recipe(), runtime, tmp_path / "run", quiet=True)
     kept = load_file(tmp_path / "run" / "nonfinite-batch.safetensors")
-    assert kept["0.inputs"].shape == kept["0.learned"].shape
+    assert kept["0.inputs"].shape == kept["0.loss_mask"].shape
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,12 @@
 import json
-import random
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoestring.errors import CheckpointError
-from shoestring.train.state import flatten, load_state, rng_state, save_state, set_rng_state, unflatten
+from shoestring.train.state import flatten, load_state, save_state, unflatten
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 KEYS = st.integers(-3, 3) | st.booleans() | st.text("a/~i1", max_size=3)
@@ -49,8 +47,6 @@ def same(a, b) -> bool:
         )
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, np.ndarray):
-        return a.dtype == b.dtype and np.array_equal(a, b)
     return repr(a) == repr(b)
 
 
@@ -139,35 +135,6 @@ def test_an_optimizer_continues_bit_for_bit(tmp_path, kind):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("bits", [np.random.PCG64, np.random.MT19937, np.random.Philox, np.random.SFC64])
-def test_every_generator_continues_where_it_was(tmp_path, bits):
-    named = {"numpy": np.random.Generator(bits(3)), "own": random.Random(4), "torch": torch.Generator()}
-
-    def draw():
-        return [
-            torch.rand(3).tolist(),
-            random.random(),
-            named["numpy"].normal(size=3).tolist(),
-            named["own"].gauss(0, 1),
-            torch.rand(3, generator=named["torch"]).tolist(),
-        ]
-
-    draw()
-    saved = through_disk(rng_state(named), tmp_path)
-    first = draw()
-    set_rng_state(saved, named)
-    assert draw() == first
-
-
-def test_a_generator_state_that_does_not_fit_is_refused():
-    state = rng_state()
-    with pytest.raises(CheckpointError, match="generators"):
-        set_rng_state(state, {"loader": random.Random(0)})
-    for wrong in ({}, {**state, "torch": torch.zeros(3)}, {**state, "python": (3, (1, 2), None)}):
-        with pytest.raises(CheckpointError, match="generators"):
-            set_rng_state(wrong)
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -180,9 +147,6 @@ def test_a_generator_state_that_does_not_fit_is_refused():
         {"dict": [1]},
         {"dict": [[[], 1]]},
         {"float": "x"},
-        {"array": {"dtype": "object", "values": [1]}},
-        {"array": {"dtype": "uint32", "values": [-1]}},
-        {"array": 1},
         {"pickle": "gASV"},
     ],
 )

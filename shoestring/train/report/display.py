@@ -1,7 +1,7 @@
-"""The terminal display of a training run: a live panel on a terminal, plain lines elsewhere, on stderr.
+"""The display of a training run on stderr: a live panel on a terminal, plain lines elsewhere.
 
-Everything shown may be hostile (a title from a recipe, text a model wrote), so control characters never
-reach the terminal and nothing is read as markup.
+A title from a recipe or a text from a model may be hostile, so control characters never reach the terminal
+and nothing is read as markup.
 """
 
 import math
@@ -27,9 +27,9 @@ _MAX_WIDTH = 112
 
 
 class Display:
-    """A context manager that shows what `update` is told; every key is optional and the last value stays.
+    """A context manager that shows the figures of `update`; every key is optional and the last value stays.
 
-    `total` is what the run comes to, in tokens or steps.
+    `total` is the length of the run, in tokens or steps.
     Keys: step, tokens, loss, bits_per_byte, heldout_bits_per_byte, tokens_per_s, peak_share (fraction of the
     machine's measured peak), expert_load (shares that sum to 1), max_violation (busiest expert's load over
     the mean, minus 1), lr, batch (sequences a step), grad_norm, phase, eta_s (else estimated from speed).
@@ -74,7 +74,7 @@ class Display:
             self._live.stop()
 
     def update(self, stats: Mapping[str, Any]) -> None:
-        """Take new figures; they are drawn at most four times a second, or every ten as plain lines."""
+        """Take new figures; they are drawn at most four times a second, as plain lines every ten seconds."""
         self._values.update({name: value for name, value in stats.items() if value is not None})
         interval = _LIVE_INTERVAL_S if self._live else PLAIN_INTERVAL_S
         is_due = self._clock() - self._shown_at >= interval
@@ -82,7 +82,7 @@ class Display:
             self._show()
 
     def say(self, text: str) -> None:
-        """A line of its own: above the live panel, or among the plain lines."""
+        """Print a line, above the live panel or among the plain lines."""
         if not self._quiet:
             self._console.print(Text(_clean(text)), soft_wrap=self._live is None)
 
@@ -114,9 +114,9 @@ class Display:
             ]
             grid.add_row(*(Text(text) for pair in cells for text in pair))
         key = "tokens" if self._unit == "tokens" else "step"
-        done = min(_number(self._values.get(key)) or 0, self._total)
+        position = min(_number(self._values.get(key)) or 0, self._total)
         bar = Table.grid(expand=True)  # a bar on its own does not end its line
-        bar.add_row(ProgressBar(total=self._total, completed=done))
+        bar.add_row(ProgressBar(total=self._total, completed=position))
         parts: list[RenderableType] = [bar, grid]
         load = self._values.get("expert_load")
         if load is not None and len(load):
@@ -124,7 +124,7 @@ class Display:
         return Panel(Group(*parts), title=Text(self._title), title_align="left", width=width + 4)
 
     def _load_bars(self, load: Sequence[float], width: int) -> str:
-        """One bar an expert (neighbors averaged if there are too many): half height is the mean load."""
+        """One bar for each expert, neighbors averaged if there are too many; half height is the mean load."""
         bars = _ASCII_BARS if self._console.options.ascii_only else _BARS
         shares = [max(_number(share) or 0.0, 0.0) for share in load]
         mean = sum(shares) / len(shares) or 1.0
@@ -137,14 +137,14 @@ class Display:
 
 
 def _figures(values: Mapping[str, Any], total: int, unit: str) -> list[tuple[str, str]]:
-    """The (label, text) pairs to show, for the values that are known."""
+    """The (label, text) pairs of the values that there are."""
     tokens, speed = _number(values.get("tokens")), _number(values.get("tokens_per_s"))
     step, eta_s = _number(values.get("step")), _number(values.get("eta_s"))
     if eta_s is None and unit == "tokens" and tokens is not None and speed:
         eta_s = max(total - tokens, 0) / speed
-    done = tokens if unit == "tokens" else step
-    share = "" if done is None else f"/{_count(total)} {min(done / total, 1.0):.0%}"
-    shown = [
+    position = tokens if unit == "tokens" else step
+    share = "" if position is None else f"/{_count(total)} {min(position / total, 1.0):.0%}"
+    figures = [
         ("step", step is not None and f"{step:,.0f}{share if unit == 'steps' else ''}"),
         ("tokens", tokens is not None and f"{_count(tokens)}{share if unit == 'tokens' else ''}"),
         ("held-out pass@1", _format(values.get("eval_accuracy"), ".1%")),
@@ -170,7 +170,7 @@ def _figures(values: Mapping[str, Any], total: int, unit: str) -> list[tuple[str
         ("phase", _format(values.get("phase"), "")),
         ("ETA", eta_s is not None and _duration(eta_s)),
     ]
-    return [(name, text) for name, text in shown if text]
+    return [(name, text) for name, text in figures if text]
 
 
 def _format(value: Any, spec: str) -> str:
@@ -209,5 +209,5 @@ def _duration(seconds: float) -> str:
 
 def _clean(text: str) -> str:
     """`text` without control characters (escape sequences could rewrite the screen) or lone surrogates."""
-    kept = (c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-    return "".join(kept).encode("utf-8", "replace").decode()
+    characters = (c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+    return "".join(characters).encode("utf-8", "replace").decode()

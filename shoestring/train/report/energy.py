@@ -1,4 +1,4 @@
-"""Joules that a run used: measured by the machine's counters, estimated from stated watts, or unavailable."""
+"""Energy of a run in joules: measured by the machine's counters, estimated from watts, or unavailable."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ class Energy:
 
 
 def combine(first: Energy, second: Energy) -> Energy:
-    """The energy of two parts of one run: a sum is no better known than its worse part."""
+    """The energy of two parts of one run; their sum is measured only if both are."""
     if first.joules is None or second.joules is None:
         missing = first if first.joules is None else second
         return Energy(joules=None, how="unavailable", detail=f"for a part of the run: {missing.detail}")
@@ -83,10 +83,10 @@ class EnergyMeter:
         seconds = (self._ended_at or time.monotonic()) - self._started_at
         cpu, gpu = self._cpu.joules, self._gpu.joules
         if self._gpu.gpus and gpu is not None:
-            also = (
+            processor = (
                 "with the processor (RAPL)" if cpu is not None else "without the processor (RAPL unreadable)"
             )
-            detail = f"{len(self._gpu.gpus)} GPU (nvidia-smi power draw), {also}"
+            detail = f"{len(self._gpu.gpus)} GPU (nvidia-smi power draw), {processor}"
             return Energy(joules=gpu + (cpu or 0.0), how="measured", detail=detail)
         if not self._gpu.gpus and cpu is not None:
             return Energy(joules=cpu, how="measured", detail="processor and memory (RAPL), not the rest")
@@ -155,7 +155,7 @@ class GpuCounter:
         self._works = bool(gpus)
 
     def read(self) -> None:
-        """Add the trapezoid since the last reading; after a failure the total would be wrong: it goes."""
+        """Add the trapezoid since the last reading; a failure makes the total unknown for good."""
         if not self._works:
             return
         watts = self._watts()
@@ -171,8 +171,8 @@ class GpuCounter:
 
     def _watts(self) -> float | None:
         try:
-            done = subprocess.run(self._command, capture_output=True, text=True, timeout=10, check=True)
-            draws = [float(line) for line in done.stdout.split()]
+            result = subprocess.run(self._command, capture_output=True, text=True, timeout=10, check=True)
+            draws = [float(line) for line in result.stdout.split()]
         except (OSError, subprocess.SubprocessError, ValueError):
             return None
         return sum(draws) if len(draws) == len(self.gpus) and all(map(math.isfinite, draws)) else None

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a step, appended and flushed; a resumed run's log equals an unbroken one."""
+"""metrics.jsonl: a JSON object for each step, written at once; a resumed run continues it without gaps."""
 
 import contextlib
 import json
@@ -19,17 +19,17 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class MetricsLog:
-    """Appends rows to `path`. Each row is handed to the system whole, so a killed process loses none."""
+    """Appends rows to `path`. Each is one write to the system, so a killed process loses none."""
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
         """Start a new log (`resume_step=None` replaces what is there), or continue one.
 
-        Continuing keeps the rows with step <= `resume_step`, byte for byte, and drops in one rename those
-        after it and any line that cannot be read. Raises StorageError.
+        Continuing keeps the rows up to `resume_step` byte for byte, and drops the later ones and any line
+        that cannot be read, in one rename. Raises StorageError.
         """
         self.path = path
-        kept = b"" if resume_step is None else b"".join(_rows_until(path, resume_step))
-        write_atomic(path, kept)
+        rows = b"" if resume_step is None else b"".join(_rows_until(path, resume_step))
+        write_atomic(path, rows)
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (open for the whole run)
 
     def log(self, step: int, stats: Mapping[str, Any]) -> None:
@@ -38,9 +38,9 @@ class MetricsLog:
         line = (json.dumps(_plain(row), allow_nan=False) + "\n").encode()
         start = os.fstat(self._file.fileno()).st_size
         try:
-            written = self._file.write(line)
-            if written != len(line):  # no room for all of it: the next attempt raises and says why
-                self._file.write(line[written:])
+            size = self._file.write(line)
+            if size != len(line):  # no room for all of it: the next attempt raises and says why
+                self._file.write(line[size:])
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.truncate(self.path, start)
@@ -61,7 +61,7 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log, in order; a last line that a crash tore is left out.
+    """The rows of a log, in order, without a last line that a crash left incomplete.
 
     Raises DataError if there is no such file, or naming the line that is not a JSON object with a step.
     """
@@ -93,7 +93,7 @@ def _rows_until(path: Path, step: int) -> Iterator[bytes]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The row on one line, or None if it is torn (no newline) or not a row."""
+    """The row on one line; None if it is incomplete (without newline) or not a row."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""receipt.json: what went into a run and what it cost, so that somebody else can check both.
+"""receipt.json: data, recipe, machine, time, energy and cost of a run, for others to check.
 
 No host name, user name or absolute path is written: a receipt is made to be shared.
 """
@@ -44,13 +44,13 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What the machine and the electricity cost; None is not known, and then no money is stated."""
+    """Prices of the machine and of electricity; None is unknown, and then no cost is stated."""
 
     per_hour: float | None = None
     per_kwh: float | None = None
     currency: str = "USD"
     source: str = ""
-    """Where the price is from, such as a price list and its date."""
+    """Source of the price, such as a price list and its date."""
 
     def __post_init__(self) -> None:
         for name, value in (("per_hour", self.per_hour), ("per_kwh", self.per_kwh)):
@@ -62,7 +62,7 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """Everything `write` puts into receipt.json."""
+    """Contents of receipt.json."""
 
     data: Mapping[str, Any]
     """The data manifest: paths, sha256, totals, licenses."""
@@ -72,7 +72,7 @@ class Receipt:
     train_flops: float
     """From the cost model, not measured."""
     machine: Mapping[str, Any]
-    """As `describe_machine` gives it."""
+    """From `describe_machine`."""
     price: Price
     segments: Sequence[Segment]
     """In order; at least one."""
@@ -82,7 +82,7 @@ def write(receipt: Receipt, path: Path) -> dict[str, Any]:
     """Write the receipt to `path` in one rename and return what was written. Raises StorageError."""
     seconds = sum(segment.seconds for segment in receipt.segments)
     energy = total_energy(receipt.segments)
-    content = _without_places(
+    content = _without_paths(
         {
             "code": code_version(),
             "data": dict(receipt.data),
@@ -95,7 +95,7 @@ def write(receipt: Receipt, path: Path) -> dict[str, Any]:
             "seconds": seconds,
             "segments": len(receipt.segments),
             "machine": dict(receipt.machine),
-            "energy": {**asdict(energy), "joules": _known(energy.joules)},
+            "energy": {**asdict(energy), "joules": _or_unavailable(energy.joules)},
             "money": money(receipt.price, seconds, energy),
         }
     )
@@ -117,16 +117,16 @@ def total_energy(segments: Sequence[Segment]) -> Energy:
 
 
 def money(price: Price, seconds: float, energy: Energy) -> dict[str, Any]:
-    """Rent of the machine and cost of the electricity, apart: who rents does not pay the electricity too."""
+    """Rent of the machine and cost of the electricity, separate: a rent includes the electricity."""
     kwh = None if energy.joules is None else energy.joules / _JOULES_PER_KWH
     rent = None if price.per_hour is None else price.per_hour * seconds / 3600
     electricity = None if price.per_kwh is None or kwh is None else price.per_kwh * kwh
     return {
         "currency": price.currency,
-        "machine_rent": _known(rent),
-        "electricity": _known(electricity),
-        "price_per_hour": _known(price.per_hour),
-        "price_per_kwh": _known(price.per_kwh),
+        "machine_rent": _or_unavailable(rent),
+        "electricity": _or_unavailable(electricity),
+        "price_per_hour": _or_unavailable(price.per_hour),
+        "price_per_kwh": _or_unavailable(price.per_kwh),
         "price_source": price.source or UNAVAILABLE,
     }
 
@@ -143,8 +143,8 @@ def code_version() -> dict[str, Any]:
     return {
         "version": shoestring.__version__,
         "sha256": digest.hexdigest(),
-        "git_commit": _known(_git("rev-parse", "HEAD") if is_checkout else None),
-        "git_is_dirty": _known(None if status is None else bool(status)),
+        "git_commit": _or_unavailable(_git("rev-parse", "HEAD") if is_checkout else None),
+        "git_is_dirty": _or_unavailable(None if status is None else bool(status)),
     }
 
 
@@ -166,7 +166,7 @@ def describe_machine(device: str = "cpu", peak_flops_per_s: float | None = None)
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "measured_peak_flops_per_s": _known(peak_flops_per_s),
+        "measured_peak_flops_per_s": _or_unavailable(peak_flops_per_s),
     }
 
 
@@ -185,24 +185,24 @@ def _git(*arguments: str) -> str | None:
 
 
 def _run(*command: str) -> str | None:
-    """What a command prints; None if it is not there or fails."""
+    """Output of a command; None if there is no such command or it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
-def _known(value: Any) -> Any:
+def _or_unavailable(value: Any) -> Any:
     return UNAVAILABLE if value is None else value
 
 
-def _without_places(value: Any) -> Any:
+def _without_paths(value: Any) -> Any:
     """`value` as JSON, with absolute paths cut to their last part and the home folder to `~`."""
     if isinstance(value, Mapping):
-        return {str(_without_places(key)): _without_places(item) for key, item in value.items()}
+        return {str(_without_paths(key)): _without_paths(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_places(item) for item in value]
+        return [_without_paths(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, os.PathLike):

@@ -1,7 +1,7 @@
-"""A run's report as one web page without outside parts: tables, pictures, and escaped text.
+"""A run's report as one web page that loads nothing: tables, pictures, and escaped text.
 
-Samples are text a model wrote, so they are hostile: everything is escaped, and the page's policy forbids
-scripts, styles and pictures that are not in it.
+Samples are texts of a model and may be hostile: everything is escaped, and the page's policy forbids scripts,
+and styles and pictures from elsewhere.
 """
 
 import base64
@@ -149,7 +149,7 @@ def _is_single(value: Any) -> bool:
 
 
 def _is_leaf(value: Any) -> bool:
-    """What fits one cell: a single value, any text, or a list of single values."""
+    """Whether a value fits one cell: a single value, any text, or a list of single values."""
     if isinstance(value, list | tuple):
         return all(_is_single(item) for item in value)
     return _is_single(value) or not isinstance(value, Mapping)
@@ -160,7 +160,7 @@ def _label(name: object) -> str:
 
 
 def _text(text: object) -> str:
-    """Escaped, with control characters and halves of surrogate pairs, which HTML has not, replaced."""
+    """Escaped text; control characters and lone surrogates, which HTML does not allow, are replaced."""
     clean = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(text))
     return escape(clean, quote=True)
 
