@@ -6,7 +6,6 @@ so each is compared with the file size or a fixed limit before an allocation or 
 """
 
 import math
-import stat
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from shoestring.errors import CheckpointError
 from shoestring.model.gguf.types import TYPES, StorageType
+from shoestring.model.hf.safetensors_file import file_size
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -81,7 +81,7 @@ class GGUFFile:
         Raises CheckpointError for a file that is missing, incomplete or against the format.
         """
         path = Path(path)
-        size = _file_size(path)
+        size = file_size(path)
         with _open(path) as file:
             cursor = _Cursor(path, file, min(size, MAX_HEADER_BYTES))
             if cursor.read(4, "the magic number") != MAGIC:
@@ -257,13 +257,3 @@ def _open(path: Path) -> BinaryIO:
         return path.open("rb", buffering=1 << 20)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _file_size(path: Path) -> int:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait forever
-        raise CheckpointError(f"{path} is not a regular file")
-    return status.st_size

@@ -1,6 +1,5 @@
 """Import of a GGUF file as a Hugging Face folder: config.json, safetensors, tokenizer, chat template."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from shoestring.durable import new_folder, require_space, write_atomic
+from shoestring.durable import new_folder, require_space
 from shoestring.errors import CheckpointError, ConfigError, StorageError
 from shoestring.model.config import ModelConfig
 from shoestring.model.gguf.config_reader import read_config
@@ -18,14 +17,14 @@ from shoestring.model.gguf.names import ROPE_FACTORS, TensorLayout, layout
 from shoestring.model.gguf.quants import CHUNK_ELEMENTS, dequantize
 from shoestring.model.gguf.tokenizer import read_tokenizer, save_tokenizer
 from shoestring.model.hf.config import save_config, to_hf
-from shoestring.model.hf.safetensors_file import Entry, write_file
-from shoestring.model.hf.shards import INDEX_NAME, SINGLE_NAME
-from shoestring.model.hf.weights import DTYPE_NAMES, MAX_SHARD_BYTES
+from shoestring.model.hf.safetensors_file import Entry
+from shoestring.model.hf.shards import write_shards
+from shoestring.model.hf.weights import DTYPE_NAMES, DTYPES, MAX_SHARD_BYTES
 
 MAX_MTP = 64
 BIAS = "e_score_correction_bias"
 """Name of the tensor that stays float32 whatever the weights are: it is a sum of many small steps."""
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+IMPORT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,8 @@ def import_gguf(
     TokenizerError for its tokenizer, MissingDependencyError for K-quants without the `gguf` library,
     StorageError.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"weights can be imported as {', '.join(map(str, DTYPES))}, not as {dtype}")
+    if dtype not in IMPORT_DTYPES:
+        raise ConfigError(f"weights can be imported as {', '.join(map(str, IMPORT_DTYPES))}, not as {dtype}")
     file, folder = GGUFFile.open(path), Path(folder)
     if file.metadata.get("split.count", 0) not in (0, 1):
         raise CheckpointError(f"{path} is one part of a split model; join them with llama-gguf-split --merge")
@@ -117,38 +116,21 @@ def _targets(file: GGUFFile, config: ModelConfig, dtype: str) -> list[_Target]:
 
 
 def _write_shards(file: GGUFFile, targets: list[_Target], folder: Path, max_shard_bytes: int) -> None:
-    shards = _pack(targets, max_shard_bytes)
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    names = [SINGLE_NAME] if len(shards) == 1 else names
+    by_name = {target.entry.name: target for target in targets}
     with file.path.open("rb", buffering=0) as raw:
-        for name, shard in zip(names, shards, strict=True):
-            write_file(folder / name, [target.entry for target in shard], _shard_chunks(raw, shard))
-    if len(shards) > 1:
-        weight_map = {t.entry.name: name for name, shard in zip(names, shards, strict=True) for t in shard}
-        total = sum(target.entry.num_bytes for target in targets)
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_atomic(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+        write_shards(
+            folder,
+            [target.entry for target in targets],
+            lambda entry: _byte_chunks(raw, by_name[entry.name]),
+            max_shard_bytes,
+        )
 
 
-def _pack(targets: list[_Target], max_shard_bytes: int) -> list[list[_Target]]:
-    """Distribute tensors over files of at most `max_shard_bytes`; float32 first, so that all are aligned."""
-    shards: list[list[_Target]] = [[]]
-    size = 0
-    for target in targets:
-        if shards[-1] and size + target.entry.num_bytes > max_shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(target)
-        size += target.entry.num_bytes
-    return [sorted(shard, key=lambda target: -target.entry.item_bytes) for shard in shards]
-
-
-def _shard_chunks(raw: FileIO, shard: list[_Target]) -> Iterator[memoryview]:
-    names = {name: dtype for dtype, name in DTYPE_NAMES.items()}
-    for target in shard:
-        for part in _tensor_chunks(raw, target):
-            flat = part.to(names[target.entry.dtype]).contiguous().view(-1)
-            yield flat.view(torch.uint8).numpy().data
+def _byte_chunks(raw: FileIO, target: _Target) -> Iterator[memoryview]:
+    """Bytes of one Hugging Face tensor in its dtype."""
+    for part in _tensor_chunks(raw, target):
+        flat = part.to(DTYPES[target.entry.dtype]).contiguous().view(-1)
+        yield flat.view(torch.uint8).numpy().data
 
 
 def _tensor_chunks(raw: FileIO, target: _Target) -> Iterator[torch.Tensor]:

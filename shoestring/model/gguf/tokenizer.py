@@ -31,7 +31,7 @@ _GPT4 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
-_CASED = (  # letters with case, as DeepSeek's first tokenizers list them; escaped, since many look alike
+_LETTERS = (  # letters with case, as DeepSeek's first tokenizers list them; escaped, since many look alike
     "A-Za-z\xb5\xc0-\xd6\xd8-\xf6\xf8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376"
     "\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481"
     "\u048a-\u052f\u0531-\u0556\u10a0-\u10c5\u13a0-\u13f5\u13f8-\u13fd\u1c90-\u1cba\u1cbd-\u1cbf"
@@ -53,7 +53,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
     ),
     "deepseek-llm": (
         r"[\r\n]",
-        rf"\s?[{_CASED}]+",
+        rf"\s?[{_LETTERS}]+",
         r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
         r"\s+$",
         "[一-龥ࠀ-一가-퟿]+",

@@ -66,7 +66,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     Raises CheckpointError for a file that is missing, truncated, or whose header breaks the specification:
     lengths beyond the file, unknown dtypes, sizes that disagree, overlaps, holes, duplicate names.
     """
-    size = _file_size(path)
+    size = file_size(path)
     if size < 8:
         raise _damaged(path, f"it has {size} bytes, fewer than a safetensors header")
     with _open(path) as file:
@@ -122,7 +122,8 @@ def _open(path: Path) -> BinaryIO:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _file_size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Size of a file in bytes. Raises CheckpointError for one that is missing or not a regular file."""
     try:
         status = path.stat()
     except OSError as error:

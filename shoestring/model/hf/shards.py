@@ -1,12 +1,14 @@
-"""The weight files of a checkpoint folder: every tensor with its place; untrusted, and never a pickle."""
+"""Weight files of a checkpoint folder: the place of every tensor in them, and writing of shards."""
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, UnsafeFileError
-from shoestring.model.hf.safetensors_file import MAX_HEADER_BYTES, TensorInfo, read_header
+from shoestring.model.hf.safetensors_file import MAX_HEADER_BYTES, Entry, TensorInfo, read_header, write_file
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -60,6 +62,47 @@ def read_json(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> dict[str, Any
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is not a JSON object")
     return data
+
+
+def write_shards(
+    folder: Path, entries: list[Entry], chunks: Callable[[Entry], Iterable[memoryview]], max_shard_bytes: int
+) -> None:
+    """Write tensors as one file, or as shards of at most `max_shard_bytes` with an index; all or nothing.
+
+    `chunks` gives the bytes of an entry, in pieces of any size. Each file appears only when it is complete.
+    Raises StorageError.
+    """
+    shards = _split(entries, max_shard_bytes)
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    names = [SINGLE_NAME] if len(shards) == 1 else names
+    try:
+        for name, shard in zip(names, shards, strict=True):
+            write_file(folder / name, shard, (chunk for entry in shard for chunk in chunks(entry)))
+        if len(shards) > 1:
+            index = {
+                "metadata": {"total_size": sum(entry.num_bytes for entry in entries)},
+                "weight_map": {
+                    e.name: name for name, shard in zip(names, shards, strict=True) for e in shard
+                },
+            }
+            write_atomic(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+    except BaseException:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        raise
+
+
+def _split(entries: list[Entry], max_shard_bytes: int) -> list[list[Entry]]:
+    """Shards of at most `max_shard_bytes`; wide dtypes first in each, so that every tensor is aligned."""
+    shards: list[list[Entry]] = [[]]
+    size = 0
+    for entry in entries:
+        if shards[-1] and size + entry.num_bytes > max_shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(entry)
+        size += entry.num_bytes
+    return [sorted(shard, key=lambda entry: -entry.item_bytes) for shard in shards]
 
 
 def refuse_pickle(path: Path) -> None:

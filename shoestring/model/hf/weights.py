@@ -1,23 +1,21 @@
 """Streaming of weights from safetensors files into a model and back, with no second copy in memory."""
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from shoestring.durable import require_space, storage_errors, write_atomic
+from shoestring.durable import require_space, storage_errors
 from shoestring.errors import CheckpointError, StorageError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.fp8 import SCALE_SUFFIX, dequantize, scale_shape
 from shoestring.model.hf.names import Sink, is_redundant, mtp_copies, sinks, stored_views
 from shoestring.model.hf.quantization import BlockSize
-from shoestring.model.hf.safetensors_file import Entry, TensorInfo, read_into, write_file
-from shoestring.model.hf.shards import INDEX_NAME, SINGLE_NAME
+from shoestring.model.hf.safetensors_file import Entry, TensorInfo, read_into
+from shoestring.model.hf.shards import SINGLE_NAME, write_shards
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +32,6 @@ DTYPES = {
     "U8": torch.uint8,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """A tensor to save and its entry in the file; it is converted only while it is written."""
-
-    tensor: torch.Tensor
-    entry: Entry
 
 
 def load_weights(
@@ -100,20 +90,10 @@ def save_weights(
         folder.mkdir(parents=True, exist_ok=True)
         if any(path.suffix == ".safetensors" for path in folder.iterdir()):
             raise StorageError(f"{folder} already holds weights; choose another folder or remove it first")
-    outputs = _outputs(model, dtype)
-    require_space(folder / SINGLE_NAME, sum(output.entry.num_bytes for output in outputs))
-    shards = _split(outputs, max_shard_bytes)
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    names = [SINGLE_NAME] if len(shards) == 1 else names
-    try:
-        for name, shard in zip(names, shards, strict=True):
-            write_file(folder / name, [output.entry for output in shard], _chunks(shard))
-        if len(shards) > 1:
-            _write_index(folder, names, shards)
-    except BaseException:
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
-        raise
+    tensors = _tensors(model)
+    entries = _entries(model, tensors, dtype)
+    require_space(folder / SINGLE_NAME, sum(entry.num_bytes for entry in entries))
+    write_shards(folder, entries, lambda entry: _chunks(tensors[entry.name], entry), max_shard_bytes)
 
 
 def _check(model: nn.Module, tensors: dict[str, TensorInfo], block: BlockSize | None, folder: Path) -> None:
@@ -234,47 +214,27 @@ def _bytes(flat: torch.Tensor) -> memoryview:
     return flat.detach().view(torch.uint8).numpy().data
 
 
-def _outputs(model: nn.Module, dtype: torch.dtype | None) -> list[_Output]:
-    """All tensors that are written, in the model's order, MTP's copies of embedding and head last."""
-    packed = bool(sinks(model))  # only packed/quantize.py reads these, stacked as they are in memory
-    views = model.state_dict() if packed else stored_views(model)
-    if not packed:
-        views |= {copy: views[main] for copy, main in mtp_copies(model.config).items()}  # type: ignore[arg-type]
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All tensors to write, in the model's order, MTP's copies of embedding and head last."""
+    if sinks(model):  # packed: only packed/quantize.py reads these, stacked as they are in memory
+        return model.state_dict()
+    views = stored_views(model)
+    return views | {copy: views[main] for copy, main in mtp_copies(model.config).items()}  # type: ignore[arg-type]
+
+
+def _entries(model: nn.Module, tensors: dict[str, torch.Tensor], dtype: torch.dtype | None) -> list[Entry]:
+    """The entry of each tensor; it is converted to the entry's dtype only while it is written."""
     buffers = {name for name, _ in model.named_buffers()}
-    outputs = []
-    for name, tensor in views.items():
+    entries = []
+    for name, tensor in tensors.items():
         file_dtype = tensor.dtype if dtype is None or name in buffers else dtype
         if file_dtype not in DTYPE_NAMES:
             raise CheckpointError(f"{name} is {file_dtype}; weights are saved as one of {', '.join(DTYPES)}")
-        entry = Entry(name=name, dtype=DTYPE_NAMES[file_dtype], shape=tuple(tensor.shape))
-        outputs.append(_Output(tensor, entry))
-    return outputs
+        entries.append(Entry(name=name, dtype=DTYPE_NAMES[file_dtype], shape=tuple(tensor.shape)))
+    return entries
 
 
-def _split(outputs: list[_Output], max_shard_bytes: int) -> list[list[_Output]]:
-    """Shards of at most `max_shard_bytes`; wide dtypes first in each, so that every tensor is aligned."""
-    shards: list[list[_Output]] = [[]]
-    size = 0
-    for output in outputs:
-        if shards[-1] and size + output.entry.num_bytes > max_shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(output)
-        size += output.entry.num_bytes
-    return [sorted(shard, key=lambda output: -output.entry.item_bytes) for shard in shards]
-
-
-def _chunks(outputs: Iterable[_Output]) -> Iterator[memoryview]:
-    for output in outputs:
-        flat = output.tensor.detach().reshape(-1)
-        for first in range(0, flat.numel(), CHUNK_ELEMENTS):
-            yield _bytes(flat[first : first + CHUNK_ELEMENTS].to("cpu", DTYPES[output.entry.dtype]))
-
-
-def _write_index(folder: Path, names: list[str], shards: list[list[_Output]]) -> None:
-    files = [(output.entry, name) for name, shard in zip(names, shards, strict=True) for output in shard]
-    index = {
-        "metadata": {"total_size": sum(entry.num_bytes for entry, _ in files)},
-        "weight_map": {entry.name: name for entry, name in files},
-    }
-    write_atomic(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+def _chunks(tensor: torch.Tensor, entry: Entry) -> Iterator[memoryview]:
+    flat = tensor.detach().reshape(-1)
+    for first in range(0, flat.numel(), CHUNK_ELEMENTS):
+        yield _bytes(flat[first : first + CHUNK_ELEMENTS].to("cpu", DTYPES[entry.dtype]))

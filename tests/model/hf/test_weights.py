@@ -218,18 +218,18 @@ def test_saving_over_weights_or_a_full_disk(
 
 
 def test_a_save_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shoestring.model.hf import weights
+    from shoestring.model.hf import shards
 
-    written: list[str] = []
-    real = weights.write_file
+    names: list[str] = []
+    real = shards.write_file
 
     def fails_at_the_third(path: Path, *args: object) -> None:
-        written.append(path.name)
-        if len(written) == 3:
+        names.append(path.name)
+        if len(names) == 3:
             raise OSError(5, "Input/output error")
         real(path, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(weights, "write_file", fails_at_the_third)
+    monkeypatch.setattr(shards, "write_file", fails_at_the_third)
     with pytest.raises(OSError, match="Input/output"):
         save_weights(build(TINY), tmp_path, max_shard_bytes=20_000)
     assert list(tmp_path.iterdir()) == []
