@@ -1,4 +1,4 @@
-"""One function per operation; each picks its implementation once per device and precision, and says which."""
+"""Operations of the model: one function each, run by the fastest implementation for device and precision."""
 
 from shoestring.kernels.layer_weights import Routing
 from shoestring.kernels.ops import (

@@ -1,4 +1,4 @@
-"""Compile kernels/cpu/*.cpp for this CPU on first use, keep the result, load it."""
+"""Compile kernels/cpu/*.cpp for this CPU on first use, cache the library, load it."""
 
 import ctypes
 import hashlib
@@ -26,14 +26,14 @@ COMPILE_TIMEOUT_S = 300
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None (announced once) when there is no compiler or it failed."""
+    """The compiled kernels; None, with one warning, when there is no compiler or it failed."""
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         log.warning("no C++ compiler: CPU kernels run in plain PyTorch, about half as fast; install g++")
         return None
     try:
         return ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: nobody's home folder
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         detail = getattr(error, "stderr", None) or str(error)
         log.warning("CPU kernels run in plain PyTorch, about half as fast: %s", str(detail).strip()[-500:])
         return None
@@ -47,37 +47,36 @@ def _compiled(compiler: str) -> Path:
     key = "\0".join([*parts, *FLAGS, version, _cpu_features()])
     folder = cache_folder("kernels")
     target = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
-    if _whole(target):
+    if _is_intact(target):
         return target
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log.info("compiling the CPU kernels, once")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        built = Path(scratch) / "kernels.so"
-        _run([compiler, *FLAGS, "-shared", "-fPIC", *map(str, sources), "-o", str(built)])
-        data = built.read_bytes()
-        built.write_bytes(
+        output = Path(scratch) / "kernels.so"
+        _run([compiler, *FLAGS, "-shared", "-fPIC", *map(str, sources), "-o", str(output)])
+        data = output.read_bytes()
+        output.write_bytes(
             data + hashlib.sha256(data).digest()
-        )  # loaders ignore what follows the last section
-        built.replace(target)
+        )  # loaders ignore bytes after the last section
+        output.replace(target)
     return target
 
 
-def _whole(path: Path) -> bool:
-    """Whether `path` is a library as it was built; loading a damaged one could end the process."""
+def _is_intact(path: Path) -> bool:
+    """Whether `path` is a library as it was compiled: loading a damaged one could end the process."""
     data = path.read_bytes() if path.exists() else b""
     return hashlib.sha256(data[:-DIGEST_BYTES]).digest() == data[-DIGEST_BYTES:]
 
 
 def _run(command: list[str]) -> str:
     """A compiler's standard output. Raises OSError or SubprocessError."""
-    done = subprocess.run(
+    return subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=True, timeout=COMPILE_TIMEOUT_S
-    )
-    return done.stdout
+    ).stdout
 
 
 def _cpu_features() -> str:
-    """What -march=native depends on."""
+    """The CPU's instruction sets, on which -march=native depends."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

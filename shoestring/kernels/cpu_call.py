@@ -11,10 +11,10 @@ from shoestring.kernels.cpu_build import library
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> int:
-    """Call a C function of the library with tensors that are contiguous (or whose strides are passed too).
+    """Call a C function of the library with contiguous tensors, or with others and their strides.
 
-    A float is a Python float, everything else that is no tensor an int or None (a null pointer). Returns the
-    function's int64, which means nothing when it returns nothing.
+    A tensor is passed as its address, None as a null pointer. Returns the function's int64, which has no
+    meaning if the function returns nothing.
     """
     values = [pointer(a) if isinstance(a, Tensor) else a for a in arguments]
     return _function(name, tuple(map(type, values)))(*values)
@@ -30,7 +30,7 @@ def pointer(tensor: Tensor) -> int:
 
 @cache
 def integers(name: str, count: int) -> Callable[..., int]:
-    """A C function that takes `count` integers and addresses: for what is called many times a step."""
+    """A C function that takes `count` integers and addresses, for calls that are made many times a step."""
     return _function(name, (int,) * count)
 
 

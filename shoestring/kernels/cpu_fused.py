@@ -1,4 +1,4 @@
-"""Float32 CPU twins in our own C++, each with its gradient: values are read and written once."""
+"""Float32 operations with gradients on a CPU, in our own C++: values are read and written once."""
 
 from typing import Any
 
@@ -123,9 +123,9 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        grads = [torch.empty_like(x) for x in saved[:3]]
-        call("attention_backward", *ctx.sizes, *saved, dout.contiguous(), *grads)
+        tensors = ctx.saved_tensors
+        grads = [torch.empty_like(x) for x in tensors[:3]]
+        call("attention_backward", *ctx.sizes, *tensors, dout.contiguous(), *grads)
         return *grads, None
 
 

@@ -1,4 +1,4 @@
-"""CPU twins of the operations on whole layers: one call, to the last bit what the calls it replaces give."""
+"""Whole layers in one call on a CPU, with the same bits as the calls that each replaces."""
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ def _attention(
     angles: tuple[Tensor, Tensor],
     interleave: bool,
 ) -> Tensor:
-    """Both kinds take the same arguments."""
+    """Either kind of attention: the C functions take the same arguments."""
     page_size, tables_BU = entries[0].shape[1], rows.tables_BU
     assert page_size <= LONGEST_PAGE
     x_ND = x_ND.contiguous()

@@ -1,4 +1,4 @@
-"""CPU twins of attention over pages, for inference: rows never depend on the rest of the batch."""
+"""Attention over pages on a CPU, for inference: no row depends on the rest of the batch."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from shoestring.kernels.cpu_call import call
 
 LONGEST_PAGE = 64
-"""Tokens of the longest page that paged.cpp has room for."""
+"""Tokens of the longest page that paged.cpp can hold."""
 
 
 def paged_latent_attention(

@@ -1,4 +1,4 @@
-"""CPU twins for inference: linear layers and experts whose rows never depend on the rest of the batch."""
+"""Linear layers and experts on a CPU, for inference: no row depends on the rest of the batch."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """See reference.rms_norm; without what a gradient would need."""
+    """See reference.rms_norm; nothing is kept for a gradient."""
     x, weight, y = x.contiguous(), weight.float().contiguous(), torch.empty(x.shape)
     width = x.shape[-1]
     rows = x.numel() // width
@@ -27,7 +27,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
-    """See reference.linear; weights in float32 or bfloat16, as they lie."""
+    """See reference.linear; float32 and bfloat16 weights are read where they are."""
     weight = weight_FD if weight_FD.dtype in DTYPES else weight_FD.float()
     x_ND, weight = x.reshape(-1, x.shape[-1]).contiguous(), weight.contiguous()
     bias = None if bias_F is None else bias_F.float().contiguous()
@@ -88,7 +88,7 @@ def packed_linear_stack(x_NHD: Tensor, weight: Packed) -> Tensor:
 def packed_experts(
     x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up: Packed, down: Packed
 ) -> Tensor:
-    """See reference.packed_experts: one pass over the chosen experts, from gathering to the sum."""
+    """See reference.packed_experts: one pass over the experts, from gathering rows to their sum."""
     x_ND, y_ND = x_ND.contiguous(), torch.empty_like(x_ND, memory_format=torch.contiguous_format)
     sizes = (*experts_NK.shape, x_ND.shape[1], down.depth, len(gate_up.blocks))
     routing = (experts_NK.contiguous(), weights_NK.float().contiguous())

@@ -1,4 +1,4 @@
-"""Weights of a packed layer for the operations that take it whole, as tensors and as C structs; routing."""
+"""Weights of a packed layer, as tensors and as C structs, for operations on whole layers; the routing."""
 
 import ctypes
 from dataclasses import dataclass, fields
@@ -27,18 +27,18 @@ _UP = {"up_key": _Matrix, "up_value": _Matrix}
 _LatentAttention = _struct("LatentAttention", **_LATENT, **_UP, out=_Matrix, scale=_FLOAT)
 _QKV = {"q": _Matrix, "k": _Matrix, "v": _Matrix}
 _GroupedAttention = _struct("GroupedAttention", norm=_Norm, **_QKV, out=_Matrix, width=_INT, scale=_FLOAT)
-_PARTS = {"router": _Router, "experts": _Experts, "shared": _Experts}
+_PARTS = {"router": _Router, "experts": _Experts, "shared_expert": _Experts}
 _FeedForward = _struct("FeedForward", norm=_Norm, hidden=_INT, **_PARTS)
 
 
 class _Weights:
-    """Tensors are float32 and contiguous. `struct` points at them, and this object keeps them alive."""
+    """Float32, contiguous tensors. `struct` points at them, so this object must outlive its use."""
 
     layout: ClassVar[type[ctypes.Structure]]
 
     @cached_property
     def struct(self) -> ctypes.Structure:
-        """This object as kernels/cpu declares it: the same fields in the same order."""
+        """The C struct that kernels/cpu declares: the same fields in the same order."""
         members = zip(fields(self), self.layout._fields_, strict=True)  # type: ignore[arg-type]
         return self.layout(*(_native(getattr(self, f.name), member[1]) for f, member in members))
 
@@ -76,7 +76,7 @@ class MatrixWeights(_Weights):
 
 @dataclass(frozen=True, eq=False)
 class LatentAttentionWeights(_Weights):
-    """MLA with the norm before it; without q_a queries come straight from the hidden state."""
+    """MLA and the norm before it; q_a is None where queries come from the hidden state directly."""
 
     layout = _LatentAttention
 
@@ -96,7 +96,7 @@ class LatentAttentionWeights(_Weights):
 
 @dataclass(frozen=True, eq=False)
 class GroupedAttentionWeights(_Weights):
-    """GQA with the norm before it; heads are `width` wide."""
+    """GQA and the norm before it; heads are `width` wide."""
 
     layout = _GroupedAttention
 
@@ -153,7 +153,7 @@ class ExpertWeights(_Weights):
 
 @dataclass(frozen=True, eq=False)
 class FeedForwardWeights(_Weights):
-    """A norm, then routed experts, one feed-forward for every token, or both."""
+    """A norm, then routed experts, one expert for every token, or both."""
 
     layout = _FeedForward
 
@@ -161,8 +161,8 @@ class FeedForwardWeights(_Weights):
     hidden: int
     router: RouterWeights | None
     experts: ExpertWeights | None
-    shared: ExpertWeights | None
-    """One expert: the shared experts side by side, or a dense feed-forward."""
+    shared_expert: ExpertWeights | None
+    """The shared experts side by side as one expert, or a dense feed-forward."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class PagedRows(Protocol):
 
 
 def _native(value: Any, kind: Any) -> Any:
-    """A field as C has it: a struct, an address or a number; None is an empty struct or a null pointer."""
+    """A field in C: a struct, an address or a number; None is an empty struct or a null pointer."""
     if value is None:
         return kind() if issubclass(kind, ctypes.Structure) else None
     if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""PyTorch's own fused operators behind our signatures: the GPU's twins, and the CPU's without a compiler."""
+"""PyTorch's own fused operators with our signatures: for GPUs, and for a CPU without a compiler."""
 
 import torch
 import torch.nn.functional as F
@@ -16,25 +16,26 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
-    """See reference.causal_attention. Values are padded to the keys' width, which the fused kernels want."""
+    """See reference.causal_attention. Values are padded to the keys' width, as the fused kernels need."""
     width, value_width = q_BTHD.shape[-1], v_BTGV.shape[-1]
-    padded = F.pad(v_BTGV, (0, width - value_width)) if value_width < width else v_BTGV
-    q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTGD, padded))
-    grouped = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+    v_BTGD = F.pad(v_BTGV, (0, width - value_width)) if value_width < width else v_BTGV
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHD, k_BTGD, v_BTGD))
+    is_gqa = q.shape[1] != k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=is_gqa)
     out_BTHV = out.transpose(1, 2)[..., :value_width]
     if q_BTHD.device.type == "cpu":
-        # PyTorch's CPU kernel makes zeros of a row whose scores are all NaN. Each query sees its own key, so
-        # adding 0 * (q + k) of the same token changes nothing but hands a NaN or infinity on.
+        # PyTorch's CPU kernel turns a row whose scores are all NaN into zeros. Each query sees its own key,
+        # so adding 0 * (q + k) of the same token changes nothing, but passes NaN and infinity on.
         k_sum_BTH = k_BTGD.sum(-1).repeat_interleave(q_BTHD.shape[2] // k_BTGD.shape[2], dim=2)
         out_BTHV = out_BTHV + 0.0 * (q_BTHD.sum(-1) + k_sum_BTH)[..., None]
     return out_BTHV
 
 
 def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
-    """See reference.grouped_linear, which also runs what torch's grouped product refuses.
+    """See reference.grouped_linear, which also runs the sizes that torch's grouped product refuses.
 
-    That takes one row or more of float32 or 16-bit numbers, in whole 16-byte units on either side.
+    That product takes at least one row, of float32 or 16-bit numbers, with inputs and outputs in whole
+    16-byte units.
     """
     units = GROUPED_ALIGNMENT_BYTES // x_ND.dtype.itemsize
     width, out_width = x_ND.shape[1], weight_EFD.shape[1]

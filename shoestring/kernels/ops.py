@@ -1,4 +1,4 @@
-"""The public operations: reference.py's signatures, run by the fastest twin this device has."""
+"""The public operations: signatures of reference.py, run by the fastest implementation on this device."""
 
 import logging
 from collections.abc import Callable
@@ -26,29 +26,29 @@ log = logging.getLogger(__name__)
 
 @cache
 def pick(op: str, device_type: str, dtype: torch.dtype, inference: bool = False) -> Callable[..., Any]:
-    """The implementation of `op` for this device and precision; says which one, once.
+    """The implementation of `op` for this device and precision, logged once.
 
-    For inference on the CPU come first the twins whose rows do not depend on each other; on a GPU, Triton's.
+    For inference, a CPU takes first those whose rows do not depend on each other, and a GPU Triton's.
     """
-    rooms: list[Any] = [native, reference, reference_layers]
+    modules: list[Any] = [native, reference, reference_layers]
     if device_type == "cpu" and dtype == torch.float32:
         from shoestring.kernels import cpu_build, cpu_fused, cpu_layers, cpu_paged, cpu_rows
 
         if cpu_build.library() is not None:
-            rooms.insert(0, cpu_fused)
+            modules.insert(0, cpu_fused)
         if inference and packed.available():
-            rooms = [cpu_rows, cpu_paged, cpu_layers, *rooms]
+            modules = [cpu_rows, cpu_paged, cpu_layers, *modules]
     if device_type == "cuda" and inference and dtype in triton_call.DTYPES and triton_call.available():
         from shoestring.kernels import triton_grouped, triton_paged
 
-        rooms = [triton_grouped, triton_paged, *rooms]
-    room = next(room for room in rooms if hasattr(room, op))
-    log.info("%s on %s in %s: %s", op, device_type, dtype, room.__name__)
-    return getattr(room, op)
+        modules = [triton_grouped, triton_paged, *modules]
+    module = next(module for module in modules if hasattr(module, op))
+    log.info("%s on %s in %s: %s", op, device_type, dtype, module.__name__)
+    return getattr(module, op)
 
 
 def _run(op: str, x: Tensor, *arguments: Any) -> Any:
-    """Run `op` on the implementation for its first argument."""
+    """Run the implementation of `op` for the device and precision of its first argument."""
     return pick(op, x.device.type, x.dtype, not torch.is_grad_enabled())(x, *arguments)
 
 
@@ -153,9 +153,9 @@ def paged_attention(
 
 
 def in_one_call(op: str, x: Tensor) -> bool:
-    """Whether `op` on a whole layer has a twin here that is faster than the operations it is composed of."""
-    chosen = pick(op, x.device.type, x.dtype, not torch.is_grad_enabled())
-    return chosen is not getattr(reference_layers, op)
+    """Whether `op` on a whole layer has an implementation here that is faster than its single operations."""
+    implementation = pick(op, x.device.type, x.dtype, not torch.is_grad_enabled())
+    return implementation is not getattr(reference_layers, op)
 
 
 def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = None) -> Routing:
@@ -201,10 +201,10 @@ def feed_forward_layer(x_ND: Tensor, weights: FeedForwardWeights) -> FeedForward
 def linear_cross_entropy(
     hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor, *, rows_at_once: int = 512
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of hidden @ weight^T without ever holding all logits.
+    """Cross-entropy of hidden @ weight^T, computed without holding all logits at once.
 
-    Returns (sum of weights * nll, nll (N,) without gradient), both float32. A negative target counts nothing.
-    The gradients are made on the way forward, `rows_at_once` rows of logits at a time, still in cache.
+    Returns (sum of weights * nll, nll (N,) without gradient), both float32. Negative targets are ignored.
+    The gradients are computed in the forward pass, `rows_at_once` rows of logits at a time.
     """
     loss, nll_N = _LinearCrossEntropy.apply(hidden_ND, weight_WD, targets_N, weights_N, rows_at_once)
     return loss, nll_N
@@ -215,8 +215,8 @@ def token_logprobs(
 ) -> Tensor:
     """Log-probabilities (N,) of the targets under softmax(hidden @ weight^T), float32, with gradient.
 
-    For losses that are any function of them. All logits are never held; going backward makes them again.
-    A negative target has 0.
+    For losses that are any function of them. The logits are never held all at once; the backward pass
+    computes them again. An ignored (negative) target has 0.
     """
     return _TokenLogprobs.apply(hidden_ND, weight_WD, targets_N, rows_at_once)
 
@@ -226,8 +226,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor, rows: int
     ) -> tuple[Tensor, Tensor]:
-        wanted = weights_N if any(ctx.needs_input_grad[:2]) else None
-        nll_N, d_hidden, d_weight = _head_nll(hidden_ND, weight_WD, targets_N, wanted, rows)
+        grad_weights_N = weights_N if any(ctx.needs_input_grad[:2]) else None
+        nll_N, d_hidden, d_weight = _head_nll(hidden_ND, weight_WD, targets_N, grad_weights_N, rows)
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.mark_non_differentiable(nll_N)
         return (nll_N * weights_N).sum(), nll_N
@@ -257,7 +257,7 @@ class _TokenLogprobs(torch.autograd.Function):
 def _head_nll(
     hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor | None, rows: int
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """nll (N,) and, if weights are given, the gradients of sum(weights * nll) by hidden and weight."""
+    """nll (N,) and, with weights, the gradients of sum(weights * nll) by hidden and weight."""
     weight = weight_WD.to(hidden_ND.dtype)
     nll_N = hidden_ND.new_empty(hidden_ND.shape[0], dtype=torch.float32)
     d_hidden = None if weights_N is None else torch.empty_like(hidden_ND)

@@ -1,4 +1,4 @@
-"""Every operation in plain PyTorch: the specification that the fast twins are tested against."""
+"""Every operation in plain PyTorch: the specification that faster implementations are tested against."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,8 @@ from shoestring.kernels.packed import Packed, unpack
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x (..., D) over its root mean square, times weight (D,); statistics in float32 (arXiv 1910.07467)."""
     x_float = x.float()
-    scaled = x_float * torch.rsqrt(x_float.square().mean(-1, keepdim=True) + eps)
-    return scaled.to(x.dtype) * weight.to(x.dtype)
+    unit = x_float * torch.rsqrt(x_float.square().mean(-1, keepdim=True) + eps)
+    return unit.to(x.dtype) * weight.to(x.dtype)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -29,20 +29,20 @@ def swiglu_packed(gate_up: Tensor) -> Tensor:
 
 
 def rotate(x_NHD: Tensor, cos_NA: Tensor, sin_NA: Tensor, interleave: bool) -> Tensor:
-    """Rotate the last 2R of each head's D values by row n's R angles; the rest passes (arXiv 2104.09864).
+    """Rotate the last R = 2A of each head's D values by row n's A angles (arXiv 2104.09864).
 
     Pairs are neighbors (interleave=True, DeepSeek) or half a width apart (Llama, Qwen2).
     """
     width = 2 * cos_NA.shape[-1]
-    plain, turned = x_NHD[..., : x_NHD.shape[-1] - width], x_NHD[..., x_NHD.shape[-1] - width :]
+    nope, rope = x_NHD[..., : x_NHD.shape[-1] - width], x_NHD[..., x_NHD.shape[-1] - width :]
     cos, sin = cos_NA[:, None].to(x_NHD.dtype), sin_NA[:, None].to(x_NHD.dtype)
     if interleave:
-        a, b = turned[..., 0::2], turned[..., 1::2]
-        turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+        a, b = rope[..., 0::2], rope[..., 1::2]
+        rope = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
     else:
-        a, b = turned.chunk(2, dim=-1)
-        turned = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-    return torch.cat((plain, turned), dim=-1)
+        a, b = rope.chunk(2, dim=-1)
+        rope = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((nope, rope), dim=-1)
 
 
 def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
@@ -105,7 +105,7 @@ def _largest(values: Tensor, count: int) -> Tensor:
 
 
 def dispatch(tokens_ND: Tensor, positions_NK: Tensor) -> Tensor:
-    """Copy token n to each row positions[n, k]: (N, D) -> (N * K, D); positions permute all rows."""
+    """Copy token n to each row positions[n, k]: (N, D) -> (M, D); positions permute M = N * K rows."""
     num_copies = positions_NK.shape[1]
     return tokens_ND[positions_NK.flatten().argsort() // num_copies]
 
@@ -116,24 +116,24 @@ def combine(rows_MD: Tensor, positions_NK: Tensor, weights_NK: Tensor) -> Tensor
 
 
 def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor | None) -> Tensor:
-    """Negative log-likelihood of each row's target, float32; a negative target gives 0. Destroys the logits.
+    """Negative log-likelihood of each row's target, float32; 0 for an ignored one (negative).
 
-    With weights, row n of the logits becomes its gradient: weights[n] * (softmax - one_hot).
+    Overwrites the logits: with weights, by their gradient weights[n] * (softmax - one_hot).
     """
     total_N = logits_NW.float().logsumexp(-1)
     logp_NW = logits_NW.float() - total_N[:, None]
-    known_N = targets_N >= 0
+    is_target_N = targets_N >= 0
     target_N1 = targets_N.clamp(min=0)[:, None]
-    nll_N = torch.where(known_N, -logp_NW.gather(1, target_N1)[:, 0], 0.0 * total_N)  # NaN stays NaN
+    nll_N = torch.where(is_target_N, -logp_NW.gather(1, target_N1)[:, 0], 0.0 * total_N)  # NaN stays NaN
     if weights_N is not None:
         grad_NW = logp_NW.exp_()
         grad_NW.scatter_add_(1, target_N1, -torch.ones_like(target_N1, dtype=grad_NW.dtype))
-        logits_NW.copy_(grad_NW * (weights_N * known_N)[:, None])
+        logits_NW.copy_(grad_NW * (weights_N * is_target_N)[:, None])
     return nll_N
 
 
 def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
-    """x (..., D) W^T + b in x's precision, whatever the weights are kept in."""
+    """x (..., D) W^T + b, computed in x's precision."""
     return F.linear(x, weight_FD.to(x.dtype), None if bias_F is None else bias_F.to(x.dtype))
 
 

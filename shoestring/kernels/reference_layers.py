@@ -76,15 +76,15 @@ def grouped_attention_layer(
 
 
 def feed_forward_layer(x_ND: Tensor, weights: FeedForwardWeights) -> FeedForwardResult:
-    """x + the feed-forward of norm(x): routed experts, one feed-forward for every token, or both."""
+    """x + the feed-forward of norm(x): routed experts, one expert for every token, or both."""
     normed_ND, routing, outs = _norm(x_ND, weights.norm), None, []
     if weights.router is not None and weights.experts is not None:
         routing = route(linear(normed_ND, weights.router.weight_ED), weights.router)
         outs.append(_experts(normed_ND, routing.experts_NK, routing.weights_NK, weights.experts))
-    if weights.shared is not None:
+    if weights.shared_expert is not None:
         first_N1 = torch.zeros(len(x_ND), 1, dtype=torch.int64, device=x_ND.device)
-        whole_N1 = torch.ones(len(x_ND), 1, device=x_ND.device)
-        outs.append(_experts(normed_ND, first_N1, whole_N1, weights.shared))
+        gates_N1 = torch.ones(len(x_ND), 1, device=x_ND.device)
+        outs.append(_experts(normed_ND, first_N1, gates_N1, weights.shared_expert))
     return FeedForwardResult(x_ND + (outs[0] if len(outs) == 1 else outs[0] + outs[1]), routing)
 
 

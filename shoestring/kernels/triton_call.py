@@ -1,4 +1,4 @@
-"""Launch the GPU programs when Triton is there to compile them, and the plain values that they take."""
+"""Launch the GPU programs, where Triton is installed to compile them; the plain values they take."""
 
 import importlib.util
 from typing import Any, NamedTuple
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""Activations that the programs take."""
+"""Precisions of activations that the programs take."""
 SMALLEST_DOT = 16
-"""Rows, columns or depth of the smallest product that Triton gives to tensor cores."""
+"""Rows, columns and depth of the smallest product that Triton runs on tensor cores."""
 
 
 class Where(NamedTuple):
-    """Where each row's keys lie: page tables (B, width), the row's table, its number of keys; all int32."""
+    """Places of each row's keys: page tables (B, width), the row's table, its number of keys; all int32."""
 
     tables: Tensor
     sequence: Tensor
@@ -22,16 +22,16 @@ class Where(NamedTuple):
 
 
 class AttentionTile(NamedTuple):
-    """What an attention program is compiled for; `block_` sizes are powers of two, the rest is masked."""
+    """Sizes that an attention program is compiled for; `block_` sizes are powers of two, and masked."""
 
     heads: int
     key_heads: int
     width: int
     extra_width: int
-    """Of the rotary part (MLA) or the values (GQA)."""
+    """Width of the rotary part (MLA) or of the values (GQA)."""
     page_size: int
     span: int
-    """Keys that one program reads; a row with more has several, joined afterwards."""
+    """Keys that one program reads; the results of a row with more are joined afterwards."""
     block_heads: int
     block_width: int
     block_extra: int
@@ -39,7 +39,7 @@ class AttentionTile(NamedTuple):
 
 
 class ProductTile(NamedTuple):
-    """What a grouped product is compiled for; `bits` is 0 for weights that are not packed."""
+    """Sizes that a grouped product is compiled for; `bits` is 0 for weights that are not packed."""
 
     experts: int
     outputs: int
@@ -65,5 +65,5 @@ def launch(program: str, grid: tuple[int, ...], out: Tensor, *arguments: Any, **
 
 
 def block(size: int) -> int:
-    """The power of two that holds `size`, large enough for a product."""
+    """The smallest power of two that is at least `size` and large enough for a product."""
     return max(SMALLEST_DOT, 1 << (size - 1).bit_length())

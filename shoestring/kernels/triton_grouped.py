@@ -1,4 +1,4 @@
-"""GPU twins of products: rows sorted by expert, and packed weights that are unpacked in registers."""
+"""Products on a GPU: rows sorted by expert, and packed weights that are unpacked in registers."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from shoestring.kernels.triton_call import ProductTile, launch
 
 
 def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
-    """See reference.grouped_linear; for inference: no gradient."""
+    """See reference.grouped_linear; without gradients."""
     weight = weight_EFD.contiguous()
     experts, outputs, depth = weight.shape
     return _product(x_ND, weight, ends_E, (experts, outputs, depth), bits=0)
@@ -35,7 +35,7 @@ def packed_linear_stack(x_NHD: Tensor, weight: Packed) -> Tensor:
 def packed_experts(
     x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up: Packed, down: Packed
 ) -> Tensor:
-    """See reference.packed_experts: sorted by expert and back on the GPU, which nobody waits for."""
+    """See reference.packed_experts: rows are sorted by expert and back on the GPU, without a wait for it."""
     experts_M = experts_NK.flatten()
     order_M = experts_M.argsort(stable=True)
     experts_E = torch.arange(len(gate_up.blocks), device=x_ND.device, dtype=experts_M.dtype)

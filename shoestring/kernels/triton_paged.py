@@ -1,4 +1,4 @@
-"""GPU twins of attention over pages: each program reads one span of one row's keys (flash decoding)."""
+"""Attention over pages on a GPU: each program reads one span of one row's keys (flash decoding)."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch import Tensor
 from shoestring.kernels.triton_call import AttentionTile, Where, block, launch
 
 SPAN = 256
-"""Keys per program: a fixed number, so that a row's sum is split alike whatever the batch around it."""
+"""Keys per program: a fixed number, so that a row's sum is split in the same way in every batch."""
 TILE_BYTES = 32_768
-"""Keys or values that a program holds at a time; twice that, with the queries, fits an 8.6 GPU's 99 KB."""
+"""Keys or values that a program holds at once; with the queries, twice that fits the 99 KB of an 8.6 GPU."""
 WIDE_HEADS = 32
-"""Query heads that share a read when there are more than 16; in float32 there is room for 16 only."""
+"""Query heads that share a read when there are more than 16; in float32 at most 16 fit."""
 PARTIAL_BYTES = 256 * 2**20
-"""Most memory for the results of spans; more rows are run in turn."""
+"""Limit of the memory for the results of spans; further rows run afterwards."""
 
 
 def paged_latent_attention(
@@ -51,9 +51,9 @@ def paged_attention(
     sizes = (q_NHD.shape[1], key_heads, q_NHD.shape[2], value_width, page_size)
     where = _where(tables_BU, sequence_N, lengths_N)
     tile = _tile(*sizes, itemsize=key_USGD.element_size())
-    queries, kept = (q_NHD.contiguous(),), (key_USGD, value_USGV)
+    queries, entries = (q_NHD.contiguous(),), (key_USGD, value_USGV)
     out_NHV = q_NHD.new_empty(*q_NHD.shape[:2], value_width)
-    return _attend("paged_heads", queries, kept, where, scale=scale, tile=tile, out_NHV=out_NHV)
+    return _attend("paged_heads", queries, entries, where, scale=scale, tile=tile, out_NHV=out_NHV)
 
 
 def _tile(
@@ -78,15 +78,15 @@ def _tile(
 def _attend(
     program: str,
     queries: tuple[Tensor, ...],
-    kept: tuple[Tensor, Tensor],
+    entries: tuple[Tensor, Tensor],
     where: Where,
     *,
     scale: float,
     tile: AttentionTile,
     out_NHV: Tensor,
 ) -> Tensor:
-    """Every row's spans, then their sum; how many there may be is known from the tables, not from the GPU."""
-    assert all(x.is_contiguous() and x.dtype == out_NHV.dtype for x in (*queries, *kept))
+    """Every row's spans, then their sum; the tables bound their number, so the GPU is not asked for it."""
+    assert all(x.is_contiguous() and x.dtype == out_NHV.dtype for x in (*queries, *entries))
     rows, heads, value_width = out_NHV.shape
     spans = max(1, -(-where.width * tile.page_size // tile.span))
     at_once = max(1, rows if spans == 1 else PARTIAL_BYTES // (4 * spans * heads * value_width))
@@ -94,14 +94,15 @@ def _attend(
     options = {"num_warps": 8 if tile.block_heads == WIDE_HEADS else 4, "num_stages": 2}
     for first in range(0, rows, at_once):
         part = slice(first, first + at_once)
-        out, asked = out_NHV[part], tuple(x[part] for x in queries)
+        out, queries_here = out_NHV[part], tuple(x[part] for x in queries)
         here = where._replace(sequence=where.sequence[part], lengths=where.lengths[part])
         sums = torch.empty(len(out), heads, spans, device=out.device)
-        mixed = out if spans == 1 else torch.empty(*sums.shape, value_width, device=out.device)
-        launch(program, (len(out), blocks, spans), mixed, sums, asked, kept, here, scale, tile, **options)
+        mixes = out if spans == 1 else torch.empty(*sums.shape, value_width, device=out.device)
+        grid = (len(out), blocks, spans)
+        launch(program, grid, mixes, sums, queries_here, entries, here, scale, tile, **options)
         if spans > 1:
             sizes = (spans, value_width, block(value_width), tile.span)
-            launch("join_spans", (len(out), heads), out, mixed, sums, here.lengths, *sizes)
+            launch("join_spans", (len(out), heads), out, mixes, sums, here.lengths, *sizes)
     return out_NHV
 
 

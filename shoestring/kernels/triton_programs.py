@@ -1,7 +1,7 @@
 """The GPU programs in Triton's language: attention over pages, grouped products, packed weights."""
 
-# The only file that imports Triton, and at its top, because decorators need it: import this file lazily.
-# What stands under @triton.jit is compiled for the GPU and only looks like Python:
+# The only file that imports Triton; its decorators need it at import, so import this file lazily.
+# Functions under @triton.jit are compiled for the GPU and only look like Python:
 # mypy: ignore-errors
 # Suffixes are the legend's (model/__init__.py); sizes of tiles come from triton_call's tuples.
 
@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def _load(base, rows, real, first, width: tl.constexpr, block: tl.constexpr):
-    """Columns [first, first + block) of some rows of a matrix (any, width); zeros where there is nothing."""
+    """Columns [first, first + block) of some rows of a matrix (any, width); zeros outside it."""
     columns = first + tl.arange(0, block)
     places = base + rows.to(tl.int64)[:, None] * width + columns[None, :]
     return tl.load(places, mask=real[:, None] & (columns < width)[None, :], other=0.0)
@@ -27,7 +27,7 @@ def _store(base, rows, real, first, values, width: tl.constexpr, block: tl.const
 
 @triton.jit
 def _keys(where, row, start, length, tile: tl.constexpr):
-    """Where a block of a row's keys lies, in tokens from page 0's start, and which of them it sees."""
+    """Places of a block of a row's keys, in tokens from page 0's start, and whether the row sees them."""
     positions_S = start + tl.arange(0, tile.block_keys)
     seen_S = positions_S < length
     table = where.tables + tl.load(where.sequence + row) * where.width
@@ -37,7 +37,7 @@ def _keys(where, row, start, length, tile: tl.constexpr):
 
 @triton.jit
 def _fold(state, scores_XS, seen_S, scale, values_SV):
-    """Online softmax (arXiv 2205.14135): largest score, sum of exponentials and mix, brought up to date."""
+    """Online softmax (arXiv 2205.14135): update the largest score, the sum of exponentials and the mix."""
     largest_X, total_X, mixed_XV = state
     scores_XS = tl.where(seen_S[None, :], scores_XS * scale, float("-inf"))
     new_X = tl.maximum(largest_X, tl.max(scores_XS, 1))
@@ -56,7 +56,7 @@ def _start(rows: tl.constexpr, width: tl.constexpr):
 
 @triton.jit
 def _finish(out, sums, state, rows_X, real_X, width: tl.constexpr, block: tl.constexpr):
-    """Store a span's mix and the logarithm of its sum of exponentials, by which spans are weighed."""
+    """Store a span's mix and the logarithm of its sum of exponentials, the span's weight."""
     largest_X, total_X, mixed_XV = state
     span, spans = tl.program_id(2), tl.num_programs(2)
     places_X = rows_X.to(tl.int64) * spans + span
@@ -65,10 +65,10 @@ def _finish(out, sums, state, rows_X, real_X, width: tl.constexpr, block: tl.con
 
 
 @triton.jit
-def paged_latent(out, sums, queries, kept, where, scale, tile: tl.constexpr):
+def paged_latent(out, sums, queries, entries, where, scale, tile: tl.constexpr):
     """Grid (rows, blocks of heads, spans of keys): absorbed MLA, whose latents are keys and values."""
     q_latent, q_rope = queries
-    latent, k_rope = kept
+    latent, k_rope = entries
     row, first = tl.program_id(0), tl.program_id(2) * tile.span
     length = tl.load(where.lengths + row)
     if first >= length:
@@ -89,18 +89,18 @@ def paged_latent(out, sums, queries, kept, where, scale, tile: tl.constexpr):
 
 
 @triton.jit
-def paged_heads(out, sums, queries, kept, where, scale, tile: tl.constexpr):
+def paged_heads(out, sums, queries, entries, where, scale, tile: tl.constexpr):
     """Grid (rows, key heads x blocks of their query heads, spans of keys): grouped-query attention."""
-    key, value = kept
+    key, value = entries
     row, first = tl.program_id(0), tl.program_id(2) * tile.span
     length = tl.load(where.lengths + row)
     if first >= length:
         return
-    shared: tl.constexpr = tile.heads // tile.key_heads
-    blocks: tl.constexpr = (shared + tile.block_heads - 1) // tile.block_heads
+    group_size: tl.constexpr = tile.heads // tile.key_heads
+    blocks: tl.constexpr = (group_size + tile.block_heads - 1) // tile.block_heads
     key_head = tl.program_id(1) // blocks
     heads_X = tl.program_id(1) % blocks * tile.block_heads + tl.arange(0, tile.block_heads)
-    real_X, rows_X = heads_X < shared, row * tile.heads + key_head * shared + heads_X
+    real_X, rows_X = heads_X < group_size, row * tile.heads + key_head * group_size + heads_X
     q_XD = _load(queries[0], rows_X, real_X, 0, tile.width, tile.block_width)
     state = _start(tile.block_heads, tile.block_extra)
     for start in range(first, min(first + tile.span, length), tile.block_keys):
@@ -115,7 +115,7 @@ def paged_heads(out, sums, queries, kept, where, scale, tile: tl.constexpr):
 
 @triton.jit
 def join_spans(
-    out, mixed, sums, lengths, spans, width: tl.constexpr, block: tl.constexpr, span: tl.constexpr
+    out, mixes, sums, lengths, spans, width: tl.constexpr, block: tl.constexpr, span: tl.constexpr
 ):
     """Grid (rows, heads): one head's mix over all its keys, from the mixes of its spans (flash decoding)."""
     row = tl.program_id(0)
@@ -127,7 +127,7 @@ def join_spans(
         weight = tl.load(sums + place)
         new = tl.maximum(largest, weight)
         keep, share = tl.exp(largest - new), tl.exp(weight - new)
-        mixed_V = tl.load(mixed + place * width + columns_V, mask=columns_V < width, other=0.0)
+        mixed_V = tl.load(mixes + place * width + columns_V, mask=columns_V < width, other=0.0)
         joined_V = joined_V * keep + mixed_V * share
         largest, total = new, total * keep + share
     places_V = out + head * width + columns_V
@@ -136,7 +136,7 @@ def join_spans(
 
 @triton.jit
 def _assigned(ends, index, tile: tl.constexpr):
-    """The expert of row block `index`, and its rows [first, end); no expert starts or ends inside a block."""
+    """The expert of row block `index`, and its rows [first, end); a block has rows of one expert only."""
     experts_E = tl.arange(0, tile.block_experts)
     ends_E = tl.load(ends + experts_E, mask=experts_E < tile.experts, other=0)
     starts_E = tl.load(ends + experts_E - 1, mask=(experts_E > 0) & (experts_E < tile.experts), other=0)
@@ -144,22 +144,22 @@ def _assigned(ends, index, tile: tl.constexpr):
     last_E = tl.cumsum(blocks_E, 0)
     expert = tl.sum((last_E <= index).to(tl.int32), 0)
     mine_E = experts_E == expert
-    skipped = tl.sum(tl.where(mine_E, last_E - blocks_E, 0), 0)
-    first = tl.sum(tl.where(mine_E, starts_E, 0), 0) + (index - skipped) * tile.block_rows
+    blocks_before = tl.sum(tl.where(mine_E, last_E - blocks_E, 0), 0)
+    first = tl.sum(tl.where(mine_E, starts_E, 0), 0) + (index - blocks_before) * tile.block_rows
     return expert, first, tl.sum(tl.where(mine_E, ends_E, 0), 0)
 
 
 @triton.jit
 def _unpacked(blocks, rows_F, real_F, start, tile: tl.constexpr):
-    """Weights (F, D) that packed integers stand for; the order inside a block is kernels/cpu/packed.h's.
+    """Weights (F, D) that packed integers stand for; kernels/cpu/packed.h describes the order in a block.
 
-    A 32-bit word holds 2 depths of two neighboring outputs (int8) or 8 depths of one (4-bit).
+    A 32-bit word holds 2 inputs of each of two neighboring outputs (int8), or 8 inputs of one (4-bit).
     """
     words, scales = blocks
     group: tl.constexpr = 32
     depths: tl.constexpr = 2 if tile.bits == 8 else 8  # of one output in a word
     chunks: tl.constexpr = group // depths
-    body: tl.constexpr = 16 * tile.bits  # words of a block before its 16 scales of half a word
+    body: tl.constexpr = 16 * tile.bits  # words of a block, before its 16 scales of half a word each
     groups: tl.constexpr = tile.depth // group
     groups_G = start // group + tl.arange(0, tile.block_depth // group)
     blocks_FG = (rows_F.to(tl.int64) // 16)[:, None] * groups + groups_G[None, :]

@@ -11,7 +11,7 @@ A tensor's name ends in its shape, one letter per dimension, as in `scores_BHTS`
     G  groups: key heads, groups of experts,     S  keys that a token may see; tokens of a page
        a prompt's answers, weights of one scale  T  tokens of a sequence
     H  heads                                     U  pages
-    J  depths in a word of packed integers       V  value dim of a head
+    J  inputs in a word of packed integers       V  value dim of a head
     K  experts per token                         W  vocabulary
                                                  X  members of a group
 """

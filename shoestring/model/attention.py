@@ -1,4 +1,4 @@
-"""MLA and GQA: each says what it caches per token, and attends in full or against its cache."""
+"""MLA and GQA: what each caches per token, attention in full, and attention over the cache."""
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,14 @@ LATENT_NORM_EPS = 1e-6  # fixed in every published DeepSeek model
 
 
 class UpProjection(Linear):
-    """kv_b_proj: latents to every head's keys and values, or folded into queries and outputs (V2 2.1.2)."""
+    """kv_b_proj: from latents to every head's keys and values, or absorbed into queries and outputs."""
 
     def __init__(self, mla: MLAConfig, heads: int) -> None:
         self.heads, self.nope, self.value_width = heads, mla.qk_nope_head_dim, mla.v_head_dim
         super().__init__(mla.kv_lora_rank, heads * (self.nope + self.value_width), bias=False)
 
     def absorb(self, q_BTHP: Tensor) -> Tensor:
-        """Queries for latents instead of keys: (B, T, H, C)."""
+        """Queries for latents instead of keys (V2 section 2.1.2): (B, T, H, C)."""
         up_key_HPC = self._halves()[0]
         return kernels.linear_stack(q_BTHP.flatten(0, 1), up_key_HPC.transpose(1, 2)).unflatten(
             0, q_BTHP.shape[:2]
@@ -31,7 +31,7 @@ class UpProjection(Linear):
         return kernels.linear_stack(mixed_BTHC.flatten(0, 1), up_value_HVC).unflatten(0, mixed_BTHC.shape[:2])
 
     def _halves(self) -> tuple[Tensor, Tensor]:
-        """Of keys (H, P, C) and of values (H, V, C)."""
+        """The matrices of keys (H, P, C) and of values (H, V, C)."""
         up_key_HPC, up_value_HVC = self.weight.unflatten(0, (self.heads, -1)).split(
             [self.nope, self.value_width], 1
         )
@@ -41,7 +41,7 @@ class UpProjection(Linear):
 class MLA(nn.Module):
     """Multi-head latent attention (arXiv 2405.04434, section 2.1): keys and values from one small latent.
 
-    `attend_full` expands the latent to full keys and values; `attend_cached` folds the expansion into the
+    `attend_full` expands the latent to full keys and values; `attend_cached` absorbs the expansion into the
     queries and outputs (section 2.1.2), so that it reads only the latents. Both compute the same function.
     """
 

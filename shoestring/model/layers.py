@@ -1,4 +1,4 @@
-"""RMSNorm, linear layers that keep their own precision, rotary tables with YaRN, SwiGLU."""
+"""RMSNorm, linear layers, rotary tables with YaRN, SwiGLU."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Linear):
-    """A linear layer that computes in its input's precision, whatever the weights are kept in."""
+    """A linear layer that computes in the precision of its input, whatever that of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         return kernels.linear(x, self.weight, self.bias)
@@ -45,7 +45,7 @@ class MLP(nn.Module):
 
 @dataclass(frozen=True)
 class Rotation:
-    """Rotary tables of N positions: cos and sin of A angles each, and the layout of the pairs they turn."""
+    """Rotary tables of N positions: cos and sin of A angles, and whether pairs are neighbors (interleave)."""
 
     cos_NA: Tensor
     sin_NA: Tensor
@@ -58,7 +58,7 @@ class Rotation:
 
 
 def build_rotation(rope: RopeConfig, width: int, positions_BT: Tensor) -> Rotation:
-    """Angles of `positions` for heads that turn `width` dims; YaRN scales cos and sin (arXiv 2309.00071)."""
+    """Tables for heads that rotate `width` dims; YaRN scales cos and sin (arXiv 2309.00071)."""
     frequencies_A = inverse_frequencies(rope, width).to(positions_BT.device)
     angles_NA = positions_BT.flatten()[:, None].float() * frequencies_A
     factor = cos_sin_factor(rope)
@@ -80,25 +80,25 @@ def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
 
 
 def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:
-    """Llama 3.1: long wavelengths slow down by `factor`, short ones stay, a linear blend between."""
-    turns = _original_length(rope) * plain / (2 * math.pi)  # full turns within the original context
-    blend = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    """Llama 3.1: long wavelengths slow down by `factor`, short ones stay, with a linear blend between."""
+    rotations = _original_length(rope) * plain / (2 * math.pi)  # within the original context
+    blend = (rotations - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     blend = blend.clamp(0, 1)
     return (1 - blend) * plain / rope.factor + blend * plain
 
 
 def _yarn(plain: Tensor, rope: RopeConfig, width: int) -> Tensor:
-    """YaRN, "NTK by parts": pairs that turn often keep their frequency, slow ones are interpolated."""
+    """YaRN, "NTK by parts": pairs that rotate often keep their frequency, slow ones are interpolated."""
 
-    def pair_that_turns(times: float) -> float:
+    def pair_that_rotates(times: float) -> float:
         wavelengths = _original_length(rope) / (times * 2 * math.pi)
         return width * math.log(wavelengths) / (2 * math.log(rope.rope_theta))
 
-    low = max(math.floor(pair_that_turns(rope.beta_fast)), 0)
-    high = min(math.ceil(pair_that_turns(rope.beta_slow)), width - 1)
+    low = max(math.floor(pair_that_rotates(rope.beta_fast)), 0)
+    high = min(math.ceil(pair_that_rotates(rope.beta_slow)), width - 1)
     ramp = (torch.arange(width // 2, dtype=torch.float32, device="cpu") - low) / max(high - low, 0.001)
-    interpolated = ramp.clamp(0, 1)
-    return plain * (1 - interpolated) + plain / rope.factor * interpolated
+    share = ramp.clamp(0, 1)  # of the interpolated frequency
+    return plain * (1 - share) + plain / rope.factor * share
 
 
 def _original_length(rope: RopeConfig) -> int:
@@ -112,7 +112,7 @@ def yarn_mscale(factor: float, mscale: float) -> float:
 
 
 def cos_sin_factor(rope: RopeConfig) -> float:
-    """What YaRN multiplies cos and sin by; with DeepSeek's equal mscales it is 1."""
+    """YaRN's factor on cos and sin; 1 with DeepSeek's equal mscales."""
     if rope.rope_type != "yarn":
         return 1.0
     if rope.mscale and rope.mscale_all_dim:
@@ -121,7 +121,7 @@ def cos_sin_factor(rope: RopeConfig) -> float:
 
 
 def softmax_scale(rope: RopeConfig, qk_head_dim: int) -> float:
-    """1 / sqrt(d); DeepSeek's mscale_all_dim scales q and k alike, so the logit gets it squared."""
+    """1 / sqrt(d); DeepSeek's mscale_all_dim scales q and k alike, so it enters the logit squared."""
     scale = qk_head_dim**-0.5
     if rope.rope_type == "yarn" and rope.mscale_all_dim:
         scale *= yarn_mscale(rope.factor, rope.mscale_all_dim) ** 2

@@ -14,7 +14,7 @@ from shoestring.model.layers import MLP
 
 
 class Router(nn.Module):
-    """The gate of a layer: K experts per token, always computed in float32 (V2 eq. 20-22, V3 eq. 12-16)."""
+    """The gate of a layer: K experts per token, computed in float32 (V2 eq. 20-22, V3 eq. 12-16)."""
 
     e_score_correction_bias: Tensor
 
@@ -27,13 +27,13 @@ class Router(nn.Module):
             self.register_buffer("e_score_correction_bias", bias)
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor | None = None) -> Routing:
-        """The routing of each token; with `experts_NK`, to those experts, with gates of these weights."""
+        """The routing of each token; with `experts_NK`, to those experts, with gates computed anew."""
         router = self.kernel_weights
         return kernels.route(kernels.linear(x_ND.float(), router.weight_ED), router, experts_NK)
 
     @property
     def kernel_weights(self) -> RouterWeights:
-        """Weights and rule as the kernels take them; gradients reach the weight."""
+        """Weights and rule in the kernels' form; gradients reach the weight."""
         moe = self.moe
         groups = 1 if moe.topk_method == "greedy" else moe.n_group
         is_biased = moe.topk_method == "noaux_tc"
@@ -51,10 +51,10 @@ class Router(nn.Module):
 
 
 class TokenDispatcher(Protocol):
-    """The way of one batch's tokens to their experts and back.
+    """The exchange of one batch's tokens between routing and experts.
 
-    A process that holds a part of the experts exchanges tokens with the others (expert parallelism): its
-    rows then come from every process, as many as were routed to its experts, none at times.
+    With expert parallelism a process holds a part of the experts, and its rows come from every process: as
+    many as were routed to its experts, sometimes none.
     """
 
     ends_E: Tensor
@@ -70,7 +70,7 @@ class TokenDispatcher(Protocol):
 
 
 class LocalTokenDispatcher:
-    """Dispatch to experts that are all in this process: a sort, and a sum back."""
+    """Dispatch to experts that are all in this process: sort by expert, and sum back."""
 
     def __init__(self, routing: Routing) -> None:
         self.ends_E = routing.load_E().cumsum(0).to(torch.int32)
@@ -86,7 +86,7 @@ class LocalTokenDispatcher:
 
 
 class Experts(nn.Module):
-    """The routed experts of a layer, stacked; on disk they are one matrix each (hf/weights.py)."""
+    """The routed experts of a layer, stacked; a checkpoint stores them one by one (hf/weights.py)."""
 
     dispatcher: Callable[[Routing], TokenDispatcher]
 
@@ -114,7 +114,7 @@ def row_positions(experts_NK: Tensor) -> Tensor:
 
 
 class MoE(nn.Module):
-    """Routed experts plus the shared experts that every token visits."""
+    """Routed experts plus the shared experts, which every token visits."""
 
     def __init__(self, moe: MoEConfig, hidden_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The model: blocks, the head, multi-token-prediction modules, initialization. Names are Hugging Face's."""
+"""The model: blocks, head, multi-token-prediction modules, initialization; parameters have HF's names."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,11 +45,11 @@ class Block(nn.Module):
         experts_NK: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, cache)
-        normed = self.post_attention_layernorm(x_BTD)
+        normed_BTD = self.post_attention_layernorm(x_BTD)
         if isinstance(self.mlp, MoE):
-            out_BTD, routing = self.mlp(normed, experts_NK)
+            out_BTD, routing = self.mlp(normed_BTD, experts_NK)
             return x_BTD + out_BTD, routing
-        return x_BTD + self.mlp(normed), None
+        return x_BTD + self.mlp(normed_BTD), None
 
 
 class SharedHead(nn.Module):
@@ -78,7 +78,7 @@ class MTPBlock(Block):
 class Decoder(nn.Module):
     """Embedding, layers, final norm; MTP module k is layer num_hidden_layers + k, as DeepSeek stores it.
 
-    A process that holds some of the layers, as a pipeline stage does, has None in the others' places.
+    A process that holds a part of the layers, such as a pipeline stage, has None in place of the others.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
 
     @property
     def head_weight_WD(self) -> Tensor:
-        """The output matrix; the embedding's own when tied."""
+        """The output matrix; the embedding's when they are tied."""
         return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
 
     @property
@@ -167,7 +167,7 @@ class Transformer(nn.Module):
         *,
         experts: Mapping[int, Tensor] | None = None,
     ) -> tuple[Tensor, dict[int, Routing]]:
-        """The main layers of this process alone, from hidden states to hidden states, with their routings."""
+        """The main layers in this process, from hidden states to hidden states, and their routings."""
         rotation, routings = self._rotation(positions_BT), dict[int, Routing]()
         for index, block in self.model.blocks():
             layer_cache = None if cache is None else cache.layers[index]

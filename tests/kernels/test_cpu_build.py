@@ -96,13 +96,13 @@ def test_a_damaged_library_is_built_again(small: Path, damage: str) -> None:
     path.write_bytes(spoiled[damage])
     done = subprocess.run(child(), capture_output=True, text=True, timeout=120)
     assert done.stdout == "42\n", done.stderr
-    assert path.read_bytes() == data or cpu_build._whole(path)
+    assert path.read_bytes() == data or cpu_build._is_intact(path)
 
 
 def test_two_processes_compile_at_once(small: Path) -> None:
     running = [subprocess.Popen(child(), stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate(timeout=120)[0] for process in running] == ["42\n"] * 3
-    assert cpu_build._whole(built(small))  # one file, no scratch folders
+    assert cpu_build._is_intact(built(small))  # one file, no scratch folders
 
 
 def no_compiler(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -24,18 +24,18 @@ def test_what_is_appended_comes_back(lengths: list[int]) -> None:
         cache.append(**part)
     assert cache.length == sum(lengths)
     for name in SPEC:
-        assert torch.equal(cache.kept[name], torch.cat([part[name] for part in given], dim=1))
+        assert torch.equal(cache.entries[name], torch.cat([part[name] for part in given], dim=1))
 
 
 def test_more_than_it_can_hold_is_refused_and_changes_nothing() -> None:
     cache = layer(capacity=4)
     cache.append(**entries(3))
-    before = {name: tensor.clone() for name, tensor in cache.kept.items()}
-    with pytest.raises(ValueError, match="holds 4 tokens; 5 were given"):
+    before = {name: tensor.clone() for name, tensor in cache.entries.items()}
+    with pytest.raises(ValueError, match="5 tokens do not fit a cache for 4"):
         cache.append(**entries(2))
     assert cache.length == 3
     cache.append(**entries(1))
-    assert all(torch.equal(before[name], cache.kept[name][:, :3]) for name in SPEC)
+    assert all(torch.equal(before[name], cache.entries[name][:, :3]) for name in SPEC)
 
 
 def test_a_cache_for_every_layer() -> None:
@@ -43,7 +43,7 @@ def test_a_cache_for_every_layer() -> None:
     assert (len(cache.layers), cache.capacity, cache.length) == (3, 6, 0)
     for layer_cache in cache.layers:
         layer_cache.append(**entries(2))
-        assert {name: (tensor.shape, tensor.dtype) for name, tensor in layer_cache.kept.items()} == {
+        assert {name: (tensor.shape, tensor.dtype) for name, tensor in layer_cache.entries.items()} == {
             name: ((2, 2, *shape), torch.bfloat16) for name, shape in SPEC.items()
         }
     assert cache.length == 2

@@ -22,7 +22,7 @@ struct FeedForward {
   Norm norm;
   int64_t hidden;
   Router router;
-  Experts experts, shared;
+  Experts experts, shared_expert;
 };
 
 // Indices of the `wanted` largest of `count` values come first, the largest first; NaN is larger than all, the lower
@@ -105,13 +105,13 @@ extern "C" void feed_forward_layer(const FeedForward* weights, int64_t N, const 
     packed_experts(w.experts.bits, N, w.router.per_token, D, w.experts.width, E, normed.get(), experts, gates, w.experts.gate_up,
                    w.experts.down, out);
   }
-  if (w.shared.count) {
+  if (w.shared_expert.count) {
     const std::vector<int64_t> first(N, 0);
     const std::vector<float> whole(N, 1.0f);
     const Floats beside = floats(E ? N * D : 0);
     float* y = E ? beside.get() : out;
-    packed_experts(w.shared.bits, N, 1, D, w.shared.width, 1, normed.get(), first.data(), whole.data(), w.shared.gate_up,
-                   w.shared.down, y);
+    packed_experts(w.shared_expert.bits, N, 1, D, w.shared_expert.width, 1, normed.get(), first.data(), whole.data(), w.shared_expert.gate_up,
+                   w.shared_expert.down, y);
     if (E) add(N * D, out, y, out);
   }
   add(N * D, x, out, out);

@@ -1,1 +1,1 @@
-"""Models on packed int8 and 4-bit weights: their layers, and quantizing while a checkpoint is read."""
+"""Models on packed int8 and 4-bit weights: their layers, and quantization while a checkpoint is read."""

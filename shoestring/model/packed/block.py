@@ -1,4 +1,4 @@
-"""Blocks on packed weights, two calls each where the device has twins for it, and a model's packing."""
+"""Blocks on packed weights, each in two calls on a CPU, and the packing of a whole model."""
 
 from typing import Any
 
@@ -32,13 +32,13 @@ HEAD_BITS: Bits = 8
 
 
 class PackedBlock(Block):
-    """A block whose matrices are all packed: two calls over pages on a CPU, elsewhere what it was.
+    """A block whose matrices are all packed: two calls over pages on a CPU, else a plain block's operations.
 
-    Both ways give the same bits. Without this, a third of a decoding step is spent between the operations.
+    Both ways give the same bits. One by one, a third of a decoding step would pass between the operations.
     """
 
     def __init__(self, plain: Block) -> None:
-        nn.Module.__init__(self)  # Block's own would make all weights anew
+        nn.Module.__init__(self)  # Block's own would create all weights again
         for name, child in plain.named_children():
             setattr(self, name, child)
         self._halves: tuple[AttentionWeights, FeedForwardWeights] | None = None
@@ -62,7 +62,7 @@ class PackedBlock(Block):
         return result.hidden_ND[None], result.routing
 
     def forget(self) -> None:
-        """The tensors may be others now: look for them again before they are used."""
+        """Forget the tensors, which may have been replaced; they are read again before the next use."""
         self._halves = None
 
     def _apply(self, *arguments: Any, **options: Any) -> "PackedBlock":
@@ -70,22 +70,22 @@ class PackedBlock(Block):
         return super()._apply(*arguments, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_halves": None}  # addresses mean nothing in a copy
+        return self.__dict__ | {"_halves": None}  # a copy has other addresses
 
 
 class PackedMTPBlock(PackedBlock, MTPBlock):
-    """An MTPBlock, likewise."""
+    """An MTPBlock on packed weights."""
 
 
 def _attend(x_ND: Tensor, weights: AttentionWeights, rotation: Rotation, pages: Pages) -> Tensor:
-    kept, index = pages.entries, pages.index
+    entries, index = pages.entries, pages.index
     cos_NA, sin_NA, interleave = rotation.cos_NA, rotation.sin_NA, rotation.interleave
     if isinstance(weights, LatentAttentionWeights):
-        latent, k_rope = kept["latent"], kept["k_rope"]
+        latent, k_rope = entries["latent"], entries["k_rope"]
         return kernels.latent_attention_layer(
             x_ND, weights, latent, k_rope, index, cos_NA, sin_NA, interleave
         )
-    key, value = kept["key"], kept["value"]
+    key, value = entries["key"], entries["value"]
     return kernels.grouped_attention_layer(x_ND, weights, key, value, index, cos_NA, sin_NA, interleave)
 
 
@@ -118,12 +118,11 @@ def _feed_forward(block: Block) -> FeedForwardWeights:
         return FeedForwardWeights(norm, mlp.hidden_size, None, None, mlp.experts)
     assert isinstance(mlp, MoE)
     experts: nn.Module = mlp.experts
-    shared = getattr(mlp, "shared_experts", None)
+    shared_mlp = getattr(mlp, "shared_experts", None)
     assert isinstance(experts, PackedExperts)
-    shared_experts = shared.experts if isinstance(shared, PackedMLP) else None
-    return FeedForwardWeights(
-        norm, experts.hidden_size, mlp.gate.kernel_weights, experts.experts, shared_experts
-    )
+    shared_expert = shared_mlp.experts if isinstance(shared_mlp, PackedMLP) else None
+    router = mlp.gate.kernel_weights
+    return FeedForwardWeights(norm, experts.hidden_size, router, experts.experts, shared_expert)
 
 
 def _norm(norm: RMSNorm) -> NormWeights:
@@ -136,18 +135,17 @@ def _matrix(linear: nn.Module) -> MatrixWeights:
 
 
 def pack_structure(model: Transformer, bits: Bits) -> Transformer:
-    """Replace, in a model on the meta device, every matrix that groups of 32 divide by a packed, empty one.
+    """Replace every matrix of a model on the meta device by a packed, empty one, where 32 divides its inputs.
 
     The embedding, the router's weights, norms and biases stay as they are. The head is int8 at least: its
-    errors land on the logits themselves, and llama.cpp keeps it wide too. A tied head becomes a packed one
-    of its own.
+    errors go straight into the logits, and llama.cpp keeps it wide too. A tied head gets a matrix of its own.
     """
     if model.config.hidden_size % GROUP == 0:
         head = (model.config.vocab_size, model.config.hidden_size)
         model.add_module("lm_head", PackedLinear(head, max(bits, HEAD_BITS), None))
     for module in list(model.modules()):
         for name, child in module.named_children():
-            packed = _packed_twin(child, bits)
+            packed = _packed_form(child, bits)
             if packed is not None:
                 setattr(module, name, packed)
     for index, block in enumerate(model.model.layers):
@@ -158,8 +156,8 @@ def pack_structure(model: Transformer, bits: Bits) -> Transformer:
     return model
 
 
-def _packed_twin(module: nn.Module, bits: Bits) -> nn.Module | None:
-    """The packed form of one module; None for what stays."""
+def _packed_form(module: nn.Module, bits: Bits) -> nn.Module | None:
+    """The packed form of one module; None for a module that stays as it is."""
     if isinstance(module, UpProjection):
         return PackedUpProjection(module, bits) if _divides(module.nope, module.in_features) else None
     if isinstance(module, MLP) and _divides(module.down_proj.in_features, module.down_proj.out_features):

@@ -1,4 +1,4 @@
-"""A model's weights once more, arranged for the CPU's kernels: it samples while the other one is trained."""
+"""A copy of a model in the CPU kernels' order of weights: it samples while the original is trained."""
 
 from dataclasses import replace
 
@@ -11,10 +11,10 @@ from shoestring.model.transformer import Transformer
 
 
 class PackedCopy:
-    """`model` computes what `original` does when refresh() was last called, in float32 to its last digits.
+    """`model` computes the same as `original` did at the last refresh(), in float32 up to rounding.
 
-    Matrices lie in panels (kernels/packed.py), so that whole layers are one call. It takes the memory of the
-    weights once more, and milliseconds for every million of them after a change. It has no MTP modules.
+    Its matrices lie in panels (kernels/packed.py), so that a whole layer is one call. It takes the memory of
+    the weights again, and milliseconds per million of them for a refresh. It has no MTP modules.
     """
 
     def __init__(self, original: Transformer) -> None:
@@ -31,12 +31,12 @@ class PackedCopy:
 
     @staticmethod
     def suits(model: Transformer) -> bool:
-        """Whether there are kernels for it: float32 on a CPU with the instructions they need."""
+        """Whether there are kernels for a copy: float32, on a CPU with the instructions they need."""
         return model.device.type == "cpu" and model.compute_dtype == torch.float32 and available()
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the original's weights as they now are."""
+        """Copy the original's present weights."""
         for sink, weight in self._packed:
             sink.write(0, weight.detach().float())
         for target, source in self._plain:

@@ -1,4 +1,4 @@
-"""Linear layers, feed-forwards and MLA's up-projection on packed weights, and the router beside them."""
+"""Linear layers, feed-forwards and MLA's up-projection on packed weights."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from shoestring.model.packed.sinks import HeadSink, RowSink, feed_forward_sinks
 
 
 class PackedLinear(nn.Module):
-    """Linear on packed weights."""
+    """A linear layer on packed weights."""
 
     blocks: Tensor
 
@@ -33,7 +33,7 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The float32 matrix (F, D) that the integers stand for, made anew; for scoring whole texts."""
+        """The float32 matrix (F, D) that the integers stand for, unpacked at each call."""
         return unpack(self.matrix.weight)[0]
 
     def sinks(self) -> dict[str, Sink]:
@@ -41,7 +41,7 @@ class PackedLinear(nn.Module):
 
 
 class PackedMLP(nn.Module):
-    """Dense SwiGLU feed-forward on packed weights: one expert that every token visits."""
+    """Dense SwiGLU feed-forward on packed weights, as one expert that every token visits."""
 
     gate_up_blocks: Tensor
     down_blocks: Tensor
@@ -54,9 +54,9 @@ class PackedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_ND, experts = x.reshape(-1, self.hidden_size), self.experts
-        chosen = torch.zeros(len(x_ND), 1, dtype=torch.int64, device=x.device)
-        weights = torch.ones(len(x_ND), 1, device=x.device)
-        return kernels.packed_experts(x_ND, chosen, weights, experts.gate_up, experts.down).view_as(x)
+        first_N1 = torch.zeros(len(x_ND), 1, dtype=torch.int64, device=x.device)
+        gates_N1 = torch.ones(len(x_ND), 1, device=x.device)
+        return kernels.packed_experts(x_ND, first_N1, gates_N1, experts.gate_up, experts.down).view_as(x)
 
     @property
     def experts(self) -> ExpertWeights:
@@ -69,7 +69,7 @@ class PackedMLP(nn.Module):
 
 
 class PackedExperts(nn.Module):
-    """Experts on packed weights: what stays of a layer's routed experts is one block per matrix, stacked."""
+    """The routed experts of a layer on packed weights, stacked."""
 
     gate_up_blocks: Tensor
     down_blocks: Tensor
@@ -82,8 +82,8 @@ class PackedExperts(nn.Module):
         self.register_buffer("down_blocks", _empty((count, self.hidden_size, self.width), bits))
 
     def forward(self, x_ND: Tensor, routing: Routing) -> Tensor:
-        chosen, experts = (routing.experts_NK, routing.weights_NK), self.experts
-        return kernels.packed_experts(x_ND, *chosen, experts.gate_up, experts.down)
+        gates, experts = (routing.experts_NK, routing.weights_NK), self.experts
+        return kernels.packed_experts(x_ND, *gates, experts.gate_up, experts.down)
 
     @property
     def experts(self) -> ExpertWeights:
@@ -98,7 +98,7 @@ class PackedExperts(nn.Module):
 
 
 class PackedUpProjection(nn.Module):
-    """MLA's kv_b_proj as attention over latents wants it: one matrix per head for keys, one for values."""
+    """MLA's kv_b_proj for attention over latents: per head, a matrix for keys and one for values."""
 
     key_blocks: Tensor
     value_blocks: Tensor
@@ -111,7 +111,7 @@ class PackedUpProjection(nn.Module):
         self.register_buffer("value_blocks", _empty((self.heads, self.value_width, self.rank), bits))
 
     def forward(self, latent_BTC: Tensor) -> Tensor:
-        """Every head's keys and values (B, T, H (P + V)), for scoring whole texts; unpacks the weights."""
+        """Every head's keys and values (B, T, H (P + V)); unpacks the weights at each call."""
         up_key_HCP, up_value_HVC = unpack(self.key), unpack(self.value)
         key_BTHP = torch.einsum("btc,hcp->bthp", latent_BTC, up_key_HCP)
         value_BTHV = torch.einsum("btc,hvc->bthv", latent_BTC, up_value_HVC)

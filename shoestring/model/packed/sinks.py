@@ -1,4 +1,4 @@
-"""Where a packed model takes the matrices of a plain checkpoint in, rows at a time, as they are read."""
+"""Sinks that pack a plain checkpoint's matrices, some rows at a time, while they are read."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from shoestring.model.hf.names import Sink
 
 
 class RowSink:
-    """Packs rows of one matrix (F, D) as they are read."""
+    """Packs rows of one matrix (F, D)."""
 
     rows_at_once = OUTPUTS
 
@@ -20,7 +20,7 @@ class RowSink:
 
 
 class HeadSink:
-    """Packs whole heads of kv_b_proj (H (P + V), C): keys transposed, values as they are."""
+    """Packs whole heads of kv_b_proj (H (P + V), C), the keys' part transposed."""
 
     def __init__(self, nope: int, value_width: int, bits: Bits, key: Tensor, value: Tensor) -> None:
         """`key` are the blocks of (H, C, P), `value` those of (H, V, C)."""
@@ -38,7 +38,7 @@ class HeadSink:
 def feed_forward_sinks(
     gate_up: Tensor, down: Tensor, bits: Bits, width: int, hidden_size: int
 ) -> dict[str, Sink]:
-    """Of one feed-forward's three matrices; gate and up are whole panels, since groups divide `width`."""
+    """Sinks of a feed-forward's three matrices; gate and up are whole panels, since 32 divides `width`."""
     gate, up = gate_up.chunk(2)
     into, out = (width, hidden_size), (hidden_size, width)
     return {
