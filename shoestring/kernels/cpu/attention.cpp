@@ -1,4 +1,4 @@
-// Causal attention, forward and backward, one (sequence, key head) per task so that scores never leave the cache.
+// Causal attention, forward and backward. A task is one key head of one sequence, so that its scores stay in the cache.
 // Layout: q (B, T, H, D), k (B, T, G, D), v (B, T, G, V), out (B, T, H, V), lse (B, H, T); H is a multiple of G.
 #include <limits>
 #include <vector>
@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int QUERIES = 24;  // query rows handled at once: a multiple of ROWS
+constexpr int QUERIES = 24;  // query rows of one product: a multiple of ROWS
 
 struct Shape {
   int B, T, H, G, D, V;
@@ -15,16 +15,16 @@ struct Shape {
   int Dp() const { return padded(D, PANEL); }
   int Vp() const { return padded(V, PANEL); }
   int Tp() const { return padded(T, PANEL); }
-  int Sp() const { return Tp() + W; }  // row stride of scores: not a power of two, whose rows would share cache sets
+  int Sp() const { return Tp() + W; }  // row stride of scores: rows a power of two apart would share cache sets
 };
 
-// x (T rows, `row` floats apart, `width` used) -> zero-padded rows of `wide` floats.
+// x (T rows of `width` floats, `row` floats apart) -> rows of `wide` floats, filled up with zeros.
 void pack_rows(const float* x, int64_t row, int T, int width, int wide, float factor, float* out) {
   for (int t = 0; t < T; t++)
     for (int i = 0; i < wide; i++) out[t * wide + i] = i < width ? x[t * row + i] * factor : 0.0f;
 }
 
-// x (T, width) -> panels of PANEL keys, each (width, PANEL): the transposed operand of q k^T, contiguous where it is read.
+// x (T, width) -> panels of PANEL keys, each (width, PANEL): q k^T's transposed operand, contiguous in the order of reading.
 void pack_transposed(const float* x, int64_t row, int T, int Tp, int width, float* out) {
   for (int p = 0; p < Tp / PANEL; p++)
     for (int i = 0; i < width; i++)
@@ -34,7 +34,7 @@ void pack_transposed(const float* x, int64_t row, int T, int Tp, int width, floa
       }
 }
 
-// Scores of queries [first, first + rows) against all keys they may see, future keys at -inf; returns the keys' panels.
+// Scores of queries [first, first + rows) against the keys that they may see; -inf for future keys. Returns the number of panels.
 int scores(const Shape& s, const float* q, const float* k_panels, int first, int rows, float* out, int stride) {
   const int panels = (first + rows + PANEL - 1) / PANEL;
   product(rows, panels, s.D, q, s.Dp(), 1, k_panels, PANEL, s.D * PANEL, out, stride, false);
@@ -43,7 +43,7 @@ int scores(const Shape& s, const float* q, const float* k_panels, int first, int
   return panels;
 }
 
-// Row softmax in place; returns log sum exp.
+// Softmax of a row, in place; returns log sum exp.
 float softmax_row(float* x, int n) {
   vec top = load(x);
   for (int i = W; i < n; i += W) top = vmax(top, load(x + i));

@@ -1,5 +1,5 @@
-// Tiles of dot products whose additions always happen in the same order, whatever the tile: so that a row's result never
-// depends on which rows are computed beside it.
+// Tiles of dot products. The additions happen in the same order in every tile, so that a row's result does not depend on the
+// rows that are computed beside it.
 #pragma once
 #include "vec.h"
 
@@ -21,7 +21,7 @@ inline float one(uint16_t x) {
   return value;
 }
 
-// The sums of four vectors, each in the same fixed order.
+// The sums of four vectors, each in the same order.
 inline void four_sums(const vec* x, float* sums) {
 #if defined(__AVX2__)
   __m256 part[4];
@@ -39,7 +39,7 @@ inline void four_sums(const vec* x, float* sums) {
 #endif
 }
 
-// R rows of x against C rows of w, `depth` long; what does not fill a vector is added to `rest`.
+// R rows of x against C rows of w, `depth` long; values that do not fill a vector are added to `rest`.
 template <int R, int C>
 struct Dots {
   vec total[R][C];
@@ -65,11 +65,11 @@ struct Dots {
   }
   // The C products of row r.
   inline void values(int r, float* out) const {
-    vec padded[4] = {};
+    vec four[4] = {};
     float sums[4];
     static_assert(C <= 4);
-    for (int c = 0; c < C; c++) padded[c] = total[r][c];
-    four_sums(padded, sums);
+    for (int c = 0; c < C; c++) four[c] = total[r][c];
+    four_sums(four, sums);
     for (int c = 0; c < C; c++) out[c] = sums[c] + rest[r][c];
   }
 };

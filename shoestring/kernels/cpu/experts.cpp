@@ -1,7 +1,7 @@
-// Moving rows to experts and back: every token's K copies are found by position, so nothing is scattered.
+// Rows to experts and back, by the positions of every token's K copies. M = N * K rows.
 #include "vec.h"
 
-// rows (N * K, D): row positions[n, k] receives token n's values, times weights[n, k] if weights are given.
+// rows (M, D): row positions[n, k] is token n, times weights[n, k] if there are weights.
 extern "C" void dispatch_rows(int64_t N, int64_t K, int64_t D, const int64_t* positions, const float* tokens,
                               const float* weights, float* rows) {
 #pragma omp parallel for schedule(static)
@@ -18,7 +18,7 @@ extern "C" void dispatch_rows(int64_t N, int64_t K, int64_t D, const int64_t* po
     }
 }
 
-// tokens (N, D): the sum over k of row positions[n, k], times weights[n, k] if weights are given.
+// tokens (N, D): the sum over k of row positions[n, k], times weights[n, k] if there are weights.
 extern "C" void combine_rows(int64_t N, int64_t K, int64_t D, const int64_t* positions, const float* rows,
                              const float* weights, float* tokens) {
 #pragma omp parallel for schedule(static)

@@ -1,24 +1,24 @@
-// The attention half of a layer on packed weights in one call: norm, projections, rotation, the cache's new entries, attention
-// over pages, output, residual. A decoding step is hundreds of small operations; between two calls from Python caches cool.
+// The attention half of a layer on packed weights in one call: norm, projections, rotation, new entries of the cache, attention
+// over pages, output, residual. A decoding step has hundreds of small operations, and calls from Python cost as much time.
 #include "layer.h"
 
 #ifdef PACKED_KERNELS
 namespace {
 
-struct Pages {  // slots: where each row's entries go; the rest as paged.cpp takes it
+struct Pages {  // slots: the places of each row's entries; the others are arguments of paged.cpp
   int64_t size, table_row;
   const int64_t* slots;
   const int32_t *tables, *sequences, *lengths;
 };
 
-struct Turns {  // angles of each row (N, R / 2)
+struct Rotation {  // cos and sin (N, A) of each row's angles
   int64_t interleave;
   const float *cos, *sin;
 };
 
 struct LatentAttention {
   Norm norm;
-  Matrix q_a;  // null if queries come straight from the hidden state
+  Matrix q_a;  // null if queries come from the hidden state directly
   Norm q_norm;
   Matrix q_b, kv_a;
   Norm kv_norm;
@@ -33,20 +33,20 @@ struct GroupedAttention {
   float scale;
 };
 
-// One row's heads (H, R), turned
-inline void turn_row(const Turns& turns, int64_t n, int64_t H, int64_t R, const float* x, float* y) {
-  rotate(1, H, R, R, turns.interleave, 1.0f, x, turns.cos + n * (R / 2), turns.sin + n * (R / 2), y);
+// y (H, R) = one row's heads, rotated
+inline void rotate_row(const Rotation& rotation, int64_t n, int64_t H, int64_t R, const float* x, float* y) {
+  rotate(1, H, R, R, rotation.interleave, 1.0f, x, rotation.cos + n * (R / 2), rotation.sin + n * (R / 2), y);
 }
 
-// The last R of each head's D values, gathered and turned: (N, H, R)
-Floats turned_ends(const Turns& turns, int64_t N, int64_t H, int64_t D, int64_t R, const float* q) {
-  Floats ends = floats(N * H * R), turned = floats(N * H * R);
+// The last R of each head's D values, rotated: (N, H, R)
+Floats rotated_ends(const Rotation& rotation, int64_t N, int64_t H, int64_t D, int64_t R, const float* q) {
+  Floats ends = floats(N * H * R), rotated = floats(N * H * R);
   for (int64_t i = 0; i < N * H; i++) std::memcpy(ends.get() + i * R, q + i * D + D - R, R * sizeof(float));
-  rotate(N, H, R, R, turns.interleave, 1.0f, ends.get(), turns.cos, turns.sin, turned.get());
-  return turned;
+  rotate(N, H, R, R, rotation.interleave, 1.0f, ends.get(), rotation.cos, rotation.sin, rotated.get());
+  return rotated;
 }
 
-// Each head's own matrix: x (N, H, x_head) of which the first `depth` count -> (N, H, outputs)
+// Each head's own matrix times the first `depth` values of its x (N, H, x_head): (N, H, outputs)
 Floats product_of_heads(const Matrix& m, int64_t N, int64_t x_head, const float* x) {
   const int64_t H = m.stack;
   Floats y = floats(N * H * m.outputs);
@@ -60,7 +60,7 @@ Floats latent_queries(const LatentAttention& w, int64_t N, const float* normed) 
   return product_of(w.q_b, N, normalized(w.q_norm, N, w.q_a.outputs, small.get()).get());
 }
 
-void keep_latents(const LatentAttention& w, int64_t N, const float* normed, const Turns& turns, const Pages& pages,
+void store_latents(const LatentAttention& w, int64_t N, const float* normed, const Rotation& rotation, const Pages& pages,
                   float* latent, float* k_rope) {
   const int64_t width = w.kv_a.outputs, C = w.up_key.outputs, R = width - C;
   const Floats both = product_of(w.kv_a, N, normed);
@@ -69,50 +69,51 @@ void keep_latents(const LatentAttention& w, int64_t N, const float* normed, cons
     const float* row = both.get() + n * width;
     float inverse;
     rms_norm_forward(1, C, w.kv_norm.eps, row, w.kv_norm.weight, latent + pages.slots[n] * C, &inverse);
-    turn_row(turns, n, 1, R, row + C, k_rope + pages.slots[n] * R);
+    rotate_row(rotation, n, 1, R, row + C, k_rope + pages.slots[n] * R);
   }
 }
 
 }  // namespace
 
-// out (N, D) = x + attention(norm(x)), and each row's latent (pages, S, C) and rotary key (pages, S, R) in its slot.
+// out (N, D) = x + attention(norm(x)). Each row's entries are written to its slot of latent (U, S, C) and k_rope (U, S, R).
 extern "C" void latent_attention_layer(const LatentAttention* weights, int64_t N, int64_t page_size, int64_t table_row,
                                        int64_t interleave, const float* x, const float* cos, const float* sin, float* latent,
                                        float* k_rope, const int64_t* slots, const int32_t* tables, const int32_t* sequences,
                                        const int32_t* lengths, float* out) {
   const LatentAttention& w = *weights;
   const Pages pages{page_size, table_row, slots, tables, sequences, lengths};
-  const Turns turns{interleave, cos, sin};
+  const Rotation rotation{interleave, cos, sin};
   const int64_t H = w.up_key.stack, C = w.up_key.outputs, P = w.up_key.depth, R = w.kv_a.outputs - C, D = w.out.outputs;
   const Floats normed = normalized(w.norm, N, D, x), q = latent_queries(w, N, normed.get());
-  keep_latents(w, N, normed.get(), turns, pages, latent, k_rope);
-  const Floats q_rope = turned_ends(turns, N, H, P + R, R, q.get()), q_latent = product_of_heads(w.up_key, N, P + R, q.get());
-  const Floats mixed = floats(N * H * C);
+  store_latents(w, N, normed.get(), rotation, pages, latent, k_rope);
+  const Floats q_rope = rotated_ends(rotation, N, H, P + R, R, q.get());
+  const Floats q_latent = product_of_heads(w.up_key, N, P + R, q.get());
+  const Floats mix = floats(N * H * C);
   paged_latent(N, H, C, R, page_size, table_row, q_latent.get(), q_rope.get(), latent, k_rope, tables, sequences, lengths,
-               w.scale, mixed.get());
-  multiply(w.out, N, product_of_heads(w.up_value, N, C, mixed.get()).get(), out);
+               w.scale, mix.get());
+  multiply(w.out, N, product_of_heads(w.up_value, N, C, mix.get()).get(), out);
   add(N * D, x, out, out);
 }
 
-// The same for grouped queries; keys and values (pages, S, G, width).
+// The same for grouped queries; keys and values (U, S, G, width).
 extern "C" void grouped_attention_layer(const GroupedAttention* weights, int64_t N, int64_t page_size, int64_t table_row,
                                         int64_t interleave, const float* x, const float* cos, const float* sin, float* key,
                                         float* value, const int64_t* slots, const int32_t* tables, const int32_t* sequences,
                                         const int32_t* lengths, float* out) {
   const GroupedAttention& w = *weights;
-  const Turns turns{interleave, cos, sin};
-  const int64_t width = w.width, H = w.q.outputs / width, G = w.k.outputs / width, D = w.out.outputs, kept = G * width;
+  const Rotation rotation{interleave, cos, sin};
+  const int64_t width = w.width, H = w.q.outputs / width, G = w.k.outputs / width, D = w.out.outputs, entry = G * width;
   const Floats normed = normalized(w.norm, N, D, x), k = product_of(w.k, N, normed.get()), v = product_of(w.v, N, normed.get());
-#pragma omp parallel for schedule(static) if (N * kept > WORTH_THREADS)
+#pragma omp parallel for schedule(static) if (N * entry > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
-    turn_row(turns, n, G, width, k.get() + n * kept, key + slots[n] * kept);
-    std::memcpy(value + slots[n] * kept, v.get() + n * kept, kept * sizeof(float));
+    rotate_row(rotation, n, G, width, k.get() + n * entry, key + slots[n] * entry);
+    std::memcpy(value + slots[n] * entry, v.get() + n * entry, entry * sizeof(float));
   }
-  const Floats q = turned_ends(turns, N, H, width, width, product_of(w.q, N, normed.get()).get());
-  const Floats mixed = floats(N * H * width);
+  const Floats q = rotated_ends(rotation, N, H, width, width, product_of(w.q, N, normed.get()).get());
+  const Floats mix = floats(N * H * width);
   paged_heads(N, H, G, width, width, page_size, table_row, q.get(), key, value, tables, sequences, lengths, w.scale,
-              mixed.get());
-  multiply(w.out, N, mixed.get(), out);
+              mix.get());
+  multiply(w.out, N, mix.get(), out);
   add(N * D, x, out, out);
 }
 #endif

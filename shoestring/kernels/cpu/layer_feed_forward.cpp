@@ -8,12 +8,12 @@
 namespace {
 
 struct Router {
-  const float *weight, *bias;  // (E, D) and what moves the choice (E), or null
+  const float *weight, *bias;  // (E, D), and the balance bias (E) or null
   int64_t experts, per_token, groups, top_groups, softmax, normalize;
   float scaling;
 };
 
-struct Experts {  // count is 0 for experts that the layer has not
+struct Experts {  // count is 0 for experts that the layer does not have
   const uint8_t *gate_up, *down;
   int64_t bits, count, width;
 };
@@ -25,17 +25,17 @@ struct FeedForward {
   Experts experts, shared_expert;
 };
 
-// Indices of the `wanted` largest of `count` values come first, the largest first; NaN is larger than all, the lower
-// index wins among equals.
-inline void largest_first(const float* values, int64_t count, int64_t wanted, int32_t* order) {
+// Puts the indices of the `top` largest of `count` values first, the largest first. NaN is larger than any number; among equal
+// values the lower index comes first.
+inline void largest_first(const float* values, int64_t count, int64_t top, int32_t* order) {
   const auto larger = [](float a, float b) { return a > b || (a != a && b == b); };
   std::iota(order, order + count, 0);
-  std::partial_sort(order, order + wanted, order + count, [&](int32_t a, int32_t b) {
+  std::partial_sort(order, order + top, order + count, [&](int32_t a, int32_t b) {
     return larger(values[a], values[b]) || (!larger(values[b], values[a]) && a < b);
   });
 }
 
-// In double precision and then rounded: the result does not hang on whose exp it is.
+// Computed in double precision and then rounded, so that the result is the same with any library's exp.
 inline void affinities(const Router& r, const float* logits, double* wide, float* scores) {
   if (!r.softmax) {
     for (int64_t e = 0; e < r.experts; e++) scores[e] = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(logits[e]))));
@@ -47,7 +47,7 @@ inline void affinities(const Router& r, const float* logits, double* wide, float
   for (int64_t e = 0; e < r.experts; e++) scores[e] = static_cast<float>(wide[e] / total);
 }
 
-// Takes all but the best groups out of the choice. A group is worth its best expert (V2), or with a bias its best two (V3).
+// Removes all but the best groups from the choice. A group is worth its best expert (V2), or with a bias its best two (V3).
 inline void limit_groups(const Router& r, float* choice, float* worth, int32_t* order) {
   const int64_t size = r.experts / r.groups;
   for (int64_t g = 0; g < r.groups; g++) {
@@ -80,7 +80,7 @@ void route_row(const Router& r, const float* logits, int64_t* experts, float* ga
 
 }  // namespace
 
-// From logits (N, E): experts and gates (N, K), the likeliest first, and everybody's scores (N, E).
+// From logits (N, E): experts and gates (N, K), the likeliest first, and the scores of all experts (N, E).
 extern "C" void route(const Router* router, int64_t N, const float* logits, int64_t* experts, float* gates, float* scores) {
   const int64_t E = router->experts, K = router->per_token;
 #pragma omp parallel if (N * E > WORTH_THREADS / 16)
@@ -102,16 +102,16 @@ extern "C" void feed_forward_layer(const FeedForward* weights, int64_t N, const 
     const Floats logits = floats(N * E);
     linear_rows(0, 1, nullptr, N, D, E, normed.get(), 0, D, w.router.weight, nullptr, logits.get(), 0, E);
     route(&w.router, N, logits.get(), experts, gates, scores);
-    packed_experts(w.experts.bits, N, w.router.per_token, D, w.experts.width, E, normed.get(), experts, gates, w.experts.gate_up,
-                   w.experts.down, out);
+    packed_experts(w.experts.bits, N, w.router.per_token, D, w.experts.width, E, normed.get(), experts, gates,
+                   w.experts.gate_up, w.experts.down, out);
   }
   if (w.shared_expert.count) {
     const std::vector<int64_t> first(N, 0);
-    const std::vector<float> whole(N, 1.0f);
+    const std::vector<float> ones(N, 1.0f);
     const Floats beside = floats(E ? N * D : 0);
     float* y = E ? beside.get() : out;
-    packed_experts(w.shared_expert.bits, N, 1, D, w.shared_expert.width, 1, normed.get(), first.data(), whole.data(), w.shared_expert.gate_up,
-                   w.shared_expert.down, y);
+    packed_experts(w.shared_expert.bits, N, 1, D, w.shared_expert.width, 1, normed.get(), first.data(), ones.data(),
+                   w.shared_expert.gate_up, w.shared_expert.down, y);
     if (E) add(N * D, out, y, out);
   }
   add(N * D, x, out, out);

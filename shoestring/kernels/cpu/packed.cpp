@@ -6,7 +6,7 @@
 #ifdef PACKED_KERNELS
 namespace {
 
-constexpr int64_t ROWS_AT_ONCE = 96;  // rows of activations that stay in the second-level cache
+constexpr int64_t ROWS_AT_ONCE = 96;  // rows of activations that fit the second-level cache
 
 template <class Format>
 struct Scratch {
@@ -21,29 +21,29 @@ struct Scratch {
         acts{values.get(), scales.get(), offsets.get(), depth} {}
 };
 
-struct Layout {  // of B products side by side: where product b of row n starts, in floats
+struct Layout {  // of a stack of products side by side: the distances between matrices and between rows, in floats
   const float* x;
   float* y;
   int64_t x_batch, x_row, y_batch, y_row;
 };
 
-// y[b, n] = W[b] x[b, n] (+ bias) for B packed matrices of F outputs and depth K.
+// y[b, n] = W[b] x[b, n] (+ bias) for a stack of packed matrices (F, D).
 template <class Format>
-void linear(int64_t B, int64_t N, int64_t K, int64_t F, const Layout& at, const uint8_t* weights, const float* bias) {
-  const int64_t panels = (F + OUTS - 1) / OUTS, panel_bytes = K / GROUP * Format::BLOCK;
-  Scratch<Format> scratch(B * N, K);
-  std::unique_ptr<int32_t[]> order(new int32_t[B * N]);
-  for (int64_t i = 0; i < B * N; i++) order[i] = static_cast<int32_t>(i);
+void linear(int64_t stack, int64_t N, int64_t D, int64_t F, const Layout& at, const uint8_t* weights, const float* bias) {
+  const int64_t panels = (F + OUTS - 1) / OUTS, panel_bytes = D / GROUP * Format::BLOCK;
+  Scratch<Format> scratch(stack * N, D);
+  std::unique_ptr<int32_t[]> order(new int32_t[stack * N]);
+  for (int64_t i = 0; i < stack * N; i++) order[i] = static_cast<int32_t>(i);
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < B * N; i++)
+    for (int64_t i = 0; i < stack * N; i++)
       quantize_row(at.x + i / N * at.x_batch + i % N * at.x_row, scratch.acts, i);
     float out[ROWS_AT_ONCE * OUTS];
     for (int64_t first = 0; first < N; first += ROWS_AT_ONCE) {
       const int64_t count = std::min(ROWS_AT_ONCE, N - first);
 #pragma omp for schedule(static) nowait
-      for (int64_t i = 0; i < B * panels; i++) {
+      for (int64_t i = 0; i < stack * panels; i++) {
         const int64_t b = i / panels, column = i % panels * OUTS, width = std::min<int64_t>(OUTS, F - column);
         panel_rows(weights + i * panel_bytes, scratch.acts, order.get() + b * N + first, count, out);
         for (int64_t n = 0; n < count; n++) {
@@ -55,7 +55,7 @@ void linear(int64_t B, int64_t N, int64_t K, int64_t F, const Layout& at, const 
   }
 }
 
-// silu(gate) * up for 32 columns that lie in two panels each
+// silu(gate) * up for 32 columns, two panels of each
 inline void swiglu_group(const float* const gate[2], const float* const up[2], int64_t row, float* to) {
   for (int i = 0; i < GROUP; i += W) {
     const vec g = load(gate[i / OUTS] + row * OUTS + i % OUTS), u = load(up[i / OUTS] + row * OUTS + i % OUTS);
@@ -79,8 +79,8 @@ struct Pairs {
   }
 };
 
-// y (N, D) += sum over a token's experts of gate * down(silu(gate_up) ...). A thread owns columns of y in the second half,
-// and every token adds its experts in their order, whoever else is in the batch.
+// y (N, D) = sum over a token's experts of gate * down(silu(gate_up) ...). In the second half each thread has its own columns
+// of y, and every token adds its experts in their order, whatever else is in the batch.
 template <class Format>
 void experts_of(int64_t N, int64_t D, int64_t F, int64_t E, const Pairs& pairs, const float* x, const uint8_t* gate_up,
                 const uint8_t* down, float* y) {
@@ -135,14 +135,14 @@ inline float lanes_sum(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-// The best 4-bit scale of a group: 19 steps around the one that maps the largest value to -8 are tried, each with the scale that
-// minimizes the squared error of its integers.
+// The best 4-bit scale of a group: the search tries 19 steps around the one that maps the largest value to -8, each with the
+// scale that minimizes the squared error of its integers.
 inline float best_scale4(const float* x, float largest, int8_t* q) {
   float best = -1, scale = 0;
   for (int step = -9; step <= 9; step++) {
     const __m256 inverse = _mm256_set1_ps(-(8 + 0.1f * step) / largest);
     __m256 qx = _mm256_setzero_ps(), qq = qx;
-    int8_t tried[GROUP];
+    int8_t candidate[GROUP];
     for (int i = 0; i < 4; i++) {
       const __m256 v = _mm256_loadu_ps(x + 8 * i);
       __m256 n = _mm256_round_ps(_mm256_mul_ps(v, inverse), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -150,10 +150,10 @@ inline float best_scale4(const float* x, float largest, int8_t* q) {
       qx = _mm256_fmadd_ps(n, v, qx), qq = _mm256_fmadd_ps(n, n, qq);
       alignas(32) int32_t whole[8];
       _mm256_store_si256((__m256i*)whole, _mm256_cvtps_epi32(n));
-      for (int j = 0; j < 8; j++) tried[8 * i + j] = static_cast<int8_t>(whole[j]);
+      for (int j = 0; j < 8; j++) candidate[8 * i + j] = static_cast<int8_t>(whole[j]);
     }
     const float sum_qx = lanes_sum(qx), sum_qq = lanes_sum(qq), explained = sum_qq > 0 ? sum_qx * sum_qx / sum_qq : 0;
-    if (explained > best) best = explained, scale = sum_qq > 0 ? sum_qx / sum_qq : 0, std::memcpy(q, tried, GROUP);
+    if (explained > best) best = explained, scale = sum_qq > 0 ? sum_qx / sum_qq : 0, std::memcpy(q, candidate, GROUP);
   }
   return scale;
 }
@@ -175,16 +175,16 @@ inline void place8(uint8_t* block, int output, const int8_t* q) {
   for (int c = 0; c < 16; c++) std::memcpy(block + 32 * c + 2 * output, q + 2 * c, 2);
 }
 
-// Packs w (F, K) into panels; the outputs that fill up the last one are zero. Returns whether all values were finite.
+// Packs w (F, D) into panels, the last one filled up with zeros. Returns whether all values were finite.
 template <class Format>
-bool pack(int64_t F, int64_t K, const float* w, uint8_t* packed) {
-  const int64_t panels = (F + OUTS - 1) / OUTS, groups = K / GROUP;
+bool pack(int64_t F, int64_t D, const float* w, uint8_t* packed) {
+  const int64_t panels = (F + OUTS - 1) / OUTS, groups = D / GROUP;
   bool finite = true;
 #pragma omp parallel for schedule(static) reduction(&& : finite)
   for (int64_t i = 0; i < panels * OUTS; i++)
     for (int64_t g = 0; g < groups; g++) {
       uint8_t* block = packed + (i / OUTS * groups + g) * Format::BLOCK;
-      const float* x = w + i * K + g * GROUP;
+      const float* x = w + i * D + g * GROUP;
       int8_t q[GROUP] = {};
       float largest = 0, scale = 0, poison = 0;
       if (i < F)
@@ -201,28 +201,28 @@ bool pack(int64_t F, int64_t K, const float* w, uint8_t* packed) {
   return finite;
 }
 
-void pack_floats(int64_t F, int64_t K, const float* w, uint8_t* packed) {
+void pack_floats(int64_t F, int64_t D, const float* w, uint8_t* packed) {
   float* to = reinterpret_cast<float*>(packed);
   for (int64_t first = 0; first < F; first += OUTS)
-    for (int64_t k = 0; k < K; k++)
-      for (int64_t o = 0; o < OUTS; o++) *to++ = first + o < F ? w[(first + o) * K + k] : 0;
+    for (int64_t k = 0; k < D; k++)
+      for (int64_t o = 0; o < OUTS; o++) *to++ = first + o < F ? w[(first + o) * D + k] : 0;
 }
 
 }  // namespace
 
-// Returns 1, or 0 if a value is infinite, NaN or too large for a half-precision scale; float32 has none and takes any.
-extern "C" int64_t pack_weights(int64_t bits, int64_t F, int64_t K, const float* w, uint8_t* packed) {
-  if (bits == 32) return pack_floats(F, K, w, packed), 1;
-  return bits == 4 ? pack<Packed4>(F, K, w, packed) : pack<Packed8>(F, K, w, packed);
+// Returns 1, or 0 if a value is infinite, NaN or too large for a half-precision scale; float32 has no scale, so returns 1.
+extern "C" int64_t pack_weights(int64_t bits, int64_t F, int64_t D, const float* w, uint8_t* packed) {
+  if (bits == 32) return pack_floats(F, D, w, packed), 1;
+  return bits == 4 ? pack<Packed4>(F, D, w, packed) : pack<Packed8>(F, D, w, packed);
 }
 
-extern "C" void packed_linear(int64_t bits, int64_t B, int64_t N, int64_t K, int64_t F, const float* x, int64_t x_batch,
+extern "C" void packed_linear(int64_t bits, int64_t stack, int64_t N, int64_t D, int64_t F, const float* x, int64_t x_batch,
                               int64_t x_row, const uint8_t* weights, const float* bias, float* y, int64_t y_batch,
                               int64_t y_row) {
   const Layout at{x, y, x_batch, x_row, y_batch, y_row};
-  if (bits == 4) linear<Packed4>(B, N, K, F, at, weights, bias);
-  if (bits == 8) linear<Packed8>(B, N, K, F, at, weights, bias);
-  if (bits == 32) linear<Packed32>(B, N, K, F, at, weights, bias);
+  if (bits == 4) linear<Packed4>(stack, N, D, F, at, weights, bias);
+  if (bits == 8) linear<Packed8>(stack, N, D, F, at, weights, bias);
+  if (bits == 32) linear<Packed32>(stack, N, D, F, at, weights, bias);
 }
 
 extern "C" void packed_experts(int64_t bits, int64_t N, int64_t K, int64_t D, int64_t F, int64_t E, const float* x,

@@ -1,17 +1,17 @@
-// Products with packed weights: float32, int8 or 4-bit, groups of 32 along the depth, panels of 16 outputs.
+// Products with packed weights: float32, int8 or 4-bit, groups of 32 inputs, panels of 16 outputs.
 //
-// A panel holds 16 outputs for all groups, one block after the other: the integers of 16 outputs x 32 depths, then 16
-// half-precision scales. 4-bit: for each half panel of 8 outputs, 4 chunks of 32 bytes; chunk c holds depths 8c to 8c+7, byte
-// o * 4 + j has depth 8c + j of output o in its low and 8c + 4 + j in its high half, stored plus 8. Int8: 16 chunks; chunk c
-// holds depths 2c and 2c + 1 of all outputs, byte o * 2 + j has depth 2c + j.
+// A panel holds 16 outputs for all groups, one block after another: the integers of 16 outputs x 32 inputs, then 16
+// half-precision scales. 4-bit: for each half panel of 8 outputs, 4 chunks of 32 bytes; chunk c holds inputs 8c to 8c+7; byte
+// o * 4 + j has input 8c + j of output o in its low half and 8c + 4 + j in its high half, stored plus 8. Int8: 16 chunks; chunk
+// c holds inputs 2c and 2c + 1 of all outputs; byte o * 2 + j has input 2c + j.
 //
-// Sums over a group are exact integers and groups are added in order, so that a row's result never depends on which
-// rows are computed beside it: batching, chunking and speculation change no bit.
+// The sum over a group is an exact integer, and groups are added in order, so that a row's result does not depend on the rows
+// that are computed beside it: batches, chunks and speculation change no bit.
 #pragma once
 #include "vec.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#define PACKED_KERNELS  // other CPUs take PyTorch's way
+#define PACKED_KERNELS  // other CPUs use PyTorch
 
 constexpr int GROUP = 32, OUTS = 16;
 
@@ -30,8 +30,8 @@ struct Packed32 {
   static constexpr int BLOCK = OUTS * GROUP * 4;
 };
 
-// Rows of activations as integers: values (N, K), a scale per group (N, K / 32), and -8 times the sum of each group. For float32
-// weights the values are what they were.
+// Rows of activations as integers: values (N, D), a scale per group (N, D / 32), and -8 times the sum of each group. For
+// float32 weights the values stay floats.
 template <class Format>
 struct Acts {
   typename Format::Act* values;
@@ -44,7 +44,7 @@ struct Acts {
 template <class Format>
 inline void quantize_group(const float* x, const Acts<Format>& to, int64_t row, int64_t group) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
-  __m256 v[4], top = _mm256_setzero_ps(), poison = top;  // NaN if a value is not finite: it must show in the result
+  __m256 v[4], top = _mm256_setzero_ps(), poison = top;  // NaN if a value is not finite, so that the result shows it
   for (int i = 0; i < 4; i++) {
     v[i] = _mm256_loadu_ps(x + 8 * i);
     top = _mm256_max_ps(top, _mm256_andnot_ps(sign, v[i]));
@@ -76,17 +76,17 @@ inline void quantize_row(const float* x, const Acts<Format>& to, int64_t row) {
   for (int64_t g = 0; g < to.groups(); g++) quantize_group(x + g * GROUP, to, row, g);
 }
 
-constexpr int AHEAD = 2048;  // bytes: with few rows a product is as fast as memory, if memory is asked in time
+constexpr int AHEAD = 2048;  // bytes: with few rows a product is as fast as memory, if reads start early enough
 
 inline void fetch_ahead(const uint8_t* p, int bytes) {
   for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + AHEAD + i, _MM_HINT_T0);
 }
 
-// Keeps a running sum where it is: without this the compiler collects the products first, and spills them all.
+// Keeps a running sum in its register: else the compiler collects the products first, and spills them all.
 inline void hold(__m256i& x) { asm("" : "+x"(x)); }
 
-// sum += u * x in fours, and what has then been summed as 32 bits; `u` is 0..15. Without the VNNI instructions sums are 16
-// bits wide, which holds a group: 16 * 2 * 15 * 127 / 2 < 2^15.
+// dot4: sum += u * x in fours, with `u` in 0..15. whole4: the sum as 32-bit integers. Without VNNI instructions the sums are 16
+// bits wide, enough for a group: 16 * 2 * 15 * 127 / 2 < 2^15.
 inline __m256i dot4(__m256i sum, __m256i u, __m256i x) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
   return _mm256_dpbusd_epi32(sum, u, x);
@@ -120,7 +120,7 @@ inline __m256i broadcast_bytes(const void* p) {
 }
 inline __m256 halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 
-// out (R, 16): R rows times one panel. rows: which rows of the activations. first: the panel comes from memory.
+// out (R, 16): R rows times one panel. rows: indices of the activations. first: the panel is not in the cache yet.
 template <int R>
 inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const int32_t* rows, bool first, float* out) {
   const __m256i low = _mm256_set1_epi8(15);
@@ -224,7 +224,7 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed32>& acts, cons
   }
 }
 
-// out (count, 16) for any number of rows: whole tiles, then what is left in one smaller tile.
+// out (count, 16) for any number of rows: whole tiles, then the rest in one smaller tile.
 template <class Format>
 inline void panel_rows(const uint8_t* panel, const Acts<Format>& acts, const int32_t* rows, int64_t count, float* out) {
   int64_t i = 0;

@@ -1,5 +1,5 @@
-// Attention of new tokens over pages of kept keys and values: one pass with a running softmax (arXiv 2205.14135). Pages are
-// taken whole and in order, so that a row's result never depends on which rows are computed beside it.
+// Attention of new tokens over pages of keys and values, in one pass with online softmax (arXiv 2205.14135). Pages are taken
+// whole and in order, so that a row's result does not depend on the rows that are computed beside it.
 #include "dots.h"
 
 #include <memory>
@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t ROWS_AT_ONCE = 48, HEADS_AT_ONCE = 8, LONGEST_PAGE = 64, KEYS = 4;
 
-struct Part {  // what a token keeps: one head's vector of `width` floats, tokens `row` apart, pages `page` apart
+struct Part {  // a token's entry: one head's vector of `width` floats; tokens are `row` apart, pages `page` apart
   const float* data;
   int64_t width, row, page;
 };
@@ -51,11 +51,11 @@ inline void page_scores(int64_t count, int64_t keys, const float* q, int64_t q_r
   }
 }
 
-// Turns one row's scores into weights and rescales what was summed before. Keys from `seen` on get nothing.
-inline void row_softmax(float* scores, int64_t seen, int64_t keys, float* most, vec* total, float* out, int64_t width) {
+// Turns one row's scores into weights and rescales the sums so far. Keys from `visible` on get weight 0.
+inline void row_softmax(float* scores, int64_t visible, int64_t keys, float* most, vec* total, float* out, int64_t width) {
   const int64_t wide = padded(static_cast<int>(keys), W);
-  for (int64_t c = std::max<int64_t>(seen, 0); c < wide; c++) scores[c] = -INFINITY;
-  if (seen <= 0) {
+  for (int64_t c = std::max<int64_t>(visible, 0); c < wide; c++) scores[c] = -INFINITY;
+  if (visible <= 0) {
     std::fill(scores, scores + wide, 0.0f);
     return;
   }
@@ -85,7 +85,7 @@ inline void add_values(int64_t count, int64_t keys, const float* weights, const 
         out[i * value.width + d] = std::fma(weights[i * LONGEST_PAGE + c], v[c * value.row + d], out[i * value.width + d]);
 }
 
-// out (rows, value width) of queries q (rows, first + second width), already scaled
+// out (rows, value width) of scaled queries q (rows, first + second width)
 inline void attend(const Rows& rows, int64_t page_size, const float* q, const Part& first, const Part& second,
                    const Part& value, float* out) {
   const int64_t count = rows.count(), q_row = first.width + second.width, longest = rows.lengths[rows.tokens - 1];
@@ -111,13 +111,13 @@ struct Problem {
   int64_t N, H, per_key_head, page_size, table_row;
   const float *q, *q2;
   Part first, second, value;
-  int64_t first_head, second_head, value_head;  // from one key head to the next; 0 if all heads share one
+  int64_t first_head, second_head, value_head;  // distances between key heads; 0 if all heads share one
   const int32_t *tables, *sequences, *lengths;
   float scale;
   float* out;
 };
 
-// The rows of tokens n0 to n1 and heads h0 to h1, gathered, attended, scattered.
+// Attention of tokens n0 to n1 and heads h0 to h1, whose rows are gathered first and scattered afterwards.
 inline void task(const Problem& p, int64_t n0, int64_t n1, int64_t h0, int64_t h1, float* q, float* out) {
   const int64_t heads = h1 - h0, width = p.first.width + p.second.width;
   for (int64_t n = n0; n < n1; n++)
@@ -155,7 +155,7 @@ void run(const Problem& p) {
     std::unique_ptr<float[]> q(new float[ROWS_AT_ONCE * width]), out(new float[ROWS_AT_ONCE * p.value.width]);
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < count * key_heads * blocks; i++) {
-      const int64_t run = count - 1 - i / (key_heads * blocks), rest = i % (key_heads * blocks);  // long ones first
+      const int64_t run = count - 1 - i / (key_heads * blocks), rest = i % (key_heads * blocks);  // the longest first
       const int64_t h0 = rest / blocks * p.per_key_head + rest % blocks * heads;
       const int64_t h1 = std::min(h0 + heads, (rest / blocks + 1) * p.per_key_head);
       task(p, starts[run], starts[run + 1], h0, h1, q.get(), out.get());
@@ -165,18 +165,18 @@ void run(const Problem& p) {
 
 }  // namespace
 
-// Latents (pages, S, C) and rotary keys (pages, S, R), shared by all heads; queries (N, H, C) and (N, H, R).
-extern "C" void paged_latent(int64_t N, int64_t H, int64_t C, int64_t R, int64_t S, int64_t M, const float* q,
+// Latents (U, S, C) and rotary keys (U, S, R), shared by all heads; queries (N, H, C) and (N, H, R).
+extern "C" void paged_latent(int64_t N, int64_t H, int64_t C, int64_t R, int64_t S, int64_t U, const float* q,
                              const float* q_rope, const float* latent, const float* k_rope, const int32_t* tables,
                              const int32_t* sequences, const int32_t* lengths, float scale, float* out) {
   const Part first{latent, C, C, S * C}, second{k_rope, R, R, S * R};
-  run({N, H, H, S, M, q, q_rope, first, second, first, 0, 0, 0, tables, sequences, lengths, scale, out});
+  run({N, H, H, S, U, q, q_rope, first, second, first, 0, 0, 0, tables, sequences, lengths, scale, out});
 }
 
-// Keys (pages, S, G, D) and values (pages, S, G, V); queries (N, H, D), H / G of them for each key head.
-extern "C" void paged_heads(int64_t N, int64_t H, int64_t G, int64_t D, int64_t V, int64_t S, int64_t M, const float* q,
+// Keys (U, S, G, D) and values (U, S, G, V); queries (N, H, D), H / G of them for each key head.
+extern "C" void paged_heads(int64_t N, int64_t H, int64_t G, int64_t D, int64_t V, int64_t S, int64_t U, const float* q,
                             const float* key, const float* value, const int32_t* tables, const int32_t* sequences,
                             const int32_t* lengths, float scale, float* out) {
   const Part first{key, D, G * D, S * G * D}, none{nullptr, 0, 0, 0}, last{value, V, G * V, S * G * V};
-  run({N, H, H / G, S, M, q, q, first, none, last, D, 0, V, tables, sequences, lengths, scale, out});
+  run({N, H, H / G, S, U, q, q, first, none, last, D, 0, V, tables, sequences, lengths, scale, out});
 }

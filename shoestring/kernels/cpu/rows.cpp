@@ -5,9 +5,9 @@
 
 #include "vec.h"
 
-constexpr int64_t WORTH_THREADS = 1 << 14;  // values: below, waking another thread takes longer than the work
+constexpr int64_t WORTH_THREADS = 1 << 14;  // values: with fewer, starting another thread takes longer than the work
 
-// y = x * rsqrt(mean(x^2) + eps) * weight over rows of D floats; inverse (N) keeps the rsqrt for the way back.
+// y = x * rsqrt(mean(x^2) + eps) * weight over rows of D floats; inverse (N) is the rsqrt, for the backward pass.
 extern "C" void rms_norm_forward(int64_t N, int64_t D, float eps, const float* x, const float* weight, float* y,
                                  float* inverse) {
 #pragma omp parallel for schedule(static) if (N * D > WORTH_THREADS)
@@ -24,7 +24,7 @@ extern "C" void rms_norm_forward(int64_t N, int64_t D, float eps, const float* x
   }
 }
 
-// dx and dweight of the above. Threads sum dweight apart and the parts are added in order: the same bits every time.
+// dx and dweight of the above. Each thread sums its part of dweight, and the parts are added in order: always the same bits.
 extern "C" void rms_norm_backward(int64_t N, int64_t D, const float* x, const float* weight, const float* inverse,
                                   const float* dy, float* dx, float* dweight) {
   const int threads = omp_get_max_threads();
@@ -95,8 +95,8 @@ extern "C" void swiglu_backward(int64_t N, int64_t F, int64_t stride, const floa
   }
 }
 
-// y = x (N, H, D) with the last R of each head's D values rotated by the angle of row n (cos, sin: (N, R/2)).
-// Pairs are neighbors (interleave) or half a width apart. `direction` -1 turns back: the gradient of the rotation.
+// y = x (N, H, D) with the last R of each head's D values rotated by row n's angles (cos, sin: (N, A), A = R / 2).
+// Pairs are neighbors (interleave) or half a width apart. `direction` -1 rotates back: the gradient of the rotation.
 extern "C" void rotate(int64_t N, int64_t H, int64_t D, int64_t R, int64_t interleave, float direction, const float* x,
                        const float* cos, const float* sin, float* y) {
   const int half = R / 2;

@@ -14,7 +14,7 @@ constexpr int W = 16;  // floats in a vector
 constexpr int W = 8;
 #endif
 constexpr int PANEL = 2 * W;  // columns that one pass of the product keeps in registers
-constexpr int ROWS = 6;       // rows likewise: 6 x 2 accumulators fit the 16 registers of AVX2
+constexpr int ROWS = 6;       // rows of the same pass: 6 x 2 accumulators fit the 16 registers of AVX2
 
 typedef float vec __attribute__((vector_size(W * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(W * 4), aligned(4), may_alias));
@@ -24,7 +24,7 @@ inline void store(float* p, vec x) { *reinterpret_cast<vec*>(p) = x; }
 inline vec splat(float x) { return x - vec{}; }
 inline vec vmax(vec a, vec b) { return a > b ? a : b; }
 
-// Written as intrinsics, so that every tile rounds alike: left to itself the compiler may fuse in one and not in another.
+// Intrinsics, so that every tile rounds in the same way: else the compiler may fuse in one and not in another.
 inline vec multiply_add(vec a, vec b, vec c) {
 #if defined(__AVX512F__)
   return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -49,11 +49,11 @@ inline float maximum(vec x) {
 
 // exp(x) within 2 units in the last place for x in [-87, 88]; smaller x give exactly 0, NaN stays NaN.
 // Range reduction x = n ln 2 + r with a degree-6 polynomial for exp(r) (Taylor, |r| <= ln 2 / 2). Adding 1.5 * 2^23
-// rounds to an integer and leaves it in the low bits, from where a shift moves it to the exponent.
+// rounds to an integer and leaves it in the low bits; a shift moves it to the exponent.
 inline vec vexp(vec x) {
   const vec low = splat(-87.0f), high = splat(88.0f), magic = splat(12582912.0f);
   const ivec underflow = x < low;
-  x = low > x ? low : x;  // in this order a NaN is kept
+  x = low > x ? low : x;  // in this order NaN stays NaN
   x = high < x ? high : x;
   const vec shifted = x * 1.44269504f + magic;
   const vec n = shifted - magic;
@@ -90,7 +90,7 @@ inline void product_tile(int depth, const float* a, int a_row, int a_col, const 
     for (int v = 0; v < 2; v++) store(c + r * c_row + v * W, acc[r][v]);
 }
 
-// c (rows x panels * PANEL) = [c +] a (rows x depth) b (depth x panels * PANEL). `a` may be transposed by its strides;
+// c (rows x panels * PANEL) = [c +] a (rows x depth) b (depth x panels * PANEL). The strides of `a` may transpose it;
 // panel p of b starts at b + p * b_panel, its rows b_row apart.
 inline void product(int rows, int panels, int depth, const float* a, int a_row, int a_col, const float* b, int b_row,
                     int b_panel, float* c, int c_row, bool accumulate) {
