@@ -100,12 +100,13 @@ def _preserves_prefixes(template: Template, messages: Sequence[Message]) -> str:
     return "every prompt is the beginning of its complete turn, and every turn of the longer conversation"
 
 
-def _require_prefix(earlier: str, later: str, what: str, other: str) -> None:
+def _require_prefix(earlier: str, later: str, earlier_name: str, later_name: str) -> None:
     difference = prefix_break(earlier, later)
     if difference is None:
         return
     raise _CheckFailed(
-        f"{what} is not the beginning of {other}: {difference}; prompts would differ from the training data"
+        f"{earlier_name} is not the beginning of {later_name}: {difference}; "
+        "prompts would differ from the training data"
     )
 
 

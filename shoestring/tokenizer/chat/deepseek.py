@@ -19,9 +19,9 @@ TOOLS_HEADING = "## Tools\n\nYou can call these functions, each given as a JSON 
 
 @dataclass(frozen=True, kw_only=True)
 class DeepSeekTemplate:
-    """`<bos>system<｜User｜>question<｜Assistant｜><think>thoughts</think>answer<eos>...`
+    """Conversation format `<bos>system<｜User｜>question<｜Assistant｜><think>thoughts</think>answer<eos>...`
 
-    The format of DeepSeek-V3 and R1: all system messages are joined and come first; tool outputs follow the
+    As in DeepSeek-V3 and R1, all system messages are joined and come first; tool outputs follow the
     calls, and the assistant continues after them without a new `<｜Assistant｜>`. Differences from DeepSeek's
     template: every round of tool outputs has its begin and end token (DeepSeek's lacks the begin token of the
     second round), tools are described in the system text (DeepSeek's ignores them), and `thinking=True` ends

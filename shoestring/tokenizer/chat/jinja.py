@@ -126,11 +126,11 @@ class _Session:
                 spans.append((len(before), self._end_of_turn(full, len(before), len(after))))
         return full, spans
 
-    def _require_prefix(self, earlier: str, later: str, what: str) -> None:
+    def _require_prefix(self, earlier: str, later: str, place: str) -> None:
         if difference := prefix_break(self.escaper.unescape(earlier), self.escaper.unescape(later)):
             name = self.template.name
             raise TokenizerError(
-                f"{name} is not prefix-preserving, so it cannot be used for training: in {what}, {difference}"
+                f"{name} is not prefix-preserving and cannot be used for training: in {place}, {difference}"
             )
 
     def _end_of_turn(self, text: str, start: int, end: int) -> int:
