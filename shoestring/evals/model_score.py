@@ -53,6 +53,5 @@ def score_task(
         template = llm.template
     examples = choose_problems(task, config)
     score = evaluate_task(llm, task, examples, config, template=template, transcripts=transcripts).to_json()
-    passes, majorities = score.pop("pass_at_k"), score.pop("maj_at_k")
-    score |= {f"pass_at_{k}": value for k, value in passes.items()}
-    return score | {f"maj_at_{k}": value for k, value in majorities.items()}
+    score |= {f"pass_at_{k}": value for k, value in score.pop("pass_at_k").items()}
+    return score | {f"maj_at_{k}": value for k, value in score["maj_at_k"].items()}

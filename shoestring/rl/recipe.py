@@ -1,4 +1,27 @@
-"""GRPOConfig: all settings that change the result of reinforcement learning."""
+"""GRPOConfig: all settings that change the result of reinforcement learning.
+
+Names and meanings are those of TRL's GRPOConfig. What differs, and why:
+
+| Name | In TRL | Reason |
+|---|---|---|
+| num_prompts | generation_batch_size / num_generations | the same for any number of processes |
+| steps, eval_every, save_every | max_steps, eval_steps, save_steps | the same words in every recipe |
+| max_tokens | max_completion_length | vLLM's name, as for all sampling here |
+| micro_tokens | per_device_train_batch_size | answers differ in length; memory depends on tokens |
+| steps_per_generation | also counts accumulation steps | here only optimizer steps |
+| no num_iterations | passes over the same answers | each answer is learned once, as in R1 |
+| dynamic_sampling | not there | DAPO's name |
+| advantage | scale_rewards | leave-one-out is a third way |
+| loss.loss_type "gspo" | importance_sampling_level | a paper's objective by its name |
+| loss.epsilon_low | epsilon | beside epsilon_high |
+| loss.negative_scale | not there | our own experiment |
+| ref_model_sync_steps | with ref_model_mixup_alpha | the reference becomes the policy, as in R1 |
+| keep_routing | not there | DeepSeek-V3.2's name |
+| min_lr_ratio | min_lr_rate in lr_scheduler_kwargs | the schedule is always a cosine |
+| optim | learning_rate, adam_beta1, adam_epsilon, optim | PyTorch's names, in a table of their own |
+| model, tasks, prompt, reward | arguments of the trainer | a recipe is the whole run |
+| price | not there | for the receipt |
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -95,17 +118,8 @@ class GRPOConfig:
             raise ConfigError(f"tasks names one twice: {', '.join(names)}; give each once, with its share")
         if any(not 0.0 < task.share < math.inf for task in self.tasks):
             raise ConfigError("a task's share is a number over 0; leave out a task that should not be drawn")
-        for name in (
-            "steps",
-            "num_prompts",
-            "max_tokens",
-            "steps_per_generation",
-            "ref_model_sync_steps",
-            "micro_tokens",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        for name in ("eval_every", "save_every"):
+        counts = ("steps", "num_prompts", "max_tokens", "steps_per_generation", "ref_model_sync_steps")
+        for name in (*counts, "micro_tokens", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         if not 2 <= self.num_generations <= 128:

@@ -1,4 +1,21 @@
-"""SFTConfig: all settings that change the result of fine-tuning on conversations."""
+"""SFTConfig: all settings that change the result of fine-tuning on conversations.
+
+Names and meanings are those of transformers, TRL and PEFT. What differs, and why:
+
+| Name | There | Reason |
+|---|---|---|
+| model, data, tokenizer, template | arguments of the trainer | a recipe is the whole run |
+| learn | assistant_only_loss | "all" is pretraining on conversations |
+| epochs, total_tokens | num_train_epochs, max_steps | a budget of tokens, as in pretraining |
+| seq_len | max_length | pretraining's name; longer conversations are left out, never cut |
+| batch_tokens, micro_tokens | per_device_train_batch_size | conversations differ in length |
+| eval_every, save_every | eval_steps, save_steps | the same words in every recipe |
+| heldout_fraction | eval_dataset | a share of the same conversations |
+| balance_alpha | router_aux_loss_coef | DeepSeek-V3's alpha |
+| optim, schedule | learning_rate, adam_beta1, lr_scheduler_type | PyTorch's names, in tables of their own |
+| lora.rank, alpha, targets | r, lora_alpha, target_modules | kinds of layers, which are not module names |
+| watts, price | not there | for the receipt |
+"""
 
 import math
 from dataclasses import dataclass, field

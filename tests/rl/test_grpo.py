@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from shoestring import config as configs
 from shoestring.errors import ConfigError, DataError, NonFiniteError, Stopped
-from shoestring.rl import grpo as story
+from shoestring.rl import grpo as training
 from shoestring.rl import step as steps
 from shoestring.rl import update as updates
 from shoestring.rl.losses import PolicyLossConfig
@@ -57,7 +57,7 @@ def recipe(student_folder):
 
 @pytest.fixture(autouse=True)
 def _no_peak(monkeypatch):
-    monkeypatch.setattr(story, "measure_peak", lambda _: 1e9)
+    monkeypatch.setattr(training, "measure_peak", lambda _: 1e9)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -75,7 +75,7 @@ def curve(out: Path) -> list[dict]:
 
 def test_what_is_rewarded_becomes_more_frequent(coin, recipe, runtime, tmp_path) -> None:
     coin()
-    report = story.grpo(
+    report = training.grpo(
         recipe(steps=40, num_prompts=6, num_generations=8), runtime, tmp_path / "run", quiet=True
     )
     logged = rows(tmp_path / "run")
@@ -109,7 +109,7 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(
 ) -> None:
     coin()
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    story.grpo(recipe(**changes), runtime, whole, quiet=True)
+    training.grpo(recipe(**changes), runtime, whole, quiet=True)
     original = steps.update
 
     def dies(*args, **kwargs):
@@ -121,10 +121,10 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(
     dies.left = 3  # step 4 dies; the newest checkpoint is of step 2
     monkeypatch.setattr(steps, "update", dies)
     with pytest.raises(RuntimeError, match="killed"):
-        story.grpo(recipe(**changes), runtime, parts, quiet=True)
+        training.grpo(recipe(**changes), runtime, parts, quiet=True)
     monkeypatch.setattr(steps, "update", original)
     assert checkpoint.step_of(checkpoint.latest(parts / "checkpoints")) == 2
-    story.grpo(recipe(**changes), runtime, parts, resume=True, quiet=True)
+    training.grpo(recipe(**changes), runtime, parts, resume=True, quiet=True)
     assert curve(parts) == curve(whole)
     ours, theirs = weights(parts), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -135,8 +135,8 @@ def test_a_run_with_old_names_in_its_recipe_resumes(coin, recipe, runtime, tmp_p
     coin()
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     config = recipe(min_lr_ratio=1.0)  # the learning rate does not depend on the number of steps
-    story.grpo(config, runtime, whole, quiet=True)
-    story.grpo(replace(config, steps=2), runtime, parts, quiet=True)
+    training.grpo(config, runtime, whole, quiet=True)
+    training.grpo(replace(config, steps=2), runtime, parts, quiet=True)
     text = (parts / "config.toml").read_text()
     for new, old in (("num_generations", "group"), ("max_grad_norm", "clip"), ("steps = 2", "steps = 4")):
         text = text.replace(new, old)
@@ -144,7 +144,7 @@ def test_a_run_with_old_names_in_its_recipe_resumes(coin, recipe, runtime, tmp_p
     older = configs.load(GRPOConfig, parts / "config.toml")
     assert older == config
     assert f"{parts / 'config.toml'}: group is now called num_generations" in caplog.messages
-    story.grpo(older, runtime, parts, resume=True, quiet=True)
+    training.grpo(older, runtime, parts, resume=True, quiet=True)
     ours, theirs = weights(parts), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert "group" not in (parts / "config.toml").read_text()
@@ -153,7 +153,7 @@ def test_a_run_with_old_names_in_its_recipe_resumes(coin, recipe, runtime, tmp_p
 def test_micro_batches_and_skipped_rows_change_nothing_but_memory(coin, recipe, runtime, tmp_path) -> None:
     coin()
     for name, size in (("small", 16), ("large", 10_000)):
-        story.grpo(recipe(micro_tokens=size), runtime, tmp_path / name, quiet=True)
+        training.grpo(recipe(micro_tokens=size), runtime, tmp_path / name, quiet=True)
     ours, theirs = weights(tmp_path / "small"), weights(tmp_path / "large")
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-5)
@@ -161,7 +161,7 @@ def test_micro_batches_and_skipped_rows_change_nothing_but_memory(coin, recipe, 
 
 def test_equal_rewards_leave_the_weights_alone(coin, recipe, runtime, tmp_path, student_folder) -> None:
     coin("1.0")
-    story.grpo(recipe(), runtime, tmp_path / "run", quiet=True)
+    training.grpo(recipe(), runtime, tmp_path / "run", quiet=True)
     start = load_file(student_folder / "model.safetensors")
     assert all(torch.equal(start[name], tensor) for name, tensor in weights(tmp_path / "run").items())
     assert all(row["groups_with_signal"] == 0 and row["skipped"] == 0 for row in rows(tmp_path / "run"))
@@ -170,7 +170,7 @@ def test_equal_rewards_leave_the_weights_alone(coin, recipe, runtime, tmp_path, 
 def test_truncated_answers_can_be_left_out(coin, recipe, runtime, tmp_path, student_folder) -> None:
     coin()
     masked = recipe(max_tokens=1, loss=PolicyLossConfig(mask_truncated_completions=True))
-    story.grpo(masked, runtime, tmp_path / "run", quiet=True)
+    training.grpo(masked, runtime, tmp_path / "run", quiet=True)
     assert rows(tmp_path / "run")[0]["truncated"] > 0.9
     start = load_file(student_folder / "model.safetensors")
     assert all(torch.equal(start[name], tensor) for name, tensor in weights(tmp_path / "run").items())
@@ -179,7 +179,7 @@ def test_truncated_answers_can_be_left_out(coin, recipe, runtime, tmp_path, stud
 def test_a_verifier_that_fails_is_not_a_zero_and_stops_the_run(coin, recipe, runtime, tmp_path) -> None:
     coin("float('1' in text) if example.answer % 2 else 1 / 0")
     with pytest.raises(DataError, match=r"of the verdicts failed \(coin: \d+ x exception\)"):
-        story.grpo(recipe(steps=50), runtime, tmp_path / "run", quiet=True)
+        training.grpo(recipe(steps=50), runtime, tmp_path / "run", quiet=True)
     first = rows(tmp_path / "run")[0]
     assert 0.2 < first["faults"] < 0.8
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") is not None
@@ -196,7 +196,9 @@ def test_numbers_that_are_not_finite_change_nothing(
 
     monkeypatch.setattr(updates, "answer_logprobs", broken)
     with pytest.raises(NonFiniteError, match="3 steps in a row"):
-        story.grpo(recipe(steps=12, num_prompts=6, num_generations=8), runtime, tmp_path / "run", quiet=True)
+        training.grpo(
+            recipe(steps=12, num_prompts=6, num_generations=8), runtime, tmp_path / "run", quiet=True
+        )
     saved = checkpoint.latest(tmp_path / "run" / "checkpoints")
     start = load_file(student_folder / "model.safetensors")
     assert all(
@@ -210,7 +212,7 @@ def test_ctrl_c_saves(coin, recipe, runtime, tmp_path, monkeypatch) -> None:
         StopRequest, "is_requested", property(lambda self: True, lambda self, _: None), raising=False
     )
     with pytest.raises(Stopped, match="--resume"):
-        story.grpo(recipe(), runtime, tmp_path / "run", quiet=True)
+        training.grpo(recipe(), runtime, tmp_path / "run", quiet=True)
     assert checkpoint.step_of(checkpoint.latest(tmp_path / "run" / "checkpoints")) == 1
 
 
@@ -232,4 +234,4 @@ def test_wrong_settings_are_named(recipe, changes, words) -> None:
 
 def test_several_processes_need_torchrun(recipe, runtime, tmp_path) -> None:
     with pytest.raises(ConfigError, match="WORLD_SIZE = 2"):
-        story.grpo(recipe(), replace(runtime, world_size=2), tmp_path / "run", quiet=True)
+        training.grpo(recipe(), replace(runtime, world_size=2), tmp_path / "run", quiet=True)

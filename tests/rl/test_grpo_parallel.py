@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from shoestring import config as configs
-from shoestring.rl import grpo as story
+from shoestring.rl import grpo as training
 from shoestring.rl.losses import PolicyLossConfig
 from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShare
 from shoestring.tasks import load
@@ -24,20 +24,20 @@ import torch
 from shoestring import config as configs
 from shoestring.device import choose
 from shoestring.errors import Stopped
-from shoestring.rl import grpo as story, step as steps, update as updates
+from shoestring.rl import grpo as training, step as steps, update as updates
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.tasks import load
 from shoestring.train.parallel import Ranks
 from shoestring.train.stop import StopRequest
 
 load.TASKS["coin"] = "coin_task:Coin"
-story.measure_peak = lambda _: 1e9
+training.measure_peak = lambda _: 1e9
 runtime, root = choose("cpu"), Path(sys.argv[1])
 original = steps.update
 
 def go(name, out="", **how):
     config = configs.load(GRPOConfig, root / f"{name}.toml")
-    return story.grpo(config, runtime, root / (out or name), quiet=True, **how)
+    return training.grpo(config, runtime, root / (out or name), quiet=True, **how)
 
 def from_call(number, act):
     def counted(*args, **kwargs):
@@ -119,7 +119,7 @@ def root(tmp_path, student_folder, coin_source, monkeypatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(load.TASKS, "coin", "coin_task:Coin")
     monkeypatch.delitem(sys.modules, "coin_task", raising=False)
-    monkeypatch.setattr(story, "measure_peak", lambda _: 1e9)
+    monkeypatch.setattr(training, "measure_peak", lambda _: 1e9)
     for name, changes in CHANGES.items():
         settings = {
             "model": str(student_folder),
@@ -138,7 +138,7 @@ def root(tmp_path, student_folder, coin_source, monkeypatch) -> Path:
 
 def alone(root: Path, runtime, name: str, out: str, **how) -> Path:
     config = configs.load(GRPOConfig, root / f"{name}.toml")
-    story.grpo(config, runtime, root / out, quiet=True, **how)
+    training.grpo(config, runtime, root / out, quiet=True, **how)
     return root / out
 
 

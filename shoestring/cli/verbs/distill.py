@@ -35,11 +35,11 @@ def distill(
     (with remote.price_in and price_out per million tokens) limits the cost.
     """
     from shoestring.device import choose
-    from shoestring.distill import distill as story
+    from shoestring.distill import distill as distillation
 
     config = load_recipe(recipe, teacher, student, out, resume, settings)
     runtime = choose(os.environ.get("SHOESTRING_DEVICE", "auto"))
-    report = story.distill(config, runtime, out, resume=resume, quiet=quiet, say=progress(quiet))
+    report = distillation.distill(config, runtime, out, resume=resume, quiet=quiet, say=progress(quiet))
     if as_json:
         print_json(report)
         return

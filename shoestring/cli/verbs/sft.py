@@ -26,11 +26,11 @@ def sft(
     --set 'data=["FILE.jsonl"]', and for LoRA --set lora.rank=16.
     """
     from shoestring.device import choose
-    from shoestring.train import sft as story
+    from shoestring.train import sft as training
     from shoestring.train.sft_recipe import SFTConfig
 
     config = load_recipe(SFTConfig, recipe, out, resume, settings)
-    report = story.sft(config, choose(device), out, resume=resume, quiet=quiet)
+    report = training.sft(config, choose(device), out, resume=resume, quiet=quiet)
     if as_json:
         print_json(report)
         return
