@@ -66,7 +66,10 @@ def load_transformer(
 def fit(
     checkpoint: Checkpoint, quantization: Quantization | None, settings: EngineSettings, runtime: Runtime
 ) -> EngineSettings:
-    """The settings, with a cache that fits beside the weights; ConfigError names smaller forms."""
+    """The settings, with a cache that fits beside the weights.
+
+    Raises ConfigError if none does, with the memory that smaller forms of the weights would need.
+    """
     free = available_bytes(runtime.device)
     need = required_memory(checkpoint, quantization, settings, runtime.compute_dtype)
     if free is None or need.total <= free:

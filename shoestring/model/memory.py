@@ -11,8 +11,8 @@ from shoestring.model.cost import cache_bytes_per_token, parameters
 Quantization = Literal["int8", "int4"]
 """Weights as integers, in groups of 32 that share a scale."""
 BITS: dict[Quantization, Literal[8, 4]] = {"int8": 8, "int4": 4}
-HEAD_BITS = 8
-"""The output head is int8 at least (model/packed/block.py)."""
+HEAD_BITS: Literal[8] = 8
+"""The output head is int8 at least: its errors land on the logits themselves."""
 RESERVE_BYTES = 700_000_000
 """Python, PyTorch and the activations of one step, beside weights and cache."""
 PAGE_SIZE = 32

@@ -96,16 +96,16 @@ def build(
         copy_tokenizer(start.folder, own)
     ranks.agree("the recipe or the step they go on from", f"{'' if newest is None else newest.name} {config}")
     ranks.agree_on_weights(model)
-    text = Checkpoint.open(own)
+    tokenizer_files = Checkpoint.open(own)
     run = Run(
         config=config,
         out=out,
-        tokenizer=text.tokenizer,
+        tokenizer=tokenizer_files.tokenizer,
         model=model,
         reference=_reference(model, config),
-        engine=PolicyEngine(model, text.tokenizer, _engine_settings(config, model)),
+        engine=PolicyEngine(model, tokenizer_files.tokenizer, _engine_settings(config, model)),
         optimizers=build_optimizers(model, config.optim),
-        template=_template(text, config),
+        template=_template(tokenizer_files, config),
         problems=problems,
         ranks=ranks,
     )
@@ -172,12 +172,12 @@ def _restore(run: Run, folder: Path) -> None:
     run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
 
 
-def _template(text: Checkpoint, config: GRPOConfig) -> Template | None:
+def _template(tokenizer_files: Checkpoint, config: GRPOConfig) -> Template | None:
     """The chat template; None if the recipe has a prompt format instead."""
     if config.prompt.format:
         return None
     try:
-        return text.template
+        return tokenizer_files.template
     except TokenizerError as error:
         raise ConfigError(f"{error}; or set prompt.format to a text with {{question}}") from None
 

@@ -91,8 +91,8 @@ def build(
             f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
             f"{shape.max_position_embeddings}; lower seq_len"
         )
-    text = _tokenizer_files(config, start, out, is_own=latest is not None)
-    tokenizer, template = text.tokenizer, text.template
+    tokenizer_files = _tokenizer_files(config, start, out, is_own=latest is not None)
+    tokenizer, template = tokenizer_files.tokenizer, tokenizer_files.template
     tokenizer.check_fits(shape.vocab_size)
     say("reading the conversations")
     files = [Path(name).expanduser() for name in config.data]
@@ -217,17 +217,17 @@ def _tokenizer_files(config: SFTConfig, start: Checkpoint | None, out: Path, *, 
     with new_folder(folder, needed_bytes=0) as fresh:
         copy_tokenizer(source, fresh)
         shutil.rmtree(folder, ignore_errors=True)
-    text = Checkpoint.open(folder)
+    tokenizer_files = Checkpoint.open(folder)
     if config.template:
         shutil.copyfile(_template_file(config.template), folder / TEMPLATE_FILE)
-    elif not text.has_template:
-        if ASSISTANT not in text.tokenizer.specials:
+    elif not tokenizer_files.has_template:
+        if ASSISTANT not in tokenizer_files.tokenizer.specials:
             raise ConfigError(
                 f"{config.model} has no chat template, and its tokenizer lacks DeepSeek's special tokens; "
                 "name a chat template's file with template="
             )
         DeepSeekTemplate().save(folder)
-    return text
+    return tokenizer_files
 
 
 def _template_file(name: str) -> Path:

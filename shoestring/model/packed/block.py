@@ -17,6 +17,7 @@ from shoestring.kernels.packed import GROUP, Bits
 from shoestring.model.attention import GQA, UpProjection
 from shoestring.model.cache import LayerCache, Pages
 from shoestring.model.layers import MLP, Linear, RMSNorm, Rotation
+from shoestring.model.memory import HEAD_BITS
 from shoestring.model.moe import Experts, MoE
 from shoestring.model.packed.layers import (
     PackedExperts,
@@ -27,8 +28,6 @@ from shoestring.model.packed.layers import (
 from shoestring.model.transformer import Block, MTPBlock, Transformer
 
 AttentionWeights = LatentAttentionWeights | GroupedAttentionWeights
-
-HEAD_BITS: Bits = 8
 
 
 class PackedBlock(Block):
