@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+DIFFERENCES = {
+    "LLM and SamplingParams": "engine/llm.py",
+    "GRPOConfig": "rl/recipe.py",
+    "SFTConfig": "train/sft_recipe.py",
+}
+"""Modules whose docstring is a table of names that differ, by their headings."""
 EVERYWHERE = ("help", "install_completion", "show_completion")  # options that every typer program has
 
 
@@ -14,7 +20,7 @@ def reference(package: Path, paths: Iterable[Path]) -> str:
     parts = [
         "# Reference",
         "`make docs` writes this page from the code; a test fails when the two differ.",
-        "The commands, the fields of every configuration, the differences from vLLM, and the exit codes.",
+        "Commands, the fields of every configuration, differences from vLLM, TRL and PEFT, and exit codes.",
         "## Command line",
         "An argument in square brackets may be left out. `shoestring --help` lists the commands.",
         command_line(),
@@ -22,8 +28,10 @@ def reference(package: Path, paths: Iterable[Path]) -> str:
         "Set a field in a recipe (a TOML file) or on the command line with `--set`. A dot leads to a field "
         "of a field: `--set optim.lr=3e-4`. An unknown name is an error that lists the right ones.",
         configuration(package, paths),
-        "## Differences from vLLM",
-        python_api(package),
+        "## Differences from other libraries",
+        "Names are those of vLLM in the engine, of TRL and the papers in reinforcement, of Hugging Face in "
+        "models. These are the exceptions, each with its reason.",
+        *(differences(package, heading, file) for heading, file in DIFFERENCES.items()),
         "## Exit codes",
         "Every command ends with one of these numbers, for scripts that call it.",
         exit_codes(),
@@ -141,10 +149,11 @@ def default_text(value: ast.expr) -> str:
     return ast.unparse(value)
 
 
-def python_api(package: Path) -> str:
-    """The table of names in which `shoestring.LLM` differs from vLLM: its module's docstring."""
-    docstring = ast.get_docstring(ast.parse((package / "engine" / "llm.py").read_text(encoding="utf-8")))
-    return (docstring or "").partition("\n")[2].replace("<think>", "`<think>`")
+def differences(package: Path, heading: str, file: str) -> str:
+    """The table of differing names in a module's docstring, with the sentences around it."""
+    docstring = ast.get_docstring(ast.parse((package / file).read_text(encoding="utf-8"))) or ""
+    text = docstring.partition("\n")[2].strip().replace("<think>", "`<think>`")
+    return f"### {heading}\n\n{text}"
 
 
 def exit_codes() -> str:

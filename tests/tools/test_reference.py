@@ -75,3 +75,8 @@ def test_exit_codes_come_from_the_tree(tool):
     text = tool.exit_codes()
     assert "| 3 | `ThresholdError` | A figure misses" in text
     assert text.splitlines()[-1].startswith("| 130 |")
+
+
+def test_differences_are_what_a_docstring_says_after_its_first_line(tool, tmp_path):
+    (tmp_path / "llm.py").write_text('"""An LLM.\n\n| Name |\n|---|\n| <think> |\n"""\n')
+    assert tool.differences(tmp_path, "LLM", "llm.py") == "### LLM\n\n| Name |\n|---|\n| `<think>` |"
