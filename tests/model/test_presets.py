@@ -30,7 +30,7 @@ def test_shapes_and_costs_need_no_torch() -> None:
     """`show` and `resolve` answer at once: these modules do not import it, nor the hub's client."""
     loaded = "{'torch', 'huggingface_hub'} & set(sys.modules)"
     modules = (
-        "from shoestring.model import presets, cost; from shoestring.model.hf import config, hub, shards"
+        "from shoestring.model import presets, cost, memory; from shoestring.model.hf import checkpoint, hub"
     )
     code = f"import sys\n{modules}\nprint({loaded})"
     result = subprocess.run(

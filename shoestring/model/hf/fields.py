@@ -50,8 +50,8 @@ SINGLE_VALUED: dict[str, Any] = {
 """Fields that have one value in every model that this code runs."""
 
 MAX_SIZE = 2**31 - 1
-REQUIRED: Any = object()
-"""The default of a field that must be present."""
+NO_DEFAULT: Any = object()
+"""In place of a default: the field must be present."""
 
 
 class Fields:
@@ -61,14 +61,14 @@ class Fields:
         self._unread_fields = dict(data)
         self.where = where
 
-    def size(self, name: str, default: Any = REQUIRED, *, least: int = 1, most: int = MAX_SIZE) -> Any:
+    def size(self, name: str, default: Any = NO_DEFAULT, *, least: int = 1, most: int = MAX_SIZE) -> Any:
         """A count, or `default` (which may be None) when the field is absent."""
         value = self._take(name, default)
         if value is not default and not (type(value) is int and least <= value <= most):
             self._refuse(name, value, f"must be a whole number from {least} to {most}")
         return value
 
-    def number(self, name: str, default: Any = REQUIRED) -> Any:
+    def number(self, name: str, default: Any = NO_DEFAULT) -> Any:
         value = self._take(name, default)
         if value is default:
             return value
@@ -76,13 +76,13 @@ class Fields:
             self._refuse(name, value, "must be a number")
         return float(value)
 
-    def flag(self, name: str, default: Any = REQUIRED) -> bool:
+    def flag(self, name: str, default: Any = NO_DEFAULT) -> bool:
         value = self._take(name, default)
         if type(value) is not bool:
             self._refuse(name, value, "must be true or false")
         return value
 
-    def choice(self, name: str, choices: tuple[str, ...], default: Any = REQUIRED) -> Any:
+    def choice(self, name: str, choices: tuple[str, ...], default: Any = NO_DEFAULT) -> Any:
         value = self._take(name, default)
         if value not in choices:
             self._refuse(name, value, f"must be one of {', '.join(choices)}")
@@ -128,7 +128,7 @@ class Fields:
         value = self._unread_fields.pop(name, None)
         if value is None:
             value = default
-        if value is REQUIRED:
+        if value is NO_DEFAULT:
             raise ConfigError(
                 f"{self.where} lacks {name}; it is not the configuration of a model this code runs"
             )

@@ -35,9 +35,9 @@ def hook(event, arguments):
         opened[Path(arguments[0]).name] += 1
 
 sys.addaudithook(hook)
-if how == "show":
+if how in ("show", "list"):
     from shoestring.cli.main import exit_code
-    assert exit_code(["show", str(path), "--json"]) == 0
+    assert exit_code([how, str(path), "--json"]) == 0
     print(json.dumps(["torch" in sys.modules, opened]))
     sys.exit()
 from shoestring import LLM, SamplingParams
@@ -91,8 +91,9 @@ def test_each_file_is_read_once_and_weights_twice(sharded: Path, how: str) -> No
         assert count["generation_config.json"] == count["chat_template.jinja"] == 1  # type: ignore[index]
 
 
-def test_show_reads_headers_only_and_imports_no_torch(folder: Path) -> None:
-    torch_imported, count = reads(folder, "show")  # type: ignore[misc]
+@pytest.mark.parametrize("verb", ["show", "list"])
+def test_show_and_list_read_headers_only_and_import_no_torch(verb: str, folder: Path) -> None:
+    torch_imported, count = reads(folder, verb)  # type: ignore[misc]
     assert not torch_imported
     assert count == {"config.json": 1, "model.safetensors": 1}
 
