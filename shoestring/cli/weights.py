@@ -24,7 +24,7 @@ Weights = Annotated[
         "--quant",
         "--target-ram",
         metavar="FORM|SIZE",
-        help="int8 or int4; or a limit of memory, such as 12G: the most exact weights that fit.",
+        help="int8, int4 or none; or a limit of memory, such as 12G: the most exact weights that fit.",
     ),
 ]
 Sampling = Annotated[
@@ -102,6 +102,16 @@ def find_checkpoint(model: str) -> "Checkpoint":
     return Checkpoint.open(resolve(model))
 
 
+def default_form(checkpoint: "Checkpoint", device: str) -> str | None:
+    """The quantization if none is named: int8 for plain weights on a CPU that has kernels for it."""
+    from shoestring.device import choose
+    from shoestring.kernels.packed import available
+
+    if checkpoint.quantization is not None or choose(device).device.type != "cpu" or not available():
+        return None
+    return "int8"
+
+
 def choose_form(
     checkpoint: "Checkpoint",
     weights: "Quantization | int | None",
@@ -137,7 +147,7 @@ def open_model(
     from shoestring.engine.load import default_sampling, load_engine
     from shoestring.engine.settings import EngineSettings
 
-    form, runtime = read_weights(weights), choose(device)
+    form, runtime = read_weights(None if weights == "none" else weights), choose(device)
     longest = checkpoint.config.max_position_embeddings
     values = {"max_model_len": min(CONTEXT, longest), "max_num_seqs": seqs, **engine}
     settings = build(EngineSettings, values, where="--set")

