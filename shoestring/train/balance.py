@@ -11,8 +11,8 @@ from shoestring.model.transformer import Transformer
 def sequence_balance(routing: Routing, num_sequences: int, real_BT: Tensor | None = None) -> Tensor:
     """V3 eq. 17-20: per sequence, sum over experts of (share of rows x E) times (mean normalized affinity).
 
-    Exactly 1 at perfect balance of either factor, and more when the busy experts are the liked ones. The mean
-    over sequences; where `real_BT` is False there is padding, which counts in neither factor.
+    Exactly 1 at perfect balance of either factor, more if busy experts have the higher affinities too. The
+    mean over sequences; where `real_BT` is False there is padding, which counts in neither factor.
     """
     experts_BTK = routing.experts_NK.unflatten(0, (num_sequences, -1))
     scores_BTE = routing.scores_NE.unflatten(0, (num_sequences, -1))

@@ -33,7 +33,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """Figures of a step, and whether it was the last that can be taken."""
+    """Figures of a step, and the reason to end the run after it, if there is one."""
 
     row: dict[str, Any]
     """Its line in metrics.jsonl."""
@@ -125,7 +125,7 @@ class Clock:
 
 @contextmanager
 def keep_nonfinite_batch(run: Run, batch: Mapping[str, Tensor]) -> Iterator[None]:
-    """If the step raises NonFiniteError, save its batch in the run's folder and name the file in it."""
+    """Save the batch of a step that raises NonFiniteError in the run's folder; the error names the file."""
     try:
         yield
     except NonFiniteError as error:

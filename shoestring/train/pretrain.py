@@ -1,4 +1,4 @@
-"""Pretraining: corpus, tokenizer and shards to a model, its checkpoints, receipt and report."""
+"""Pretraining of a model on a corpus, from random weights: its steps, evaluation and report."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: conversations and a model to a model that answers, its checkpoints and report."""
+"""Supervised fine-tuning of a model on conversations: its steps, evaluation and report."""
 
 import math
 import time
