@@ -1,4 +1,4 @@
-"""Packed weights: float32, int8 or 4-bit, integers in groups of 32 with a float16 scale; pack and unpack."""
+"""Packed weights: float32, int8 or 4-bit, integers in groups of 32 with their scale; pack and unpack."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,8 +15,12 @@ GROUP = 32
 OUTPUTS = 16
 """Outputs of a matrix that lie together, as a panel."""
 SCALE_BYTES = 2 * OUTPUTS
-STEPS = torch.arange(-9, 10) / 10
-"""Values tried for a 4-bit scale: each is added to 8, the divisor of the largest weight."""
+UNIT = 1 / 16
+"""Of a 4-bit scale: it is stored as a multiple of this, so that small ones keep their digits."""
+LARGEST_CODE = 0x7BFF >> 5
+"""Bits of the largest finite 4-bit scale."""
+LARGEST_WEIGHT = {8: 4e5, 4: 4e5 * UNIT}
+"""Limits beyond which a scale may be infinite."""
 
 Bits = Literal[4, 8, 32]
 
@@ -25,8 +29,8 @@ Bits = Literal[4, 8, 32]
 class Packed:
     """One matrix (F, D), or a stack of them (E, F, D), as integers; with 32 bits, as floats in another order.
 
-    `blocks` is uint8 (E, panels, D / 32, block bytes): 16 outputs x 32 inputs and, of integers, 16 float16
-    scales. kernels/cpu/packed.h describes the order inside a block.
+    `blocks` is uint8 (E, panels, D / 32, block bytes): 16 outputs x 32 inputs and, of integers, a word of 16
+    bits for each output: its scale, of 4 bits its zero too. kernels/cpu/packed.h describes the order.
     """
 
     bits: Bits
@@ -53,8 +57,8 @@ def packed_shape(shape: tuple[int, ...], bits: Bits) -> tuple[int, int, int, int
 def pack(weight_EFD: Tensor, bits: Bits) -> Packed:
     """Pack a weight (F, D) or (E, F, D), D a multiple of 32.
 
-    An int8 scale maps a group's largest value to 127; a 4-bit scale is the best of 19 by squared error.
-    Raises CheckpointError for values that are not finite or too large for a float16 scale.
+    An int8 scale maps a group's largest value to 127; a 4-bit scale and zero are the best of 35 by squared
+    error. Raises CheckpointError for values that are not finite or too large for a scale.
     """
     blocks = torch.empty(packed_shape(tuple(weight_EFD.shape), bits), dtype=torch.uint8)
     stack = weight_EFD.detach().cpu().reshape(blocks.shape[0], *weight_EFD.shape[-2:])
@@ -74,11 +78,13 @@ def pack_into(weight_FD: Tensor, bits: Bits, blocks: Tensor) -> None:
             _panels(weight.unflatten(-1, (-1, GROUP))).transpose(-2, -1).flatten(2).view(torch.uint8)
         )
     else:
-        finite = bool(weight.isfinite().all()) and float(weight.abs().max()) < 4e5
+        finite = bool(weight.isfinite().all()) and float(weight.abs().max()) < LARGEST_WEIGHT[bits]
         if finite:
             blocks.copy_(_arrange(*quantized(weight, bits), bits))
     if not finite:
-        raise CheckpointError("a weight is infinite, NaN or beyond 400,000, which cannot be quantized")
+        raise CheckpointError(
+            f"a weight is infinite, NaN or beyond {LARGEST_WEIGHT[bits]:,.0f}, which cannot be quantized"
+        )
 
 
 def available() -> bool:
@@ -87,23 +93,53 @@ def available() -> bool:
 
 
 def quantized(weight_FD: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
-    """Integers (F, G, X) as float32, and scales (F, G): the specification of the quantization."""
+    """Integers (F, G, X) as float32, and words (F, G) as int32: the specification of the quantization."""
     w = weight_FD.unflatten(-1, (-1, GROUP))
-    largest = w.gather(-1, w.abs().argmax(-1, keepdim=True))
+    if bits == 4:
+        return _quantized4(w)
+    scale = (w.abs().amax(-1) / 127).half()
+    integers = (w / scale.float()[..., None]).nan_to_num(0).round().clamp(-127, 127)
+    return integers, scale.view(torch.int16).int()
+
+
+def _quantized4(w_FGX: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale that reaches from the least to the largest value, 5 smaller and 1 larger ones are tried.
+
+    Each is tried with 5 zeros, a quarter of a step apart, about the one that cuts off both ends alike.
+    """
+    low, high = w_FGX.amin(-1).clamp(max=0), w_FGX.amax(-1).clamp(min=0)
+    reach = ((high - low) / 15 / UNIT).half().view(torch.int16).int() >> 5
+    best, words = torch.full_like(low, torch.inf), torch.zeros_like(reach)
+    for code in (reach + step for step in range(-5, 2)):
+        scale, _ = scales_and_zeros(code << 6)
+        center = (2 * (15 - (high + low) * (1 / scale))).nan_to_num(0).round().clamp(0, 60).int()
+        for zero in (center + step for step in range(-2, 3)):
+            word = code << 6 | zero.clamp(min=0)
+            error = (weights(_rounded4(w_FGX, word), word, 4) - w_FGX).square().sum(-1)
+            is_better = (error < best) & (code >= 1) & (code <= LARGEST_CODE) & (zero >= 0)
+            best = torch.where(is_better, error, best)
+            words = torch.where(is_better, word, words)
+    words = torch.where(w_FGX.any(-1), words, 0)
+    return _rounded4(w_FGX, words) * (words > 0)[..., None], words
+
+
+def _rounded4(w_FGX: Tensor, words_FG: Tensor) -> Tensor:
+    scale, zero = scales_and_zeros(words_FG)
+    return (w_FGX * (1 / scale)[..., None] + zero[..., None]).nan_to_num(0).round().clamp(0, 15)
+
+
+def scales_and_zeros(words: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale and zero of 4-bit groups from their words, any int32 shape, of which 16 bits count."""
+    scale = (words >> 1 & 0x7FE0).to(torch.int16).view(torch.float16).float() * UNIT
+    return scale, (words & 63).float() / 4
+
+
+def weights(integers_GX: Tensor, words_G: Tensor, bits: Bits) -> Tensor:
+    """The float32 weights (..., G, X) that integers and words (..., G) stand for."""
     if bits == 8:
-        scale = (largest.abs() / 127).half().float()
-        return (w / scale).nan_to_num(0).round().clamp(-127, 127), scale[..., 0]
-    best = torch.full_like(largest[..., 0], -1)
-    integers, scales = torch.zeros_like(w), torch.zeros_like(best)
-    for step in STEPS.tolist():
-        q = (w * (-(8 + step) / largest)).nan_to_num(0).round().clamp(-8, 7)
-        qx, qq = (q * w).sum(-1), q.square().sum(-1)
-        energy = (qx.square() / qq).nan_to_num(0)  # the larger, the smaller the squared error
-        better = energy > best
-        best = torch.where(better, energy, best)
-        scales = torch.where(better, (qx / qq).nan_to_num(0), scales)
-        integers = torch.where(better[..., None], q, integers)
-    return integers, scales
+        return integers_GX * words_G.to(torch.int16).view(torch.float16).float()[..., None]
+    scale, zero = scales_and_zeros(words_G)
+    return (integers_GX - zero[..., None]) * scale[..., None]
 
 
 def unpack(packed: Packed) -> Tensor:
@@ -111,28 +147,28 @@ def unpack(packed: Packed) -> Tensor:
     if packed.bits == 32:
         w = packed.blocks.view(torch.float32).unflatten(-1, (GROUP, OUTPUTS))  # (E, panels, G, 32, 16)
         return w.permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
-    body, scales = packed.blocks.split([packed.blocks.shape[-1] - SCALE_BYTES, SCALE_BYTES], dim=-1)
-    scales = scales.contiguous().view(torch.float16).float()  # (E, panels, G, 16)
+    body, words = packed.blocks.split([packed.blocks.shape[-1] - SCALE_BYTES, SCALE_BYTES], dim=-1)
+    words = words.contiguous().view(torch.int16).int()  # (E, panels, G, 16)
     if packed.bits == 8:  # chunk, output, input
         q = body.contiguous().view(torch.int8).unflatten(-1, (16, OUTPUTS, 2)).transpose(-3, -2)
     else:  # half panel, chunk, output, low or high half byte, input
         parts = torch.stack([half.unflatten(-1, (2, 4, 8, 4)) for half in (body & 15, body >> 4)], dim=-2)
-        q = parts.transpose(-4, -3).to(torch.int8) - 8
-    w = q.reshape(*scales.shape, GROUP) * scales[..., None]  # (E, panels, G, 16, 32)
+        q = parts.transpose(-4, -3)
+    w = weights(q.reshape(*words.shape, GROUP).float(), words, packed.bits)  # (E, panels, G, 16, 32)
     return w.transpose(2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
 
 
-def _arrange(integers_FGX: Tensor, scales_FG: Tensor, bits: Bits) -> Tensor:
+def _arrange(integers_FGX: Tensor, words_FG: Tensor, bits: Bits) -> Tensor:
     """Blocks (panels, G, bytes) of one matrix."""
     q = _panels(integers_FGX).to(torch.int8)
-    scales = torch.nn.functional.pad(scales_FG, (0, 0, 0, -len(scales_FG) % OUTPUTS)).half()
+    words = torch.nn.functional.pad(words_FG, (0, 0, 0, -len(words_FG) % OUTPUTS)).to(torch.int16)
     if bits == 8:
         body = q.unflatten(-1, (16, 2)).transpose(-3, -2).flatten(2).contiguous().view(torch.uint8)
     else:  # half panel, chunk, output, low or high half byte, input
-        chunks = (q + 8).to(torch.uint8).unflatten(2, (2, 8)).unflatten(-1, (4, 2, 4)).transpose(-4, -3)
+        chunks = q.to(torch.uint8).unflatten(2, (2, 8)).unflatten(-1, (4, 2, 4)).transpose(-4, -3)
         body = (chunks[..., 0, :] | chunks[..., 1, :] << 4).flatten(2)
-    packed_scales = scales.unflatten(0, (-1, OUTPUTS)).transpose(1, 2).contiguous().view(torch.uint8)
-    return torch.cat((body, packed_scales), dim=-1)
+    packed_words = words.unflatten(0, (-1, OUTPUTS)).transpose(1, 2).contiguous().view(torch.uint8)
+    return torch.cat((body, packed_words), dim=-1)
 
 
 def _panels(values_FGX: Tensor) -> Tensor:

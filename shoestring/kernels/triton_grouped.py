@@ -53,10 +53,10 @@ def _whole(x_ND: Tensor) -> Tensor:
 
 
 def _packed_product(x_ND: Tensor, weight: Packed, ends_E: Tensor) -> Tensor:
-    """The same blocks seen as words, which hold the integers, and as float16, which the scales are."""
+    """The same blocks seen as words, which hold the integers, and as halves, which hold the scales."""
     blocks = weight.blocks.contiguous()
     assert blocks.shape[-1] == GROUP * 16 * weight.bits // 8 + SCALE_BYTES
-    views = (blocks.view(torch.int32), blocks.view(torch.float16))
+    views = (blocks.view(torch.int32), blocks.view(torch.int16))
     sizes = (len(blocks), weight.outputs, weight.depth)
     return _product(x_ND, views, ends_E, sizes, bits=weight.bits)
 

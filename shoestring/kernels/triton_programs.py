@@ -155,11 +155,11 @@ def _unpacked(blocks, rows_F, real_F, start, tile: tl.constexpr):
 
     A 32-bit word holds 2 inputs of each of two neighboring outputs (int8), or 8 inputs of one (4-bit).
     """
-    words, scales = blocks
+    words, halves = blocks
     group: tl.constexpr = 32
     depths: tl.constexpr = 2 if tile.bits == 8 else 8  # of one output in a word
     chunks: tl.constexpr = group // depths
-    body: tl.constexpr = 16 * tile.bits  # words of a block, before its 16 scales of half a word each
+    body: tl.constexpr = 16 * tile.bits  # words of a block, before 16 halves with the scales
     groups: tl.constexpr = tile.depth // group
     groups_G = start // group + tl.arange(0, tile.block_depth // group)
     blocks_FG = (rows_F.to(tl.int64) // 16)[:, None] * groups + groups_G[None, :]
@@ -168,17 +168,19 @@ def _unpacked(blocks, rows_F, real_F, start, tile: tl.constexpr):
     inside_F = rows_F % 16 // 2 if tile.bits == 8 else rows_F % 16 // 8 * (8 * chunks) + rows_F % 8
     words_FGQ = blocks_FG[:, :, None] * (body + 8) + inside_F[:, None, None] + 8 * chunks_Q[None, None, :]
     words_FGQ = tl.load(words + words_FGQ, mask=real_FG[:, :, None], other=0)
-    scale_FG = tl.load(
-        scales + blocks_FG * (2 * body + 16) + 2 * body + (rows_F % 16)[:, None], mask=real_FG, other=0.0
-    )
+    half_FG = blocks_FG * (2 * body + 16) + 2 * body + (rows_F % 16)[:, None]
+    half_FG = tl.load(halves + half_FG, mask=real_FG, other=0)
     depth_J = tl.arange(0, depths)
     if tile.bits == 8:
         shift_FJ = (rows_F % 2 * 16)[:, None] + (8 * depth_J)[None, :]
         integers = (words_FGQ[:, :, :, None] >> shift_FJ[:, None, None, :]).to(tl.int8).to(tl.float32)
+        scale_FG = half_FG.to(tl.float16, bitcast=True).to(tl.float32)
     else:  # the low halves of a word's four bytes, then their high halves
         shift_J = depth_J % 4 * 8 + depth_J // 4 * 4
-        integers = ((words_FGQ[:, :, :, None] >> shift_J[None, None, None, :]) & 15).to(tl.float32) - 8.0
-    weights = integers * scale_FG.to(tl.float32)[:, :, None, None]
+        integers = ((words_FGQ[:, :, :, None] >> shift_J[None, None, None, :]) & 15).to(tl.float32)
+        integers -= (half_FG & 63).to(tl.float32)[:, :, None, None] / 4  # the zero
+        scale_FG = ((half_FG >> 1) & 0x7FE0).to(tl.float16, bitcast=True).to(tl.float32) / 16
+    weights = integers * scale_FG[:, :, None, None]
     outputs: tl.constexpr = tile.block_outputs
     depth: tl.constexpr = tile.block_depth
     return tl.reshape(weights, (outputs, depth))

@@ -6,19 +6,19 @@
 #ifdef PACKED_KERNELS
 namespace {
 
+constexpr int LARGEST_CODE = 0x7bff >> 5;  // of a scale that is finite
 constexpr int64_t ROWS_AT_ONCE = 96;  // rows of activations that fit the second-level cache
 
 template <class Format>
 struct Scratch {
   std::unique_ptr<typename Format::Act[]> values;
-  std::unique_ptr<float[]> scales;
-  std::unique_ptr<int32_t[]> offsets;
+  std::unique_ptr<float[]> scales, quarters;
   Acts<Format> acts;
   Scratch(int64_t rows, int64_t depth)
       : values(new typename Format::Act[rows * depth]),
         scales(new float[rows * depth / GROUP]),
-        offsets(new int32_t[rows * depth / GROUP]),
-        acts{values.get(), scales.get(), offsets.get(), depth} {}
+        quarters(new float[rows * depth / GROUP]),
+        acts{values.get(), scales.get(), quarters.get(), depth} {}
 };
 
 struct Layout {  // of a stack of products side by side: the distances between matrices and between rows, in floats
@@ -135,40 +135,58 @@ inline float lanes_sum(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-// The best 4-bit scale of a group: the search tries 19 steps around the one that maps the largest value to -8, each with the
-// scale that minimizes the squared error of its integers.
-inline float best_scale4(const float* x, float largest, int8_t* q) {
-  float best = -1, scale = 0;
-  for (int step = -9; step <= 9; step++) {
-    const __m256 inverse = _mm256_set1_ps(-(8 + 0.1f * step) / largest);
-    __m256 qx = _mm256_setzero_ps(), qq = qx;
-    int8_t candidate[GROUP];
-    for (int i = 0; i < 4; i++) {
-      const __m256 v = _mm256_loadu_ps(x + 8 * i);
-      __m256 n = _mm256_round_ps(_mm256_mul_ps(v, inverse), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      n = _mm256_min_ps(_mm256_max_ps(n, _mm256_set1_ps(-8)), _mm256_set1_ps(7));
-      qx = _mm256_fmadd_ps(n, v, qx), qq = _mm256_fmadd_ps(n, n, qq);
+// Integers 0 to 15 nearest to x / scale + zero, and the squared error of the weights that they stand for.
+inline float round4(const float* x, float scale, float zero, int8_t* q) {
+  const __m256 inverse = _mm256_set1_ps(1 / scale), z = _mm256_set1_ps(zero), most = _mm256_set1_ps(15);
+  __m256 error = _mm256_setzero_ps();
+  for (int i = 0; i < 4; i++) {
+    const __m256 v = _mm256_loadu_ps(x + 8 * i);
+    __m256 n = _mm256_add_ps(_mm256_mul_ps(v, inverse), z);
+    n = _mm256_round_ps(n, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    n = _mm256_min_ps(_mm256_max_ps(n, _mm256_setzero_ps()), most);
+    const __m256 miss = _mm256_sub_ps(_mm256_mul_ps(_mm256_sub_ps(n, z), _mm256_set1_ps(scale)), v);
+    error = _mm256_fmadd_ps(miss, miss, error);
+    if (q) {
       alignas(32) int32_t whole[8];
       _mm256_store_si256((__m256i*)whole, _mm256_cvtps_epi32(n));
-      for (int j = 0; j < 8; j++) candidate[8 * i + j] = static_cast<int8_t>(whole[j]);
+      for (int j = 0; j < 8; j++) q[8 * i + j] = static_cast<int8_t>(whole[j]);
     }
-    const float sum_qx = lanes_sum(qx), sum_qq = lanes_sum(qq), explained = sum_qq > 0 ? sum_qx * sum_qx / sum_qq : 0;
-    if (explained > best) best = explained, scale = sum_qq > 0 ? sum_qx / sum_qq : 0, std::memcpy(q, candidate, GROUP);
   }
-  return scale;
+  return lanes_sum(error);
 }
 
-inline float scale8(const float* x, float largest, int8_t* q) {
-  const float scale = _cvtsh_ss(_cvtss_sh(std::abs(largest) / 127, 0));
+// The word of a group's scale and zero with the least squared error, and its integers. Tried are the scale that reaches from
+// the smallest to the largest value, 5 smaller and 1 larger ones, each with 5 zeros about the one that cuts off both ends alike.
+inline uint16_t best4(const float* x, int8_t* q) {
+  float low = 0, high = 0, best = INFINITY;
+  for (int i = 0; i < GROUP; i++) low = std::min(low, x[i]), high = std::max(high, x[i]);
+  const int reach = _cvtss_sh((high - low) / 15 / Packed4::UNIT, 0) >> 5;
+  int best_code = 0, best_zero = 0;
+  for (int code = std::max(reach - 5, 1); code <= std::min(reach + 1, LARGEST_CODE); code++) {
+    const float scale = _cvtsh_ss(static_cast<uint16_t>(code << 5)) * Packed4::UNIT, inverse = 1 / scale;
+    const float center = std::nearbyint(2 * (15 - (high + low) * inverse));
+    const int middle = static_cast<int>(std::max(0.0f, std::min(60.0f, center)));
+    for (int zero = std::max(middle - 2, 0); zero <= middle + 2; zero++) {
+      const float error = round4(x, scale, 0.25f * zero, nullptr);
+      if (error < best) best = error, best_code = code, best_zero = zero;
+    }
+  }
+  round4(x, _cvtsh_ss(static_cast<uint16_t>(best_code << 5)) * Packed4::UNIT, 0.25f * best_zero, q);
+  return static_cast<uint16_t>(best_code << 6 | best_zero);
+}
+
+inline uint16_t best8(const float* x, float largest, int8_t* q) {
+  const uint16_t word = _cvtss_sh(largest / 127, 0);
+  const float scale = _cvtsh_ss(word);
   for (int i = 0; i < GROUP; i++)
     q[i] = static_cast<int8_t>(scale > 0 ? std::max(-127.0f, std::min(127.0f, std::nearbyint(x[i] / scale))) : 0);
-  return scale;
+  return word;
 }
 
 inline void place4(uint8_t* block, int output, const int8_t* q) {
   uint8_t* to = block + output / 8 * 128 + output % 8 * 4;
   for (int c = 0; c < 4; c++)
-    for (int j = 0; j < 4; j++) to[32 * c + j] = static_cast<uint8_t>((q[8 * c + j] + 8) | (q[8 * c + 4 + j] + 8) << 4);
+    for (int j = 0; j < 4; j++) to[32 * c + j] = static_cast<uint8_t>(q[8 * c + j] | q[8 * c + 4 + j] << 4);
 }
 
 inline void place8(uint8_t* block, int output, const int8_t* q) {
@@ -186,17 +204,15 @@ bool pack(int64_t F, int64_t D, const float* w, uint8_t* packed) {
       uint8_t* block = packed + (i / OUTS * groups + g) * Format::BLOCK;
       const float* x = w + i * D + g * GROUP;
       int8_t q[GROUP] = {};
-      float largest = 0, scale = 0, poison = 0;
+      float largest = 0, poison = 0;
+      uint16_t word = 0;
       if (i < F)
-        for (int j = 0; j < GROUP; j++) {
-          poison += x[j] * 0;
-          if (std::abs(x[j]) > std::abs(largest)) largest = x[j];
-        }
-      finite = finite && poison == 0 && std::abs(largest) < 4e5f;  // beyond it a half-precision scale is infinite
-      if (largest != 0 && poison == 0) scale = Format::BLOCK < 512 ? best_scale4(x, largest, q) : scale8(x, largest, q);
+        for (int j = 0; j < GROUP; j++) poison += x[j] * 0, largest = std::max(largest, std::abs(x[j]));
+      const bool usable = poison == 0 && largest < 4e5f * Format::UNIT;  // beyond it a scale is infinite
+      finite = finite && usable;
+      if (largest != 0 && usable) word = Format::BLOCK < 512 ? best4(x, q) : best8(x, largest, q);
       Format::BLOCK < 512 ? place4(block, i % OUTS, q) : place8(block, i % OUTS, q);
-      const uint16_t half = _cvtss_sh(scale, 0);
-      std::memcpy(block + Format::BLOCK - 32 + i % OUTS * 2, &half, 2);
+      std::memcpy(block + Format::BLOCK - 32 + i % OUTS * 2, &word, 2);
     }
   return finite;
 }

@@ -12,17 +12,23 @@ METHOD = "shoestring"
 
 
 def write_quantization(quantization: Quantization) -> dict[str, Any]:
-    """The `quantization_config` of a packed checkpoint."""
-    return {"quant_method": METHOD, "bits": BITS[quantization], "group_size": GROUP}
+    """The `quantization_config` of a packed checkpoint; 4-bit groups have a zero point."""
+    settings = {"quant_method": METHOD, "bits": BITS[quantization], "group_size": GROUP}
+    return settings | ({"zero_point": True} if quantization == "int4" else {})
 
 
 def read_quantization(settings: Any) -> Quantization | None:
     """The quantization of a packed checkpoint; None for any other. CheckpointError for a damaged one."""
     if not isinstance(settings, dict) or settings.get("quant_method") != METHOD:
         return None
-    for name, bits in BITS.items():
-        if settings.get("bits") == bits and settings.get("group_size") == GROUP:
+    for name in BITS:
+        if write_quantization(name).items() <= settings.items():
             return name
+    if settings.get("bits") == 4 and settings.get("group_size") == GROUP and "zero_point" not in settings:
+        raise CheckpointError(
+            "config.json says 4 bits without zero_point, the form of an earlier version, which this one does "
+            "not read; quantize again from the checkpoint that it was made from"
+        )
     raise CheckpointError(f"config.json has a quantization_config that this version cannot read: {settings}")
 
 

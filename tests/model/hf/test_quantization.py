@@ -27,6 +27,13 @@ def test_damaged_settings_are_refused(change: dict[str, Any]) -> None:
         read_quantization(write_quantization("int4") | change)
 
 
+def test_the_earlier_form_of_four_bits_is_refused_with_the_way_out() -> None:
+    settings = write_quantization("int4")
+    del settings["zero_point"]
+    with pytest.raises(CheckpointError, match=r"earlier version.*quantize again from the checkpoint"):
+        read_quantization(settings)
+
+
 def test_fp8_block_sizes() -> None:
     assert read_fp8_block_size(None) is None
     assert read_fp8_block_size(FP8) == (128, 64)
