@@ -61,8 +61,12 @@ SPLITS: dict[str, tuple[str, ...]] = {
     ),
     "qwen2": (_GPT4 % "",),
     "llama-bpe": (_GPT4 % "{1,3}",),
+    "smollm": (
+        r"\p{N}",
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    ),
 }
-"""Patterns by llama.cpp's names: those of DeepSeek-V3, DeepSeek-V2, Qwen2 and Llama 3."""
+"""Patterns by llama.cpp's names: those of DeepSeek-V3, DeepSeek-V2, Qwen2, Llama 3 and SmolLM."""
 
 ALIASES = {"deepseek-r1-qwen": "qwen2", "llama3": "llama-bpe", "llama-v3": "llama-bpe"}
 
