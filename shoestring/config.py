@@ -54,7 +54,7 @@ def load(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no recipe at {path}; recipes/ holds some to copy") from None
+        raise ConfigError(f"no recipe at {path}; recipes/ has some to copy") from None
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,13 +1,12 @@
 """Teachers, the sources of replies: a model in this process, or (remote/collector.py) one on a server."""
 
-import hashlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
 from shoestring.engine.llm import LLM
-from shoestring.engine.request import Request, RequestOutput, SamplingParams
+from shoestring.engine.request import Request, RequestOutput, SamplingParams, derived_seed
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError
 from shoestring.remote.collector import ChatReply, ChatRequest
@@ -77,8 +76,8 @@ class LocalTeacher:
             dispatcher.abort(open_requests)
 
     def _request(self, chat: ChatRequest) -> Request:
-        digest = hashlib.blake2b(f"{self._params.seed}:{chat.id}".encode(), digest_size=7).digest()
-        seed = int.from_bytes(digest, "little") + chat.start  # reply k of a request draws with seed + k
+        assert self._params.seed is not None
+        seed = derived_seed(self._params.seed, chat.id) + chat.start  # reply k draws with seed + k
         params = replace(self._params, n=chat.n, seed=seed, output_kind="final_only")
         return Request(
             request_id=f"collect:{chat.id}", prompt_token_ids=self._prompt_ids(chat), sampling_params=params
