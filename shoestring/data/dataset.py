@@ -66,21 +66,25 @@ def evaluation_rows(shard: Shard, *, seq_len: int, max_tokens: int | None = None
     If no document fits, the shortest one is used. Rows are cut from the stream `bos ids eos bos ids eos ...`
     without fill-in-the-middle. Every id of a document and its eos is a target exactly once: the first id is
     predicted from bos, and the loss of eos counts although eos has no bytes. bos and the padding of the last
-    row are never targets (IGNORE_INDEX).
+    row are never targets (IGNORE_INDEX). Without bos the stream is `eos ids eos ids eos ...`.
     """
     if seq_len < 1:
         raise ConfigError(f"seq_len = {seq_len} is not positive")
     documents = _documents_within(np.diff(shard.ends, prepend=0) + 1, max_tokens)
     if not documents:
         raise DataError("no documents are held out for evaluation; set heldout_fraction over 0")
-    stream = np.concatenate([part for n in documents for part in frame(shard.document(n), shard.special)])
+    bos, eos = shard.special.bos, shard.special.eos
+    start = [] if bos is not None else [np.array([eos])]
+    parts = [part for n in documents for part in frame(shard.document(n), shard.special)]
+    stream = np.concatenate([*start, *parts])
     count = -(-(len(stream) - 1) // seq_len)
-    row_ids = np.full(count * seq_len + 1, shard.special.eos, dtype=np.int64)
+    row_ids = np.full(count * seq_len + 1, eos, dtype=np.int64)
     row_ids[: len(stream)] = stream
     targets = row_ids[1:].copy()
     targets[len(stream) - 1 :] = IGNORE_INDEX
-    begins = np.cumsum([len(shard.document(n)) + 2 for n in documents])[:-1]
-    targets[begins - 1] = IGNORE_INDEX
+    if bos is not None:
+        begins = np.cumsum([len(shard.document(n)) + 2 for n in documents])[:-1]
+        targets[begins - 1] = IGNORE_INDEX
     return EvaluationRows(
         inputs=row_ids[:-1].reshape(count, seq_len),
         targets=targets.reshape(count, seq_len),

@@ -2,7 +2,7 @@
 
 As in DeepSeek-V3 (arXiv 2412.19437, section 4.1): documents are concatenated and rows cut from the stream,
 with no mask between documents; one document in ten is rearranged as prefix, suffix, middle. Each document is
-written as `bos ids eos`, because a prompt at inference begins with bos too.
+written as `bos ids eos` if a prompt at inference begins with bos, else as `ids eos`.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ IGNORE_INDEX = -100
 
 
 def frame(ids: NDArray[np.integer], special: SpecialIds) -> list[NDArray[np.integer]]:
-    """Put bos before a document and eos after it; returns the segments in order."""
-    return [np.array([special.bos]), ids, np.array([special.eos])]
+    """Put bos, if there is one, before a document and eos after it; returns the segments in order."""
+    return [_begin(special), ids, np.array([special.eos])]
 
 
 def fill_in_the_middle(
@@ -27,14 +27,16 @@ def fill_in_the_middle(
 ) -> list[NDArray[np.integer]]:
     """Cut a document at two random places and order it as `bos begin prefix hole suffix end middle eos`.
 
-    Returns segments as `frame` does. Raises ConfigError for a tokenizer without these special tokens.
+    Returns segments as `frame` does, bos only if there is one. Raises ConfigError for a tokenizer without
+    these special tokens.
     """
     if special.fim is None:
         raise ConfigError("fim_rate needs a tokenizer with fill-in-the-middle tokens; set fim_rate=0")
     begin, hole, end = special.fim
     first, second = np.sort(generator.integers(0, len(ids) + 1, size=2))
     return [
-        np.array([special.bos, begin]),
+        _begin(special),
+        np.array([begin]),
         ids[:first],
         np.array([hole]),
         ids[second:],
@@ -42,6 +44,10 @@ def fill_in_the_middle(
         ids[first:second],
         np.array([special.eos]),
     ]
+
+
+def _begin(special: SpecialIds) -> Ids:
+    return np.array([] if special.bos is None else [special.bos], dtype=np.int64)
 
 
 class Epoch:
@@ -56,7 +62,8 @@ class Epoch:
         generator = np.random.default_rng([seed, epoch])
         self.order = generator.permutation(len(shard))
         self.fim_mask = generator.random(len(shard)) < fim_rate  # by document index
-        lengths = np.diff(shard.ends, prepend=0) + 2 + 3 * self.fim_mask  # bos, eos; begin, hole, end
+        framing = 1 if shard.special.bos is None else 2  # bos, eos
+        lengths = np.diff(shard.ends, prepend=0) + framing + 3 * self.fim_mask  # begin, hole, end
         self.ends = np.cumsum(lengths[self.order])  # of each document in the stream
         # Rows come in a random order of their own: otherwise a long document fills many batches in a row.
         self.row_order = np.random.default_rng([seed, epoch, 0]).permutation(self.num_rows)

@@ -34,7 +34,7 @@ class Encoder(Protocol):
     """Tokenizer interface for tokenizing a corpus; text never becomes special tokens."""
 
     @property
-    def bos_id(self) -> int: ...
+    def begin_ids(self) -> tuple[int, ...]: ...
     @property
     def eos_id(self) -> int: ...
     @property
@@ -46,9 +46,13 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialIds:
-    """Special token ids of documents; `fim` is (begin, hole, end), or None without fill-in-the-middle."""
+    """Special token ids of documents; `fim` is (begin, hole, end), or None without fill-in-the-middle.
 
-    bos: int
+    `bos` is None for a tokenizer that puts no begin token before a text: a document then follows the `eos` of
+    the one before.
+    """
+
+    bos: int | None
     eos: int
     fim: tuple[int, int, int] | None
 
@@ -78,7 +82,8 @@ def special_ids(tokenizer: Encoder, *, fim: bool) -> SpecialIds:
     if fim:
         begin, hole, end = (tokenizer.special_id(name) for name in FIM_TOKENS)
         fim_ids = (begin, hole, end)
-    return SpecialIds(bos=tokenizer.bos_id, eos=tokenizer.eos_id, fim=fim_ids)
+    begin_ids = tokenizer.begin_ids
+    return SpecialIds(bos=begin_ids[-1] if begin_ids else None, eos=tokenizer.eos_id, fim=fim_ids)
 
 
 def tokenize(
@@ -128,9 +133,9 @@ def open_shards(folder: Path) -> tuple[dict[str, Shard], dict[str, Any]]:
     manifest = open_sealed(folder, kind=KIND, names=names)
     try:
         dtype = DTYPES[manifest["dtype"]]
-        fim = manifest["special"]["fim"]
+        bos, fim = manifest["special"]["bos"], manifest["special"]["fim"]
         special = SpecialIds(
-            bos=int(manifest["special"]["bos"]),
+            bos=None if bos is None else int(bos),
             eos=int(manifest["special"]["eos"]),
             fim=None if fim is None else (int(fim[0]), int(fim[1]), int(fim[2])),
         )

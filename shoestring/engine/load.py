@@ -20,8 +20,11 @@ from shoestring.model.packed.quantize import Progress, load_for_inference
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
 
-SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-"""Fields of generation_config.json that set sampling; the rest is transformers' own."""
+SAMPLING_FIELDS = {
+    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")},
+    "max_new_tokens": "max_tokens",
+}
+"""Fields of generation_config.json that set sampling, with the names of SamplingParams."""
 
 
 def load_engine(
@@ -102,7 +105,7 @@ def cache_bytes(config: ModelConfig, settings: EngineSettings, dtype: torch.dtyp
 def default_sampling(checkpoint: Checkpoint) -> dict[str, Any]:
     """The defaults in generation_config.json by SamplingParams' names; CheckpointError for wrong values."""
     fields = checkpoint.generation
-    sampling = {name: fields[name] for name in SAMPLING_FIELDS if fields.get(name) is not None}
+    sampling = {ours: fields[name] for name, ours in SAMPLING_FIELDS.items() if fields.get(name) is not None}
     try:
         SamplingParams(**sampling)
     except ConfigError as error:

@@ -16,7 +16,6 @@ from shoestring.engine.request import (
 from shoestring.engine.sampler import SampledTokens
 from shoestring.engine.sequence import Sequence
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.special import THINK_TAGS
 
 
 class StopString:
@@ -52,8 +51,7 @@ class TextOutput:
         self._tokenizer = tokenizer if params.detokenize else None
         self._hidden: frozenset[int] = frozenset()
         if self._tokenizer is not None and params.skip_special_tokens:
-            specials = self._tokenizer.specials.items()
-            self._hidden = frozenset(token_id for text, token_id in specials if text not in THINK_TAGS)
+            self._hidden = self._tokenizer.hidden_ids
         self._keep_stop = params.include_stop_str_in_output
         self._stops = [StopString(text) for text in params.stop]
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

@@ -90,7 +90,7 @@ def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
 
 
 def eos_ids(config: ModelConfig, tokenizer: Tokenizer | None) -> frozenset[int]:
-    """The ids that end a completion: those of the config, and the tokenizer's end of sentence."""
+    """The ids that end a completion: those of the checkpoint's config, and the tokenizer's end token."""
     ids = set(config.eos_token_ids)
     if tokenizer is not None and "eos_token" in tokenizer.roles:
         ids.add(tokenizer.eos_id)

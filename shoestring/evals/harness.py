@@ -130,14 +130,14 @@ class Adapter:
         """The token from which the first token of a text is predicted."""
 
     def encode(self, text: str, *, begin: bool | None = None) -> list[int]:
-        """Ids with the begin token first (`begin` None: if the tokenizer has one and the text does not).
+        """Ids with the begin token first (`begin` None: as in a prompt, unless the text begins with it).
 
         Special tokens are read as such only in texts from a chat template.
         """
-        bos = self.tokenizer.roles.get("bos_token")
         ids = self.tokenizer.encode(text, allow_special=self.config.apply_chat_template)
         if begin is None:
-            begin = bos is not None and ids[:1] != [self.tokenizer.specials[bos]]
+            first = list(self.tokenizer.begin_ids)
+            return ids if ids[: len(first)] == first else [*first, *ids]
         return [self.prefix_id, *ids] if begin else ids
 
     def loglikelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[LogLikelihood]:

@@ -1,6 +1,7 @@
 """ModelConfig: the shape of a model in Hugging Face's names, grouped by the part that uses them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 ModelType = Literal["deepseek_v3", "deepseek_v2", "qwen2", "llama"]
@@ -105,6 +106,12 @@ class ModelConfig:
         """The ids in `eos_token_id`: none, one or several."""
         eos = self.eos_token_id
         return eos if isinstance(eos, tuple) else () if eos is None else (eos,)
+
+    def with_end_tokens(self, ids: Iterable[int]) -> "ModelConfig":
+        """The config with these ids among its end tokens, except for ids outside the vocabulary."""
+        new = tuple(i for i in dict.fromkeys(ids) if i not in self.eos_token_ids and i < self.vocab_size)
+        end_ids = (*self.eos_token_ids, *new)
+        return replace(self, eos_token_id=end_ids if len(end_ids) > 1 else end_ids[0]) if new else self
 
     @property
     def moe_layers(self) -> list[int]:

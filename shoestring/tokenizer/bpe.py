@@ -19,38 +19,50 @@ ROLES = ("bos_token", "eos_token", "pad_token")
 class Tokenizer:
     """Text to ids and back; `decode(encode(text)) == text` for every text without lone surrogates.
 
-    *Special tokens* are all added tokens of tokenizer.json. Two backend tokenizers share one vocabulary:
-    one knows the special tokens and one does not, and text is encoded with the latter unless
-    `allow_special=True`.
+    The added tokens of tokenizer.json are of two kinds (`definition.is_special`). *Special tokens* never come
+    from text, unless `allow_special=True`. The others, such as Qwen's `<tool_call>`, are ordinary text that
+    has an id of its own. Two backend tokenizers share the vocabulary: only one finds special tokens in text.
     """
 
     def __init__(
-        self, definition: dict[str, Any], roles: dict[str, str], *, name: str = "the tokenizer"
+        self,
+        definition: dict[str, Any],
+        roles: dict[str, str],
+        *,
+        adds_bos: bool | None = None,
+        name: str = "the tokenizer",
     ) -> None:
-        """Compile `definition`, the content of tokenizer.json; `roles` maps bos_token, ... to spellings."""
+        """Compile `definition`, the content of tokenizer.json.
+
+        `roles` maps bos_token, ... to spellings. `adds_bos` says whether a text gets the begin token; None
+        leaves that to the definition's post-processor.
+        """
         definitions.check(definition, name)
-        self._definition = definition
+        self._definition, self._adds_bos = definition, adds_bos
         self._full = definitions.compile_definition(definition, name)
-        self._plain = definitions.compile_definition(definitions.without_added_tokens(definition), name)
         self.name = name
-        self.specials: dict[str, int] = {t["content"]: t["id"] for t in definition["added_tokens"]}
+        self._added: dict[str, int] = {t["content"]: t["id"] for t in definition["added_tokens"]}
+        self.specials = definitions.special_tokens(definition, roles.values())
         """Id of each special token by its spelling."""
+        self.hidden_ids = definitions.hidden_ids(definition, roles.values())
+        """Ids that `skip_special` leaves out: tokens that the file marks as special, but thinking tags."""
+        self._plain = definitions.compile_plain(definition, self.specials, name)
         self.roles = {role: roles[role] for role in ROLES if role in roles}
         """Spellings of bos_token, eos_token and pad_token, as far as the tokenizer has them."""
         for role, spelling in self.roles.items():
-            if spelling not in self.specials:
+            if spelling not in self._added:
                 raise TokenizerError(
                     f"{name} has no special token {spelling!r}, although it is named as the {role}"
                 )
         self._check_plain()
-        self.vocab_size: int = 1 + max([*definition["model"]["vocab"].values(), *self.specials.values()])
+        self.vocab_size: int = 1 + max([*definition["model"]["vocab"].values(), *self._added.values()])
         """One more than the largest id: the number of rows that an embedding needs."""
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, *, min_frequency: int = 2) -> "Tokenizer":
         """Learn at most `vocab_size` ids, special tokens included; equal texts give equal tokenizers."""
         roles = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
-        return cls(definitions.train(texts, vocab_size, min_frequency), roles)
+        return cls(definitions.train(texts, vocab_size, min_frequency), roles, adds_bos=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -64,13 +76,18 @@ class Tokenizer:
         definition = definitions.read_json(file, "tokenizer.json")
         definitions.check(definition, str(file))
         config_file = file.with_name(CONFIG_FILE)
+        adds_bos: bool | None = None
         if config_file.exists():
-            roles = _roles(definitions.read_json(config_file, CONFIG_FILE), config_file)
+            config = definitions.read_json(config_file, CONFIG_FILE)
+            roles, setting = _roles(config, config_file), config.get("add_bos_token")
+            adds_bos = setting if isinstance(setting, bool) else None
         else:
             spellings = {token["content"] for token in definition["added_tokens"]}
             deepseek = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
             roles = {role: spelling for role, spelling in deepseek.items() if spelling in spellings}
-        return cls(definition, roles, name=str(file))
+        if adds_bos is None and definitions.is_of_this_package(definition):
+            adds_bos = True  # written before tokenizer_config.json said so
+        return cls(definition, roles, adds_bos=adds_bos, name=str(file))
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as `transformers.AutoTokenizer` reads them."""
@@ -80,6 +97,8 @@ class Tokenizer:
             "model_input_names": ["input_ids", "attention_mask"],
             **self.roles,
         }
+        if self._adds_bos is not None:
+            config["add_bos_token"] = self._adds_bos
         write_atomic(Path(folder) / TOKENIZER_FILE, json.dumps(self._definition, ensure_ascii=False))
         write_atomic(Path(folder) / CONFIG_FILE, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
@@ -97,7 +116,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD, an id without a token becomes nothing."""
-        skip = set(self.specials.values()) if skip_special else set()
+        skip = self.hidden_ids if skip_special else ()
         return b"".join(self.token_bytes(i) for i in ids if i not in skip).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -109,6 +128,23 @@ class Tokenizer:
         if spelling not in self.specials:
             raise TokenizerError(f"{self.name} has no special token {spelling!r}")
         return self.specials[spelling]
+
+    @cached_property
+    def begin_ids(self) -> tuple[int, ...]:
+        """Ids that stand before every text: the begin token, or none.
+
+        `add_bos_token` in tokenizer_config.json or GGUF decides; without it the post-processor does.
+        """
+        if self._adds_bos is not None:
+            return (self.bos_id,) if self._adds_bos and "bos_token" in self.roles else ()
+        plain, framed = (self._full.encode("a", add_special_tokens=framed).ids for framed in (False, True))
+        places = (n for n in range(len(framed)) if framed[n : n + len(plain)] == plain)
+        return tuple(framed[: next(places, 0)])
+
+    @property
+    def model_ids(self) -> dict[str, int | None]:
+        """Ids of the begin, end and padding token by their names in config.json; None where there is none."""
+        return {f"{role}_id": self._added[self.roles[role]] if role in self.roles else None for role in ROLES}
 
     @property
     def bos_id(self) -> int:
@@ -136,7 +172,7 @@ class Tokenizer:
     def _role_id(self, role: str) -> int:
         if role not in self.roles:
             raise TokenizerError(f"{self.name} has no {role}; name it in {CONFIG_FILE}")
-        return self.specials[self.roles[role]]
+        return self._added[self.roles[role]]
 
     def _check_plain(self) -> None:
         """Raise TokenizerError for merges that spell a special token: text from users could become one."""
@@ -153,7 +189,7 @@ class Tokenizer:
         for text, token_id in self._definition["model"]["vocab"].items():
             is_bytes = all(char in byte_of for char in text)
             table[token_id] = bytes(byte_of[char] for char in text) if is_bytes else text.encode()
-        return table | {token_id: spelling.encode() for spelling, token_id in self.specials.items()}
+        return table | {token_id: spelling.encode() for spelling, token_id in self._added.items()}
 
 
 def _roles(config: dict[str, Any], path: Path) -> dict[str, str]:

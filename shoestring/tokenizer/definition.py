@@ -1,12 +1,12 @@
 """Content of tokenizer.json: trained from texts, or read from a file and checked."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from shoestring.errors import ConfigError, TokenizerError
-from shoestring.tokenizer.special import SPECIAL_TOKENS, THINK_TAGS
+from shoestring.tokenizer.special import MARKS, SPECIAL_TOKENS, THINK_TAGS
 
 RUN = 128
 """Longest run of one kind of character in a chunk, so that no text makes a chunk that is slow to merge."""
@@ -142,9 +142,47 @@ def compile_definition(definition: dict[str, Any], name: str) -> Any:
     return tokenizer
 
 
-def without_added_tokens(definition: dict[str, Any]) -> dict[str, Any]:
-    """Definition of the same BPE without special tokens; text from users is encoded with it."""
-    return {**definition, "added_tokens": [], "post_processor": None}
+def compile_plain(definition: dict[str, Any], specials: Collection[str], name: str) -> Any:
+    """Compile the same tokenizer without the tokens in `specials`; text from users is encoded with it."""
+    added_tokens = [{**t, "special": t["content"] in specials} for t in definition["added_tokens"]]
+    tokenizer = compile_definition({**definition, "added_tokens": added_tokens, "post_processor": None}, name)
+    tokenizer.encode_special_tokens = True  # as the characters that they are spelled with
+    return tokenizer
+
+
+def special_tokens(definition: dict[str, Any], role_spellings: Collection[str]) -> dict[str, int]:
+    """Ids by spelling of the added tokens that never come from text: special ones, and those with a role."""
+    return {
+        token["content"]: token["id"]
+        for token in definition["added_tokens"]
+        if is_special(token) or token["content"] in role_spellings
+    }
+
+
+def is_special(token: dict[str, Any]) -> bool:
+    """Whether text never becomes this added token, whatever the file says of marks and thinking tags.
+
+    DeepSeek's role tokens, Qwen's marks for fill-in-the-middle and all thinking tags are not marked as
+    special; a text that contained them could forge a turn or end the thinking.
+    """
+    spelling = token["content"]
+    return token.get("special") is True or spelling.startswith(MARKS) or spelling in THINK_TAGS
+
+
+def hidden_ids(definition: dict[str, Any], role_spellings: Collection[str]) -> frozenset[int]:
+    """Ids of the tokens that the file marks as special, and of those with a role, without thinking tags."""
+    return frozenset(
+        token["id"]
+        for token in definition["added_tokens"]
+        if token.get("special") is True or token["content"] in role_spellings
+        if token["content"] not in THINK_TAGS
+    )
+
+
+def is_of_this_package(definition: dict[str, Any]) -> bool:
+    """Whether `train` made it: its first tokens are all special tokens, in their order."""
+    first = [(token["id"], token["content"]) for token in definition["added_tokens"][: len(SPECIAL_TOKENS)]]
+    return first == list(enumerate(SPECIAL_TOKENS))
 
 
 def byte_of_char() -> dict[str, int]:

@@ -55,7 +55,7 @@ class ChatOptions:
 
 
 def read_prompts(prompts: PromptInput | Sequence[PromptInput], tokenizer: Tokenizer | None) -> list[Prompt]:
-    """Convert one prompt or a list of them. Text gets the begin token in front and no other special token.
+    """Convert one prompt or a list of them. Text gets the tokenizer's begin token, and no other special one.
 
     Raises ConfigError naming the first prompt that is not valid.
     """
@@ -96,8 +96,7 @@ def _read_prompt(prompt: Any, tokenizer: Tokenizer | None, name: str) -> Prompt:
     if isinstance(prompt, str):
         if tokenizer is None:
             raise ConfigError(f"{name} is text and this model has no tokenizer; pass token ids")
-        start = [tokenizer.bos_id] if "bos_token" in tokenizer.roles else []
-        return Prompt(token_ids=(*start, *tokenizer.encode(prompt)), text=prompt)
+        return Prompt(token_ids=(*tokenizer.begin_ids, *tokenizer.encode(prompt)), text=prompt)
     if isinstance(prompt, Mapping):
         return _read_mapping(prompt, tokenizer, name)
     if _is_ids(prompt):

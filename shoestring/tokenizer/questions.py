@@ -69,9 +69,9 @@ def _prompt(question: str, tokenizer: Tokenizer, template: Template | None, styl
 def _format_pieces(form: str, question: str, tokenizer: Tokenizer) -> Iterator[Piece]:
     """Pieces of a format: its special tokens as tokens, all else as text, and the question always as text."""
     before, after = form.split(PLACE)
-    bos = tokenizer.roles.get("bos_token")
-    if bos is not None and not before.startswith(bos):
-        yield Piece(text=bos, special=True)
+    begin = tokenizer.decode(tokenizer.begin_ids)
+    if not before.startswith(begin):
+        yield from _split_at_specials(begin, tokenizer)
     yield from _split_at_specials(before, tokenizer)
     yield Piece(text=question)
     yield from _split_at_specials(after, tokenizer)

@@ -25,6 +25,8 @@ TOOL_OUTPUT = "<｜tool▁output▁begin｜>"
 TOOL_OUTPUT_END = "<｜tool▁output▁end｜>"
 
 THINK_TAGS = (THINK, THINK_END)
+MARKS = ("<｜", "<|")
+"""Beginnings of spellings that only templates write."""
 
 # Ids are in this order: begin, end and pad are 0, 1 and 2, as in DeepSeek-V3.
 SPECIAL_TOKENS = (

@@ -85,8 +85,7 @@ def build(
     say(f"{store.sizes().sum():,} bytes in {len(store.sizes()):,} documents; making tokens of them")
     tokenizer = _tokenizer(config, shape, store, out, resume=resume)
     dataset = prepare(config.data, tokenizer, data_cache, store=store)
-    special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    shape = replace(shape, **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
+    shape = replace(shape, **tokenizer.model_ids)  # type: ignore[arg-type]
     model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
     generator = torch.Generator(runtime.device).manual_seed(config.seed)
     loader = Loader(

@@ -17,8 +17,7 @@ from shoestring.data.folder import sha256_of
 from shoestring.device import Runtime
 from shoestring.durable import new_folder, write_atomic
 from shoestring.errors import CheckpointError, ConfigError
-from shoestring.model.config import ModelConfig
-from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
 from shoestring.model.hf.hub import resolve
 from shoestring.model.hf.peft import load_adapter, save_adapter
@@ -185,23 +184,15 @@ def _model(
     """The model to train; with LoRA its base is kept in the compute precision."""
     generator = torch.Generator(runtime.device).manual_seed(config.seed)
     if start is None:
-        special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-        shape = replace(PRESETS[config.model], **special, pad_token_id=tokenizer.pad_id)  # type: ignore[arg-type]
+        shape = replace(PRESETS[config.model], **tokenizer.model_ids)  # type: ignore[arg-type]
         model = initialize(Transformer(shape, runtime.compute_dtype).to(runtime.device), generator)
     else:
         dtype = runtime.compute_dtype if config.lora.rank else torch.float32
         model = load_model(start, dtype=dtype, compute_dtype=runtime.compute_dtype, device=runtime.device)
-    model.config = _with_end_tokens(model.config, data.turn_ends)
+    model.config = model.config.with_end_tokens(data.turn_ends)
     if config.lora.rank:
         add_adapters(model, config.lora, generator)
     return model.train()
-
-
-def _with_end_tokens(shape: ModelConfig, turn_ends: tuple[int, ...]) -> ModelConfig:
-    """The config with the tokens that end a turn among its end tokens; a base model's may lack them."""
-    new = tuple(token for token in turn_ends if token not in shape.eos_token_ids)
-    stops = (*shape.eos_token_ids, *new)
-    return replace(shape, eos_token_id=stops if len(stops) > 1 else stops[0]) if new else shape
 
 
 def _tokenizer_files(config: SFTConfig, start: Checkpoint | None, out: Path, *, is_own: bool) -> Checkpoint:
@@ -216,6 +207,8 @@ def _tokenizer_files(config: SFTConfig, start: Checkpoint | None, out: Path, *, 
         source = start.folder
     with new_folder(folder, needed_bytes=0) as fresh:
         copy_tokenizer(source, fresh)
+        if start is not None and start.generation:
+            shutil.copyfile(start.folder / GENERATION_FILE, fresh / GENERATION_FILE)
         shutil.rmtree(folder, ignore_errors=True)
     tokenizer_files = Checkpoint.open(folder)
     if config.template:

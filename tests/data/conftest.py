@@ -7,7 +7,7 @@ class ByteTokenizer:
     """A byte is an id; bos, eos and the fill-in-the-middle tokens follow."""
 
     vocab_size = 261
-    bos_id = 256
+    begin_ids = (256,)
     eos_id = 257
 
     def encode_batch(self, texts):

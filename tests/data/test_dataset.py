@@ -13,10 +13,10 @@ from shoestring.errors import ConfigError, DataError
 SPECIAL = SpecialIds(bos=256, eos=257, fim=None)
 
 
-def shard_of(sizes):
+def shard_of(sizes, special=SPECIAL):
     ids = (np.arange(sum(sizes)) % 256).astype(np.uint16)
     return Shard(
-        ids=ids, ends=np.cumsum(sizes), document_bytes=2 * np.array(sizes), special=SPECIAL, key="test"
+        ids=ids, ends=np.cumsum(sizes), document_bytes=2 * np.array(sizes), special=special, key="test"
     )
 
 
@@ -54,6 +54,17 @@ def test_each_held_out_token_is_predicted_once_from_the_one_before(sizes, seq_le
     assert (inputs[targets != IGNORE_INDEX][firsts] == SPECIAL.bos).all()
     known = targets[:-1] != IGNORE_INDEX
     assert (inputs[1:][known] == targets[:-1][known]).all()
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(1, 9))
+def test_without_a_begin_token_each_document_follows_an_end_token(sizes, seq_len):
+    shard = shard_of(sizes, SpecialIds(bos=None, eos=257, fim=None))
+    rows = evaluation_rows(shard, seq_len=seq_len)
+    inputs, targets = rows.inputs.flatten().tolist(), rows.targets.flatten().tolist()
+    stream = [i for n in range(len(sizes)) for i in [*shard.document(n).tolist(), 257]]
+    assert [target for target in targets if target != IGNORE_INDEX] == stream
+    assert inputs[: len(stream)] == [257, *stream[:-1]]
+    assert rows.num_tokens == len(stream)
 
 
 def test_a_budget_takes_whole_documents_in_order():

@@ -44,15 +44,15 @@ def test_fill_in_the_middle_needs_its_tokens():
         fill_in_the_middle(np.array([5]), special, np.random.default_rng(0))
 
 
-def whole_stream(epoch, shard):
+def whole_stream(epoch, shard, special=SPECIAL):
     """The stream built the plain way: every document framed, in order, one after the other."""
     out = []
     for n in epoch.order.tolist():
         if epoch.fim_mask[n]:
             generator = np.random.default_rng([epoch.seed, epoch.epoch, n + 1])
-            out += flat(fill_in_the_middle(shard.document(n), SPECIAL, generator))
+            out += flat(fill_in_the_middle(shard.document(n), special, generator))
         else:
-            out += flat(frame(shard.document(n), SPECIAL))
+            out += flat(frame(shard.document(n), special))
     return out
 
 
@@ -65,6 +65,18 @@ def test_rows_are_cuts_of_the_concatenated_stream(sizes, seq_len, seed, fim_rate
     for number in reversed(range(epoch.num_rows)):  # any order: each row stands alone
         start = number * seq_len
         assert epoch.row(number).tolist() == stream[start : start + seq_len + 1]
+
+
+@given(lengths, st.integers(1, 17), st.sampled_from([0.0, 0.3, 1.0]))
+def test_rows_without_a_begin_token(sizes, seq_len, fim_rate):
+    special = SpecialIds(bos=None, eos=257, fim=(258, 259, 260))
+    shard = shard_of(sizes, special)
+    epoch = Epoch(shard, seed=1, epoch=0, seq_len=seq_len, fim_rate=fim_rate)
+    stream = whole_stream(epoch, shard, special)
+    assert 256 not in stream
+    assert epoch.ends[-1] == len(stream)
+    for number in range(epoch.num_rows):
+        assert epoch.row(number).tolist() == stream[number * seq_len :][: seq_len + 1]
 
 
 def test_epochs_and_seeds_shuffle_differently_and_repeat_exactly():

@@ -33,6 +33,14 @@ def test_ids_decode_to_the_documents(store, tokenizer, tmp_path):
     assert found["train"].special.fim == (258, 259, 260)
 
 
+def test_documents_have_no_begin_token_where_prompts_have_none(store, tokenizer, tmp_path, monkeypatch):
+    before = run(store, tokenizer, tmp_path)
+    monkeypatch.setattr(type(tokenizer), "begin_ids", ())
+    folder = run(store, tokenizer, tmp_path)
+    assert folder != before
+    assert open_shards(folder)[0]["heldout"].special.bos is None
+
+
 def test_a_large_vocabulary_takes_four_bytes(store, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(type(tokenizer), "vocab_size", 70_000)
     monkeypatch.setattr(type(tokenizer), "encode_batch", lambda self, texts: [[69_999, 1] for _ in texts])

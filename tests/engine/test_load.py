@@ -88,6 +88,8 @@ def test_generation_settings_are_read_and_checked(plain, tmp_path):
     path = tmp_path / "m" / "generation_config.json"
     path.write_text(json.dumps({"temperature": 0.3, "top_k": 40, "transformers_version": "x", "top_p": None}))
     assert load.default_sampling(Checkpoint.open(tmp_path / "m")) == {"temperature": 0.3, "top_k": 40}
+    path.write_text(json.dumps({"max_new_tokens": 7, "max_length": 20}))
+    assert load.default_sampling(Checkpoint.open(tmp_path / "m")) == {"max_tokens": 7}
     path.write_text(json.dumps({"temperature": -1}))
     with pytest.raises(CheckpointError, match=r"generation_config.json: temperature"):
         load.default_sampling(Checkpoint.open(tmp_path / "m"))

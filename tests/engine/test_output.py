@@ -12,7 +12,10 @@ from shoestring.engine.request import Logprob, Request, SamplingParams
 from shoestring.engine.sampler import SampledTokens
 from shoestring.engine.sequence import Sequence
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.definition import train
 from shoestring.tokenizer.special import EOS, THINK, THINK_END, THINK_TAGS
+
+PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,20 @@ def test_the_thinking_tags_stay_in_the_text(tokenizer):
     think, end = tokenizer.special_id(THINK), tokenizer.special_id(THINK_END)
     one.accept(SampledTokens([think, *tokenizer.encode("ab"), end, tokenizer.bos_id, *tokenizer.encode("c")]))
     assert one.output().text == "<think>ab</think>c"
+
+
+@pytest.mark.parametrize("spelling", ["<tool_call>", "ö", "<｜tool▁calls▁begin｜>"])
+def test_added_tokens_that_are_not_special_stay_in_the_text(spelling):
+    definition = train(["some text"], 300, 1)
+    first = max(definition["model"]["vocab"].values()) + 1
+    definition["added_tokens"] = [t for t in definition["added_tokens"] if t["content"] != spelling]
+    definition["added_tokens"].append({"id": first, "content": spelling, "special": False} | PLAIN)
+    tokenizer = Tokenizer(definition, {"eos_token": EOS})
+    output = TextOutput(tokenizer, SamplingParams())
+    for token_id in (first, *tokenizer.encode("x"), tokenizer.eos_id):
+        output.push(token_id)
+    output.finish()
+    assert output.text == f"{spelling}x"
 
 
 def test_the_end_token_ends_and_is_kept_among_the_ids(tokenizer):

@@ -61,7 +61,12 @@ def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
     tokenizer_files = source.folder if source.has_tokenizer else None
     lineage = f"Exported from {source.folder.name}."
     save_model(
-        load_model(source, dtype=dtype), out, dtype=dtype, tokenizer_files=tokenizer_files, lineage=lineage
+        load_model(source, dtype=dtype),
+        out,
+        dtype=dtype,
+        tokenizer_files=tokenizer_files,
+        generation=source.generation,
+        lineage=lineage,
     )
     return {"out": str(out), "type": type, "bytes": _bytes(out)}
 

@@ -11,6 +11,7 @@ from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.gguf.config_writer import ARCHITECTURES, GATING, YARN_LOG_UNIT
 from shoestring.model.gguf.file import GGUFFile
 from shoestring.model.gguf.names import ROPE_FACTORS
+from shoestring.model.gguf.tokenizer import END_KEYS
 
 MAX_HEAD = 1 << 16
 MAX_FLOAT32 = 3e38
@@ -50,9 +51,10 @@ def read_config(file: GGUFFile) -> ModelConfig:
         max_position_embeddings=keys.size("context_length"),
         tie_word_embeddings="output.weight" not in file.tensors,
         bos_token_id=keys.token("bos_token_id", vocab),
-        eos_token_id=keys.token("eos_token_id", vocab),
         pad_token_id=keys.token("padding_token_id", vocab),
     )  # fmt: skip
+    end_ids = [keys.token(key, vocab) for key in END_KEYS]
+    config = config.with_end_tokens(token_id for token_id in end_ids if token_id is not None)
     try:
         check(config)
     except ConfigError as error:

@@ -26,6 +26,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Kinds of tokens in llama.cpp. Any text may contain a user-defined token, only templates a control token."""
 
 ROLES = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "pad_token": "padding_token_id"}
+END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+"""Ends of a text, of a turn, and of a message that calls tools; a completion ends at each of them."""
 
 _GPT4 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -99,9 +101,12 @@ def write_tokenizer(folder: Path | None, config: ModelConfig) -> dict[str, Any]:
         "tokenizer.ggml.merges": _merges(definition, tokenizer.name),
     }
     for role, key in ROLES.items():
-        if role in tokenizer.roles:
+        if role in tokenizer.roles and role != "eos_token":
             metadata[f"tokenizer.ggml.{key}"] = tokenizer.specials[tokenizer.roles[role]]
-    metadata["tokenizer.ggml.add_bos_token"] = _adds_bos(definition, settings, tokenizer)
+    if "eos_token" in tokenizer.roles:
+        end_ids = dict.fromkeys((tokenizer.eos_id, *config.eos_token_ids))
+        metadata |= {f"tokenizer.ggml.{key}": i for key, i in zip(END_KEYS, end_ids, strict=False)}
+    metadata["tokenizer.ggml.add_bos_token"] = bool(tokenizer.begin_ids)
     metadata["tokenizer.ggml.add_eos_token"] = settings.get("add_eos_token") is True
     if template := _template(folder, settings):
         metadata["tokenizer.chat_template"] = template
@@ -109,9 +114,9 @@ def write_tokenizer(folder: Path | None, config: ModelConfig) -> dict[str, Any]:
 
 
 def _ids(config: ModelConfig) -> dict[str, int]:
-    """Special token ids of the model's configuration; only the first of several end tokens."""
-    eos = next(iter(config.eos_token_ids), None)
-    ids = {"bos_token_id": config.bos_token_id, "eos_token_id": eos, "padding_token_id": config.pad_token_id}
+    """Special token ids of the model's configuration; GGUF has keys for three end tokens."""
+    ids = {"bos_token_id": config.bos_token_id, "padding_token_id": config.pad_token_id}
+    ids |= dict(zip(END_KEYS, config.eos_token_ids, strict=False))
     return {f"tokenizer.ggml.{key}": value for key, value in ids.items() if value is not None}
 
 
@@ -172,15 +177,6 @@ def _settings(folder: Path) -> dict[str, Any]:
     return definitions.read_json(file, CONFIG_FILE) if file.exists() else {}
 
 
-def _adds_bos(definition: dict[str, Any], settings: dict[str, Any], tokenizer: Tokenizer) -> bool:
-    """Whether plain text gets a begin token, by the setting or by the post-processor."""
-    if isinstance(setting := settings.get("add_bos_token"), bool):
-        return setting
-    begin = tokenizer.roles.get("bos_token")
-    processor = json.dumps(definition.get("post_processor"), ensure_ascii=False)
-    return begin is not None and json.dumps(begin, ensure_ascii=False) in processor
-
-
 def _template(folder: Path, settings: dict[str, Any]) -> str | None:
     file = folder / TEMPLATE_FILE
     if file.is_file() and file.stat().st_size <= MAX_TEMPLATE_BYTES:
@@ -210,16 +206,18 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer | None:
         token_id = file.metadata.get(f"tokenizer.ggml.{key}")
         if type(token_id) is int and 0 <= token_id < len(tokens) and tokens[token_id] in spellings:
             roles[role] = tokens[token_id]
-    return Tokenizer(definition, roles, name=f"the tokenizer in {file.path}")
+    adds_bos = file.metadata.get("tokenizer.ggml.add_bos_token")
+    if not isinstance(adds_bos, bool):  # llama.cpp's default
+        adds_bos = ALIASES.get(str(pre := file.metadata.get("tokenizer.ggml.pre")), pre) == "llama-bpe"
+    return Tokenizer(definition, roles, adds_bos=adds_bos, name=f"the tokenizer in {file.path}")
 
 
 def save_tokenizer(file: GGUFFile, tokenizer: Tokenizer, folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and chat template into `folder`. Raises StorageError."""
     tokenizer.save(folder)
     settings = definitions.read_json(folder / CONFIG_FILE, CONFIG_FILE)
-    for name in ("add_bos_token", "add_eos_token"):
-        if isinstance(value := file.metadata.get(f"tokenizer.ggml.{name}"), bool):
-            settings[name] = value
+    if isinstance(value := file.metadata.get("tokenizer.ggml.add_eos_token"), bool):
+        settings["add_eos_token"] = value
     write_atomic(folder / CONFIG_FILE, json.dumps(settings, ensure_ascii=False, indent=2) + "\n")
     template = file.metadata.get("tokenizer.chat_template")
     if isinstance(template, str) and len(template) <= MAX_TEMPLATE_BYTES:

@@ -44,10 +44,11 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> ModelConfig:
-        """The model's shape, as config.json states it."""
+        """The model's shape, as config.json states it, with the end tokens of generation_config.json too."""
         data = self._config_json
         with self._folder_in_errors():
-            return from_hf(data)
+            config = from_hf(data)
+        return config.with_end_tokens(self._generation_end_ids)
 
     @cached_property
     def model_config(self) -> ModelConfig:
@@ -109,6 +110,18 @@ class Checkpoint:
         """The fields of generation_config.json, unchecked; empty without that file."""
         path = self.folder / GENERATION_FILE
         return read_json(path) if path.is_file() else {}
+
+    @property
+    def _generation_end_ids(self) -> tuple[int, ...]:
+        """The eos_token_id of generation_config.json, one or a list; CheckpointError for anything else."""
+        ids = self.generation.get("eos_token_id")
+        values = () if ids is None else tuple(ids) if isinstance(ids, list) else (ids,)
+        if not all(type(token_id) is int and token_id >= 0 for token_id in values):
+            raise CheckpointError(
+                f"{self.folder / GENERATION_FILE}: eos_token_id = {ids!r} is no id and no list of ids; "
+                "repair or remove that file"
+            )
+        return values
 
     @property
     def has_tokenizer(self) -> bool:

@@ -25,6 +25,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
+    GENERATION_FILE,
 )
 
 
@@ -63,7 +64,8 @@ def save_model(
         folder: a new folder, or one without weights.
         dtype: of the stored weights; None keeps the parameters' own.
         tokenizer_files: a folder from which tokenizer.json and the files beside it are copied.
-        generation: default sampling, such as {"temperature": 0.6}.
+        generation: the fields of generation_config.json, such as {"temperature": 0.6}; None takes those of
+            `tokenizer_files`. The model's end tokens are added to them.
         license, lineage, name: for the model card: the license of the weights, their origin in Markdown,
             and the title (by default the folder's name).
 
@@ -73,22 +75,25 @@ def save_model(
     folder = Path(folder)
     weight_dtype = dtype or next(model.parameters()).dtype
     save_config(model.config, folder, dtype=str(weight_dtype).removeprefix("torch."))
-    _write_json(folder / GENERATION_FILE, _generation(model.config, generation or {}))
     card = _card(model.config, name or folder.resolve().name, license, lineage)
     write_atomic(folder / "README.md", card)
     if tokenizer_files is not None:
         copy_tokenizer(Path(tokenizer_files), folder)
+        generation = Checkpoint.open(tokenizer_files).generation if generation is None else generation
+    _write_json(folder / GENERATION_FILE, _generation(model.config, generation or {}))
     save_weights(model, folder, dtype=dtype)
 
 
 def _generation(config: ModelConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
-    eos = config.eos_token_id
-    ids = {
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": list(eos) if isinstance(eos, tuple) else eos,
-        "pad_token_id": config.pad_token_id,
-    }
-    return {name: value for name, value in ids.items() if value is not None} | dict(settings)
+    """The settings, with the model's ids for those that they lack; the end tokens are those of both."""
+    own = settings.get("eos_token_id")
+    end_ids = list(own) if isinstance(own, list) else [] if own is None else [own]
+    end_ids += [token_id for token_id in config.eos_token_ids if token_id not in end_ids]
+    ids = {"bos_token_id": config.bos_token_id, "pad_token_id": config.pad_token_id}
+    fields = {name: value for name, value in ids.items() if value is not None} | dict(settings)
+    if end_ids:
+        fields["eos_token_id"] = end_ids if len(end_ids) > 1 or isinstance(own, list) else end_ids[0]
+    return fields
 
 
 def _card(config: ModelConfig, name: str, license: str, lineage: str) -> str:

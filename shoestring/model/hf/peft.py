@@ -116,7 +116,9 @@ def merge_adapter(folder: Path, out: Path) -> None:
     merge(model)
     tokenizers = [each.folder for each in (Checkpoint.open(folder), base) if each.has_tokenizer]
     lineage = f"{base_name} with the LoRA adapter {folder.resolve().name} merged into it."
-    save_model(model, out, tokenizer_files=next(iter(tokenizers), None), lineage=lineage)
+    generation = Checkpoint.open(folder).generation or base.generation
+    files = next(iter(tokenizers), None)
+    save_model(model, out, tokenizer_files=files, generation=generation, lineage=lineage)
 
 
 def _stored_name(target: TargetWeight, half: str) -> str:

@@ -12,6 +12,7 @@ from shoestring.errors import CheckpointError, TokenizerError
 from shoestring.model.gguf.file import GGUFFile
 from shoestring.model.gguf.tokenizer import (
     CONTROL,
+    END_KEYS,
     NORMAL,
     SPLITS,
     UNUSED,
@@ -70,7 +71,7 @@ def test_every_row_has_a_token_and_a_type(folder):
     assert types[tokenizer.vocab_size :] == [UNUSED] * (640 - tokenizer.vocab_size)
     ids = [metadata[f"tokenizer.ggml.{role}_token_id"] for role in ("bos", "eos", "padding")]
     assert ids == [tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id]
-    assert metadata["tokenizer.ggml.add_bos_token"] is False
+    assert metadata["tokenizer.ggml.add_bos_token"] is True  # as `pretrain` frames documents
     assert metadata["tokenizer.chat_template"] == JINJA
 
 
@@ -116,10 +117,31 @@ def test_a_folder_without_tokenizer_says_so(tmp_path):
 def test_ids_come_from_the_configuration_where_no_tokenizer_says_otherwise(folder):
     config = replace(CONFIG, bos_token_id=7, eos_token_id=(8, 9), pad_token_id=3)
     ids = {
-        f"tokenizer.ggml.{role}_token_id": value for role, value in (("bos", 7), ("eos", 8), ("padding", 3))
+        f"tokenizer.ggml.{role}_token_id": value
+        for role, value in (("bos", 7), ("eos", 8), ("eot", 9), ("padding", 3))
     }
     assert write_tokenizer(None, config) == ids | {"tokenizer.ggml.model": "none"}
     assert write_tokenizer(folder, config)["tokenizer.ggml.eos_token_id"] == Tokenizer.load(folder).eos_id
+
+
+@pytest.mark.parametrize("eos", [(1, 30), (1, 30, 31), (30, 1)])
+def test_several_end_tokens_survive_a_round_trip(folder, eos):
+    metadata = write_tokenizer(folder, replace(CONFIG, eos_token_id=eos))
+    ends = {metadata.get(f"tokenizer.ggml.{key}") for key in END_KEYS}
+    assert ends - {None} == set(eos)
+    assert metadata["tokenizer.ggml.eos_token_id"] == Tokenizer.load(folder).eos_id == 1
+
+
+@pytest.mark.parametrize(
+    ("pre", "flag", "begins"),
+    [("qwen2", None, False), ("qwen2", True, True), ("llama-bpe", None, True), ("llama3", False, False)],
+)
+def test_the_begin_token_is_that_of_llama_cpp(folder, pre, flag, begins):
+    metadata = without_json(write_tokenizer(folder, CONFIG)) | {"tokenizer.ggml.pre": pre}
+    del metadata["tokenizer.ggml.add_bos_token"]
+    if flag is not None:
+        metadata["tokenizer.ggml.add_bos_token"] = flag
+    assert read_tokenizer(as_file(metadata)).begin_ids == ((0,) if begins else ())
 
 
 def test_a_tokenizer_with_more_ids_than_rows_is_refused(folder):

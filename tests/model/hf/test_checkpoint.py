@@ -95,7 +95,7 @@ def test_each_file_is_read_once_and_weights_twice(sharded: Path, how: str) -> No
 def test_show_and_list_read_headers_only_and_import_no_torch(verb: str, folder: Path) -> None:
     torch_imported, count = reads(folder, verb)  # type: ignore[misc]
     assert not torch_imported
-    assert count == {"config.json": 1, "model.safetensors": 1}
+    assert count == {"config.json": 1, "generation_config.json": 1, "model.safetensors": 1}
 
 
 def test_properties_are_kept(folder: Path) -> None:
@@ -196,3 +196,31 @@ def test_hostile_files_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text("[]")
     with pytest.raises(CheckpointError, match="is not a JSON object"):
         _ = Checkpoint.open(tmp_path).generation
+
+
+@pytest.mark.parametrize(
+    ("in_config", "in_generation", "expected"),
+    [
+        (7, [7, 8], (7, 8)),
+        (7, 8, (7, 8)),
+        ([7, 8], 7, (7, 8)),
+        (None, [8], 8),
+        (7, None, 7),
+        (7, [7, 10**6], 7),
+    ],
+)
+def test_end_tokens_are_those_of_both_files(
+    in_config, in_generation, expected, folder: Path, tmp_path: Path
+) -> None:
+    for name, eos in (("config.json", in_config), ("generation_config.json", in_generation)):
+        fields = json.loads((folder / name).read_text()) | {"eos_token_id": eos}
+        (tmp_path / name).write_text(json.dumps(fields))
+    assert Checkpoint.open(tmp_path).config.eos_token_id == expected
+
+
+@pytest.mark.parametrize("eos", ["2", [2, None], True, {"id": 2}, -1])
+def test_wrong_end_tokens_are_one_sentence(eos, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: eos_token_id"):
+        _ = Checkpoint.open(tmp_path).config

@@ -142,6 +142,35 @@ def test_the_whole_folder(tmp_path: Path) -> None:
     assert all(torch.equal(ours[name].to(torch.bfloat16), theirs[name]) for name in names)
 
 
+QWEN = {
+    "eos_token_id": [6, 5],
+    "temperature": 0.7,
+    "top_k": 20,
+    "repetition_penalty": 1.05,
+    "do_sample": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "eos", "expected"),
+    [
+        (QWEN, 6, QWEN),
+        ({"eos_token_id": 5, "max_new_tokens": 9}, 6, {"eos_token_id": [5, 6], "max_new_tokens": 9}),
+        ({"eos_token_id": [5]}, (5, 6), {"eos_token_id": [5, 6]}),
+        ({"bos_token_id": 3, "future_field": {"a": 1}}, None, {"bos_token_id": 3, "future_field": {"a": 1}}),
+    ],
+)
+def test_generation_config_comes_along_with_the_tokenizer(fields, eos, expected, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "tokenizer.json").write_text("{}")
+    (source / "generation_config.json").write_text(json.dumps(fields))
+    save_model(build(replace(TINY, eos_token_id=eos)), out, tokenizer_files=source)
+    assert json.loads((out / "generation_config.json").read_text()) == expected
+    save_model(load_model(Checkpoint.open(out)), tmp_path / "again", tokenizer_files=out)
+    assert json.loads((tmp_path / "again" / "generation_config.json").read_text()) == expected
+
+
 def test_the_model_card_is_yaml_and_markdown(tmp_path: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
     save_model(build(TINY), tmp_path, license="mit", lineage='Trained: on "text".\n')
