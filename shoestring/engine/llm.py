@@ -40,6 +40,7 @@ from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
 from shoestring.model.memory import Quantization
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.load import template_of
 from shoestring.tokenizer.chat.messages import Message
 from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.prompts import (
@@ -141,9 +142,13 @@ class LLM:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: Sequence[Message] | None = None,
+        chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """Complete the next turn of one conversation or of many, by the chat template; see ChatOptions."""
+        """Complete the next turn of one conversation or of many, by the chat template; see ChatOptions.
+
+        `chat_template` is a Jinja text, or a file with one, to use instead of the model's.
+        """
         options = ChatOptions(
             tools=tools,
             add_generation_prompt=add_generation_prompt,
@@ -152,7 +157,10 @@ class LLM:
         )
         is_one = is_conversation(messages) or not messages
         conversations: Any = [messages] if is_one else messages
-        prompts = [self._chat(conversation, options) for conversation in conversations]
+        template = (
+            self.template if chat_template is None else template_of(chat_template, self.get_tokenizer())
+        )
+        prompts = [self._chat(conversation, options, template) for conversation in conversations]
         return self._complete(prompts, sampling_params, use_tqdm)
 
     def stream(
@@ -166,7 +174,7 @@ class LLM:
         """Iterate over the new text and tokens of one prompt or conversation; `close` aborts it."""
         if is_conversation(prompt):
             options = ChatOptions(tools=tools, chat_template_kwargs=chat_template_kwargs)
-            prompts = [self._chat(prompt, options)]
+            prompts = [self._chat(prompt, options, self.template)]
         elif tools or chat_template_kwargs:
             raise ConfigError("tools and chat_template_kwargs go with a conversation, not with a prompt")
         else:
@@ -203,8 +211,8 @@ class LLM:
         """Whether the model has a chat template; an invalid one is an error when it is used."""
         return self._checkpoint is not None and self.tokenizer is not None and self._checkpoint.has_template
 
-    def _chat(self, messages: Conversation, options: ChatOptions) -> Prompt:
-        return read_chat(messages, self.get_tokenizer(), self.template, options)
+    def _chat(self, messages: Conversation, options: ChatOptions, template: Template) -> Prompt:
+        return read_chat(messages, self.get_tokenizer(), template, options)
 
     def _complete(self, prompts: list[Prompt], params: Params, show: bool) -> list[RequestOutput]:
         requests = self._requests(prompts, params, "final_only")

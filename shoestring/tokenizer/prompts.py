@@ -6,7 +6,8 @@ from typing import Any, TypeGuard
 
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat.messages import Message
+from shoestring.tokenizer.chat.escape import free_characters
+from shoestring.tokenizer.chat.messages import Message, check_messages
 from shoestring.tokenizer.chat.template import Piece, Template, encode_pieces, pieces_text
 
 PromptInput = str | Sequence[int] | Mapping[str, Any]
@@ -14,6 +15,8 @@ PromptInput = str | Sequence[int] | Mapping[str, Any]
 Conversation = Sequence[Message]
 
 DICT_KEYS = ("prompt", "prompt_token_ids", "cache_salt")
+SWITCHES = ("thinking", "enable_thinking")
+ARGUMENTS = ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +38,27 @@ class ChatOptions:
     continue_final_message: bool = False
     """End the prompt inside the last message, which the model continues."""
     chat_template_kwargs: Mapping[str, Any] | None = None
-    """Variables of the template: thinking (or enable_thinking), True for thinking before the answer."""
+    """Variables of the template. thinking (or enable_thinking) is True for thinking before the answer."""
 
     def __post_init__(self) -> None:
         if self.add_generation_prompt and self.continue_final_message:
             raise ConfigError("continue_final_message = True needs add_generation_prompt = False")
         kwargs = dict(self.chat_template_kwargs or {})
-        wrong = [name for name in kwargs if name not in ("thinking", "enable_thinking")]
-        if wrong:
-            raise ConfigError(
-                f"chat_template_kwargs has {wrong[0]!r}; only thinking (or enable_thinking) is supported"
-            )
-        if any(not isinstance(value, bool) for value in kwargs.values()) or len(set(kwargs.values())) > 1:
+        if wrong := [name for name in kwargs if name in ARGUMENTS]:
+            raise ConfigError(f"chat_template_kwargs has {wrong[0]!r}, which is an argument of its own")
+        switches = [kwargs[name] for name in SWITCHES if name in kwargs]
+        if any(not isinstance(value, bool) for value in switches) or len(set(switches)) > 1:
             raise ConfigError(f"chat_template_kwargs = {kwargs}; thinking must be True or False")
 
     @property
     def thinking(self) -> bool | None:
-        return next(iter((self.chat_template_kwargs or {}).values()), None)
+        kwargs = self.chat_template_kwargs or {}
+        return next((kwargs[name] for name in SWITCHES if name in kwargs), None)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables of the template without those that turn thinking on or off."""
+        return {k: v for k, v in (self.chat_template_kwargs or {}).items() if k not in SWITCHES}
 
 
 def read_prompts(prompts: PromptInput | Sequence[PromptInput], tokenizer: Tokenizer | None) -> list[Prompt]:
@@ -80,15 +87,20 @@ def read_chat(
     messages: Conversation, tokenizer: Tokenizer, template: Template, options: ChatOptions
 ) -> Prompt:
     """Convert a conversation to the prompt for its next turn. Raises TokenizerError for a wrong message."""
+    mark = ""
+    if options.continue_final_message:
+        mark = next(free_characters([messages, options.tools]), "")
+        messages = _with_mark(messages, mark)
     pieces = template.render(
         messages,
         add_generation_prompt=options.add_generation_prompt,
         tools=options.tools,
         thinking=options.thinking,
+        variables=options.variables,
         with_loss=False,
     )
     if options.continue_final_message:
-        pieces = _end_in_message(pieces, messages[-1])
+        pieces = _end_at_mark(pieces, mark, messages[-1])
     return Prompt(token_ids=tuple(encode_pieces(pieces, tokenizer).ids), text=pieces_text(pieces))
 
 
@@ -127,18 +139,35 @@ def _is_ids(value: Any) -> bool:
     return all(isinstance(token_id, int) and not isinstance(token_id, bool) for token_id in value)
 
 
-def _end_in_message(pieces: list[Piece], last: Message) -> list[Piece]:
-    """Pieces up to the end of the text of the last message, without the template's text after it."""
-    content = last.get("content") or last.get("reasoning_content") or last.get("reasoning")
-    if last.get("role") != "assistant" or not isinstance(content, str) or not content.strip():
+def _with_mark(messages: Conversation, mark: str) -> Conversation:
+    """The messages with a mark and a space after the text of the last one; ConfigError if it has no text."""
+    last = check_messages(messages)[-1]
+    field = next((name for name in ("content", "reasoning_content") if last.get(name)), None)
+    if last["role"] != "assistant" or field is None:
         raise ConfigError(
             "continue_final_message needs a last message of the assistant that has text to continue"
         )
-    head = list(pieces)
-    while head and not pieces_text(head).rstrip().endswith(content.rstrip()):
-        head.pop()
-    if not head:
+    return [*messages[:-1], {**last, field: f"{last[field]}{mark} "}]
+
+
+def _end_at_mark(pieces: list[Piece], mark: str, last: Message) -> list[Piece]:
+    """Pieces up to the mark, without the template's text after it.
+
+    White space before the mark is part of the message, unless the template trims messages: then the space
+    after the mark is missing.
+    """
+    text = pieces_text(pieces)
+    content = next(value for value in last.values() if isinstance(value, str) and mark in value)
+    head, separator, tail = text.rpartition(mark)
+    if not separator or content.partition(mark)[0].strip() not in head:
         raise TokenizerError(
             "the chat template changes the text of the last message, so it cannot be continued"
         )
-    return head if head[-1].special else [*head[:-1], Piece(text=head[-1].text.rstrip())]
+    head = head if tail.startswith(" ") else head.rstrip()
+    result, length = [], 0
+    for piece in pieces:
+        part = piece.text[: len(head) - length]
+        if part:
+            result.append(replace(piece, text=part))
+        length += len(part)
+    return result

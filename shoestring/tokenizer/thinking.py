@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.special import THINK, THINK_END
+from shoestring.tokenizer.special import THINK, THINK_END, THINK_TAGS
 
+MAX_TAG_TOKENS = 64
+"""More tokens than a tag and the white space after it have."""
+_OPEN_END = re.compile(rf"{THINK}\s*\Z")
 _OPENING = re.compile(rf"{THINK}\s*(?:{THINK_END}\s*)?\Z")
 
 
@@ -18,10 +21,20 @@ def split_thinking(content: str) -> tuple[str | None, str]:
 
 
 def ends_in_thinking(token_ids: Sequence[int], tokenizer: Tokenizer) -> bool:
-    """Whether a reply to this prompt begins inside its thinking: the last of the two tags is `<think>`."""
+    """Whether a reply to this prompt begins inside its thinking: the last of the two tags is `<think>`.
+
+    Without tokens for the tags, the prompt's text must end in `<think>`.
+    """
+    if not has_tags(tokenizer):
+        return _OPEN_END.search(tokenizer.decode(token_ids[-MAX_TAG_TOKENS:])) is not None
     begin, end = tokenizer.specials.get(THINK), tokenizer.specials.get(THINK_END)
     last = next((token_id for token_id in reversed(token_ids) if token_id in (begin, end)), None)
     return last is not None and last == begin
+
+
+def has_tags(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer has tokens for the thinking tags; otherwise they are plain text."""
+    return all(tag in tokenizer.specials for tag in THINK_TAGS)
 
 
 def forced_opening(prompt: str, question: str) -> str:

@@ -30,12 +30,12 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/rl": 2_000,
     "shoestring/sandbox": 950,
     "shoestring/tasks": 1_950,
-    "shoestring/tokenizer": 800,
-    "shoestring/tokenizer/chat": 1_200,
+    "shoestring/tokenizer": 900,
+    "shoestring/tokenizer/chat": 1_320,
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
-TEST_LINES = 28_000  # as long as the package at most: beyond that, tests repeat each other
+TEST_LINES = 30_000  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

@@ -130,6 +130,9 @@ def test_chat_uses_the_template(llm):
     begun = [*talk, {"role": "assistant", "content": "sentence"}]
     going_on = llm.chat(begun, GREEDY, add_generation_prompt=False, continue_final_message=True)
     assert going_on[0].prompt.endswith("<｜Assistant｜>sentence")
+    source = "{{ bos_token }}{{ effort }}: {{ messages[0].content }}"
+    other = llm.chat(talk, GREEDY, chat_template=source, chat_template_kwargs={"effort": "low"})
+    assert other[0].prompt == "<｜begin▁of▁sentence｜>low: hi"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_chat_uses_the_template(llm):
     [
         ({"continue_final_message": True}, ConfigError),
         ({"continue_final_message": True, "add_generation_prompt": False}, ConfigError),
-        ({"chat_template_kwargs": {"documents": []}}, ConfigError),
+        ({"chat_template_kwargs": {"messages": []}}, ConfigError),
         ({"chat_template_kwargs": {"thinking": "yes"}}, ConfigError),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
+from shoestring.tokenizer.chat.jinja import JinjaTemplate
 from shoestring.tokenizer.prompts import ChatOptions, is_conversation, read_chat, read_prompts
 
 QUESTION = {"role": "user", "content": "What?"}
@@ -48,10 +49,32 @@ def test_the_last_message_is_continued_without_its_end_token(tokenizer: Tokenize
     going_on = ChatOptions(add_generation_prompt=False, continue_final_message=True)
     prompt = read_chat(messages, tokenizer, DeepSeekTemplate(), going_on)
     assert prompt.text is not None
-    assert prompt.text.endswith("It is")
+    assert prompt.text.endswith("It is ")
     assert tokenizer.eos_id not in prompt.token_ids
     with pytest.raises(ConfigError, match="last message of the assistant"):
         read_chat([QUESTION], tokenizer, DeepSeekTemplate(), going_on)
+
+
+CONTINUE = {
+    "kept": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+    "trimmed": "{% for m in messages %}<|im_start|>{{ m.content | trim }} <|im_end|>{% endfor %}",
+    "with a colon": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("how", CONTINUE)
+@pytest.mark.parametrize(
+    "text", ["It is", "It is ", "\n It\n\n", "end", "e", "|>", "<|im_end|>", "\u2801 x\t"]
+)
+def test_a_continued_message_ends_as_in_transformers(wide: Tokenizer, wide_oracle, how: str, text: str):
+    messages = [QUESTION, {"role": "assistant", "content": text}]
+    options = {"add_generation_prompt": False, "continue_final_message": True}
+    prompt = read_chat(messages, wide, JinjaTemplate(CONTINUE[how], wide), ChatOptions(**options))
+    expected = wide_oracle.apply_chat_template(
+        messages, chat_template=CONTINUE[how], tokenize=False, **options
+    )
+    assert prompt.text == expected
+    assert wide.eos_id not in prompt.token_ids[-2:]
 
 
 def test_a_template_that_changes_the_last_message_cannot_continue_it(tokenizer: Tokenizer):
@@ -66,8 +89,8 @@ def test_a_template_that_changes_the_last_message_cannot_continue_it(tokenizer: 
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"think": True}, {"thinking": "yes"}, {"thinking": True, "enable_thinking": False}]
+    "kwargs", [{"messages": []}, {"thinking": "yes"}, {"thinking": True, "enable_thinking": False}]
 )
-def test_other_template_variables_are_refused(kwargs):
+def test_wrong_template_variables_are_refused(kwargs):
     with pytest.raises(ConfigError, match="chat_template_kwargs"):
         ChatOptions(chat_template_kwargs=kwargs)

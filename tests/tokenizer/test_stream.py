@@ -1,9 +1,11 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.special import THINK, THINK_END
 from shoestring.tokenizer.stream import TextStream
+from shoestring.tokenizer.thinking import ends_in_thinking
 
 
 def chunks(ids: list[int], sizes: list[int]) -> list[list[int]]:
@@ -63,3 +65,40 @@ def test_a_tag_typed_as_text_does_not_switch(tokenizer: Tokenizer):
     pieces = stream.push(tokenizer.encode(f"{THINK}no{THINK_END}"))
     assert "".join(piece.text for piece in pieces) == f"{THINK}no{THINK_END}"
     assert {piece.kind for piece in pieces} == {"answer"}
+
+
+@pytest.fixture(scope="module")
+def tagless(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer without tokens for the thinking tags."""
+    added = [t for t in tokenizer._definition["added_tokens"] if t["content"] not in (THINK, THINK_END)]
+    return Tokenizer({**tokenizer._definition, "added_tokens": added}, tokenizer.roles)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompted", "thinking", "answer"),
+    [
+        ("<think>a</think>b", False, "a", "b"),
+        ("\n <think>\na\n</think>\n\nb", False, "\na\n", "\n\nb"),
+        ("a</think>b</think>", True, "a", "b</think>"),
+        ("so <think>a</think>b", False, "", "so <think>a</think>b"),
+        ("<think>never ends </thi", False, "never ends </thi", ""),
+        ("<thi", False, "", "<thi"),
+        ("", False, "", ""),
+        ("<think>x<think>y</think>", False, "x<think>y", ""),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_tags_in_plain_text_split_where_there_are_no_tokens(tagless, text, prompted, thinking, answer, size):
+    stream = TextStream(tagless, thinking=prompted)
+    ids = tagless.encode(text)
+    pieces = [p for n in range(0, len(ids), size) for p in stream.push(ids[n : n + size])] + stream.finish()
+    assert "".join(piece.text for piece in pieces if piece.kind == "thinking") == thinking
+    assert "".join(piece.text for piece in pieces if piece.kind == "answer") == answer
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [("Q<think>\n", True), ("<think>", True), ("<think> Q", False), ("</think>", False)],
+)
+def test_a_prompt_in_plain_text_may_open_the_thinking(tagless, prompt, expected):
+    assert ends_in_thinking(tagless.encode(prompt), tagless) is expected

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
@@ -77,14 +78,21 @@ def _renders(tokenizer: Tokenizer, template: Template) -> str:
 def _one_begin_token(tokenizer: Tokenizer, template: Template) -> str:
     if "bos_token" not in tokenizer.roles:
         return "the tokenizer has no begin token"
-    pieces = template.render(TWO_TURNS, with_loss=False)
-    ids = encode_pieces(pieces, tokenizer).ids
-    count = ids.count(tokenizer.bos_id)
-    if count > 1:
+    begin = tokenizer.bos_id
+    once, twice = (_ids(turns, tokenizer, template) for turns in (TWO_TURNS[:2], TWO_TURNS))
+    count, more = twice.count(begin), twice.count(begin) - once.count(begin)
+    is_doubled = any(pair == (begin, begin) for pair in pairwise(twice))
+    if count > 1 and (is_doubled or more not in (1, 2)):
         raise _CheckFailed(
             f"the begin token {tokenizer.roles['bos_token']!r} occurs {count} times in one conversation"
         )
+    if count > 1:
+        return f"the begin token opens every {'turn' if more == 2 else 'exchange'}"
     return "the begin token occurs once" if count else "the template writes no begin token"
+
+
+def _ids(messages: Sequence[Message], tokenizer: Tokenizer, template: Template) -> list[int]:
+    return encode_pieces(template.render(messages, with_loss=False), tokenizer).ids
 
 
 def _preserves_prefixes(template: Template, messages: Sequence[Message]) -> str:

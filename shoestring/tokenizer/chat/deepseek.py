@@ -45,6 +45,7 @@ class DeepSeekTemplate:
         add_generation_prompt: bool = False,
         tools: Sequence[Message] | None = None,
         thinking: bool | None = None,
+        variables: Mapping[str, Any] | None = None,
         with_loss: bool = True,
     ) -> list[Piece]:
         """Render as `Template.render`; with `thinking` None or False the model decides whether to think."""

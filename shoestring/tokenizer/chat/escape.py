@@ -9,24 +9,26 @@ from shoestring.errors import TokenizerError
 # Values that templates compare with; none of them alone is a special token.
 PLAIN_WORDS = {"function", "object", "string", "number", "integer", "boolean", "array", "null", "text"}
 PLAIN_WORDS |= {"system", "user", "assistant", "tool"}
-PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+STAND_INS = (range(0x2801, 0x2900), range(0x4DC0, 0x4E00), range(0x20000, 0x2A6E0))
+"""Rare characters (Braille, hexagrams, ideographs) without case, which Python's `repr` prints as they are."""
 
 
 class Escaper:
-    """Replaces single characters of message texts by private-use characters, and puts them back later.
+    """Replaces single characters of message texts by rare characters, and puts them back later.
 
     Encoding the contents separately would not do, because templates trim, split and slice them; inserted
     marks would change lengths and trimming. In each string, in upper and lower case, it replaces the first
-    character of: every special token; an end of the string that begins one (`<｜User`); a begin that ends
-    one (`User｜>`); and a whole string from inside one (`User`, for templates that write `<｜{{ name }}｜>`).
-    So no string spells a special token, alone, next to other strings, or next to text of the template. A
-    template that deletes or replaces characters inside contents could still join two halves of one; no
-    template is known to do so. The private-use characters do not occur in the input, so nothing is lost.
+    character of every special token. With `edges` it also replaces every character that begins or ends one
+    (`<`, `>`), and the first of a whole string from inside one (`User`, for templates that write
+    `<｜{{ name }}｜>`). Then no string or slice of one spells a special token, alone, next to other strings,
+    or next to text of the template. The stand-ins do not occur in the input, so nothing is lost.
     """
 
-    def __init__(self, spellings: "Spellings", but_thinking: "Spellings", inputs: Any) -> None:
+    def __init__(
+        self, spellings: "Spellings", but_thinking: "Spellings", inputs: Any, *, edges: bool = True
+    ) -> None:
         """Choose stand-ins that do not occur in `inputs`: all that is rendered, the template too."""
-        self._free_characters = _free_characters(set("".join(_strings(inputs))))
+        self._free_characters, self._edges = free_characters(inputs), edges
         self.generation_marks = self._fresh() + self._fresh()
         self._stand_in: dict[str, str] = {}
         self._all, self._but_thinking = spellings, but_thinking
@@ -38,22 +40,23 @@ class Escaper:
 
     def escape_message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Escape the strings of a message, except for the thinking tags in an assistant's content."""
-        result = {str(self.escape(key)): self.escape(value) for key, value in message.items()}
+        result: dict[str, Any] = self.escape(message)
         if message["role"] == "assistant" and isinstance(message.get("content"), str):
-            result["content"] = self._escape_text(message["content"], self._but_thinking)
+            result["content"] = self._escape_text(message["content"], self._but_thinking, edges=self._edges)
         return result
 
-    def escape(self, value: Any) -> Any:
+    def escape(self, value: Any, *, edges: bool = True) -> Any:
         """Escape the strings of a JSON value; keys only where they contain a whole special token."""
+        edges = edges and self._edges
         if isinstance(value, str):
-            return value if value in PLAIN_WORDS else self._escape_text(value, self._all)
+            return value if value in PLAIN_WORDS else self._escape_text(value, self._all, edges=edges)
         if isinstance(value, Mapping):
             return {
-                self._escape_text(str(key), self._all, edges=False): self.escape(item)
+                self._escape_text(str(key), self._all, edges=False): self.escape(item, edges=edges)
                 for key, item in value.items()
             }
         if isinstance(value, Sequence):
-            return [self.escape(item) for item in value]
+            return [self.escape(item, edges=edges) for item in value]
         if value is None or isinstance(value, bool | int | float):
             return value
         raise TokenizerError(
@@ -64,7 +67,7 @@ class Escaper:
         """Put the original characters back into rendered text."""
         return text.translate({ord(stand_in): char for char, stand_in in self._stand_in.items()})
 
-    def _escape_text(self, text: str, spellings: "Spellings", *, edges: bool = True) -> str:
+    def _escape_text(self, text: str, spellings: "Spellings", *, edges: bool) -> str:
         places = set(spellings.whole(text))
         if edges:
             places.update(spellings.edges(text))
@@ -81,37 +84,37 @@ class Escaper:
     def _fresh(self) -> str:
         char = next(self._free_characters, None)
         if char is None:
-            raise TokenizerError("the conversation uses every private-use character; remove some of them")
+            raise TokenizerError(
+                "the conversation uses every rare character that could stand in for special tokens; "
+                "remove some of them"
+            )
         return char
 
 
 class Spellings:
-    """Finds special tokens in a text, and parts of them that neighboring text could complete, in any case."""
+    """Finds special tokens in a text, and parts of them that other text could complete, in any case."""
 
-    def __init__(self, specials: Sequence[str]) -> None:
+    def __init__(self, specials: Sequence[str], but: Sequence[str] = ()) -> None:
+        """Look for `specials`; words in `but` are left as they are."""
         self._lower = [special.lower() for special in specials]
-        self._begins = {special[:n] for special in self._lower for n in range(1, len(special))}
-        self._ends = {special[n:] for special in self._lower for n in range(1, len(special))}
-        self._longest = max(map(len, self._lower), default=0)
+        borders = {re.escape(char) for special in specials for char in (special[:1], special[-1:]) if char}
         # A lookahead also finds spellings that overlap.
         self._at = re.compile(f"(?={any_of(specials)})", re.IGNORECASE)
+        self._border = re.compile(f"{any_of(but)}|({'|'.join(sorted(borders)) or '(?!)'})", re.IGNORECASE)
 
     def whole(self, text: str) -> Iterator[int]:
         """Positions of all special tokens."""
         return (match.start() for match in self._at.finditer(text))
 
     def edges(self, text: str) -> Iterator[int]:
-        """Positions to replace so that neighboring text completes no special token, trimmed or not."""
-        for first, last in {(0, len(text)), (len(text) - len(text.lstrip()), len(text.rstrip()))}:
-            inner = text[first:last].lower()
-            if len(inner) != last - first or not inner:  # a letter whose lower case is two characters
-                continue
-            lengths = range(1, min(len(inner), self._longest) + 1)
-            if any(inner[:n] in self._ends for n in lengths) or any(
-                inner in special for special in self._lower
-            ):
-                yield first
-            yield from (last - n for n in lengths if inner[-n:] in self._begins)
+        """Positions to replace so that no other text completes a special token with a part of this one."""
+        for match in self._border.finditer(text):
+            if match.group(1):
+                yield match.start(1)
+        inner = text.strip()
+        if inner and any(inner.lower() in special for special in self._lower):
+            yield text.index(inner)
+            yield 0
 
 
 def any_of(words: Collection[str]) -> str:
@@ -134,8 +137,10 @@ def any_of(words: Collection[str]) -> str:
     return f"(?:{'|'.join(branches)})"
 
 
-def _free_characters(characters: set[str]) -> Iterator[str]:
-    return (chr(code) for codes in PRIVATE for code in codes if chr(code) not in characters)
+def free_characters(inputs: Any) -> Iterator[str]:
+    """Rare characters that do not occur in the strings of a JSON value."""
+    characters = set("".join(_strings(inputs)))
+    return (chr(code) for codes in STAND_INS for code in codes if chr(code) not in characters)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Jinja chat templates: rendered in a child process, message texts escaped, the loss mask derived."""
 
+import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +21,11 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 class JinjaTemplate:
     """Template in Hugging Face's Jinja dialect, for the special tokens of one tokenizer.
 
-    It is rendered in a child process with limits (1 s, 1 MiB). Every string of the conversation is escaped
-    before, so each special token in the result comes from the template. One exception: the thinking tags in
-    an *assistant* message stay, because templates split the message at them.
+    It is rendered in a child process with limits (1 s, 1 MiB). Special tokens in the conversation's strings
+    are escaped before, so each one in the result comes from the template. Characters that could become part
+    of one are escaped in a second rendering. If it has the same special tokens, the first text counts, which
+    is what the template's makers see; otherwise the second. One exception: the thinking tags in an
+    *assistant* message stay, because templates split the message at them.
 
     The loss covers `{% generation %}` blocks. In a template without them, it covers what each complete
     assistant turn adds to the prompt before it, up to its last special token; TokenizerError when the
@@ -36,7 +40,8 @@ class JinjaTemplate:
         self._process = TemplateProcess(source, time_limit_s=time_limit_s)
         self._find_special = re.compile(any_of(tokenizer.specials))
         self._spellings = Spellings(list(tokenizer.specials))
-        self._but_thinking = Spellings([s for s in tokenizer.specials if s not in THINK_TAGS])
+        others = [s for s in tokenizer.specials if s not in THINK_TAGS]
+        self._but_thinking = Spellings(others, THINK_TAGS)
         self._source = source
         self._roles = dict(tokenizer.roles)
 
@@ -47,31 +52,47 @@ class JinjaTemplate:
         add_generation_prompt: bool = False,
         tools: Sequence[Message] | None = None,
         thinking: bool | None = None,
+        variables: Mapping[str, Any] | None = None,
         with_loss: bool = True,
     ) -> list[Piece]:
         """Render as in `Template.render`; the template sees `thinking` also as `enable_thinking`."""
-        session = _Session(self, check_messages(messages), tools, thinking)
-        if with_loss and not self.marks_generation:
-            text, spans = session.derive_spans(add_generation_prompt=add_generation_prompt)
-        else:
-            text, spans = session.text(len(session.messages), add_generation_prompt)
-        return session.pieces(text, spans if with_loss else [])
+        switches = {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
+        rest = [tools or None, {**switches, **(variables or {})}]
+        checked = check_messages(messages)
+        parsed = [_parsed(message) for message in checked]
+        try:
+            return self._render([parsed, *rest], add_generation_prompt, with_loss)
+        except TokenizerError:
+            # A template may need arguments as text alone, or an object although they are empty.
+            for others in (checked, [_parsed(message, empty="{}") for message in checked]):
+                if others != parsed:
+                    with suppress(TokenizerError):
+                        return self._render([others, *rest], add_generation_prompt, with_loss)
+            raise
+
+    def _render(self, inputs: list[Any], add_generation_prompt: bool, with_loss: bool) -> list[Piece]:
+        """Pieces of [messages, tools, variables]; no string of them has become a special token."""
+        exact, careful = (_Session(self, inputs, edges=edges) for edges in (False, True))
+        pieces = exact.render(add_generation_prompt, with_loss)
+        if careful.inputs == exact.inputs:
+            return pieces
+        careful_pieces = careful.render(add_generation_prompt, with_loss)
+        return pieces if _specials(pieces) == _specials(careful_pieces) else careful_pieces
 
     def close(self) -> None:
         """End the child process, which also ends with this object."""
         self._process.close()
 
     def variables(
-        self, messages: list[Any], tools: Any, thinking: bool | None, prompt: bool
+        self, messages: list[Any], tools: Any, more: dict[str, Any], prompt: bool
     ) -> dict[str, Any]:
         """Variables of the template, with the names that transformers uses."""
-        switches = {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
         return {
             **self._roles,
-            **switches,
+            "documents": None,
+            **more,
             "messages": messages,
             "tools": tools,
-            "documents": None,
             "add_generation_prompt": prompt,
         }
 
@@ -80,20 +101,34 @@ Span = tuple[int, int]
 
 
 class _Session:
-    """One conversation in one template: its escaped messages, and the texts that they render to."""
+    """One conversation in one template: its escaped inputs, and the texts that they render to."""
 
-    def __init__(
-        self, template: JinjaTemplate, messages: list[dict[str, Any]], tools: Any, thinking: bool | None
-    ) -> None:
-        self.template, self.thinking = template, thinking
-        inputs = [template._source, messages, tools]
-        self.escaper = Escaper(template._spellings, template._but_thinking, inputs)
+    def __init__(self, template: JinjaTemplate, inputs: list[Any], *, edges: bool) -> None:
+        """Escape messages and tools, with `edges` also parts of special tokens; and variables."""
+        self.template = template
+        self.escaper = Escaper(
+            template._spellings, template._but_thinking, [template._source, inputs], edges=edges
+        )
+        messages, tools, variables = inputs
         self.messages = [self.escaper.escape_message(message) for message in messages]
-        self.tools = None if not tools else [self.escaper.escape(tool) for tool in tools]
+        self.tools = self.escaper.escape(tools)
+        self.more = self.escaper.escape(variables, edges=False)  # of the program; templates compare them
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [self.messages, self.tools, self.more]
+
+    def render(self, add_generation_prompt: bool, with_loss: bool) -> list[Piece]:
+        """Pieces of the whole conversation."""
+        if with_loss and not self.template.marks_generation:
+            text, spans = self.derive_spans(add_generation_prompt=add_generation_prompt)
+        else:
+            text, spans = self.text(len(self.messages), add_generation_prompt)
+        return self.pieces(text, spans if with_loss else [])
 
     def text(self, count: int, prompt: bool) -> tuple[str, list[Span]]:
         """Render the first `count` messages: the text, still escaped, and its spans of `{% generation %}`."""
-        variables = self.template.variables(self.messages[:count], self.tools, self.thinking, prompt)
+        variables = self.template.variables(self.messages[:count], self.tools, self.more, prompt)
         marks = self.escaper.generation_marks
         text_with_marks = self.template._process.render(
             variables, generation_marks=marks, stand_ins=self.escaper.stand_ins
@@ -155,3 +190,31 @@ class _Session:
                 position = match.end()
             pieces.append(Piece(text=self.escaper.unescape(text[position:end]), in_loss=in_loss))
         return merge_pieces(pieces)
+
+
+def _parsed(message: dict[str, Any], *, empty: str = "") -> dict[str, Any]:
+    """The message with the arguments of its tool calls as [object, text or None] for the child.
+
+    Arguments that are not the JSON text of an object stay text.
+    """
+    if "tool_calls" not in message:
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"]["arguments"]
+        fields = _object(arguments or empty) if isinstance(arguments, str) else dict(arguments)
+        pair = arguments if fields is None else [fields, arguments if isinstance(arguments, str) else None]
+        calls.append({**call, "function": {**call["function"], "arguments": pair}})
+    return {**message, "tool_calls": calls}
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _specials(pieces: Sequence[Piece]) -> list[str]:
+    return [piece.text for piece in pieces if piece.special]

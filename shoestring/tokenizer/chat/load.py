@@ -32,6 +32,16 @@ def load_template(path: str | Path, tokenizer: Tokenizer, *, time_limit_s: float
     return JinjaTemplate(source, tokenizer, name=name, time_limit_s=time_limit_s)
 
 
+def template_of(source: str, tokenizer: Tokenizer) -> Template:
+    """A template from its Jinja text, or from a file that is named instead of it."""
+    if "{" in source:
+        return JinjaTemplate(source, tokenizer, name="chat_template")
+    file = Path(source)
+    if not file.is_file():
+        raise TokenizerError(f"chat_template = {source[:100]!r} is neither a template nor the name of a file")
+    return load_template(file, tokenizer)
+
+
 def _read(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_TEMPLATE_BYTES:

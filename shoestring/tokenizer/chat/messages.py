@@ -13,9 +13,9 @@ Message = Mapping[str, Any]
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Check messages and convert them to one form. Raises TokenizerError naming the message that is wrong.
 
-    `developer` becomes `system`, a list of text parts becomes their text, and `reasoning` (the word of some
-    servers) becomes `reasoning_content`. Roles and types of calls come from fixed lists, so no other text
-    can reach a template through them.
+    `developer` becomes `system`, a list of text parts becomes their text, `reasoning` (the word of some
+    servers) becomes `reasoning_content`, and keys without a value vanish, except content. Roles and types of
+    calls come from fixed lists, so no other text can reach a template through them.
     """
     if not messages:
         raise TokenizerError("the conversation is empty; it needs at least one message")
@@ -25,7 +25,7 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 def _check_message(message: Message, name: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise TokenizerError(f"{name} is a {type(message).__name__}, not an object with role and content")
-    result = {key: value for key, value in message.items() if key != "reasoning"}
+    result = {key: value for key, value in message.items() if key != "reasoning" and value is not None}
     role = "system" if message.get("role") == "developer" else message.get("role")
     if role not in ROLES:
         raise TokenizerError(f"{name} has the role {role!r}; the roles are {', '.join(ROLES)}")
@@ -38,7 +38,7 @@ def _check_message(message: Message, name: str) -> dict[str, Any]:
         if role != "assistant" or not isinstance(calls, Sequence):
             raise TokenizerError(f"{name} has tool_calls; only an assistant message may have them, as a list")
         result["tool_calls"] = [_check_call(call, f"tool call {i} of {name}") for i, call in enumerate(calls)]
-    elif result["content"] is None:
+    elif result["content"] is None and not (role == "assistant" and result.get("reasoning_content")):
         raise TokenizerError(f"{name} ({role}) has no content")
     return {key: value for key, value in result.items() if key != "tool_calls" or value}
 
@@ -60,7 +60,7 @@ def _check_call(call: Any, name: str) -> dict[str, Any]:
         raise TokenizerError(f"{name} has no function with a name")
     if call.get("type", "function") != "function":
         raise TokenizerError(f"{name} has the type {call['type']!r}; the only type is function")
-    arguments = function.get("arguments", "{}")
+    arguments = "{}" if function.get("arguments") is None else function["arguments"]
     if not isinstance(arguments, str | Mapping):
         raise TokenizerError(f"{name} has arguments that are neither a JSON string nor an object")
     return {**call, "type": "function", "function": {**function, "arguments": arguments}}

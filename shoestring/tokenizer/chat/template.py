@@ -1,8 +1,8 @@
 """Chat template interface: messages to pieces of text, and pieces to token ids with a loss mask."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.messages import Message
@@ -38,13 +38,15 @@ class Template(Protocol):
         add_generation_prompt: bool = False,
         tools: Sequence[Message] | None = None,
         thinking: bool | None = None,
+        variables: Mapping[str, Any] | None = None,
         with_loss: bool = True,
     ) -> list[Piece]:
         """Render a conversation.
 
         `add_generation_prompt` ends it where the assistant's next turn begins. `thinking` asks for thinking
-        before the answer, or for none (None: the default of the template). `with_loss=False` may save work
-        when only the text is needed. Raises TokenizerError for a wrong message or template.
+        before the answer, or for none (None: the default of the template). `variables` are further ones of
+        the template, which ignores those that it does not know. `with_loss=False` may save work when only the
+        text is needed. Raises TokenizerError for a wrong message or template.
         """
         ...
 

@@ -37,10 +37,70 @@ def main() -> None:
             )
 
 
+class Null(str):
+    """The content of a message that has none: None in comparisons and tests, empty text everywhere else.
+
+    Some templates ask whether the content is none; others print it, add to it, or iterate over it.
+    """
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or str.__eq__(self, other) is True
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __repr__(self) -> str:
+        return "None"
+
+
+class Arguments(dict[str, Any]):
+    """Arguments of a tool call: an object for templates that write JSON, text for those that print text."""
+
+    def __init__(self, fields: dict[str, Any], text: str | None) -> None:
+        super().__init__(fields)
+        self._text = text
+
+    def __str__(self) -> str:
+        return super().__str__() if self._text is None else self._text
+
+    def __add__(self, other: object) -> Any:
+        return self._json() + other if isinstance(other, str) else NotImplemented
+
+    def __radd__(self, other: object) -> Any:
+        return other + self._json() if isinstance(other, str) else NotImplemented
+
+    def _json(self) -> str:
+        return json.dumps(self, ensure_ascii=False) if self._text is None else self._text
+
+
+def prepare(message: Any) -> None:
+    """Put Null and Arguments into a message; its arguments come as [object, text or None]."""
+    if isinstance(message, dict) and message.get("content", "") is None:
+        message["content"] = Null()
+    for call in message.get("tool_calls") or [] if isinstance(message, dict) else []:
+        arguments = call["function"].get("arguments")
+        if isinstance(arguments, list):
+            call["function"]["arguments"] = Arguments(*arguments)
+
+
+def without_null(value: Any) -> Any:
+    """The value with None for each Null, for JSON."""
+    if isinstance(value, dict):
+        return {key: without_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_null(item) for item in value]
+    return None if isinstance(value, Null) else value
+
+
 def render(environment: Any, template: Any, request: dict[str, Any]) -> str:
     """Render the template. Raises OverflowError when the text is longer than the limit."""
     environment.generation_marks = request["generation_marks"]
     environment.stand_ins = request["stand_ins"]
+    for message in request["render"].get("messages") or []:
+        prepare(message)
     blocks, size = [], 0
     for block in template.generate(**request["render"]):
         size += len(block)
@@ -81,7 +141,8 @@ def build_environment() -> Any:
     def tojson(
         value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, **more: Any
     ) -> str:
-        text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, **more)
+        json_value = without_null(value)
+        text = json.dumps(json_value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, **more)
         for stand_in, char in environment.stand_ins.items():
             # Escape as JSON does; a character that JSON leaves alone keeps its stand-in for the parent.
             plain_json = json.dumps(char, ensure_ascii=ensure_ascii)[1:-1]
@@ -94,6 +155,7 @@ def build_environment() -> Any:
     )
     environment.generation_marks, environment.stand_ins = "  ", {}  # each request sets its own
     environment.filters["tojson"] = tojson
+    environment.tests["none"] = lambda value: value is None or isinstance(value, Null)
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = strftime_now
     environment.from_string(

@@ -92,3 +92,37 @@ def test_faults_are_found(wide: Tokenizer, source: str, name: str, sentence: str
 def test_a_tokenizer_without_begin_token_is_no_fault(wide: Tokenizer):
     bare = Tokenizer(wide._definition, {"eos_token": "<|im_end|>"})
     assert failed(bare, JinjaTemplate(GOOD, bare)) == {}
+
+
+CHATML = GOOD.removeprefix("{{ bos_token }}")
+
+
+@pytest.mark.parametrize(
+    ("begin", "source", "sentence"),
+    [
+        ("<|im_start|>", CHATML, "opens every turn"),
+        ("<|im_start|>", "<|im_start|>system\nBe brief.<|im_end|>\n" + CHATML, "opens every turn"),
+        (
+            "[B]",
+            "{% for m in messages %}{% if m.role == 'user' %}[B]{% endif %}{{ m.content }}{% endfor %}",
+            "exchange",
+        ),
+        ("[B]", "[B]" + CHATML, "occurs once"),
+    ],
+)
+def test_a_begin_token_may_open_every_turn(wide: Tokenizer, begin: str, source: str, sentence: str):
+    definition = {**wide._definition, "added_tokens": [*wide._definition["added_tokens"]]}
+    definition["added_tokens"].append(
+        {**definition["added_tokens"][-1], "id": wide.vocab_size, "content": "[B]"}
+    )
+    tokenizer = Tokenizer(definition, {"bos_token": begin, "eos_token": "<|im_end|>"})
+    results = {result.name: result for result in check_template(tokenizer, JinjaTemplate(source, tokenizer))}
+    assert results["one begin token"].ok
+    assert sentence in results["one begin token"].text
+
+
+@pytest.mark.parametrize("source", ["<|im_start|>" + CHATML, "<|im_start|>x<|im_start|>y"])
+def test_a_begin_token_too_many_is_found(wide: Tokenizer, source: str):
+    tokenizer = Tokenizer(wide._definition, {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"})
+    results = {result.name: result for result in check_template(tokenizer, JinjaTemplate(source, tokenizer))}
+    assert not results["one begin token"].ok

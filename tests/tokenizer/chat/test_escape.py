@@ -5,15 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.errors import TokenizerError
-from shoestring.tokenizer.chat.escape import Escaper, Spellings, any_of
+from shoestring.tokenizer.chat.escape import STAND_INS, Escaper, Spellings, any_of
 
 SPECIALS = ["<|end|>", "<|endoftext|>", "<think>", "</think>", "[INST]", "<|e"]
 ALL = Spellings(SPECIALS)
 letters = st.text("<|end>[INST]thk/ \n\ue000", max_size=25)
 
 
-def escaper_for(*inputs: object) -> Escaper:
-    return Escaper(ALL, Spellings([s for s in SPECIALS if "think" not in s]), list(inputs))
+def escaper_for(*inputs: object, edges: bool = True) -> Escaper:
+    others = [s for s in SPECIALS if "think" not in s]
+    return Escaper(ALL, Spellings(others, ["<think>", "</think>"]), list(inputs), edges=edges)
 
 
 @given(st.lists(letters, min_size=1, max_size=4), st.sampled_from(["", *"<>|["]))
@@ -27,8 +28,8 @@ def test_no_join_of_escaped_texts_spells_a_special_token(texts: list[str], glue:
 
 
 def test_ordinary_text_is_left_alone():
-    escaper = escaper_for()
-    for text in ("Hello, how are you?", "a < b", "def f(x):\n    return x", "x[0]"):
+    escaper = escaper_for(edges=False)
+    for text in ("Hello, how are you?", "a < b", "def f(x):\n    return x", "x[0]", "end", "<|"):
         assert escaper.escape(text) == text
     assert escaper.escape({"a": [1, 2.5, None, True]}) == {"a": [1, 2.5, None, True]}
     assert escaper.stand_ins == {}
@@ -47,10 +48,16 @@ def test_a_value_that_is_no_json_is_refused():
         escaper_for().escape(object())
 
 
-def test_a_text_with_every_private_character_is_refused():
-    everything = "".join(map(chr, [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]))
-    with pytest.raises(TokenizerError, match="every private-use character"):
+def test_a_text_with_every_stand_in_is_refused():
+    everything = "".join(chr(code) for codes in STAND_INS for code in codes)
+    with pytest.raises(TokenizerError, match="every rare character"):
         escaper_for(everything)
+
+
+def test_stand_ins_are_printed_as_they_are():
+    chars = [chr(code) for codes in STAND_INS for code in codes]
+    assert all(char.isprintable() and not char.isspace() for char in chars)
+    assert all(char.lower() == char.upper() == char for char in chars)
 
 
 @given(

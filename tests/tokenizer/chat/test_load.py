@@ -5,7 +5,7 @@ import pytest
 
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat.load import load_template
+from shoestring.tokenizer.chat.load import load_template, template_of
 from shoestring.tokenizer.chat.template import pieces_text
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -48,3 +48,13 @@ def test_unreadable_templates_are_named(tokenizer: Tokenizer, tmp_path: Path):
     file.write_bytes(b"x" * ((1 << 20) + 1))
     with pytest.raises(TokenizerError, match="larger than 1024 KiB"):
         load_template(tmp_path, tokenizer)
+
+
+def test_a_template_may_be_given_as_text_or_as_a_file(tokenizer: Tokenizer, tmp_path: Path):
+    file = tmp_path / "t.jinja"
+    file.write_text("{{ messages[0].content }}!")
+    for source in ("{{ messages[0].content }}!", str(file)):
+        pieces = template_of(source, tokenizer).render([{"role": "user", "content": "x"}], with_loss=False)
+        assert pieces_text(pieces) == "x!"
+    with pytest.raises(TokenizerError, match="neither a template nor the name of a file"):
+        template_of("missing.jinja", tokenizer)
