@@ -11,8 +11,8 @@ from shoestring.model.transformer import Transformer
 def sequence_balance(routing: Routing, num_sequences: int, real_BT: Tensor | None = None) -> Tensor:
     """V3 eq. 17-20: per sequence, sum over experts of (share of rows x E) times (mean normalized affinity).
 
-    Exactly 1 at perfect balance of either factor, more if busy experts have the higher affinities too. The
-    mean over sequences; where `real_BT` is False there is padding, which counts in neither factor.
+    Exactly 1 at perfect balance of either factor, more if busy experts have the higher affinities too. Summed
+    over the sequences; where `real_BT` is False there is padding, which counts in neither factor.
     """
     experts_BTK = routing.experts_NK.unflatten(0, (num_sequences, -1))
     scores_BTE = routing.scores_NE.unflatten(0, (num_sequences, -1))
@@ -28,7 +28,7 @@ def sequence_balance(routing: Routing, num_sequences: int, real_BT: Tensor | Non
     rows_BE = torch.zeros(num_sequences, num_experts, device=scores_BTE.device)
     rows_BE.scatter_add_(1, experts_BTK.flatten(1), rows_BTK.flatten(1))
     affinity_BE = affinity_BTE.sum(1) / tokens_B1
-    return (rows_BE * (num_experts / (per_token * tokens_B1)) * affinity_BE).sum(-1).mean()
+    return (rows_BE * (num_experts / (per_token * tokens_B1)) * affinity_BE).sum()
 
 
 def expert_loads(routing: Routing, real_BT: Tensor | None = None) -> Tensor:

@@ -95,7 +95,7 @@ def next_token_losses(
     if balance_alpha:
         num = len(batch.inputs_BT)
         balance = sum((sequence_balance(r, num, real_BT) for r in routings.values()), balance)
-        balance = balance * (num / counts.sequences)
+        balance = balance / counts.sequences
         loss = loss + balance_alpha * balance
     loads = {index: expert_loads(routing, real_BT) for index, routing in routings.items()}
     return Losses(loss, nll, mtp_nll, balance.detach(), loads)
