@@ -1,17 +1,22 @@
-"""Equality of tokens for requests alone and among 63 others, with aborts, preemption and drafts.
+"""Equality of outputs for requests alone and among 63 others: grammars, drafts, aborts, preemption.
 
     python bench/metamorphic.py [--requests 2000] [--aborts 10000] [--seed 0] [--json FILE]
 
 Uses two tiny random models in float32, one V3-shaped (MLA, experts, an MTP module) and one Qwen2-shaped,
-with greedy sampling. Each request runs once alone, without prefix sharing or drafts, and once in an engine
-whose cache is too small, among requests that are aborted at random moments. Drafts come from the MTP module,
-from prompt lookup, and from an oracle that is right most of the time. Then requests are aborted at random,
-and all pages must be free afterwards. Exit code 3 when a token differs or a page is lost.
+with greedy sampling. Half of the requests have a grammar (JSON schema, regex, choice, Lark, tools), partly
+behind thinking; others have stop strings, logprobs, logit_bias, penalties, stop tokens. Tokens, text, finish
+and stop reason must be equal, logprobs to 0.001.
+
+Each request runs once alone, without prefix sharing or drafts, and once in an engine whose cache is too
+small, among requests that are aborted at random moments. Drafts come from the MTP module, from prompt
+lookup, and from an oracle that is right most of the time. Then requests are aborted at random, and all pages
+must be free afterwards. Exit code 3 when an output differs, a request fails or a page is lost.
 """
 
 import argparse
 import json
 import random
+import string
 import sys
 import time
 from collections.abc import Callable
@@ -22,13 +27,17 @@ import torch
 
 from shoestring.engine.adaptive import Speculation
 from shoestring.engine.engine import Engine, EngineSettings
-from shoestring.engine.request import Request, SamplingParams
+from shoestring.engine.request import CompletionOutput, Request, SamplingParams, StructuredOutputsParams
 from shoestring.model.config import GQAConfig, RopeConfig
 from shoestring.model.memory import page_bytes, pages_for
 from shoestring.model.presets import TINY
 from shoestring.model.transformer import Transformer, initialize
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.special import THINK_END
 
-V3 = replace(TINY, initializer_range=0.2)
+TOKENIZER = Tokenizer.train([string.printable * 3, '{"name": "ab", "old": true} false {"a": 1}'], 320)
+END_OF_THINKING = TOKENIZER.special_id(THINK_END)
+V3 = replace(TINY, initializer_range=0.2, vocab_size=TOKENIZER.vocab_size + 5, eos_token_id=TOKENIZER.eos_id)
 QWEN = replace(
     V3,
     model_type="qwen2",
@@ -43,7 +52,34 @@ MOST_TOKENS = 60
 CROWD_PAGES = 120
 """About half of the pages that 64 of these requests need."""
 LONGEST_PAGES = pages_for(100 + 60 + MOST_TOKENS)
-Tokens = tuple[int, ...]
+TOLERANCE = 1e-3
+"""For logprobs: the order of sums depends on the size of a batch."""
+Outputs = tuple[CompletionOutput, ...]
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"enum": ["ab", "cd"]}, "old": {"type": "boolean"}},
+    "required": ["name", "old"],
+    "additionalProperties": False,
+}
+TOOLS = tuple(
+    {"type": "function", "function": {"name": name, "parameters": schema}}
+    for name, schema in (("who", PERSON), ("none", {"type": "object", "additionalProperties": False}))
+)
+GRAMMARS: list[dict] = [
+    {"regex": "[a-c]{1,6}"},
+    {"regex": r"(ab|cd)*[0-9]+\.?"},
+    {"regex": "[ -~]{1,40}"},
+    {"choice": ("yes", "yesterday", "no", "é")},
+    {"choice": ("a" * 20, "a" * 21, "a" * 22)},
+    {"json": PERSON},
+    {"json": {"type": "array", "items": {"type": "integer", "maximum": 99}, "maxItems": 9}},
+    {"json_object": True},
+    {"grammar": 'start: e\ne: e "+" e | "(" e ")" | /[0-9]/'},
+    {"tools": TOOLS, "tool_choice": "required"},
+    {"tools": TOOLS, "tool_choice": "who"},
+    {"tools": TOOLS},
+]
 
 
 def main() -> int:
@@ -70,7 +106,8 @@ def progress(text: str) -> None:
 def measure(num_requests: int, num_aborts: int, seed: int, say: Callable[[str], None] = len) -> dict:
     """Run half of the requests on each model, with each kind of drafts; then the aborts."""
     begin, rng = time.monotonic(), random.Random(seed)
-    result = dict.fromkeys(("requests", "tokens", "differences", "preemptions", "aborted", "failed"), 0)
+    names = ("requests", "constrained", "tokens", "differences", "preemptions", "aborted", "failed")
+    result = dict.fromkeys(names, 0)
     result |= dict.fromkeys(("shared_tokens", "drafted_tokens", "accepted_tokens", "pages_lost"), 0)
     for config in (V3, QWEN):
         model = initialize(Transformer(config), torch.Generator().manual_seed(seed))
@@ -102,34 +139,50 @@ def requests(rng: random.Random, count: int, starts: list[list[int]]) -> list[Re
         extra = rng.choice(
             [
                 {},
-                {},
+                {"n": 2},
                 {"repetition_penalty": 1.3, "frequency_penalty": 0.2},
                 {"logit_bias": {rng.randrange(256): 3.0}},
-                {"min_tokens": length // 2, "stop_token_ids": [rng.randrange(256) for _ in range(8)]},
+                {"logit_bias": {TOKENIZER.eos_id: 20.0}, "logprobs": 3},
+                {"stop": [rng.choice(string.printable), rng.choice(string.ascii_letters) * 2, "a"]},
+                {"stop": ['"', "1", "b"], "include_stop_str_in_output": True, "logprobs": 0},
+                {"stop_token_ids": [rng.randrange(256) for _ in range(8)], "logprobs": 1},
             ]
         )
+        if rng.random() < 0.5:
+            extra["structured_outputs"] = structured(rng, extra)
+        elif rng.random() < 0.5:
+            extra["min_tokens"] = length // 2
         params = SamplingParams(temperature=0, max_tokens=length, output_kind="final_only", **extra)
         result.append(Request(request_id=str(number), prompt_token_ids=prompt, sampling_params=params))
     return result
 
 
+def structured(rng: random.Random, extra: dict) -> StructuredOutputsParams:
+    """A grammar, which may begin behind thinking that ends soon."""
+    if rng.random() < 0.7:
+        return StructuredOutputsParams(**rng.choice(GRAMMARS))
+    extra["logit_bias"] = {**extra.get("logit_bias", {}), END_OF_THINKING: rng.choice([2.0, 4.0])}
+    return StructuredOutputsParams(**rng.choice(GRAMMARS[:-3]), after_token_id=END_OF_THINKING)
+
+
 def engine(model: Transformer, pages: int, **settings: object) -> Engine:
     layers = model.config.num_hidden_layers + (settings["speculation"] == "mtp")
     num_bytes = pages * page_bytes(model.config, layers, model.compute_dtype.itemsize)
-    return Engine(model, None, EngineSettings(kv_cache_memory_bytes=num_bytes, **settings))
+    return Engine(model, TOKENIZER, EngineSettings(kv_cache_memory_bytes=num_bytes, **settings))
 
 
 class Oracle:
     """Drafter that knows the right tokens and is wrong now and then, at any position."""
 
-    def __init__(self, answers: dict[str, Tokens], rng: random.Random) -> None:
+    def __init__(self, answers: dict[str, Outputs], rng: random.Random) -> None:
         self.answers, self.rng = answers, rng
 
     def draft(self, batch, hidden_ND, depth):
         drafts = {}
         for item in batch.items:
             sequence = item.sequence
-            answer = self.answers.get(sequence.request.request_id, ())
+            outputs = self.answers.get(sequence.request.request_id)
+            answer = outputs[sequence.index].token_ids if outputs else ()
             count = self.rng.randrange(depth + 1)
             ids = list(answer[sequence.num_output_tokens : sequence.num_output_tokens + count])
             if sequence.is_running and sequence.num_uncomputed_tokens == 1 and ids:
@@ -141,7 +194,7 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
     """Run `count` requests alone and among others, and add the figures to `result`."""
     starts = prefixes(rng)
     batch = requests(rng, count, starts)
-    alone: dict[str, Tokens] = {}
+    alone: dict[str, Outputs] = {}
     single = engine(model, LONGEST_PAGES, speculation="off", max_num_seqs=1, enable_prefix_caching=False)
     for request in batch:
         say(f"alone, {len(alone)} of {len(batch)}")
@@ -161,8 +214,11 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
     together = run_crowd(crowd, batch, starts, rng, say)
     counters = crowd.counters
     result["requests"] += len(batch)
-    result["tokens"] += sum(map(len, alone.values()))
-    result["differences"] += sum(together[name] != tokens for name, tokens in alone.items())
+    result["constrained"] += sum(r.sampling_params.structured_outputs is not None for r in batch)
+    result["tokens"] += sum(len(output.token_ids) for outputs in alone.values() for output in outputs)
+    different = [name for name, outputs in alone.items() if not are_equal(together[name], outputs)]
+    result["differences"] += len(different)
+    result.setdefault("examples", []).extend(describe(alone[n], together[n]) for n in different[:2])
     result["preemptions"] += counters.preemptions
     result["aborted"] += counters.aborted
     result["failed"] += counters.failed + single.counters.failed
@@ -172,19 +228,40 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
     result["pages_lost"] += counters.pages_used + single.counters.pages_used
 
 
-def finish(serving: Engine) -> dict[str, Tokens]:
-    """Step until all requests are finished; returns their tokens."""
-    tokens: dict[str, Tokens] = {}
+def are_equal(these: Outputs, those: Outputs) -> bool:
+    """Whether two runs of a request gave the same; logprobs may differ by rounding."""
+    return all(a == b for a, b in zip(map(exact, these), map(exact, those), strict=True)) and all(
+        abs(p - q) < TOLERANCE
+        for a, b in zip(these, those, strict=True)
+        for p, q in zip(a.token_logprobs or (), b.token_logprobs or (), strict=True)
+    )
+
+
+def exact(output: CompletionOutput) -> tuple:
+    """All but the logprobs, of which only the number of entries is exact."""
+    num_logprobs = [
+        None if values is None else len(values) for values in (output.token_logprobs, output.logprobs)
+    ]
+    return output.token_ids, output.text, output.finish_reason, output.stop_reason, *num_logprobs
+
+
+def describe(these: Outputs, those: Outputs) -> str:
+    return " / ".join(str([exact(output) for output in outputs]) for outputs in (these, those))
+
+
+def finish(serving: Engine) -> dict[str, Outputs]:
+    """Step until all requests are finished; returns their outputs."""
+    outputs: dict[str, Outputs] = {}
     while serving.has_unfinished():
-        tokens |= {out.request_id: out.outputs[0].token_ids for out in serving.step() if out.finished}
-    return tokens
+        outputs |= {out.request_id: out.outputs for out in serving.step() if out.finished}
+    return outputs
 
 
 def run_crowd(
     crowd: Engine, batch: list[Request], starts: list, rng: random.Random, say
-) -> dict[str, Tokens]:
+) -> dict[str, Outputs]:
     """Keep 64 requests in the engine until the batch is finished; decoys among them are aborted."""
-    tokens: dict[str, Tokens] = {}
+    outputs: dict[str, Outputs] = {}
     waiting, live, decoys, num_decoys = list(batch), set(), [], 0
     pages: list[int] = []
     while waiting or live:
@@ -195,7 +272,7 @@ def run_crowd(
             else:
                 num_decoys += 1
                 (decoy,) = requests(rng, 1, starts)
-                endless = replace(decoy.sampling_params, max_tokens=None, ignore_eos=True)
+                endless = replace(decoy.sampling_params, n=1, max_tokens=None, ignore_eos=True)
                 request = replace(decoy, request_id=f"decoy {num_decoys}", sampling_params=endless)
                 decoys.append(request.request_id)
             crowd.add_request(request)
@@ -209,16 +286,16 @@ def run_crowd(
             pages = []
         for output in crowd.step():
             if output.finished and output.request_id in live:
-                tokens[output.request_id] = output.outputs[0].token_ids
+                outputs[output.request_id] = output.outputs
                 live.discard(output.request_id)
             elif output.finished and output.request_id in decoys:
                 decoys.remove(output.request_id)
-        say(f"among others, {len(tokens)} of {len(batch)}")
+        say(f"among others, {len(outputs)} of {len(batch)}")
     crowd.scheduler.pool.release(pages)
     for decoy in decoys:
         crowd.abort(decoy)
     finish(crowd)
-    return tokens
+    return outputs
 
 
 def abort_at_random(model, count: int, rng: random.Random, result: dict, say) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from shoestring.engine.scheduler import Batch
-from shoestring.engine.sequence import Sequence
+from shoestring.engine.sequence import Failures, Sequence
 from shoestring.engine.speculate import Drafter
 
 
@@ -88,6 +88,7 @@ class Speculation:
     ) -> None:
         """Without `adaptive` it drafts after every step."""
         self.drafter, self.adaptive = drafter, adaptive
+        self.failures = Failures()
         self.num_speculative_tokens = num_speculative_tokens
 
     def prepare(
@@ -101,16 +102,35 @@ class Speculation:
     ) -> None:
         """Give drafts, filtered, to the sequences of a committed batch.
 
-        The batch gave `tokens` tokens and took `model_s` seconds.
+        The batch gave `tokens` tokens and took `model_s` seconds. A sequence for which something raises is
+        in `failures`.
         """
         begin, size = time.perf_counter(), len(batch.items)
         depth: int | None = self.num_speculative_tokens
         if self.adaptive is not None:
             depth = self.adaptive.depth(size, self.num_speculative_tokens)
         if depth is not None:
-            for sequence, drafts in self.drafter.draft(batch, hidden_ND, depth).items():
-                sequence.drafts = filter_drafts(sequence, drafts)
+            for sequence, drafts in self._draft(batch, hidden_ND, depth).items():
+                try:
+                    sequence.drafts = filter_drafts(sequence, drafts)
+                except Exception as error:
+                    self.failures.add(sequence, error)
         if self.adaptive is not None and batch.is_decode_only:
             has_drafts = any(item.drafts for item in batch.items)
             draft_s = time.perf_counter() - begin
             self.adaptive.record(size, tokens, model_s=model_s, draft_s=draft_s, has_drafts=has_drafts)
+
+    def _draft(self, batch: Batch, hidden_ND: Tensor, depth: int) -> dict[Sequence, list[int]]:
+        """The drafts of a batch; if they cannot be made, those of each sequence that they can be made for."""
+        try:
+            return self.drafter.draft(batch, hidden_ND, depth)
+        except Exception:
+            drafts: dict[Sequence, list[int]] = {}
+            begin = 0
+            for item in batch.items:
+                try:
+                    drafts |= self.drafter.draft(Batch((item,)), hidden_ND[begin : begin + item.count], depth)
+                except Exception as error:
+                    self.failures.add(item.sequence, error)
+                begin += item.count
+            return drafts

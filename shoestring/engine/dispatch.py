@@ -1,5 +1,6 @@
 """Several callers of one engine: every output goes to the caller that added its request."""
 
+import logging
 import signal
 import threading
 from collections import deque
@@ -12,11 +13,14 @@ from shoestring.engine.request import Request, RequestOutput
 
 Deliver = Callable[[RequestOutput], None]
 
+log = logging.getLogger(__name__)
+
 
 class Dispatcher:
     """An engine and the callers that wait for its outputs. Not thread-safe: one thread calls all of it.
 
-    On that thread `deliver` receives each output of a request, the finished one last.
+    On that thread `deliver` receives each output of a request, the finished one last. If it raises, that is
+    logged and the request is aborted; the others go on.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -32,11 +36,18 @@ class Dispatcher:
         """Run one batch and deliver its outputs. Ctrl-C takes effect after that."""
         with _hold_interrupt():
             for output in self.engine.step():
-                deliver = self._deliver.get(output.request_id)
-                if deliver is not None:
-                    deliver(output)
-                if output.finished:
-                    self._deliver.pop(output.request_id, None)
+                self._hand_over(output)
+
+    def _hand_over(self, output: RequestOutput) -> None:
+        deliver = self._deliver.get(output.request_id)
+        try:
+            if deliver is not None:
+                deliver(output)
+        except Exception:
+            log.exception("the output of request %s could not be delivered", output.request_id)
+            self.abort([output.request_id])
+        if output.finished:
+            self._deliver.pop(output.request_id, None)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Stop requests and free their pages now; nothing more of them is delivered."""

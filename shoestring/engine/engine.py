@@ -18,7 +18,7 @@ from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.runner import Runner
 from shoestring.engine.sampler import SampledTokens, Sampler
 from shoestring.engine.scheduler import Batch, Scheduler
-from shoestring.engine.sequence import Sequence
+from shoestring.engine.sequence import Failures, Sequence, message
 from shoestring.engine.settings import EngineCounters, EngineSettings, check_settings, eos_ids
 from shoestring.engine.speculate import MTPDrafter, PromptLookup
 from shoestring.errors import ConfigError
@@ -64,7 +64,7 @@ class Engine:
             model, cache, max_num_seqs=sequences, max_pages=max_pages, routed_experts=routed_experts
         )
         self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
-        self.speculation = self._speculation(plan.speculation)
+        self.speculation = _speculation(plan.speculation, self.settings, self.runner, self.scheduler)
         self._requests: dict[str, RequestState] = {}
         self._completions: dict[Sequence, CompletionState] = {}
         self._changes: dict[str, RequestState] = {}
@@ -97,7 +97,10 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[RequestOutput]:
-        """Run one batch; returns the outputs of requests that changed, finished ones for the last time."""
+        """Run one batch; returns the outputs of requests that changed, finished ones for the last time.
+
+        What a request's own part raises (its grammar, text, drafts, ...) ends it alone, with "error".
+        """
         begin = time.perf_counter()
         batch = self.scheduler.next_batch()
         if batch.items:
@@ -107,6 +110,7 @@ class Engine:
             self._retire(batch)
             self._speculate(batch, result.hidden_ND, new_ids, time.perf_counter() - begin)
             self._counters.steps += 1
+        self._end(self.scheduler.failures.drain())
         outputs = self._report()
         self._counters.busy_s += time.perf_counter() - begin
         return outputs
@@ -121,8 +125,8 @@ class Engine:
             return
         for completion in state.completions:
             if completion.finish_reason is None:
-                completion.finish("abort")
                 self._remove(completion.sequence)
+                completion.finish("abort")
         self._counters.aborted += 1
         self._changes[request_id] = state
 
@@ -160,24 +164,29 @@ class Engine:
 
     def _accept(self, batch: Batch, results: dict[Sequence, SampledTokens]) -> dict[Sequence, list[int]]:
         """Append each sequence's tokens to its completion, which may end there; returns those appended."""
-        new_ids, now = {}, time.monotonic()
+        new_ids: dict[Sequence, list[int]] = {}
+        failures, now = Failures(), time.monotonic()
         for item in batch.items:
             result = results.get(item.sequence)
             if result is None:
                 continue
-            completion = self._completions[item.sequence]
             state = self._requests[item.sequence.request.request_id]
-            if result.error is not None:
-                completion.finish("error", result.error)
-                log.warning("request %s failed: %s", state.request.request_id, result.error)
-            new_ids[item.sequence] = token_ids = completion.accept(result)
-            matcher = self.sampler.matchers.get(item.sequence)
-            if matcher is not None and completion.finish_reason is None and matcher.is_stopped:
-                completion.finish("stop")
-            if token_ids:
-                state.record_token_time(now)
-            self._count(state, len(item.drafts), len(token_ids))
             self._changes[state.request.request_id] = state
+            if result.error is not None:
+                failures[item.sequence] = result.error
+                continue
+            try:
+                completion = self._completions[item.sequence]
+                new_ids[item.sequence] = token_ids = completion.accept(result)
+                matcher = self.sampler.matchers.get(item.sequence)
+                if matcher is not None and completion.finish_reason is None and matcher.is_stopped:
+                    completion.finish("stop")
+                if token_ids:
+                    state.record_token_time(now)
+                self._count(state, len(item.drafts), len(token_ids))
+            except Exception as error:
+                failures.add(item.sequence, error)
+        self._end(failures)
         return new_ids
 
     def _count(self, state: RequestState, num_drafts: int, num_new: int) -> None:
@@ -190,17 +199,32 @@ class Engine:
 
     def _retire(self, batch: Batch) -> None:
         """Free the pages of finished sequences."""
+        failures = Failures()
         for item in batch.items:
-            completion = self._completions[item.sequence]
-            if completion.finish_reason is not None:
+            completion = self._completions.get(item.sequence)
+            if completion is None or completion.finish_reason is None:
+                continue
+            try:
                 if self.runner.routed_experts is not None:
                     completion.routed_experts = self.runner.routed_experts.of(item.sequence)
-                self._remove(item.sequence)
+            except Exception as error:
+                failures.add(item.sequence, error)
+            self._remove(item.sequence)
+        self._end(failures)
+
+    def _end(self, failures: Failures) -> None:
+        """Finish the completions that failed, with "error"."""
+        for sequence, error in failures.items():
+            state = self._requests[sequence.request.request_id]
+            state.completions[sequence.index].fail(error)
+            self._changes[state.request.request_id] = state
+            self._remove(sequence)
+            log.warning("request %s failed: %s", state.request.request_id, error)
 
     def _remove(self, sequence: Sequence) -> None:
         self.scheduler.finish(sequence)
         self.sampler.matchers.pop(sequence, None)
-        del self._completions[sequence]
+        self._completions.pop(sequence, None)
 
     def _speculate(
         self, batch: Batch, hidden_ND: Tensor, new_ids: dict[Sequence, list[int]], model_s: float
@@ -209,28 +233,31 @@ class Engine:
             tokens = sum(len(ids) for ids in new_ids.values())
             filter_drafts = self.sampler.filter_drafts
             self.speculation.prepare(batch, hidden_ND, filter_drafts, tokens=tokens, model_s=model_s)
+            self._end(self.speculation.failures.drain())
 
     def _report(self) -> list[RequestOutput]:
         """The outputs of the requests that changed; a finished request is removed."""
         outputs = []
         for request_id, state in self._changes.items():
+            if state.finished or state.request.sampling_params.output_kind != "final_only":
+                try:
+                    outputs.append(state.output())
+                except Exception as error:
+                    outputs.append(self._error_output(state, error))
             if state.finished:
                 del self._requests[request_id]
                 reasons = {completion.finish_reason for completion in state.completions}
                 self._counters.failed += "error" in reasons
                 self._counters.finished += not reasons & {"error", "abort"}
-            if state.finished or state.request.sampling_params.output_kind != "final_only":
-                outputs.append(state.output())
         self._changes.clear()
         return outputs
 
-    def _speculation(self, method: str) -> Speculation | None:
-        if method == "off":
-            return None
-        mtp = MTPDrafter(self.runner, self.scheduler.reserve) if method == "mtp" else None
-        adaptive = AdaptiveSpeculation() if self.settings.adaptive_speculation else None
-        count = self.settings.num_speculative_tokens
-        return Speculation(mtp or PromptLookup(), num_speculative_tokens=count, adaptive=adaptive)
+    def _error_output(self, state: RequestState, error: Exception) -> RequestOutput:
+        """The last output of a request whose outputs cannot be made."""
+        log.error("request %s failed", state.request.request_id, exc_info=error)
+        for completion in state.completions:
+            self._remove(completion.sequence)
+        return state.error_output(message(error))
 
     def _matchers(self, params: SamplingParams) -> "list[Matcher]":
         """A grammar matcher for each completion, or none; compiling may take a second."""
@@ -249,3 +276,14 @@ class Engine:
     def _token_text(self, token_id: int) -> str:
         assert self.tokenizer is not None
         return self.tokenizer.token_bytes(token_id).decode("utf-8", errors="replace")
+
+
+def _speculation(
+    method: str, settings: EngineSettings, runner: Runner, scheduler: Scheduler
+) -> Speculation | None:
+    if method == "off":
+        return None
+    mtp = MTPDrafter(runner, scheduler.reserve) if method == "mtp" else None
+    adaptive = AdaptiveSpeculation() if settings.adaptive_speculation else None
+    count = settings.num_speculative_tokens
+    return Speculation(mtp or PromptLookup(), num_speculative_tokens=count, adaptive=adaptive)

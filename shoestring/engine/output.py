@@ -1,6 +1,7 @@
 """Outputs of requests: ids -> text with stop strings, finish reasons, and RequestOutput after each step."""
 
 import codecs
+from contextlib import suppress
 
 from torch import Tensor
 
@@ -104,19 +105,27 @@ class CompletionState:
     def accept(self, result: SampledTokens) -> list[int]:
         """Append tokens until one of them finishes the completion; returns those."""
         count = 0
-        for token_id in result.ids:
-            count += 1
-            self.token_ids.append(token_id)
-            self._check(token_id)
-            if self.finish_reason is not None:
-                break
-        self.token_logprobs += result.token_logprobs[:count]
-        self.logprobs += result.logprobs[:count]
+        try:
+            for token_id in result.ids:
+                count += 1
+                self.token_ids.append(token_id)
+                self._check(token_id)
+                if self.finish_reason is not None:
+                    break
+        finally:
+            self.token_logprobs += result.token_logprobs[:count]
+            self.logprobs += result.logprobs[:count]
         return result.ids[:count]
 
     def finish(self, reason: FinishReason, stop_reason: int | str | None = None) -> None:
         self.finish_reason, self.stop_reason = reason, stop_reason
         self.text.finish()
+
+    def fail(self, error: str) -> None:
+        """Finish with "error", whatever state the text is in."""
+        with suppress(Exception):
+            self.text.finish()
+        self.finish_reason, self.stop_reason = "error", error
 
     def _check(self, token_id: int) -> None:
         params = self.sequence.params
@@ -169,12 +178,28 @@ class RequestState:
         self.first_token_s = self.first_token_s or self.last_token_s
 
     def output(self) -> RequestOutput:
+        """The RequestOutput with each completion's output."""
+        return self._output(tuple(completion.output() for completion in self.completions))
+
+    def error_output(self, error: str) -> RequestOutput:
+        """The RequestOutput of a request whose outputs cannot be made: each completion failed."""
+        outputs = []
+        for completion in self.completions:
+            completion.fail(error)
+            index = completion.sequence.index
+            failed = CompletionOutput(
+                index=index, text="", token_ids=(), finish_reason="error", stop_reason=error
+            )
+            outputs.append(failed)
+        return self._output(tuple(outputs))
+
+    def _output(self, outputs: tuple[CompletionOutput, ...]) -> RequestOutput:
         request = self.request
         return RequestOutput(
             request_id=request.request_id,
             prompt=request.prompt,
             prompt_token_ids=request.prompt_token_ids,
-            outputs=tuple(completion.output() for completion in self.completions),
+            outputs=outputs,
             finished=self.finished,
             num_cached_tokens=self.completions[0].sequence.num_cached_tokens,
             metrics=RequestMetrics(

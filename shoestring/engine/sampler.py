@@ -1,7 +1,7 @@
 """The sampler: logits of a batch -> each sequence's accepted tokens, drafts verified, with logprobs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -12,7 +12,7 @@ from torch import Tensor
 from shoestring.engine import draw
 from shoestring.engine.request import Logprob
 from shoestring.engine.scheduler import Batch, ScheduledSequence
-from shoestring.engine.sequence import Sequence
+from shoestring.engine.sequence import Failures, Sequence
 from shoestring.errors import ShoestringError
 
 if TYPE_CHECKING:
@@ -45,6 +45,22 @@ class Row(NamedTuple):
     def output_index(self) -> int:
         """The number of the generated token that this row samples, from 0."""
         return self.sequence.num_output_tokens + self.ahead
+
+
+class Choice(NamedTuple):
+    """How the token of one row is drawn: by `number`, from 0 to 1."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    number: float
+
+    @classmethod
+    def of(cls, row: Row) -> "Choice":
+        """The choice of a row by its request's parameters and seed."""
+        params, number = row.sequence.params, draw.uniform(row.sequence.seed, row.output_index)
+        return cls(params.temperature, params.top_k, params.top_p, params.min_p, number)
 
 
 @dataclass(slots=True)
@@ -81,11 +97,13 @@ class Sampler:
         if not rows:
             return {}
         raw = self._raw_logprobs(logits_NW, rows)
-        errors = self._constrain(logits_NW, rows)
+        errors = Failures()
+        self._constrain(logits_NW, rows, errors)
         best_N, ids_N = logits_NW.max(-1)  # the lowest id of equals
-        random_rows = [n for n, row in enumerate(rows) if not row.sequence.params.is_greedy]
-        if random_rows:
-            ids_N[random_rows] = _draw(logits_NW[random_rows], [rows[n] for n in random_rows])
+        choices = self._choices(rows, errors)
+        if choices:
+            random_rows = list(choices)
+            ids_N[random_rows] = _draw(logits_NW[random_rows], list(choices.values()))
         ids = ids_N.tolist()
         for n, value in enumerate(best_N.tolist()):
             if math.isfinite(value):
@@ -100,46 +118,61 @@ class Sampler:
         self,
         rows: list[Row],
         ids: list[int],
-        errors: dict[Sequence, str],
+        errors: Failures,
         raw: tuple[list[int], Tensor] | None,
     ) -> dict[Sequence, SampledTokens]:
-        """Each sequence's tokens up to the first that differs from its draft."""
+        """Each sequence's tokens up to the first that differs from its draft, or its error."""
         results: dict[Sequence, SampledTokens] = {}
         accepted_rows: list[int] = []
         for n, (item, sequence, ahead) in enumerate(rows):
             if ahead == 0:
-                results[sequence] = SampledTokens([], error=errors.get(sequence))
+                results[sequence] = SampledTokens([])
             result = results[sequence]
             # so far every draft before this row was the token sampled in its place
-            if result.error is None and ids[n] != NO_TOKEN and result.ids == list(item.drafts[:ahead]):
+            if sequence not in errors and ids[n] != NO_TOKEN and result.ids == list(item.drafts[:ahead]):
                 result.ids.append(ids[n])
                 accepted_rows.append(n)
-        self._consume(results)
+        self._consume(results, errors)
         if raw is not None:
-            self._report(raw, rows, accepted_rows, ids, results)
-        return results
+            self._report(raw, rows, accepted_rows, ids, results, errors)
+        return results | {sequence: SampledTokens([], error=error) for sequence, error in errors.items()}
 
-    def _constrain(self, logits_NW: Tensor, rows: list[Row]) -> dict[Sequence, str]:
-        """Apply bias, min_tokens, grammar and penalties to the rows that have any; errors by sequence."""
+    def _constrain(self, logits_NW: Tensor, rows: list[Row], errors: Failures) -> None:
+        """Apply bias, min_tokens, grammar and penalties to the rows that have any."""
         for n, row in enumerate(rows):
-            params = row.sequence.params
-            if params.logit_bias:
-                ids = torch.tensor(list(params.logit_bias), device=logits_NW.device)
-                logits_NW[n, ids] += torch.tensor(list(params.logit_bias.values()), device=logits_NW.device)
-            if row.output_index < params.min_tokens:
-                stops = {*params.stop_token_ids, *(() if params.ignore_eos else self.eos_ids)}
-                logits_NW[n, list(stops)] = -math.inf
-        errors = self._mask(logits_NW, rows) if self.matchers else {}
-        penalty_rows = [n for n, row in enumerate(rows) if row.sequence.params.has_penalties]
-        if penalty_rows:
-            self._penalize(logits_NW, rows, penalty_rows)
-        return errors
+            try:
+                self._bias(logits_NW[n], row)
+            except Exception as error:
+                errors.add(row.sequence, error)
+        if self.matchers:
+            self._mask(logits_NW, rows, errors)
+        self._penalize(logits_NW, rows, errors)
 
-    def _mask(self, logits_NW: Tensor, rows: list[Row]) -> dict[Sequence, str]:
+    def _bias(self, logits_W: Tensor, row: Row) -> None:
+        """Apply a row's logit_bias and min_tokens."""
+        params = row.sequence.params
+        if params.logit_bias:
+            ids = torch.tensor(list(params.logit_bias), device=logits_W.device)
+            logits_W[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_W.device)
+        if row.output_index < params.min_tokens:
+            stops = {*params.stop_token_ids, *(() if params.ignore_eos else self.eos_ids)}
+            logits_W[list(stops)] = -math.inf
+
+    def _choices(self, rows: list[Row], errors: Failures) -> dict[int, Choice]:
+        """The choice of each row that is not greedy."""
+        choices = {}
+        for n, row in enumerate(rows):
+            try:
+                if not row.sequence.params.is_greedy:
+                    choices[n] = Choice.of(row)
+            except Exception as error:
+                errors.add(row.sequence, error)
+        return choices
+
+    def _mask(self, logits_NW: Tensor, rows: list[Row], errors: Failures) -> None:
         """Apply each constrained row's grammar mask, as if the drafts before it had been accepted."""
         from shoestring.engine.constrain.grammars import apply_mask
 
-        errors: dict[Sequence, str] = {}
         first = {row.item: n for n, row in enumerate(rows) if row.ahead == 0}
         for item, n in first.items():
             matcher = self.matchers.get(item.sequence)
@@ -154,35 +187,46 @@ class Sampler:
                         break
                     num_consumed += 1
                 matcher.rollback(num_consumed)
-            except ShoestringError as error:
-                errors[item.sequence] = str(error)
-        return errors
+            except Exception as error:
+                errors.add(item.sequence, error)
 
-    def _consume(self, results: dict[Sequence, SampledTokens]) -> None:
-        """Move the grammars past the accepted tokens."""
+    def _consume(self, results: dict[Sequence, SampledTokens], errors: Failures) -> None:
+        """Move the grammars past the accepted tokens, and drop tokens accepted behind a text's end."""
         for sequence, matcher in self.matchers.items():
             result = results.get(sequence)
-            if result is None or result.error is not None:
+            if result is None or sequence in errors:
                 continue
             try:
-                for token_id in result.ids:
+                for count, token_id in enumerate(result.ids, 1):
                     if not matcher.consume(token_id):
                         raise ShoestringError(f"the grammar refused token {token_id}, which its mask allowed")
-            except ShoestringError as error:
-                results[sequence] = SampledTokens([], error=str(error))
+                    if count < len(result.ids) and matcher.is_stopped:
+                        del result.ids[count:]
+                        break
+            except Exception as error:
+                errors.add(sequence, error)
 
-    def _penalize(self, logits_NW: Tensor, rows: list[Row], penalty_rows: list[int]) -> None:
-        counts, prompts, penalties = [], [], []
-        for n in penalty_rows:
-            row, params = rows[n], rows[n].sequence.params
-            history = self._history(row.sequence, logits_NW)
+    def _penalize(self, logits_NW: Tensor, rows: list[Row], errors: Failures) -> None:
+        penalty_rows, counts, prompts, penalties = [], [], [], []
+        for n, row in enumerate(rows):
+            params = row.sequence.params
+            if not params.has_penalties:
+                continue
+            try:
+                history = self._history(row.sequence, logits_NW)
+            except Exception as error:
+                errors.add(row.sequence, error)
+                continue
             counts_W = history.counts_W
             if row.ahead:
                 drafts = torch.tensor(row.item.drafts[: row.ahead], device=counts_W.device)
                 counts_W = counts_W + torch.bincount(drafts, minlength=len(counts_W))
+            penalty_rows.append(n)
             counts.append(counts_W)
             prompts.append(history.prompt_W)
             penalties.append([params.repetition_penalty, params.frequency_penalty, params.presence_penalty])
+        if not penalty_rows:
+            return
         penalties_N3 = torch.tensor(penalties, device=logits_NW.device)
         arguments = (torch.stack(counts), torch.stack(prompts), penalties_N3)
         logits_NW[penalty_rows] = draw.penalize(logits_NW[penalty_rows], *arguments)
@@ -215,6 +259,7 @@ class Sampler:
         accepted_rows: list[int],
         ids: list[int],
         results: dict[Sequence, SampledTokens],
+        errors: Failures,
     ) -> None:
         """Add the logprobs of the accepted tokens, and of the likeliest ones in their places."""
         raw_rows, logp_MW = raw
@@ -231,24 +276,32 @@ class Sampler:
             sequence = rows[n].sequence
             results[sequence].token_logprobs.append(logprob)
             if sequence.params.logprobs:
-                entries.append((m, ids[n], sequence.params.logprobs, results[sequence]))
-        if entries:
-            self._report_likeliest(logp_MW, token_logp_M1, entries)
+                entries.append((m, ids[n], sequence))
+        if not entries:
+            return
+        for sequence, likeliest in self._likeliest(logp_MW, token_logp_M1, entries):
+            try:
+                entry = {i: self._logprob(i, logprob, rank) for i, (logprob, rank) in likeliest.items()}
+                results[sequence].logprobs.append(entry)
+            except Exception as error:
+                errors.add(sequence, error)
 
-    def _report_likeliest(
-        self, logp_MW: Tensor, token_logp_M1: Tensor, entries: list[tuple[int, int, int, SampledTokens]]
-    ) -> None:
-        """Add the logprobs of `entries`: row, sampled token, number of likeliest tokens, result to add to."""
+    def _likeliest(
+        self, logp_MW: Tensor, token_logp_M1: Tensor, entries: list[tuple[int, int, Sequence]]
+    ) -> Iterator[tuple[Sequence, dict[int, tuple[float, int]]]]:
+        """Logprob and rank of the sampled and the likeliest tokens of each of `entries`: row, sampled token,
+        sequence."""
         places = [m for m, *_ in entries]
         logp_MW, own_M1 = logp_MW[places], token_logp_M1[places]
         ranks = (1 + (logp_MW > own_M1).sum(-1)).tolist()
-        top = logp_MW.topk(min(max(count for _, _, count, _ in entries), logp_MW.shape[1]), dim=-1)
+        counts = [sequence.params.logprobs or 0 for *_, sequence in entries]
+        top = logp_MW.topk(min(max(counts), logp_MW.shape[1]), dim=-1)
         values, ids, own = top.values.tolist(), top.indices.tolist(), own_M1[:, 0].tolist()
-        for m, (_, token_id, count, result) in enumerate(entries):
-            entry = {token_id: self._logprob(token_id, own[m], ranks[m])}
-            for rank in range(min(count, len(ids[m]))):
-                entry.setdefault(ids[m][rank], self._logprob(ids[m][rank], values[m][rank], rank + 1))
-            result.logprobs.append(entry)
+        for m, (_, token_id, sequence) in enumerate(entries):
+            likeliest = {token_id: (own[m], ranks[m])}
+            for rank in range(min(counts[m], len(ids[m]))):
+                likeliest.setdefault(ids[m][rank], (values[m][rank], rank + 1))
+            yield sequence, likeliest
 
     def filter_drafts(self, sequence: Sequence, drafts: list[int]) -> list[int]:
         """The drafts up to the first that the sequence's grammar refuses."""
@@ -266,24 +319,22 @@ class Sampler:
         return Logprob(logprob=logprob, rank=rank, decoded_token=text)
 
 
-def _draw(logits_NW: Tensor, rows: list[Row]) -> Tensor:
+def _draw(logits_NW: Tensor, choices: list[Choice]) -> Tensor:
     """One token for each row by its own number; only rows with top_k, top_p or min_p are sorted."""
-    params = [row.sequence.params for row in rows]
 
     def column(values: list[float] | list[int], dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=logits_NW.device)
 
-    logits_NW = logits_NW / column([p.temperature for p in params])[:, None]
-    some = [n for n, p in enumerate(params) if p.top_k > 0]
+    logits_NW = logits_NW / column([choice.temperature for choice in choices])[:, None]
+    some = [n for n, choice in enumerate(choices) if choice.top_k > 0]
     if some:
-        limits = column([params[n].top_k for n in some], torch.int64)
+        limits = column([choices[n].top_k for n in some], torch.int64)
         logits_NW[some] = draw.keep_top_k(logits_NW[some], limits)
     probability_NW = logits_NW.softmax(-1)
-    some = [n for n, p in enumerate(params) if p.top_p < 1]
+    some = [n for n, choice in enumerate(choices) if choice.top_p < 1]
     if some:
-        probability_NW[some] = draw.keep_top_p(probability_NW[some], column([params[n].top_p for n in some]))
-    some = [n for n, p in enumerate(params) if p.min_p > 0]
+        probability_NW[some] = draw.keep_top_p(probability_NW[some], column([choices[n].top_p for n in some]))
+    some = [n for n, choice in enumerate(choices) if choice.min_p > 0]
     if some:
-        probability_NW[some] = draw.keep_min_p(probability_NW[some], column([params[n].min_p for n in some]))
-    numbers = [draw.uniform(row.sequence.seed, row.output_index) for row in rows]
-    return draw.pick(probability_NW, torch.tensor(numbers, dtype=torch.float64, device=logits_NW.device))
+        probability_NW[some] = draw.keep_min_p(probability_NW[some], column([choices[n].min_p for n in some]))
+    return draw.pick(probability_NW, column([choice.number for choice in choices]))

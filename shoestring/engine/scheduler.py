@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shoestring.engine.pages import PagePool
-from shoestring.engine.sequence import Sequence
+from shoestring.engine.sequence import Failures, Sequence
 from shoestring.model.memory import PAGE_SIZE, pages_for
 
 
@@ -66,6 +66,7 @@ class Scheduler:
 
     Decoding comes before prompts, old sequences before young ones. When no page is free the youngest running
     sequence is preempted: it releases its pages and is computed again later, prompt and output as one prompt.
+    A sequence for which something raises leaves the scheduler, and is in `failures`.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self.counters = SchedulerCounters()
+        self.failures = Failures()
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
         # The sequence that last did not fit, and the number of free pages then.
         self._last_misfit: tuple[Sequence, int] | None = None
@@ -102,24 +104,19 @@ class Scheduler:
     def commit(self, batch: Batch, new_ids: Mapping[Sequence, list[int]]) -> None:
         """Append the accepted tokens; cache entries of rejected drafts count as not computed."""
         for item in batch.items:
-            sequence, ids = item.sequence, new_ids.get(item.sequence, [])
-            if not sequence.is_running:  # finished or aborted meanwhile
-                continue
-            sequence.token_ids += ids
-            length = len(sequence.token_ids)
-            sequence.num_computed_tokens = length - 1 if ids else min(item.start + item.count, length)
-            self.counters.computed_tokens += item.count
-            num_full_pages = sequence.num_computed_tokens // PAGE_SIZE
-            if self.enable_prefix_caching and num_full_pages > len(sequence.cached_pages):
-                self._register(sequence, num_full_pages)
+            if item.sequence.is_running:  # neither finished nor aborted meanwhile
+                try:
+                    self._commit(item, new_ids.get(item.sequence, []))
+                except Exception as error:
+                    self._fail(item.sequence, error)
 
     def finish(self, sequence: Sequence) -> None:
-        """Remove a sequence, running or waiting, and free its pages."""
+        """Remove a sequence, running or waiting, and free its pages; nothing happens if it is neither."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
         if sequence.is_running:
             self.running.remove(sequence)
-            self._free(sequence)
-        elif sequence in self.waiting:
-            self.waiting.remove(sequence)
+        self._free(sequence)
 
     def reserve(self, sequence: Sequence, length: int) -> bool:
         """Allocate pages for drafts below position `length`, if running sequences do not need them."""
@@ -139,28 +136,39 @@ class Scheduler:
         decoding = [sequence for sequence in self.running if sequence.num_uncomputed_tokens == 1]
         spare = self.max_num_batched_tokens - len(decoding)
         for sequence in decoding:
-            if not sequence.is_running:  # preempted for an older one
+            try:
+                item = self._next_row(sequence, spare) if sequence.is_running else None
+            except Exception as error:
+                self._fail(sequence, error)
+                item = None
+            if item is None:  # preempted or failed
                 spare += 1
-                continue
-            drafts: tuple[int, ...] = ()
-            if sequence.drafts:
-                room = min(spare, sequence.max_length - len(sequence.token_ids) - 1)
-                drafts, sequence.drafts = tuple(sequence.drafts[:room]), []
-            if not self._make_room(sequence):
-                spare += 1
-                continue
-            if drafts and not self.reserve(sequence, len(sequence.token_ids) + len(drafts)):
-                drafts = ()
-            spare -= len(drafts)
-            items[sequence] = ScheduledSequence.next(sequence, 1, drafts)
+            else:
+                spare -= len(item.drafts)
+                items[sequence] = item
         return spare
+
+    def _next_row(self, sequence: Sequence, spare: int) -> ScheduledSequence | None:
+        """The newest token with at most `spare` drafts; None when the sequence had to be preempted."""
+        drafts: tuple[int, ...] = ()
+        if sequence.drafts:
+            room = min(spare, sequence.max_length - len(sequence.token_ids) - 1)
+            drafts, sequence.drafts = tuple(sequence.drafts[:room]), []
+        if not self._make_room(sequence):
+            return None
+        if drafts and not self.reserve(sequence, len(sequence.token_ids) + len(drafts)):
+            drafts = ()
+        return ScheduledSequence.next(sequence, 1, drafts)
 
     def _continue_prompts(self, items: Items, budget: int) -> int:
         """Schedule the next piece of every prompt that has begun; returns the remaining budget."""
         for sequence in [sequence for sequence in self.running if sequence.num_uncomputed_tokens > 1]:
             if budget <= 0:
                 break
-            budget -= self._schedule_prompt(sequence, budget, items)
+            try:
+                budget -= self._schedule_prompt(sequence, budget, items)
+            except Exception as error:
+                self._fail(sequence, error)
         return budget
 
     def _admit(self, items: Items, budget: int) -> None:
@@ -172,10 +180,13 @@ class Scheduler:
             if leader is not None and leader.is_running and not leader.has_computed_prompt:
                 followers.append(self.waiting.popleft())
                 continue
-            if not self._start(sequence):
-                break
-            self.waiting.popleft()
-            budget -= self._schedule_prompt(sequence, budget, items)
+            try:
+                if not self._start(sequence):
+                    break
+                self.waiting.popleft()
+                budget -= self._schedule_prompt(sequence, budget, items)
+            except Exception as error:
+                self._fail(sequence, error)
         self.waiting.extendleft(reversed(followers))
 
     def _start(self, sequence: Sequence) -> bool:
@@ -197,12 +208,12 @@ class Scheduler:
         sequence.cached_pages = prefix
         sequence.num_computed_tokens = sequence.first_computed = len(prefix) * PAGE_SIZE
         sequence.table_row = self._free_rows.pop()
+        self.running.append(sequence)
         if not sequence.num_admissions:
             sequence.num_cached_tokens = min(sequence.num_computed_tokens, sequence.num_prompt_tokens)
             self.counters.prompt_tokens += sequence.num_prompt_tokens
             self.counters.cached_tokens += sequence.num_cached_tokens
         sequence.num_admissions += 1
-        self.running.append(sequence)
         return True
 
     def _schedule_prompt(self, sequence: Sequence, budget: int, items: Items) -> int:
@@ -236,11 +247,27 @@ class Scheduler:
         self.waiting.appendleft(sequence)
         self.counters.preemptions += 1
 
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        self.failures.add(sequence, error)
+        self.finish(sequence)
+
     def _free(self, sequence: Sequence) -> None:
         self.pool.release(sequence.page_ids)
-        self._free_rows.append(sequence.table_row)
+        if sequence.is_running:
+            self._free_rows.append(sequence.table_row)
         sequence.page_ids, sequence.cached_pages, sequence.drafts = [], [], []
         sequence.num_computed_tokens, sequence.table_row = 0, -1
+
+    def _commit(self, item: ScheduledSequence, ids: list[int]) -> None:
+        """Append a sequence's accepted tokens, and share its pages that became full."""
+        sequence = item.sequence
+        sequence.token_ids += ids
+        length = len(sequence.token_ids)
+        sequence.num_computed_tokens = length - 1 if ids else min(item.start + item.count, length)
+        self.counters.computed_tokens += item.count
+        num_full_pages = sequence.num_computed_tokens // PAGE_SIZE
+        if self.enable_prefix_caching and num_full_pages > len(sequence.cached_pages):
+            self._register(sequence, num_full_pages)
 
     def _register(self, sequence: Sequence, num_full_pages: int) -> None:
         """Put the pages that became full into the prefix cache."""

@@ -1,10 +1,14 @@
-"""A sequence, one completion as the scheduler sees it: its tokens, its pages and its progress."""
+"""A sequence, one completion as the scheduler sees it: its tokens, pages and progress, or its failure."""
 
+import logging
 import secrets
 from dataclasses import dataclass, field
 
 from shoestring.engine.pages import CachedPage
 from shoestring.engine.request import Request, SamplingParams
+from shoestring.errors import ShoestringError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, kw_only=True, slots=True, weakref_slot=True)
@@ -71,3 +75,24 @@ class Sequence:
     @property
     def is_running(self) -> bool:
         return self.table_row >= 0
+
+
+class Failures(dict[Sequence, str]):
+    """The message of the first error of each sequence that cannot go on."""
+
+    def add(self, sequence: Sequence, error: Exception) -> None:
+        """Record what one sequence's part raised; an error that is not ours is logged with its traceback."""
+        self.setdefault(sequence, message(error))
+        if not isinstance(error, ShoestringError):
+            log.error("request %s: %s", sequence.request.request_id, message(error), exc_info=error)
+
+    def drain(self) -> "Failures":
+        """The failures so far, which are forgotten here."""
+        failures = Failures(self)
+        self.clear()
+        return failures
+
+
+def message(error: Exception) -> str:
+    """An error as the sentence that the request's caller reads."""
+    return str(error) if isinstance(error, ShoestringError) else f"{type(error).__name__}: {error}"

@@ -56,6 +56,21 @@ def test_an_abort_delivers_nothing_more(dispatcher):
     assert {output.request_id for output in outputs[before:]} == {"b"}
 
 
+def test_a_caller_that_raises_loses_its_own_request_only(dispatcher):
+    good: list = []
+
+    def bad(output):
+        raise RuntimeError("gone")
+
+    dispatcher.add([request("a")], bad)
+    dispatcher.add([request("b")], good.append)
+    while dispatcher.engine.has_unfinished():
+        dispatcher.step()
+    assert good[-1].finished
+    assert len(good[-1].outputs[0].token_ids) == 5
+    assert (dispatcher.engine.counters.aborted, dispatcher.engine.counters.pages_used) == (1, 0)
+
+
 @pytest.mark.parametrize("end", ["close", "with", "lost", "unread"])
 def test_a_stream_without_a_reader_frees_its_pages(dispatcher, end):
     stream = dispatcher.outputs([request("a"), request("b")])

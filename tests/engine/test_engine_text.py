@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from shoestring.engine.adaptive import Speculation
 from shoestring.engine.engine import Engine, EngineSettings
 from shoestring.engine.request import Request, SamplingParams, StructuredOutputsParams
+from shoestring.engine.speculate import room
 from shoestring.errors import ConfigError
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
@@ -94,6 +96,58 @@ def test_a_grammar_may_begin_behind_the_thinking(spoken, tokenizer, serve):
     free, answer = completion.text.split(THINK_END)
     assert free == ""
     assert answer.removesuffix("<｜end▁of▁sentence｜>") in ("yes", "no")
+
+
+class Oracle:
+    """Drafts of the tokens that the request has without drafts, and end tokens behind them."""
+
+    def __init__(self, token_ids, eos_id):
+        self.token_ids, self.eos_id = token_ids, eos_id
+
+    def draft(self, batch, hidden_ND, depth):
+        drafts = {}
+        for item in batch.items:
+            count = room(item.sequence, depth)
+            start = item.sequence.num_output_tokens
+            drafts[item.sequence] = [*self.token_ids[start:], *[self.eos_id] * depth][:count]
+        return drafts
+
+
+END_CASES = [
+    ({"regex": "[ab]{1,9}"}, {}),
+    ({"regex": "[ab]{4}"}, {}),  # nothing may follow the last letter
+    ({"choice": ["aaaa", "aaaabbbbcc"]}, {}),
+    ({"json": SCHEMA}, {}),
+    ({"grammar": 'start: "a" start | "b"'}, {}),
+    ({"regex": "[ab]{1,9}"}, {"ignore_eos": True}),
+    ({"regex": "[ab]{1,9}"}, {"min_tokens": 5}),
+    ({"regex": "[ab]{1,9}"}, {"include_stop_str_in_output": True, "skip_special_tokens": False}),
+    ({"regex": "[ab]{3,9}"}, {"stop": ["ba", "aaa"]}),
+    ({"regex": "[ab]{1,9}"}, {"logprobs": 2}),
+]
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize(("structured", "params"), END_CASES)
+def test_an_end_token_that_was_drafted_ends_the_text_once(
+    spoken, tokenizer, serve, structured, params, thinking
+):
+    """Also where the grammar ends the text, and rows behind the end were accepted."""
+    bias = dict.fromkeys([*tokenizer.encode("ab"), tokenizer.eos_id], 9.0)
+    if thinking:
+        end = tokenizer.special_id(THINK_END)
+        bias, structured = {**bias, end: 9.0}, {**structured, "after_token_id": end}
+    one = request("a", tokenizer, structured, logit_bias=bias, **params)
+    (alone,) = serve(engine(spoken, tokenizer), [one])["a"]
+    for depth in (1, 2, 3, 7):
+        drafted = engine(spoken, tokenizer)
+        drafter = Oracle(alone.token_ids, tokenizer.eos_id)
+        drafted.speculation = Speculation(drafter, num_speculative_tokens=depth, adaptive=None)
+        (completion,) = serve(drafted, [one])["a"]
+        assert completion.finish_reason == alone.finish_reason != "error"
+        assert completion.token_ids == alone.token_ids
+        assert completion.text == alone.text
+        assert len(completion.logprobs or ()) == len(alone.logprobs or ())
 
 
 def test_a_grammar_that_cannot_be_compiled_is_refused(spoken, tokenizer):
