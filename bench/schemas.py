@@ -1,16 +1,20 @@
 """Constrained output under test: random JSON schemas give valid documents, hostile grammars cost no time.
 
-    python bench/schemas.py [--schemas 1000] [--hostile 10000] [--seed 0] [--json FILE]
+    python bench/schemas.py [--schemas 5000] [--hostile 10000] [--suite FOLDER] [--seed 0] [--json FILE]
 
 Documents are written by choosing randomly among the allowed tokens, and checked with the `jsonschema`
-library. Hostile schemas, regexes and Lark grammars come from families with random sizes; each must be
-refused, or compiled and followed for a few tokens, within a second. Exit code 3 when a document is invalid,
-something takes longer than a second, or an error other than ConfigError is raised.
+library. FOLDER is tests/draft2020-12 of the JSON Schema Test Suite: of each of its schemas that is accepted
+some documents are written, and its invalid instances must not be allowed.
+
+Hostile schemas, regexes and Lark grammars come from families with random sizes; each must be refused, or
+compiled and followed for a few tokens, within a second. Exit code 3 when a document is invalid or cannot
+end, something takes longer than a second, or an error other than ConfigError is raised.
 """
 
 import argparse
 import json
 import random
+import re
 import resource
 import sys
 import sysconfig
@@ -51,7 +55,8 @@ CLOSERS = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--schemas", type=int, default=1000)
+    parser.add_argument("--schemas", type=int, default=5000)
+    parser.add_argument("--suite", type=Path)
     parser.add_argument("--hostile", type=int, default=10_000)
     parser.add_argument("--vocab-size", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
@@ -62,11 +67,13 @@ def main() -> int:
     result = {
         "vocab_size": tokenizer.vocab_size,
         **documents(cache, arguments.schemas, arguments.seed),
+        **(suite(cache, arguments.suite, arguments.seed) if arguments.suite else {}),
         **hostile(cache, arguments.hostile, arguments.seed),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     cache.close()
-    is_good = not (result["invalid"] or result["unfinished"] or result["crashes"])
+    names = ("invalid", "unfinished", "crashes", "suite_invalid", "suite_unfinished", "suite_wrong")
+    is_good = not any(result.get(name) for name in names)
     is_good = (
         is_good
         and max(result["hostile_max_s"], result["hostile_max_step_s"], result["max_step_s"]) <= LIMIT_S
@@ -98,16 +105,17 @@ def documents(cache: GrammarCache, count: int, seed: int) -> dict:
             num_refused += 1  # an intersection or an exclusive choice that llguidance cannot enforce
             continue
         num_schemas += 1
-        ids, finished, step_s = write(grammar, cache.tokenizer, chance)
+        ids, finished, step_s = write(grammar, cache.tokenizer, chance, schema)
         tokens, seconds, longest = tokens + len(ids), seconds + sum(step_s), max([longest, *step_s])
         text = cache.tokenizer.decode(ids, skip_special=True)
         if not finished:
-            unfinished.append({"schema": schema, "text": text[:300]})
+            unfinished.append({"schema": schema, "text": text})
         elif not is_valid(text, schema):
-            invalid.append({"schema": schema, "text": text[:300]})
+            invalid.append({"schema": schema, "text": text})
     return {
         "schemas": num_schemas,
         "refused_before": num_refused,
+        "accepted_share": round(num_schemas / max(num_schemas + num_refused, 1), 3),
         "invalid": len(invalid),
         "unfinished": len(unfinished),
         "examples": (invalid + unfinished)[:5],
@@ -117,20 +125,75 @@ def documents(cache: GrammarCache, count: int, seed: int) -> dict:
     }
 
 
+def suite(cache: GrammarCache, folder: Path, seed: int) -> dict:
+    """Write documents of each schema of the JSON Schema Test Suite, and try its invalid instances."""
+    chance = random.Random(seed)
+    names = ("schemas", "accepted", "documents", "invalid", "unfinished", "instances", "wrong")
+    result: dict = dict.fromkeys(names, 0) | {"examples": []}
+    for path in sorted([*folder.glob("*.json"), *folder.glob("optional/*.json")]):
+        for group in json.loads(path.read_text(encoding="utf-8")):
+            result["schemas"] += 1
+            schema = group["schema"]
+            try:
+                grammar = cache.compile(StructuredOutputsParams(json=json.dumps(schema)))
+            except ConfigError:
+                continue
+            result["accepted"] += 1
+            for _ in range(REPEATS):
+                ids, is_finished, _ = write(grammar, cache.tokenizer, chance, schema)
+                text = cache.tokenizer.decode(ids, skip_special=True)
+                result["documents"] += 1
+                try:
+                    fault = "unfinished" if not is_finished else "" if is_valid(text, schema) else "invalid"
+                except re.error:  # a pattern that Python cannot read
+                    continue
+                if fault:
+                    result[fault] += 1
+                    result["examples"].append({"file": path.name, "schema": schema, fault: text[:200]})
+            for test in group["tests"]:
+                result["instances"] += 1
+                if not test["valid"] and allows(grammar, cache.tokenizer, json.dumps(test["data"])):
+                    result["wrong"] += 1
+                    result["examples"].append({"file": path.name, "schema": schema, "wrong": test["data"]})
+    return {f"suite_{name}": value for name, value in result.items()}
+
+
+def allows(grammar: Grammar, tokenizer: Tokenizer, text: str) -> bool:
+    matcher = grammar.matcher()
+    return all(matcher.consume(token_id) for token_id in tokenizer.encode(text)) and matcher.is_accepting
+
+
 def write(
-    grammar: Grammar, tokenizer: Tokenizer, chance: random.Random
+    grammar: Grammar, tokenizer: Tokenizer, chance: random.Random, schema: dict | bool
 ) -> tuple[list[int], bool, list[float]]:
-    """Choose allowed tokens at random, later those that end: the ids, whether it has ended, the times."""
+    """Choose allowed tokens at random, later those that end: the ids, whether it has ended, the times.
+
+    Late tokens also spell out words of the schema, which a pattern may need.
+    """
     matcher, ids, step_s = grammar.matcher(), [], []
+    words = re.findall(r"[A-Za-z0-9@.-]+", " ".join(patterns(schema)))
+    word: list[int] = []
+    (quote,) = tokenizer.encode('"')
     closers = [tokenizer.eos_id, *(tokenizer.encode(text.decode())[0] for text in CLOSERS)]
     for step in range(HARD_STEPS):
         start = time.perf_counter()
-        mask = matcher.mask()
+        try:
+            mask = matcher.mask()
+        except ConfigError:  # no token is allowed
+            return ids, False, step_s
         mask_end = time.perf_counter()
         allowed = np.flatnonzero(unpack_mask(mask, grammar.vocab_size))
         closing = [i for i in closers if i in allowed] if step > SOFT_STEPS else []
+        if quote in closing and chance.random() < 0.3:
+            closing = [quote]
         ends = tokenizer.eos_id in closing
         token_id = tokenizer.eos_id if ends else int(chance.choice(closing or allowed))
+        if step > SOFT_STEPS and not ends:
+            word = word or (tokenizer.encode(chance.choice(words)) if words and chance.random() < 0.3 else [])
+            if word and word[0] in allowed:
+                token_id = word.pop(0)
+            else:
+                word = []
         consume_start = time.perf_counter()
         is_accepted = matcher.consume(token_id)
         step_s.append(mask_end - start + time.perf_counter() - consume_start)
@@ -142,10 +205,22 @@ def write(
     return ids, False, step_s
 
 
+def patterns(schema: object) -> list[str]:
+    """The patterns anywhere in a schema."""
+    if isinstance(schema, list):
+        return [pattern for inner in schema for pattern in patterns(inner)]
+    if not isinstance(schema, dict):
+        return []
+    own = [schema["pattern"]] if isinstance(schema.get("pattern"), str) else []
+    names = schema.get("patternProperties")
+    return [*own, *(names if isinstance(names, dict) else ()), *patterns(list(schema.values()))]
+
+
 def is_valid(text: str, schema: dict) -> bool:
     """Whether jsonschema accepts the document; numbers are read as decimals, so that nothing is rounded."""
     try:
         document = json.loads(text, parse_float=read_number)
+        schema = json.loads(json.dumps(schema), parse_float=read_number)
         with localcontext(prec=4 * PRECISION):
             jsonschema.Draft202012Validator(schema, format_checker=CHECKER).validate(document)
     except (ValueError, jsonschema.ValidationError):

@@ -11,11 +11,19 @@ STRINGS = (
     {"pattern": "^[a-z]{1,4}$"},
     {"pattern": "x[0-9]+"},
     {"pattern": "^(ab|cd)*$", "maxLength": 6},
+    {"pattern": '^[^"]{1,3}$'},
+    {"pattern": r"^[\x00-\x1f]{1,2}$"},
+    {"pattern": r"^\d\D\w\W\s\S.$"},
+    {"pattern": r"^[\w.-]+@[^\s@]+\.[a-z]{2,}$"},
+    {"pattern": r"^(a|\u0001)[\S\s]?$"},
+    {"pattern": r"[^\D][^\W]"},
+    {"pattern": r"a\x02"},
     {"format": "ipv4"},
     {"format": "uuid"},
     {"enum": ["yes", "no", 'quote " \\ /', "é😀", "line\nbreak"]},
 )
-NAMES = ("a", "b", "name", "größe", "with space", 'q"uote', "a/b", "~x")
+NAMES = ("a", "b", "name", "größe", "with space", 'q"uote', "a/b", "~x", "tab\t", "\x01", "\x7f")
+PATTERNS = ("^x_[a-z]+$", "^a$", "^(a|b)$", "^[ab]", "^", "e$", "^.{1,4}$", r"^\x01$", r"^\S*$", "^$")
 
 
 def random_schema(chance: random.Random) -> dict:
@@ -27,7 +35,27 @@ def random_schema(chance: random.Random) -> dict:
         "required": ["value"],
         "additionalProperties": False,
     }
+    definitions["loop"] = loop(chance)
     return {**sub_schema(chance, 3, 3), "$defs": definitions}
+
+
+def loop(chance: random.Random) -> dict:
+    """Definition that holds itself, often without a way out."""
+    own: dict = {"$ref": "#/$defs/loop"}
+    inner = chance.choice(
+        [own, {"anyOf": [own, {"type": "null"}]}, {"anyOf": [own]}, {"type": "array", "items": own}]
+    )
+    return chance.choice(
+        [
+            {"type": "object", "properties": {"n": inner}, "required": chance.choice([["n"], []])},
+            {"type": "object", "additionalProperties": inner, "minProperties": chance.randint(0, 1)},
+            {"type": "array", "items": inner, "minItems": chance.randint(0, 1)},
+            {"type": "array", "prefixItems": [{"const": 1}, inner], "minItems": chance.randint(0, 2)},
+            {"allOf": [{"type": "object", "properties": {"n": inner}}, {"required": ["n"]}]},
+            {"patternProperties": {"^a$": inner}, "required": ["a"], "type": ["object", "array"]},
+            {"type": "object", "properties": {"m": {"type": "object", "properties": {"n": inner}}}},
+        ]
+    )
 
 
 def sub_schema(chance: random.Random, depth: int, references: int) -> dict:
@@ -43,14 +71,22 @@ def sub_schema(chance: random.Random, depth: int, references: int) -> dict:
         return {"anyOf": [sub_schema(chance, depth - 1, references) for _ in range(chance.randint(1, 3))]}
     if kind < 0.65:
         options = [{"type": "integer"}, {"type": "string"}, an_array(chance, depth, references)]
+        options += [{"type": "number", "minimum": 3}, {"type": "integer", "maximum": 2}, literal(chance)]
+        options += [tagged(chance, "x"), tagged(chance, "y")]
         return {"oneOf": chance.sample(options, chance.randint(1, 3))}
     if kind < 0.7:
         return {"allOf": [{"type": "integer", "minimum": chance.randint(-9, 9)}, {"maximum": 50}]}
     if kind < 0.75:
         return {"type": chance.sample(["string", "integer", "null", "array", "object", "boolean"], 2)}
     if kind < 0.85 and references:
-        return {"$ref": f"#/$defs/{chance.choice(['d0', 'd1', 'tree'])}"}
+        return {"$ref": f"#/$defs/{chance.choice(['d0', 'd1', 'tree', 'loop'])}"}
     return chance.choice(simple)(chance)
+
+
+def tagged(chance: random.Random, tag: str) -> dict:
+    """Object that its property "kind" tells from others."""
+    properties = {"kind": {"const": tag}, "value": integer(chance)}
+    return {"type": "object", "properties": properties, "required": ["kind"]}
 
 
 def an_object(chance: random.Random, depth: int, references: int) -> dict:
@@ -65,9 +101,9 @@ def an_object(chance: random.Random, depth: int, references: int) -> dict:
         schema["additionalProperties"] = extra < 0.1
     elif extra < 0.6:
         schema["additionalProperties"] = sub_schema(chance, depth - 1, references)
-    elif extra < 0.7:
-        schema["patternProperties"] = {"^x_[a-z]+$": sub_schema(chance, depth - 1, references)}
-        schema["additionalProperties"] = False
+    elif extra < 0.8:
+        schema["patternProperties"] = {chance.choice(PATTERNS): sub_schema(chance, depth - 1, references)}
+        schema["additionalProperties"] = chance.random() < 0.3
     if extra > 0.9:
         schema["minProperties"] = 1
     return schema
@@ -112,7 +148,9 @@ def string(chance: random.Random) -> dict:
 
 
 def literal(chance: random.Random) -> dict:
-    values = [0, -7, 1.5, True, None, "text", "", [1, "a", {}], {"k": [None], "z": 0.25}]
+    values = [0, -7, 1.5, True, None, "text", "", [1, "a", {}], {"k": [None], "z": 0.25}, "\x85\u2028"]
+    if chance.random() < 0.05:
+        values = ["\x00", "a\x1fb", ["\x7f"], {"k": "\x01"}]
     return {"const": chance.choice(values)} if chance.random() < 0.5 else {"enum": chance.sample(values, 3)}
 
 

@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """How the token of one row is drawn: by `number`, from 0 to 1."""
+    """Parameters by which the token of one row is drawn, and its `number` from 0 to 1."""
 
     temperature: float
     top_k: int

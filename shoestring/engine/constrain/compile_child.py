@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shoestring import child
+from shoestring.engine.constrain.native import NO_TEXT, ROW_ITEMS
 from shoestring.errors import ConfigError, MissingDependencyError
 
 BUSY = 8.0 if hasattr(signal, "setitimer") else 2.0
@@ -39,6 +40,25 @@ class CompileChild:
 
     def check(self, grammar: str, *, row_items: int) -> None:
         """Raise ConfigError, with the reason, unless `grammar` compiles within its time and memory."""
+        error = self._error(grammar, row_items)
+        if error:
+            raise ConfigError(f"the grammar or schema cannot be compiled: {error}")
+
+    def can_match(self, grammar: str) -> bool:
+        """Whether a grammar has any text; raises ConfigError as `check` does for any other fault."""
+        error = self._error(grammar, ROW_ITEMS)
+        if error and error != NO_TEXT:
+            raise ConfigError(f"cannot be compiled: {error}")
+        return not error
+
+    def close(self) -> None:
+        """End the child; a later check starts another."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._child, self._is_ready = None, False
+
+    def _error(self, grammar: str, row_items: int) -> str:
+        """The reason why a grammar does not compile, empty if it does."""
         with self._lock:
             self._wait_until_ready()
             request = {"grammar": grammar, "row_items": row_items, "cpu_s": self.time_limit_s}
@@ -49,14 +69,7 @@ class CompileChild:
                     f"the grammar or schema takes more than {self.time_limit_s:g} s or too much memory to "
                     "compile; make it smaller"
                 )
-            if reply["error"]:
-                raise ConfigError(f"the grammar or schema cannot be compiled: {reply['error']}")
-
-    def close(self) -> None:
-        """End the child; a later check starts another."""
-        if self._finalizer is not None:
-            self._finalizer()
-        self._child, self._is_ready = None, False
+            return str(reply["error"])
 
     def _start(self) -> None:
         """Start the child; `_wait_until_ready` sends it the setup."""

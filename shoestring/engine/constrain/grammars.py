@@ -28,6 +28,7 @@ Mask = npt.NDArray[np.uint32]
 """Bit i % 32 of word i // 32 says whether token i is allowed; bits past the vocabulary are 0."""
 
 CACHED_GRAMMARS = 32
+CACHED_ANSWERS = 1024
 
 
 class GrammarCache:
@@ -56,6 +57,7 @@ class GrammarCache:
         self._native: Any = None
         self._text_mask = pack_mask((), vocab_size)
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
+        self._answers: OrderedDict[str, bool] = OrderedDict()
         self._lock = threading.Lock()
 
     def compile(self, spec: StructuredOutputsParams) -> "Grammar":
@@ -65,7 +67,7 @@ class GrammarCache:
         without llguidance.
         """
         try:
-            text = grammar_text(spec, self.tokenizer)
+            text = grammar_text(spec, self.tokenizer, self._can_match)
             with self._lock:
                 if text in self._grammars:
                     self._grammars.move_to_end(text)
@@ -84,6 +86,15 @@ class GrammarCache:
     def close(self) -> None:
         """End the compiling process; a later `compile` starts another."""
         self._child.close()
+
+    def _can_match(self, text: str) -> bool:
+        """Whether a grammar has any text; raises ConfigError for one that cannot be compiled."""
+        with self._lock:
+            if text not in self._answers:
+                self._answers[text] = self._child.can_match(text)
+                while len(self._answers) > CACHED_ANSWERS:
+                    self._answers.popitem(last=False)
+            return self._answers[text]
 
     def _compile(self, text: str, row_items: int) -> "Grammar":
         if self._native is None:

@@ -5,7 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shoestring.engine.constrain.names import CanMatch
 from shoestring.engine.constrain.native import lark_regex
+from shoestring.engine.constrain.pattern import ascii_classes
 from shoestring.engine.constrain.schema import schema_text
 from shoestring.engine.request import StructuredOutputsParams
 from shoestring.errors import ConfigError
@@ -19,31 +21,38 @@ MAX_TOOLS = 128
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def grammar_text(spec: StructuredOutputsParams, tokenizer: Tokenizer) -> str:
-    """The grammar of `spec`; equal requests have equal texts.
+def grammar_text(
+    spec: StructuredOutputsParams, tokenizer: Tokenizer, can_match: CanMatch | None = None
+) -> str:
+    """The grammar of `spec`; equal requests have equal texts. `can_match`: see `schema_text`.
 
     Raises ConfigError for a request that is wrong or too large; llguidance may still refuse the grammar.
     """
     if spec.json is not None:
-        return f"start: %json {schema_text(spec.json, 'structured_outputs.json')}"
+        return f"start: %json {schema_text(spec.json, 'structured_outputs.json', can_match)}"
     if spec.json_object:
         return f"start: %json {schema_text({'type': 'object'}, 'json_object')}"
     if spec.regex is not None:
-        return f"start: {lark_regex(_text(spec.regex, 'structured_outputs.regex'))}"
+        return f"start: {lark_regex(ascii_classes(_text(spec.regex, 'structured_outputs.regex')))}"
     if spec.choice is not None:
         return f"start: CHOICE\nCHOICE: {_choices(spec.choice)}"
     if spec.grammar is not None:
         return _text(spec.grammar, "structured_outputs.grammar")
-    return tool_grammar(spec.tools or (), spec.tool_choice, tokenizer)
+    return tool_grammar(spec.tools or (), spec.tool_choice, tokenizer, can_match)
 
 
-def tool_grammar(tools: Sequence[Mapping[str, Any]], tool_choice: str, tokenizer: Tokenizer) -> str:
+def tool_grammar(
+    tools: Sequence[Mapping[str, Any]],
+    tool_choice: str,
+    tokenizer: Tokenizer,
+    can_match: CanMatch | None = None,
+) -> str:
     """The grammar of tool calls as `chat.deepseek._tool_calls` writes them, by each tool's schema.
 
     `tool_choice` "auto" allows thinking, text and calls; "required", one or more calls and nothing else; the
     name of a tool, one call of it.
     """
-    schemas = _tool_schemas(tools)
+    schemas = _tool_schemas(tools, can_match)
     if tool_choice not in ("auto", "required"):
         if tool_choice not in schemas:
             names = ", ".join(schemas)[:200]
@@ -72,7 +81,7 @@ def tool_grammar(tools: Sequence[Mapping[str, Any]], tool_choice: str, tokenizer
     return "\n".join(rules)
 
 
-def _tool_schemas(tools: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _tool_schemas(tools: Sequence[Mapping[str, Any]], can_match: CanMatch | None) -> dict[str, str]:
     """Each tool's name and the checked schema of its arguments."""
     if not isinstance(tools, (tuple, list)) or not 0 < len(tools) <= MAX_TOOLS:
         raise ConfigError(f"tools must be a list of 1 to {MAX_TOOLS} tools")
@@ -91,7 +100,7 @@ def _tool_schemas(tools: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             parameters = {"type": "object", "properties": {}, "additionalProperties": False}
         if not isinstance(parameters, Mapping) or parameters.get("type") != "object":
             raise ConfigError(f"the parameters of tool {name!r} must be a schema with type: 'object'")
-        schemas[name] = schema_text(parameters, f"the parameters of tool {name!r}")
+        schemas[name] = schema_text(parameters, f"the parameters of tool {name!r}", can_match)
     return schemas
 
 

@@ -21,6 +21,8 @@ ROW_ITEMS = 2000
 """The most parser items at one position of a text; an optional property of an object takes four."""
 LARK_ROW_ITEMS = 500
 """The same for users' own grammars, in which a token's time can grow with its square."""
+NO_TEXT = "nothing can match it"
+"""The error of a grammar without any text."""
 LIMITS = {
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 100_000,
@@ -81,7 +83,12 @@ def lark_regex(regex: str) -> str:
 def describe(error: str) -> str:
     """llguidance's message as part of a sentence: one line, without its dump of the state."""
     if "NoExtension" in error:
-        return "nothing can match it"
+        return NO_TEXT
+    if "oneOf constraints" in error:
+        return (
+            "alternatives of a oneOf may hold for the same value; write anyOf, or give each object in it "
+            "a required property with a const of its own"
+        )
     lines = error.split("<non-verbose/>")[0].strip().split("\n")
     text = lines[0].strip() or "it cannot be used"
     for prefix in ("failed to compile JSON schema: ", "Unsatisfiable schema: "):

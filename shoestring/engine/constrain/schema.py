@@ -1,7 +1,7 @@
 """The check of untrusted JSON schemas: keywords enforced or refused, limited sizes, local references.
 
 The rest is JSON Schema 2020-12 as llguidance enforces it. A keyword that it enforces only in part, so that an
-invalid document could be generated, is refused here.
+invalid document could be generated, is refused here; so is a schema whose documents could not end.
 """
 
 import json
@@ -9,6 +9,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from shoestring.engine.constrain.disjoint import are_exclusive
+from shoestring.engine.constrain.endings import inner_schemas, prune, target
+from shoestring.engine.constrain.names import CanMatch, settle_names
+from shoestring.engine.constrain.pattern import UNWRITABLE, name_pattern, schema_pattern
 from shoestring.errors import ConfigError
 
 MAX_SCHEMA_BYTES = 256 << 10
@@ -44,11 +48,11 @@ LAYOUT = {
 }
 
 
-def schema_text(schema: Mapping[str, Any] | str | bool, name: str) -> str:
+def schema_text(schema: Mapping[str, Any] | str | bool, name: str, can_match: CanMatch | None = None) -> str:
     """The schema for llguidance: checked, without annotations, with our layout.
 
-    `schema` is the schema or its JSON text; `name` is its name in errors. Raises ConfigError naming the
-    place and the keyword.
+    `schema` is the schema or its JSON text; `name` is its name in errors; `can_match` says whether a grammar
+    has any text. Raises ConfigError naming the place and the keyword.
     """
     value = parse(schema, name) if isinstance(schema, str) else schema
     walk = _Walk(name)
@@ -58,7 +62,35 @@ def schema_text(schema: Mapping[str, Any] | str | bool, name: str) -> str:
         result = {}
     if result is False:
         raise ConfigError(f"{name} is false, which no document satisfies")
+    try:
+        result = _finite(result, walk.patterns, can_match)
+    except ConfigError as fault:
+        raise ConfigError(f"{name} {fault}") from None
     return to_json({"x-guidance": LAYOUT, **result}, name)
+
+
+def _finite(schema: dict[str, Any], patterns: dict[str, str], can_match: CanMatch | None) -> dict[str, Any]:
+    """The checked schema so that every text that it allows can end."""
+    for one in inner_schemas(schema):
+        if "oneOf" in one and are_exclusive(one["oneOf"], lambda reference: target(schema, reference)):
+            exclusive = {"anyOf": one.pop("oneOf")}
+            if "anyOf" in one:
+                one["allOf"] = [*one.get("allOf", ()), exclusive]
+            else:
+                one.update(exclusive)
+    if patterns:
+        _check_names(schema)
+    if can_match is not None:
+        settle_names(list(inner_schemas(schema)), can_match)
+    return prune(schema, patterns)
+
+
+def _check_names(schema: dict[str, Any]) -> None:
+    """Refuse names that patterns, in which control characters cannot stand, would miss."""
+    for one in inner_schemas(schema):
+        for name in (*one.get("properties", ()), *one.get("required", ())):
+            if UNWRITABLE.intersection(map(ord, name)):
+                raise ConfigError("has patternProperties beside a name with a control character; rename it")
 
 
 def parse(text: str, name: str) -> Any:
@@ -91,6 +123,8 @@ class _Walk:
         self.values = 0
         self.places: set[tuple[str, ...]] = set()
         self.references: list[tuple[str, tuple[str, ...]]] = []
+        self.patterns: dict[str, str] = {}
+        """The names in patternProperties as they are passed on, and as they were."""
 
     def schema(self, schema: Any, path: tuple[str, ...], depth: int) -> Any:
         """The checked copy of a (sub)schema."""
@@ -106,6 +140,8 @@ class _Walk:
                 self._plain(value, (*path, key), depth + 1)
             elif (key, value) != ("uniqueItems", False):  # false is the default
                 result[key] = self._keyword(key, value, path, depth)
+        if "patternProperties" in result:
+            result["patternProperties"] = self._translate_names(result, (*path, "patternProperties"))
         self._check_object(result, path)
         return result
 
@@ -146,8 +182,8 @@ class _Walk:
             "type": self._type,
             "required": self._names,
             "enum": self._enum,
-            "const": lambda value, here: self._plain(value, here, 0),
-            "pattern": self._text,
+            "const": lambda value, here: self._value(value, here),
+            "pattern": self._pattern,
             "format": self._format,
             "$ref": self._reference,
         }
@@ -184,7 +220,7 @@ class _Walk:
 
     def _enum(self, value: Any, here: tuple[str, ...]) -> list[Any]:
         self._expect(isinstance(value, list) and value != [], here, "must be a list of values")
-        return [self._plain(item, here, 0) for item in value]
+        return [self._value(item, here) for item in value]
 
     def _format(self, value: Any, here: tuple[str, ...]) -> Any:
         valid = isinstance(value, str) and value in FORMATS
@@ -194,6 +230,38 @@ class _Walk:
     def _reference(self, value: Any, here: tuple[str, ...]) -> str:
         self.references.append((self._text(value, here), here))
         return str(value)
+
+    def _pattern(self, value: Any, here: tuple[str, ...]) -> str:
+        """The pattern in llguidance's dialect."""
+        try:
+            return schema_pattern(self._text(value, here))
+        except ConfigError as fault:
+            raise self._error(here, str(fault)) from None
+
+    def _translate_names(self, schema: dict[str, Any], here: tuple[str, ...]) -> dict[str, Any]:
+        """The schema's patternProperties with their names in llguidance's dialect."""
+        names: dict[str, Any] = {}
+        for text, inner in schema["patternProperties"].items():
+            try:
+                pattern = name_pattern(text, schema.get("additionalProperties", True))
+            except ConfigError as fault:
+                raise self._error((*here, text), str(fault)) from None
+            self.patterns[pattern] = text
+            names[pattern] = {"allOf": [names[pattern], inner]} if pattern in names else inner
+        return names
+
+    def _value(self, value: Any, here: tuple[str, ...]) -> Any:
+        """A value that a document may be, or hold."""
+        value = self._plain(value, here, 0)
+        stack = [value]
+        while stack:
+            part = stack.pop()
+            stack += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+            lost = UNWRITABLE.intersection(map(ord, part)) if isinstance(part, str) else ()
+            if lost:
+                character = f"U+{min(lost):04X}"
+                raise self._error(here, f"has the control character {character}, which cannot be written")
+        return value
 
     def _text(self, value: Any, here: tuple[str, ...]) -> str:
         self._expect(isinstance(value, str), here, "must be text")
