@@ -26,7 +26,10 @@ _LATENT = {"norm": _Norm, "q_a": _Matrix, "q_norm": _Norm, "q_b": _Matrix, "kv_a
 _UP = {"up_key": _Matrix, "up_value": _Matrix}
 _LatentAttention = _struct("LatentAttention", **_LATENT, **_UP, out=_Matrix, scale=_FLOAT)
 _QKV = {"q": _Matrix, "k": _Matrix, "v": _Matrix}
-_GroupedAttention = _struct("GroupedAttention", norm=_Norm, **_QKV, out=_Matrix, width=_INT, scale=_FLOAT)
+_HEADS = {"q_norm": _Norm, "k_norm": _Norm}
+_GroupedAttention = _struct(
+    "GroupedAttention", norm=_Norm, **_QKV, out=_Matrix, **_HEADS, width=_INT, scale=_FLOAT
+)
 _PARTS = {"router": _Router, "experts": _Experts, "shared_expert": _Experts}
 _FeedForward = _struct("FeedForward", norm=_Norm, hidden=_INT, **_PARTS)
 
@@ -96,7 +99,7 @@ class LatentAttentionWeights(_Weights):
 
 @dataclass(frozen=True, eq=False)
 class GroupedAttentionWeights(_Weights):
-    """GQA and the norm before it; heads are `width` wide."""
+    """GQA and the norm before it; heads are `width` wide, and q_norm and k_norm are theirs or None."""
 
     layout = _GroupedAttention
 
@@ -105,6 +108,8 @@ class GroupedAttentionWeights(_Weights):
     k: MatrixWeights
     v: MatrixWeights
     out: MatrixWeights
+    q_norm: NormWeights | None
+    k_norm: NormWeights | None
     width: int
     scale: float
 

@@ -68,6 +68,8 @@ def grouped_attention_layer(
     q_NHD, k_NGD, v_NGD = (
         _matrix(normed_ND, m).unflatten(-1, (-1, weights.width)) for m in (weights.q, weights.k, weights.v)
     )
+    if weights.q_norm is not None and weights.k_norm is not None:
+        q_NHD, k_NGD = _norm(q_NHD, weights.q_norm), _norm(k_NGD, weights.k_norm)
     key_USGD.flatten(0, 1).index_copy_(0, rows.slot_N, rotate(k_NGD, cos_NA, sin_NA, interleave))
     value_USGD.flatten(0, 1).index_copy_(0, rows.slot_N, v_NGD)
     where = (rows.tables_BU, rows.sequence_N, rows.lengths_N, weights.scale)

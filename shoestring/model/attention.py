@@ -107,7 +107,7 @@ class MLA(nn.Module):
 
 
 class GQA(nn.Module):
-    """Grouped-query attention (arXiv 2305.13245), with Qwen2's biases when the config has them."""
+    """Grouped-query attention (arXiv 2305.13245), with Qwen2's biases or Qwen3's norms by the config."""
 
     def __init__(self, config: ModelConfig, gqa: GQAConfig) -> None:
         super().__init__()
@@ -118,6 +118,9 @@ class GQA(nn.Module):
         self.k_proj = Linear(config.hidden_size, kv_width, bias=gqa.qkv_bias)
         self.v_proj = Linear(config.hidden_size, kv_width, bias=gqa.qkv_bias)
         self.o_proj = Linear(q_width, config.hidden_size, bias=gqa.o_bias)
+        if gqa.qk_norm:
+            self.q_norm = RMSNorm(gqa.head_dim, config.rms_norm_eps)
+            self.k_norm = RMSNorm(gqa.head_dim, config.rms_norm_eps)
 
     @staticmethod
     def cache_spec(config: ModelConfig) -> CacheSpec:
@@ -131,6 +134,8 @@ class GQA(nn.Module):
         q_BTHD, k_BTGD, v_BTGD = (
             proj(x_BTD).unflatten(-1, (-1, width)) for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
+        if self.gqa.qk_norm:
+            q_BTHD, k_BTGD = self.q_norm(q_BTHD), self.k_norm(k_BTGD)
         q_BTHD, k_BTGD = rotation.apply(q_BTHD), rotation.apply(k_BTGD)
         if cache is None:
             return self.attend_full(q_BTHD, k_BTGD, v_BTGD)

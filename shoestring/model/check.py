@@ -55,6 +55,12 @@ def _check_moe(moe: MoEConfig) -> None:
         "must be at least 1",
     )
     _require(moe.n_shared_experts >= 0, "n_shared_experts", moe.n_shared_experts, "must not be negative")
+    _require(
+        min(moe.mlp_only_layers, default=0) >= 0,
+        "mlp_only_layers",
+        moe.mlp_only_layers,
+        "must not be negative",
+    )
     _require(moe.moe_layer_freq >= 1, "moe_layer_freq", moe.moe_layer_freq, "must be at least 1")
     _require(
         groups >= 1 and experts % groups == 0, "n_group", groups, f"must divide n_routed_experts = {experts}"
@@ -84,6 +90,12 @@ def _check_rope(rope: RopeConfig) -> None:
         "must be above 1",
     )
     _require(math.isfinite(rope.factor) and rope.factor >= 1, "factor", rope.factor, "must be at least 1")
+    _require(
+        rope.attention_factor is None or 0 < rope.attention_factor < math.inf,
+        "attention_factor",
+        rope.attention_factor,
+        "must be above 0",
+    )
     if rope.rope_type in ("yarn", "llama3"):
         original = rope.original_max_position_embeddings
         _require(

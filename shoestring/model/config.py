@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-ModelType = Literal["deepseek_v3", "deepseek_v2", "qwen2", "llama"]
+ModelType = Literal["deepseek_v3", "deepseek_v2", "qwen2", "qwen3", "qwen3_moe", "llama"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +26,19 @@ class MLAConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GQAConfig:
-    """Grouped-query attention, as in Llama and Qwen2."""
+    """Grouped-query attention, as in Llama, Qwen2 and Qwen3."""
 
     num_key_value_heads: int
     head_dim: int
     qkv_bias: bool = False
     o_bias: bool = False
+    qk_norm: bool = False
+    """RMSNorm of every head's query and key before they are rotated (Qwen3, arXiv 2505.09388, section 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoEConfig:
-    """DeepSeekMoE (V2 section 2.2; V3, arXiv 2412.19437, section 2.1.2)."""
+    """DeepSeekMoE (V2 section 2.2; V3, arXiv 2412.19437, section 2.1.2), and Qwen3's simpler experts."""
 
     n_routed_experts: int
     n_shared_experts: int
@@ -45,6 +47,8 @@ class MoEConfig:
     first_k_dense_replace: int = 0
     """The first k layers keep a dense feed-forward."""
     moe_layer_freq: int = 1
+    mlp_only_layers: tuple[int, ...] = ()
+    """Further layers with a dense feed-forward."""
     scoring_func: Literal["softmax", "sigmoid"] = "sigmoid"
     topk_method: Literal["greedy", "group_limited_greedy", "noaux_tc"] = "noaux_tc"
     """noaux_tc (V3) chooses by score plus balance bias, the others by score alone."""
@@ -63,6 +67,8 @@ class RopeConfig:
     interleave: bool = False
     """True rotates neighbors (x0, x1), as DeepSeek does; False rotates (x_i, x_{i + dim/2})."""
     factor: float = 1.0
+    attention_factor: float | None = None
+    """YaRN's factor on cos and sin; None: from `factor` and the mscales."""
     original_max_position_embeddings: int | None = None
     beta_fast: float = 32.0
     beta_slow: float = 1.0
@@ -99,7 +105,9 @@ class ModelConfig:
     def is_moe_layer(self, index: int) -> bool:
         """Whether layer `index` routes to experts; MTP modules (index >= num_hidden_layers) always do."""
         moe = self.moe
-        return moe is not None and index >= moe.first_k_dense_replace and index % moe.moe_layer_freq == 0
+        if moe is None or index < moe.first_k_dense_replace or index in moe.mlp_only_layers:
+            return False
+        return index % moe.moe_layer_freq == 0
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:

@@ -148,7 +148,8 @@ def _gqa(config: ModelConfig, gqa: GQAConfig) -> tuple[int, int]:
     q_width = config.num_attention_heads * gqa.head_dim
     kv_width = gqa.num_key_value_heads * gqa.head_dim
     biases = (q_width + 2 * kv_width) * gqa.qkv_bias + config.hidden_size * gqa.o_bias
-    return config.hidden_size * (2 * q_width + 2 * kv_width), biases
+    norms = 2 * gqa.head_dim * gqa.qk_norm
+    return config.hidden_size * (2 * q_width + 2 * kv_width), biases + norms
 
 
 def _feed_forward(config: ModelConfig, index: int, *, active: bool) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from shoestring import kernels
 from shoestring.model.config import RopeConfig
+from shoestring.model.yarn import cos_sin_factor, yarn_mscale
 
 
 class RMSNorm(nn.Module):
@@ -104,20 +105,6 @@ def _yarn(plain: Tensor, rope: RopeConfig, width: int) -> Tensor:
 def _original_length(rope: RopeConfig) -> int:
     assert rope.original_max_position_embeddings is not None  # hf/rope.py fills it in
     return rope.original_max_position_embeddings
-
-
-def yarn_mscale(factor: float, mscale: float) -> float:
-    """YaRN's temperature: 0.1 mscale ln(factor) + 1 (V3 section 4.3; V2 uses mscale 0.707)."""
-    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
-
-
-def cos_sin_factor(rope: RopeConfig) -> float:
-    """YaRN's factor on cos and sin; 1 with DeepSeek's equal mscales."""
-    if rope.rope_type != "yarn":
-        return 1.0
-    if rope.mscale and rope.mscale_all_dim:
-        return yarn_mscale(rope.factor, rope.mscale) / yarn_mscale(rope.factor, rope.mscale_all_dim)
-    return yarn_mscale(rope.factor, 1.0)
 
 
 def softmax_scale(rope: RopeConfig, qk_head_dim: int) -> float:

@@ -1,4 +1,4 @@
-"""Named model shapes: the published DeepSeek models, their distillations, and two small ones of our own."""
+"""Named model shapes: published models of DeepSeek, Qwen and SmolLM, and small ones of our own."""
 
 from dataclasses import replace
 
@@ -226,6 +226,68 @@ def _distilled_llama(hidden_size: int, intermediate_size: int, layers: int, head
     )
 
 
+def _qwen3(
+    hidden_size: int, intermediate_size: int, layers: int, heads: tuple[int, int], *, tied: bool = False
+) -> ModelConfig:
+    """Qwen3 (arXiv 2505.09388, tables 1 and 2); `heads` are query and KV heads."""
+    return ModelConfig(
+        model_type="qwen3",
+        vocab_size=151936,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads[0],
+        attention=GQAConfig(num_key_value_heads=heads[1], head_dim=128, qk_norm=True),
+        rope=RopeConfig(rope_theta=1_000_000.0),
+        max_position_embeddings=40960,
+        tie_word_embeddings=tied,
+        bos_token_id=151643,
+        eos_token_id=151645,
+    )
+
+
+R1_0528_QWEN3_8B = replace(
+    _qwen3(4096, 12288, 36, (32, 8)),
+    rope=RopeConfig(
+        rope_theta=1_000_000.0,
+        rope_type="yarn",
+        factor=4.0,
+        original_max_position_embeddings=32768,
+        attention_factor=1.0,  # cos and sin as they are: its attn_factor undoes YaRN's temperature
+    ),
+    max_position_embeddings=131072,
+)
+
+QWEN3_30B_A3B = replace(
+    _qwen3(2048, 6144, 48, (32, 4)),
+    model_type="qwen3_moe",
+    moe=MoEConfig(
+        n_routed_experts=128,
+        n_shared_experts=0,
+        num_experts_per_tok=8,
+        moe_intermediate_size=768,
+        scoring_func="softmax",
+        topk_method="greedy",
+    ),
+)
+
+SMOLLM2_135M = ModelConfig(
+    model_type="llama",
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    attention=GQAConfig(num_key_value_heads=3, head_dim=64),
+    rope=RopeConfig(rope_theta=100_000.0),
+    rms_norm_eps=1e-5,
+    max_position_embeddings=8192,
+    tie_word_embeddings=True,
+    initializer_range=0.041666666666666664,
+    bos_token_id=0,
+    eos_token_id=0,
+)
+
 PRESETS: dict[str, ModelConfig] = {
     "tiny": TINY,
     "demo": DEMO,
@@ -242,5 +304,9 @@ PRESETS: dict[str, ModelConfig] = {
     "r1-distill-qwen-32b": _on_qwen2_5(_distilled_qwen(152064, 5120, 27648, 64, (40, 8))),
     "r1-distill-llama-8b": _distilled_llama(4096, 14336, 32, 32),
     "r1-distill-llama-70b": _distilled_llama(8192, 28672, 80, 64),
+    "r1-0528-qwen3-8b": R1_0528_QWEN3_8B,
+    "qwen3-0.6b": _qwen3(1024, 3072, 28, (16, 8), tied=True),
+    "qwen3-30b-a3b": QWEN3_30B_A3B,
+    "smollm2-135m": SMOLLM2_135M,
 }
 """The names of shapes without weights, which `--model` accepts."""

@@ -8,7 +8,7 @@ import torch
 
 from shoestring.engine.engine import Engine
 from shoestring.engine.request import CompletionOutput, Request
-from shoestring.model.config import GQAConfig, ModelConfig, RopeConfig
+from shoestring.model.config import GQAConfig, ModelConfig, MoEConfig, RopeConfig
 from shoestring.model.presets import TINY
 from shoestring.model.transformer import Transformer, initialize
 
@@ -23,6 +23,22 @@ GQA = replace(
     tie_word_embeddings=True,
     num_nextn_predict_layers=0,
 )
+
+QK_NORM = replace(
+    GQA,
+    model_type="qwen3_moe",
+    attention=GQAConfig(num_key_value_heads=1, head_dim=24, qk_norm=True),
+    moe=MoEConfig(
+        n_routed_experts=6,
+        n_shared_experts=0,
+        num_experts_per_tok=2,
+        moe_intermediate_size=24,
+        mlp_only_layers=(1,),
+        scoring_func="softmax",
+        topk_method="greedy",
+    ),
+)
+"""Qwen3-shaped: norms of queries and keys, heads wider than hidden_size, experts in all layers but one."""
 
 
 def build(config: ModelConfig) -> Transformer:
@@ -39,9 +55,16 @@ def gqa() -> Transformer:
     return build(GQA)
 
 
-@pytest.fixture(scope="session", params=["mla", "gqa"])
-def model(request: pytest.FixtureRequest, mla: Transformer, gqa: Transformer) -> Transformer:
-    return {"mla": mla, "gqa": gqa}[request.param]
+@pytest.fixture(scope="session")
+def qk_norm() -> Transformer:
+    return build(QK_NORM)
+
+
+@pytest.fixture(scope="session", params=["mla", "gqa", "qk_norm"])
+def model(
+    request: pytest.FixtureRequest, mla: Transformer, gqa: Transformer, qk_norm: Transformer
+) -> Transformer:
+    return {"mla": mla, "gqa": gqa, "qk_norm": qk_norm}[request.param]
 
 
 @pytest.fixture(scope="session")

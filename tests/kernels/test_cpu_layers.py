@@ -66,9 +66,12 @@ def latent(bits: Bits, *, low_rank: bool) -> LatentAttentionWeights:
     )
 
 
-def grouped(bits: Bits, *, bias: bool) -> GroupedAttentionWeights:
+def grouped(bits: Bits, *, bias: bool, norms: bool = False) -> GroupedAttentionWeights:
     q, kv = matrix(4 * 16, D, bits, bias), matrix(2 * 16, D, bits, bias)
-    return GroupedAttentionWeights(norm(D), q, kv, replace(kv), matrix(D, 64, bits, bias), 16, 0.25)
+    of_heads = (norm(16), replace(norm(16), eps=1e-3)) if norms else (None, None)
+    return GroupedAttentionWeights(
+        norm(D), q, kv, replace(kv), matrix(D, 64, bits, bias), *of_heads, 16, 0.25
+    )
 
 
 def feed_forward(bits: Bits, kind: dict[str, Any] | None, *, shared: bool) -> FeedForwardWeights:
@@ -134,6 +137,7 @@ def attention_cases(bits: Bits) -> list[tuple[str, Any, tuple[tuple[int, ...], t
         ("latent_attention_layer", latent(bits, low_rank=False), ((C,), (R,)), R),
         ("grouped_attention_layer", grouped(bits, bias=True), ((2, 16), (2, 16)), 16),
         ("grouped_attention_layer", grouped(bits, bias=False), ((2, 16), (2, 16)), 16),
+        ("grouped_attention_layer", grouped(bits, bias=False, norms=True), ((2, 16), (2, 16)), 16),
     ]
 
 

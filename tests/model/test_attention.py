@@ -37,6 +37,7 @@ CONFIGS = {
     "mla-one-head": replace(BASE, num_attention_heads=1, attention=WIDE),
     "gqa": replace(HALVES, attention=GQAConfig(num_key_value_heads=2, head_dim=10, qkv_bias=True)),
     "gqa-all-heads": replace(HALVES, attention=GQAConfig(num_key_value_heads=4, head_dim=6, o_bias=True)),
+    "gqa-norms": replace(HALVES, attention=GQAConfig(num_key_value_heads=2, head_dim=14, qk_norm=True)),
     "mqa": replace(HALVES, attention=GQAConfig(num_key_value_heads=1, head_dim=8)),
 }
 B, T = 2, 23

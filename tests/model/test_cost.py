@@ -62,6 +62,13 @@ TINY = {
         attention=GQAConfig(num_key_value_heads=3, head_dim=16, qkv_bias=True, o_bias=True),
     ),
 }
+NORMED = GQAConfig(num_key_value_heads=2, head_dim=16, qk_norm=True)
+TINY["qwen3"] = replace(TINY_QWEN, model_type="qwen3", attention=NORMED)
+TINY["qwen3-moe"] = replace(
+    TINY["qwen3"],
+    model_type="qwen3_moe",
+    moe=replace(TINY_V2.moe, n_shared_experts=0, first_k_dense_replace=0, mlp_only_layers=(1,)),  # type: ignore
+)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,9 @@ TINY = {
         ("r1-distill-qwen-1.5b", 1.78e9, 1.78e9, 28_672),
         ("r1-distill-llama-8b", 8.03e9, 8.03e9, 131_072),
         ("r1-distill-llama-70b", 70.55e9, 70.55e9, 327_680),
+        ("r1-0528-qwen3-8b", 8.19e9, 8.19e9, 147_456),
+        ("qwen3-30b-a3b", 30.53e9, 3.35e9, 98_304),
+        ("smollm2-135m", 0.135e9, 0.135e9, 23_040),
     ],
 )
 def test_published_models(name: str, total: float, active: float, cache_bytes: int) -> None:
@@ -105,7 +115,7 @@ def test_parameters_are_those_of_the_model(name: str) -> None:
     assert count.mtp == sum(p.numel() for p in mtp_layers.parameters())
 
 
-@pytest.mark.parametrize("name", ["v3", "v2", "qwen2", "qwen2-tied", "llama"])
+@pytest.mark.parametrize("name", ["v3", "v2", "qwen2", "qwen2-tied", "qwen3", "qwen3-moe", "llama"])
 def test_forward_flops_are_those_transformers_executes(name: str) -> None:
     """Exactly, by torch's own counter, which sees the whole T x T square where we count the causal half."""
     transformers = pytest.importorskip("transformers")

@@ -25,6 +25,9 @@ QWEN = replace(
     rope=RopeConfig(),
     tie_word_embeddings=True,
 )
+QWEN3 = replace(
+    QWEN, model_type="qwen3", attention=GQAConfig(num_key_value_heads=1, head_dim=24, qk_norm=True)
+)
 IDS = torch.randint(0, 256, (2, 19), generator=torch.Generator().manual_seed(1))
 RANK3 = LoraConfig(rank=3, alpha=6.0)
 
@@ -98,7 +101,7 @@ def test_the_cached_forward_uses_adapters_too():
     torch.testing.assert_close(torch.cat(steps, 1), logits(model), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("config", [V3, QWEN], ids=["v3", "qwen2"])
+@pytest.mark.parametrize("config", [V3, QWEN, QWEN3], ids=["v3", "qwen2", "qwen3"])
 def test_merging_keeps_the_function_and_gives_an_ordinary_model(config, tmp_path):
     model = adapted(config)
     names = new_model(config).state_dict().keys()

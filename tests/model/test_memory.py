@@ -45,6 +45,12 @@ SHAPES = {
     "shared experts, not routed ones": replace(SMALL, moe=V2, tie_word_embeddings=True, vocab_size=203),
     "no query latent, biases": replace(SMALL, attention=replace(DIRECT, attention_bias=True)),
     "balance bias": replace(SMALL, attention=replace(DIRECT, kv_lora_rank=64, v_head_dim=32)),
+    "qwen3": replace(QWEN, attention=GQAConfig(num_key_value_heads=2, head_dim=32, qk_norm=True)),
+    "qwen3 with experts": replace(
+        QWEN,
+        attention=GQAConfig(num_key_value_heads=2, head_dim=32, qk_norm=True),
+        moe=replace(V2, n_shared_experts=0, moe_intermediate_size=32, mlp_only_layers=(1,)),
+    ),
     "llama": replace(QWEN, attention=GQAConfig(num_key_value_heads=1, head_dim=34, o_bias=True)),
 }
 BUILT = {name: PRESETS[name] for name in PRESETS if PRESETS[name].num_hidden_layers < 30} | SHAPES

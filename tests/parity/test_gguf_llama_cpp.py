@@ -48,6 +48,12 @@ LLAMA = replace(
     attention=GQAConfig(num_key_value_heads=2, head_dim=12),
 )
 
+QWEN3_EXPERTS = MoEConfig(
+    n_routed_experts=4, n_shared_experts=0, num_experts_per_tok=2, moe_intermediate_size=32,
+    scoring_func="softmax", topk_method="greedy",
+)  # fmt: skip
+NORMED = GQAConfig(num_key_value_heads=2, head_dim=20, qk_norm=True)
+
 FAMILIES: dict[str, ModelConfig] = {
     "demo": DEMO,
     "groups": TINY,
@@ -56,6 +62,11 @@ FAMILIES: dict[str, ModelConfig] = {
     "halves": replace(LITE, rope=replace(YARN, interleave=False)),
     "dense-mla": replace(LITE, moe=None),
     "qwen2": QWEN,
+    "qwen3": replace(QWEN, model_type="qwen3", attention=NORMED),
+    "qwen3-yarn": replace(
+        QWEN, model_type="qwen3", attention=NORMED, rope=replace(GQA_YARN, attention_factor=1.0)
+    ),
+    "qwen3-moe": replace(QWEN, model_type="qwen3_moe", attention=NORMED, moe=QWEN3_EXPERTS),
     "qwen2-yarn": replace(QWEN, rope=GQA_YARN),
     "llama3": replace(LLAMA, rope=LLAMA3),
     "llama-linear": replace(LLAMA, rope=RopeConfig(rope_type="linear", factor=3.0)),

@@ -110,6 +110,36 @@ def dense(
     return Family(theirs=theirs, ours=model_config(model_type, gqa, rope, tie_word_embeddings=tied))
 
 
+def qwen3(rope: dict[str, Any], *, tied: bool = False, bias: bool = False, **experts: Any) -> Family:
+    """Dense, or with experts; heads are wider together than hidden_size."""
+    shared = {**SIZES, "num_attention_heads": 4, "max_position_embeddings": 128, "tie_word_embeddings": tied}
+    shared |= {
+        "num_key_value_heads": 2,
+        "rope_parameters": dict(rope),
+        "head_dim": 20,
+        "attention_bias": bias,
+    }
+    gqa = GQAConfig(num_key_value_heads=2, head_dim=20, qkv_bias=bias, o_bias=bias, qk_norm=True)
+    if not experts:
+        ours = model_config("qwen3", gqa, rope, tie_word_embeddings=tied)
+        return Family(theirs=lambda: transformers.Qwen3Config(**shared), ours=ours)
+    routed = {"num_experts_per_tok": 4, "moe_intermediate_size": 20}
+    dense_layers = experts.pop("dense", ())
+    moe = MoEConfig(
+        n_routed_experts=16,
+        n_shared_experts=0,
+        scoring_func="softmax",
+        topk_method="greedy",
+        norm_topk_prob=experts["norm_topk_prob"],
+        mlp_only_layers=dense_layers,
+        **routed,
+    )
+    return Family(
+        theirs=lambda: transformers.Qwen3MoeConfig(**shared, **routed, **experts, num_experts=16),
+        ours=model_config("qwen3_moe", gqa, rope, moe=moe, tie_word_embeddings=tied),
+    )
+
+
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
 GROUPS = {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}
 FAMILIES = {
@@ -129,6 +159,14 @@ FAMILIES = {
     "qwen2-tied": dense("qwen2", {**PLAIN, "rope_theta": 1e6}, tied=True),
     "qwen2": dense("qwen2", PLAIN, tied=False, kv_heads=1),
     "qwen2-yarn": dense("qwen2", {**YARN, "mscale": None, "mscale_all_dim": None}, tied=False),
+    "qwen3-tied": qwen3({**PLAIN, "rope_theta": 1e6}, tied=True),
+    "qwen3-bias": qwen3(PLAIN, bias=True),
+    "qwen3-yarn": qwen3({**YARN, "mscale": None, "mscale_all_dim": None, "attention_factor": 1.3}),
+    "qwen3-moe": qwen3(PLAIN, norm_topk_prob=True),
+    "qwen3-moe-unnormalized": qwen3(PLAIN, norm_topk_prob=False, mlp_only_layers=[1], dense=(1,)),
+    "qwen3-moe-steps": qwen3(
+        LLAMA3, norm_topk_prob=True, decoder_sparse_step=2, mlp_only_layers=[0], dense=(0, 2), bias=True
+    ),
     "llama": dense("llama", PLAIN, tied=False, kv_heads=4),
     "llama3": dense("llama", LLAMA3, tied=False),
     "llama-linear": dense("llama", LINEAR, tied=True),
@@ -210,7 +248,9 @@ def our_gradients(model: Transformer) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("name", ["v3-bias", "v2-lite-groups", "qwen2-tied", "llama3"])
+@pytest.mark.parametrize(
+    "name", ["v3-bias", "v2-lite-groups", "qwen2-tied", "llama3", "qwen3-tied", "qwen3-moe"]
+)
 def test_gradients_of_the_loss(name: str, tmp_path: Path) -> None:
     model = ours(FAMILIES[name].ours)
     save_model(model, tmp_path)

@@ -29,6 +29,7 @@ struct LatentAttention {
 struct GroupedAttention {
   Norm norm;
   Matrix q, k, v, out;
+  Norm q_norm, k_norm;  // of every head, before the rotation; null weights for none
   int64_t width;
   float scale;
 };
@@ -95,6 +96,12 @@ extern "C" void latent_attention_layer(const LatentAttention* weights, int64_t N
   add(N * D, x, out, out);
 }
 
+// A projection of N rows, and every head of it normalized if there is a norm: (N, heads, width)
+static Floats heads_of(const Matrix& m, const Norm& norm, int64_t N, int64_t width, const float* x) {
+  Floats y = product_of(m, N, x);
+  return norm.weight ? normalized(norm, N * (m.outputs / width), width, y.get()) : std::move(y);
+}
+
 // The same for grouped queries; keys and values (U, S, G, width).
 extern "C" void grouped_attention_layer(const GroupedAttention* weights, int64_t N, int64_t page_size, int64_t table_row,
                                         int64_t interleave, const float* x, const float* cos, const float* sin, float* key,
@@ -103,13 +110,14 @@ extern "C" void grouped_attention_layer(const GroupedAttention* weights, int64_t
   const GroupedAttention& w = *weights;
   const Rotation rotation{interleave, cos, sin};
   const int64_t width = w.width, H = w.q.outputs / width, G = w.k.outputs / width, D = w.out.outputs, entry = G * width;
-  const Floats normed = normalized(w.norm, N, D, x), k = product_of(w.k, N, normed.get()), v = product_of(w.v, N, normed.get());
+  const Floats normed = normalized(w.norm, N, D, x), k = heads_of(w.k, w.k_norm, N, width, normed.get());
+  const Floats v = product_of(w.v, N, normed.get());
 #pragma omp parallel for schedule(static) if (N * entry > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
     rotate_row(rotation, n, G, width, k.get() + n * entry, key + slots[n] * entry);
     std::memcpy(value + slots[n] * entry, v.get() + n * entry, entry * sizeof(float));
   }
-  const Floats q = rotated_ends(rotation, N, H, width, width, product_of(w.q, N, normed.get()).get());
+  const Floats q = rotated_ends(rotation, N, H, width, width, heads_of(w.q, w.q_norm, N, width, normed.get()).get());
   const Floats mix = floats(N * H * width);
   paged_heads(N, H, G, width, width, page_size, table_row, q.get(), key, value, tables, sequences, lengths, w.scale,
               mix.get());

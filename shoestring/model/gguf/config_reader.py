@@ -7,12 +7,19 @@ import numpy as np
 
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.check import check
-from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
+from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, ModelType, MoEConfig, RopeConfig
 from shoestring.model.gguf.config_writer import ARCHITECTURES, GATING, YARN_LOG_UNIT
 from shoestring.model.gguf.file import GGUFFile
 from shoestring.model.gguf.names import ROPE_FACTORS
 from shoestring.model.gguf.tokenizer import END_KEYS
+from shoestring.model.yarn import cos_sin_factor
 
+MODEL_TYPES: dict[str, ModelType] = {
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3moe": "qwen3_moe",
+}
 MAX_HEAD = 1 << 16
 MAX_FLOAT32 = 3e38
 MAX_EXPERT_TENSORS = 1_000_000
@@ -32,13 +39,14 @@ def read_config(file: GGUFFile) -> ModelConfig:
         raise CheckpointError(f"{file.path} is of architecture {keys.arch[:100]!r}; supported are {names}")
     layers = keys.size("block_count", most=4096) - keys.size("nextn_predict_layers", 0, least=0, most=64)
     vocab = keys.size("vocab_size", _rows(file, "token_embd.weight"))
-    moe = _read_moe(keys, file, layers) if keys.arch == "deepseek2" else None
+    moe = None
+    if keys.arch in ("deepseek2", "qwen3moe"):
+        moe = _read_moe(keys, file, layers) if keys.arch == "deepseek2" else _read_qwen_moe(keys, layers)
     deepseek_v2 = moe is not None and moe.scoring_func == "softmax" and moe.topk_method != "noaux_tc"
     heads = keys.size("attention.head_count", most=2**16)
     size = keys.size("embedding_length")
     config = ModelConfig(
-        model_type="qwen2" if keys.arch == "qwen2" else "llama" if keys.arch == "llama"
-        else "deepseek_v2" if deepseek_v2 else "deepseek_v3",
+        model_type=MODEL_TYPES.get(keys.arch, "deepseek_v2" if deepseek_v2 else "deepseek_v3"),
         vocab_size=vocab,
         hidden_size=size,
         intermediate_size=keys.size("feed_forward_length"),
@@ -144,13 +152,14 @@ def _read_gqa(keys: _Keys, file: GGUFFile, heads: int, hidden_size: int) -> GQAC
     for name in ("attention.value_length", "rope.dimension_count"):
         if (size := keys.size(name, width)) != width:
             raise keys.error(name, size, f"supported: it must be {width}, the size of the keys")
-    if keys.size("expert_count", 0, least=0):
+    if keys.arch != "qwen3moe" and keys.size("expert_count", 0, least=0):
         raise keys.error("expert_count", keys.size("expert_count"), "supported in this architecture")
     return GQAConfig(
         num_key_value_heads=keys.size("attention.head_count_kv", heads),
         head_dim=width,
         qkv_bias=keys.arch == "qwen2" or "blk.0.attn_q.bias" in file.tensors,
         o_bias=keys.arch != "qwen2" and "blk.0.attn_output.bias" in file.tensors,
+        qk_norm=keys.arch in ("qwen3", "qwen3moe"),
     )
 
 
@@ -179,6 +188,20 @@ def _read_moe(keys: _Keys, file: GGUFFile, layers: int) -> MoEConfig | None:
     )
 
 
+def _read_qwen_moe(keys: _Keys, layers: int) -> MoEConfig:
+    experts = keys.size("expert_count", most=2**16)
+    if experts * layers > MAX_EXPERT_TENSORS:
+        raise keys.error("expert_count", experts, f"possible in {layers} layers")
+    return MoEConfig(
+        n_routed_experts=experts,
+        n_shared_experts=0,
+        num_experts_per_tok=keys.size("expert_used_count"),
+        moe_intermediate_size=keys.size("expert_feed_forward_length"),
+        scoring_func="softmax",
+        topk_method="greedy",
+    )
+
+
 def _read_rope(keys: _Keys, file: GGUFFile) -> RopeConfig:
     plain = RopeConfig(rope_theta=keys.number("rope.freq_base", 10000.0), interleave=keys.arch == "deepseek2")
     if ROPE_FACTORS in file.tensors:
@@ -197,7 +220,7 @@ def _read_rope(keys: _Keys, file: GGUFFile) -> RopeConfig:
         return replace(plain, rope_type="linear", factor=factor)
     log_multiplier = keys.number("rope.scaling.yarn_log_multiplier", 0.0)
     mscale = round(log_multiplier / YARN_LOG_UNIT, 6) if keys.arch == "deepseek2" and log_multiplier else None
-    return replace(
+    yarn = replace(
         plain,
         rope_type="yarn",
         factor=factor,
@@ -207,3 +230,9 @@ def _read_rope(keys: _Keys, file: GGUFFile) -> RopeConfig:
         mscale=mscale,
         mscale_all_dim=mscale,
     )
+    if keys.arch == "deepseek2" or not keys.has("rope.scaling.attn_factor"):
+        return yarn
+    relative = keys.number("rope.scaling.attn_factor")
+    if relative == 1:
+        return yarn
+    return replace(yarn, attention_factor=float(str(np.float32(relative * cos_sin_factor(yarn)))))

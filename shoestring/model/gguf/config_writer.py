@@ -1,17 +1,22 @@
-"""Model configuration to GGUF metadata, with llama.cpp's keys for llama, qwen2 and deepseek2.
+"""Model configuration to GGUF metadata, with llama.cpp's keys for llama, qwen2, qwen3 and deepseek2.
 
 A model that llama.cpp would compute differently is refused, with the reason.
 """
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from shoestring.errors import ConfigError
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig
+from shoestring.model.yarn import cos_sin_factor
 
 log = logging.getLogger(__name__)
 
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2"}
+ARCHITECTURES = {
+    **{"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"},
+    **{"deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2"},
+}
 GATING = {"softmax": 1, "sigmoid": 2}
 """Numbers of llama.cpp for expert_gating_func."""
 YARN_LOG_UNIT = 0.1
@@ -36,7 +41,7 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
     if isinstance(config.attention, MLAConfig):
         values |= _write_mla(config, config.attention) | _write_moe(config)
     else:
-        values |= _write_gqa(config, config.attention)
+        values |= _write_gqa(config, config.attention) | _write_qwen_moe(config)
     values |= _write_rope(config)
     return {"general.architecture": arch} | {f"{arch}.{name}": value for name, value in values.items()}
 
@@ -96,8 +101,10 @@ def _write_moe(config: ModelConfig) -> dict[str, Any]:
 
 
 def _write_gqa(config: ModelConfig, gqa: GQAConfig) -> dict[str, Any]:
-    if config.moe is not None:
-        raise _refusal("n_routed_experts", config.moe.n_routed_experts, "its experts need latent attention")
+    if gqa.qk_norm != config.model_type.startswith("qwen3"):
+        raise _refusal("qk_norm", gqa.qk_norm, "only its qwen3 normalizes queries and keys, and always")
+    if gqa.qk_norm and (gqa.qkv_bias or gqa.o_bias):
+        raise _refusal("attention_bias", True, "its qwen3 has no biases")
     if config.rope.interleave:
         raise _refusal("rope.interleave", True, f"its {config.model_type} rotates halves")
     if config.model_type == "qwen2":
@@ -112,6 +119,24 @@ def _write_gqa(config: ModelConfig, gqa: GQAConfig) -> dict[str, Any]:
         "attention.key_length": gqa.head_dim,
         "attention.value_length": gqa.head_dim,
         "rope.dimension_count": gqa.head_dim,
+    }
+
+
+def _write_qwen_moe(config: ModelConfig) -> dict[str, Any]:
+    moe = config.moe
+    if (moe is not None) != (config.model_type == "qwen3_moe"):
+        experts = None if moe is None else moe.n_routed_experts
+        raise _refusal("n_routed_experts", experts, "only its qwen3moe has experts")
+    if moe is None:
+        return {}
+    if len(config.moe_layers) != config.num_hidden_layers:
+        raise _refusal("mlp_only_layers", moe.mlp_only_layers, "its qwen3moe has experts in every layer")
+    if not moe.norm_topk_prob:
+        raise _refusal("norm_topk_prob", False, "its qwen3moe always divides the gates by their sum")
+    return {
+        "expert_feed_forward_length": moe.moe_intermediate_size,
+        "expert_count": moe.n_routed_experts,
+        "expert_used_count": moe.num_experts_per_tok,
     }
 
 
@@ -141,6 +166,11 @@ def _write_rope(config: ModelConfig) -> dict[str, Any]:
         "rope.scaling.yarn_beta_fast": rope.beta_fast,
         "rope.scaling.yarn_beta_slow": rope.beta_slow,
     }
+    if rope.attention_factor is not None:
+        if deepseek:
+            raise _refusal("attention_factor", rope.attention_factor, "its deepseek2 computes its own")
+        usual = cos_sin_factor(replace(rope, attention_factor=None))
+        values["rope.scaling.attn_factor"] = rope.attention_factor / usual
     if rope.mscale_all_dim:
         values["rope.scaling.yarn_log_multiplier"] = YARN_LOG_UNIT * rope.mscale_all_dim
     return values

@@ -1,6 +1,6 @@
 """Tensor names and layouts of llama.cpp, and the Hugging Face tensors that each GGUF tensor is made of.
 
-The names are those of llama.cpp's llama, qwen2 and deepseek2 architectures. Three kinds of tensors have
+The names are those of llama.cpp's llama, qwen2, qwen3, qwen3moe and deepseek2. Three kinds of tensors have
 another layout than Hugging Face's: routed experts are stacked; kv_b is split into keys (transposed, ready to
 absorb the query) and values; where llama.cpp rotates neighbors, heads trained on halves are reordered.
 """
@@ -106,10 +106,12 @@ def _mla(config: ModelConfig, mla: MLAConfig, hf: str, gguf: str, split_kv_b: bo
 def _gqa(config: ModelConfig, gqa: GQAConfig, hf: str, gguf: str) -> Iterator[TensorLayout]:
     size, width = config.hidden_size, gqa.head_dim
     q_rows, kv_rows = config.num_attention_heads * width, gqa.num_key_value_heads * width
-    # llama.cpp rotates pairs for llama and halves for qwen2, as Hugging Face does for both.
+    # llama.cpp rotates pairs for llama and halves for Qwen, as Hugging Face does for both.
     pairs = _halves_to_pairs(0, width) if config.model_type == "llama" else None
     for letter, rows, heads in (("q", q_rows, pairs), ("k", kv_rows, pairs), ("v", kv_rows, None)):
         yield _plain(f"{gguf}attn_{letter}.weight", f"{hf}{letter}_proj.weight", rows, size, heads=heads)
+        if gqa.qk_norm and letter != "v":
+            yield _plain(f"{gguf}attn_{letter}_norm.weight", f"{hf}{letter}_norm.weight", width)
         if gqa.qkv_bias:
             yield _plain(f"{gguf}attn_{letter}.bias", f"{hf}{letter}_proj.bias", rows, heads=heads)
     yield _plain(f"{gguf}attn_output.weight", f"{hf}o_proj.weight", size, q_rows)

@@ -1,4 +1,4 @@
-"""Hugging Face's config.json to ModelConfig and back: deepseek_v3, deepseek_v2, qwen2, llama."""
+"""Hugging Face's config.json to ModelConfig and back, for the families of DeepSeek, Qwen and Llama."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import Any, get_args
 from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError
 from shoestring.model.check import check
-from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, ModelType, MoEConfig
-from shoestring.model.hf.fields import INERT, SINGLE_VALUED, Fields
+from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, ModelType
+from shoestring.model.hf.fields import Fields
+from shoestring.model.hf.inert import SINGLE_VALUED
+from shoestring.model.hf.moe import read_moe, write_moe
 from shoestring.model.hf.rope import read_rope, write_rope
 
 CONFIG_NAME = "config.json"
@@ -18,8 +20,12 @@ ARCHITECTURES = {
     "deepseek_v3": "DeepseekV3ForCausalLM",
     "deepseek_v2": "DeepseekV2ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
     "llama": "LlamaForCausalLM",
 }
+
+QWEN3 = ("qwen3", "qwen3_moe")
 
 
 def save_config(config: ModelConfig, folder: Path, *, dtype: str | None = None) -> None:
@@ -41,33 +47,34 @@ def from_hf(data: dict[str, Any], where: str = CONFIG_NAME) -> ModelConfig:
             f"{where}: model_type {str(model_type)[:100]!r} is not supported; this code runs {types}"
         )
     fields = Fields(data, where)
-    for name, value in SINGLE_VALUED.items():
-        fields.must_be(name, value)
-    fields.full_attention_everywhere()
+    for name, values in SINGLE_VALUED.items():
+        fields.must_be(name, *values)
     heads = fields.size("num_attention_heads", most=2**16)
     hidden_size = fields.size("hidden_size")
     max_positions = fields.size("max_position_embeddings")
+    layers = fields.size("num_hidden_layers", most=4096)
+    _check_window(fields, data, layers, max_positions)
     deepseek = model_type.startswith("deepseek")
     config = ModelConfig(
         model_type=model_type,
         vocab_size=fields.size("vocab_size"),
         hidden_size=hidden_size,
         intermediate_size=fields.size("intermediate_size"),
-        num_hidden_layers=fields.size("num_hidden_layers", most=4096),
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         attention=_read_mla(fields, heads) if deepseek else _read_gqa(fields, heads, hidden_size, model_type),
-        moe=_read_moe(fields, model_type) if deepseek else None,
+        moe=read_moe(fields, model_type, layers),
         rope=read_rope(fields, max_positions, model_type),
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
         max_position_embeddings=max_positions,
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         num_nextn_predict_layers=_read_mtp(fields, model_type),
         initializer_range=fields.number("initializer_range", 0.02),
-        bos_token_id=fields.size("bos_token_id", None, least=0),
+        bos_token_id=fields.token_id("bos_token_id"),
         eos_token_id=fields.token_ids("eos_token_id"),
-        pad_token_id=fields.size("pad_token_id", None, least=0),
+        pad_token_id=fields.token_id("pad_token_id"),
     )
-    fields.finish(INERT)
+    fields.finish()
     try:
         check(config)
     except ConfigError as error:
@@ -80,12 +87,7 @@ def to_hf(config: ModelConfig, *, dtype: str | None = None) -> dict[str, Any]:
 
     `dtype` is the weights', such as "bfloat16". Raises ConfigError when no published architecture fits.
     """
-    deepseek = config.model_type.startswith("deepseek")
-    if deepseek != isinstance(config.attention, MLAConfig) or (config.moe is not None and not deepseek):
-        raise ConfigError(
-            f"Hugging Face's {config.model_type} cannot express this model: it has "
-            + ("latent attention" if deepseek else "grouped-query attention and no experts")
-        )
+    _check_family(config)
     data: dict[str, Any] = {
         "architectures": [ARCHITECTURES[config.model_type]],
         "model_type": config.model_type,
@@ -112,10 +114,34 @@ def to_hf(config: ModelConfig, *, dtype: str | None = None) -> dict[str, Any]:
     if dtype is not None:
         data["torch_dtype"] = dtype
     if isinstance(config.attention, MLAConfig):
-        data |= _write_mla(config, config.attention) | _write_moe(config)
+        return data | _write_mla(config, config.attention) | write_moe(config)
+    return data | _write_gqa(config, config.attention) | write_moe(config)
+
+
+def _check_family(config: ModelConfig) -> None:
+    """ConfigError for an attention, or experts, that models of this type do not have."""
+    model_type, is_mla = config.model_type, isinstance(config.attention, MLAConfig)
+    if model_type.startswith("deepseek"):
+        parts, fits = "latent attention", is_mla
+    elif model_type == "qwen3_moe":
+        parts, fits = "grouped-query attention", not is_mla
     else:
-        data |= _write_gqa(config, config.attention)
-    return data
+        parts, fits = "grouped-query attention and no experts", not is_mla and config.moe is None
+    if not fits:
+        raise ConfigError(f"Hugging Face's {model_type} cannot express this model: it has {parts}")
+
+
+def _check_window(fields: Fields, data: dict[str, Any], layers: int, max_positions: int) -> None:
+    """ConfigError if some layer would attend to a window that is shorter than the context.
+
+    `layer_types` says so, or else Qwen's windows begin at layer `max_window_layers`.
+    """
+    fields.full_attention_everywhere()
+    first, window = data.get("max_window_layers"), data.get("sliding_window", 1)
+    is_by_layer = data["model_type"] in ("qwen2", "qwen3")
+    starts_late = is_by_layer and (bool(data.get("layer_types")) or (type(first) is int and first >= layers))
+    is_long = window is None or (type(window) is int and window >= max_positions)
+    fields.must_be("use_sliding_window", *((False, True) if starts_late or is_long else (False,)))
 
 
 def _read_mtp(fields: Fields, model_type: str) -> int:
@@ -163,61 +189,38 @@ def _write_mla(config: ModelConfig, mla: MLAConfig) -> dict[str, Any]:
 
 
 def _read_gqa(fields: Fields, heads: int, hidden_size: int, model_type: str) -> GQAConfig:
-    qwen = model_type == "qwen2"
-    bias = qwen or fields.flag("attention_bias", False)
+    is_qwen2, is_qwen3 = model_type == "qwen2", model_type in QWEN3
+    attention_bias = fields.flag("attention_bias", False)  # Qwen2 has its biases whatever this says
+    bias = is_qwen2 or attention_bias
+    fields.must_be("qkv_bias", bias)
+    fields.must_be("use_qk_norm", is_qwen3)
+    # transformers has 128 for qwen3 alone where the file says nothing
+    width = 128 if model_type == "qwen3" else max(hidden_size // heads, 1)
     return GQAConfig(
         num_key_value_heads=fields.size("num_key_value_heads", heads),
-        head_dim=fields.size("head_dim", max(hidden_size // heads, 1)),
-        qkv_bias=bias,  # always in Qwen2
-        o_bias=bias and not qwen,
+        head_dim=fields.size("head_dim", width),
+        qkv_bias=bias,
+        o_bias=bias and not is_qwen2,
+        qk_norm=is_qwen3,
     )
 
 
 def _write_gqa(config: ModelConfig, gqa: GQAConfig) -> dict[str, Any]:
+    if config.rope.interleave:
+        raise ConfigError(f"Hugging Face's {config.model_type} rotates halves, and this model neighbors")
     data: dict[str, Any] = {"num_key_value_heads": gqa.num_key_value_heads, "head_dim": gqa.head_dim}
+    is_qwen3 = config.model_type in QWEN3
+    if gqa.qk_norm != is_qwen3:
+        norms = "norms" if is_qwen3 else "no norms"
+        other = "llama" if is_qwen3 else "qwen3"
+        raise ConfigError(f"Hugging Face's {config.model_type} has {norms} of queries and keys; use {other}")
     if config.model_type == "qwen2":
         if not gqa.qkv_bias or gqa.o_bias:
             raise ConfigError("Hugging Face's qwen2 has biases on q, k and v and none on o; use llama")
         return data | {"use_sliding_window": False}
     if gqa.qkv_bias != gqa.o_bias:
-        raise ConfigError("Hugging Face's llama has biases on q, k, v and o, or on none; use qwen2")
-    return data | {"attention_bias": gqa.qkv_bias, "mlp_bias": False}
-
-
-def _read_moe(fields: Fields, model_type: str) -> MoEConfig | None:
-    v3 = model_type == "deepseek_v3"
-    n_group = fields.size("n_group", 1)
-    values = {
-        "n_shared_experts": fields.size("n_shared_experts", 0, least=0, most=2**16),
-        "num_experts_per_tok": fields.size("num_experts_per_tok", None),
-        "moe_intermediate_size": fields.size("moe_intermediate_size", None),
-        "first_k_dense_replace": fields.size("first_k_dense_replace", 0, least=0),
-        "moe_layer_freq": fields.size("moe_layer_freq", 1),
-        # transformers leaves out what its class for this model_type always does
-        "scoring_func": fields.choice("scoring_func", ("softmax", "sigmoid"), "sigmoid" if v3 else "softmax"),
-        "topk_method": fields.choice(
-            "topk_method", ("greedy", "group_limited_greedy", "noaux_tc"), "noaux_tc" if v3 else "greedy"
-        ),
-        "n_group": n_group,
-        "topk_group": fields.size("topk_group", n_group),
-        "norm_topk_prob": fields.flag("norm_topk_prob", v3),
-        "routed_scaling_factor": fields.number("routed_scaling_factor", 1.0),
-    }
-    experts = fields.size("n_routed_experts", None, most=2**16)
-    if experts is None:
-        return None  # a dense model of this family
-    for name in ("num_experts_per_tok", "moe_intermediate_size"):
-        if values[name] is None:
-            raise ConfigError(f"{fields.where} lacks {name}; a model with n_routed_experts needs it")
-    return MoEConfig(n_routed_experts=experts, **values)
-
-
-def _write_moe(config: ModelConfig) -> dict[str, Any]:
-    moe = config.moe
-    if moe is None:
-        return {"n_routed_experts": None}
-    names = (
-        "n_routed_experts n_shared_experts num_experts_per_tok moe_intermediate_size first_k_dense_replace "
-        "moe_layer_freq scoring_func topk_method n_group topk_group norm_topk_prob routed_scaling_factor"
-    )
-    return {name: getattr(moe, name) for name in names.split()}
+        raise ConfigError(
+            f"Hugging Face's {config.model_type} has biases on q, k, v and o, or on none; use qwen2"
+        )
+    data["attention_bias"] = gqa.qkv_bias
+    return data | ({"use_sliding_window": False} if is_qwen3 else {"mlp_bias": False})

@@ -94,7 +94,13 @@ def _attention(block: Block) -> AttentionWeights:
         q, k, v, out = (
             _matrix(getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
         )
-        return GroupedAttentionWeights(norm, q, k, v, out, attention.gqa.head_dim, attention.scale)
+        gqa = attention.gqa
+        q_norm, k_norm = (
+            _norm(getattr(attention, name)) if gqa.qk_norm else None for name in ("q_norm", "k_norm")
+        )
+        return GroupedAttentionWeights(
+            norm, q, k, v, out, q_norm, k_norm, width=gqa.head_dim, scale=attention.scale
+        )
     direct, up = attention.mla.q_lora_rank is None, attention.kv_b_proj
     assert isinstance(up, PackedUpProjection)
     return LatentAttentionWeights(

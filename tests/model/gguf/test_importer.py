@@ -43,6 +43,10 @@ V2 = MoEConfig(
     n_routed_experts=4, n_shared_experts=2, num_experts_per_tok=2, moe_intermediate_size=32,
     first_k_dense_replace=1, scoring_func="softmax", topk_method="greedy", norm_topk_prob=False,
 )  # fmt: skip
+QWEN3_EXPERTS = MoEConfig(
+    n_routed_experts=4, n_shared_experts=0, num_experts_per_tok=2, moe_intermediate_size=32,
+    scoring_func="softmax", topk_method="greedy",
+)  # fmt: skip
 YARN = RopeConfig(
     rope_type="yarn", interleave=True, factor=40.0, original_max_position_embeddings=64, mscale=0.707,
     mscale_all_dim=0.707,
@@ -60,6 +64,16 @@ FAMILIES = {
     ),
     "dense": replace(PLAIN, moe=None),
     "qwen2": QWEN,
+    "qwen3": replace(
+        QWEN, model_type="qwen3", attention=GQAConfig(num_key_value_heads=1, head_dim=24, qk_norm=True),
+        rope=RopeConfig(
+            rope_type="yarn", factor=4.0, original_max_position_embeddings=64, attention_factor=1.25
+        ),
+    ),
+    "qwen3_moe": replace(
+        QWEN, model_type="qwen3_moe", moe=QWEN3_EXPERTS,
+        attention=GQAConfig(num_key_value_heads=1, head_dim=16, qk_norm=True),
+    ),
     "llama3": LLAMA,
 }  # fmt: skip
 

@@ -11,7 +11,10 @@ from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer
 
 gguf = pytest.importorskip("gguf")
-ARCHITECTURE = {"llama": "LLAMA", "qwen2": "QWEN2", "deepseek_v2": "DEEPSEEK2", "deepseek_v3": "DEEPSEEK2"}
+ARCHITECTURE = {
+    **{"llama": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3", "qwen3_moe": "QWEN3MOE"},
+    **{"deepseek_v2": "DEEPSEEK2", "deepseek_v3": "DEEPSEEK2"},
+}
 SMALL = ["tiny", "demo", "deepseek-v2-lite", "r1-distill-qwen-1.5b", "r1-distill-llama-8b"]
 
 

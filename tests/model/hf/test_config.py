@@ -5,14 +5,14 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoestring.errors import CheckpointError, ConfigError
-from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
+from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, ModelType, MoEConfig, RopeConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.config import from_hf, save_config, to_hf
 from shoestring.model.presets import PRESETS
@@ -25,6 +25,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 V3, V2 = PUBLISHED["deepseek-v3"], PUBLISHED["deepseek-v2"]
 QWEN, LLAMA = PUBLISHED["r1-distill-qwen-7b"], PUBLISHED["r1-distill-llama-8b"]
+QWEN3, QWEN3_MOE, SMOLLM2 = (PUBLISHED[name] for name in ("qwen3-0.6b", "qwen3-30b-a3b", "smollm2-135m"))
 YARN = V3["rope_scaling"]
 
 
@@ -49,7 +50,10 @@ def test_transformers_reads_what_we_write_and_we_read_what_it_writes(
     save_config(PRESETS[name], tmp_path, dtype="bfloat16")
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     logging.getLogger("transformers").removeHandler(caplog.handler)
-    assert not [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    has_factor = PRESETS[name].rope.attention_factor is not None  # attn_factor is for vLLM
+    unread = "Unrecognized keys in `rope_parameters` for 'rope_type'='yarn': {'attn_factor'}"
+    assert warnings == ([unread] if has_factor else [])
     assert theirs.num_hidden_layers == PRESETS[name].num_hidden_layers
     assert theirs.rope_parameters["rope_theta"] == PRESETS[name].rope.rope_theta
     assert theirs.rope_parameters["rope_type"] == PRESETS[name].rope.rope_type
@@ -58,7 +62,13 @@ def test_transformers_reads_what_we_write_and_we_read_what_it_writes(
     assert Checkpoint.open(tmp_path / "theirs").config == PRESETS[name]
 
 
-@pytest.mark.parametrize("family", ["DeepseekV3Config", "DeepseekV2Config", "Qwen2Config", "LlamaConfig"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *["DeepseekV3Config", "DeepseekV2Config", "Qwen2Config"],
+        *["Qwen3Config", "Qwen3MoeConfig", "LlamaConfig"],
+    ],
+)
 def test_every_field_transformers_knows_is_read_or_inert(family: str, tmp_path: Path) -> None:
     """Including those it writes only on request: `to_dict` holds them all."""
     transformers = pytest.importorskip("transformers")
@@ -87,7 +97,13 @@ def ropes(draw: st.DrawFn, *, interleave: bool) -> RopeConfig:
             rope, low_freq_factor=draw(st.floats(0.5, 2)), high_freq_factor=draw(st.floats(2.5, 8))
         )
     mscale = draw(st.none() | st.floats(0.1, 2))
-    return replace(rope, beta_fast=draw(st.floats(16, 64)), mscale=mscale, mscale_all_dim=mscale)
+    return replace(
+        rope,
+        beta_fast=draw(st.floats(16, 64)),
+        mscale=mscale,
+        mscale_all_dim=mscale,
+        attention_factor=draw(st.none() | st.floats(0.5, 2)),
+    )
 
 
 @st.composite
@@ -110,8 +126,24 @@ def moes(draw: st.DrawFn, topk_methods: list[str]) -> MoEConfig:
 
 
 @st.composite
+def softmax_moes(draw: st.DrawFn) -> MoEConfig:
+    """Experts that qwen3_moe can express."""
+    experts = draw(st.integers(1, 32))
+    return MoEConfig(
+        n_routed_experts=experts,
+        n_shared_experts=0,
+        num_experts_per_tok=draw(st.integers(1, experts)),
+        moe_intermediate_size=draw(ranks),
+        mlp_only_layers=tuple(sorted(draw(st.sets(st.integers(0, 2))))),
+        scoring_func="softmax",
+        topk_method="greedy",
+        norm_topk_prob=draw(st.booleans()),
+    )
+
+
+@st.composite
 def configs(draw: st.DrawFn) -> ModelConfig:
-    model_type = draw(st.sampled_from(["deepseek_v3", "deepseek_v2", "qwen2", "llama"]))
+    model_type = draw(st.sampled_from(list(get_args(ModelType))))
     v3 = model_type == "deepseek_v3"
     heads = draw(st.sampled_from([1, 2, 4]))
     if model_type.startswith("deepseek"):
@@ -130,16 +162,17 @@ def configs(draw: st.DrawFn) -> ModelConfig:
             num_key_value_heads=draw(st.sampled_from([h for h in (1, 2, 4) if heads % h == 0])),
             head_dim=2 * draw(ranks),
             qkv_bias=bias,
-            o_bias=bias and model_type == "llama",
+            o_bias=bias and model_type != "qwen2",
+            qk_norm=model_type in ("qwen3", "qwen3_moe"),
         )
-        moe = None
+        moe = draw(st.none() | softmax_moes()) if model_type == "qwen3_moe" else None
     token = st.integers(0, 100)
     return ModelConfig(
         model_type=model_type,
         vocab_size=draw(st.integers(1, 200_000)),
         hidden_size=draw(ranks),
         intermediate_size=draw(ranks),
-        num_hidden_layers=draw(st.integers(1, 80)),
+        num_hidden_layers=draw(st.integers(3, 80)),
         num_attention_heads=heads,
         attention=attention,
         moe=moe,
@@ -183,7 +216,12 @@ def test_any_config_survives_the_round_trip(config: ModelConfig) -> None:
         (V3, {"num_experts_per_tok": None}, "lacks num_experts_per_tok"),
         (V3, {"qk_rope_head_dim": 63}, "qk_rope_head_dim = 63 must be even"),
         (V3, {"rope_scaling": YARN | {"type": "dynamic"}}, "'type' = 'dynamic' must be one of default"),
-        (V3, {"rope_scaling": YARN | {"attention_factor": 1.5}}, "'attention_factor' = 1.5"),
+        (V3, {"rope_scaling": YARN | {"attention_factor": 1.5, "attn_factor": 2}}, "disagree; keep one"),
+        (
+            LLAMA,
+            {"rope_scaling": LLAMA["rope_scaling"] | {"attention_factor": 1.5}},
+            "'attention_factor' = 1.5",
+        ),
         (V3, {"rope_scaling": YARN | {"factor": float("nan")}}, "'factor' = nan must be a number"),
         (V3, {"rope_scaling": YARN | {"short_factor": [1]}}, "rope_scaling: 'short_factor'"),
         (V3, {"rope_scaling": [1]}, "'rope_scaling' = [1] must be an object"),
@@ -191,7 +229,23 @@ def test_any_config_survives_the_round_trip(config: ModelConfig) -> None:
         (V3, {"eos_token_id": []}, "must be a token id or a list of them"),
         (V3, {"eos_token_id": [1, -1]}, "must be a token id or a list of them"),
         (V2, {"num_nextn_predict_layers": 1}, "'num_nextn_predict_layers' = 1 is not supported"),
-        (QWEN, {"use_sliding_window": True}, "'use_sliding_window' = True is not supported"),
+        (
+            QWEN,
+            {"use_sliding_window": True, "max_window_layers": 21},
+            "'use_sliding_window' = True is not supp",
+        ),
+        (QWEN3_MOE, {"use_sliding_window": True, "sliding_window": 4096}, "'use_sliding_window' = True"),
+        (QWEN3, {"use_qk_norm": False}, "'use_qk_norm' = False is not supported: only True is"),
+        (LLAMA, {"use_qk_norm": True}, "'use_qk_norm' = True is not supported: only False is"),
+        (LLAMA, {"rope_interleaved": True}, "'rope_interleaved' = True is not supported: only False is"),
+        (LLAMA, {"residual_multiplier": 0.22}, "'residual_multiplier' = 0.22 is not supported: only 1 is"),
+        (LLAMA, {"position_embedding_type": "alibi"}, "'alibi' is not supported: only 'rope' or 'rotary' is"),
+        (LLAMA, {"attn_logit_softcapping": 50.0}, "null, false or 0 would do"),
+        (LLAMA, {"quantization": {"bits": 4, "group_size": 64}}, "'quantization'"),
+        (QWEN3_MOE, {"shared_expert_intermediate_size": 768}, "'shared_expert_intermediate_size' = 768"),
+        (QWEN3_MOE, {"mlp_only_layers": [0.5]}, "'mlp_only_layers' = [0.5] must be a list of whole numbers"),
+        (QWEN3_MOE, {"num_experts": None}, "lacks num_local_experts"),
+        (QWEN3_MOE, {"num_experts_per_tok": 129}, "num_experts_per_tok = 129 must be 1 to 128"),
         (QWEN, {"layer_types": ["sliding_attention"]}, "'layer_types'"),
         (QWEN, {"num_key_value_heads": 3}, "num_key_value_heads = 3 must divide num_attention_heads = 28"),
         (LLAMA, {"mlp_bias": True}, "'mlp_bias' = True"),
@@ -240,6 +294,11 @@ def test_a_shape_without_a_name_is_refused_when_saved() -> None:
         (replace(PRESETS["tiny"], model_type="deepseek_v2"), "deepseek_v2 has no MTP modules"),
         (replace(PRESETS["r1-distill-qwen-7b"], attention=gqa), "qwen2 has biases on q, k and v"),
         (replace(PRESETS["r1-distill-qwen-7b"], model_type="llama"), "llama has biases"),
+        (replace(PRESETS["smollm2-135m"], rope=RopeConfig(interleave=True)), "llama rotates halves"),
+        (replace(PRESETS["qwen3-0.6b"], model_type="llama"), "llama has no norms of queries and keys"),
+        (replace(PRESETS["smollm2-135m"], model_type="qwen3"), "qwen3 has norms of queries and keys; use"),
+        (replace(PRESETS["qwen3-0.6b"], moe=PRESETS["qwen3-30b-a3b"].moe), "qwen3 cannot express this"),
+        (replace(PRESETS["qwen3-30b-a3b"], moe=PRESETS["deepseek-v3"].moe), "qwen3_moe routes by a softmax"),
     ]:
         with pytest.raises(ConfigError, match=said):
             to_hf(config)

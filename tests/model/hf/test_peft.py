@@ -27,6 +27,9 @@ QWEN = replace(
     rope=RopeConfig(),
     tie_word_embeddings=True,
 )
+QWEN3 = replace(
+    QWEN, model_type="qwen3", attention=GQAConfig(num_key_value_heads=1, head_dim=24, qk_norm=True)
+)
 IDS = torch.randint(0, 256, (2, 19), generator=torch.Generator().manual_seed(1))
 RANK3 = LoraConfig(rank=3, alpha=6.0)
 
@@ -74,7 +77,7 @@ def test_merge_adapter_writes_base_and_adapter_as_one_model(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft in transformers
-@pytest.mark.parametrize("config", [V3, QWEN], ids=["v3", "qwen2"])
+@pytest.mark.parametrize("config", [V3, QWEN, QWEN3], ids=["v3", "qwen2", "qwen3"])
 def test_peft_reads_ours_and_we_read_peft_s(config, tmp_path):
     peft = pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")

@@ -31,6 +31,14 @@ QWEN = replace(
     num_attention_heads=2,
     attention=replace(PRESETS["r1-distill-qwen-1.5b"].attention, num_key_value_heads=1, head_dim=16),
 )
+QWEN3 = replace(
+    QWEN,
+    model_type="qwen3_moe",
+    attention=replace(QWEN.attention, qkv_bias=False, qk_norm=True),
+    moe=replace(
+        PRESETS["qwen3-30b-a3b"].moe, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=8
+    ),
+)
 BIAS = "model.layers.1.mlp.gate.e_score_correction_bias"
 
 
@@ -68,7 +76,7 @@ def saved(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("config", [TINY, QWEN, replace(QWEN, tie_word_embeddings=True)])
+@pytest.mark.parametrize("config", [TINY, QWEN, QWEN3, replace(QWEN, tie_word_embeddings=True)])
 @pytest.mark.parametrize("max_shard_bytes", [10**9, 20_000, 1])
 def test_round_trip(config: ModelConfig, max_shard_bytes: int, tmp_path: Path) -> None:
     model = build(config)

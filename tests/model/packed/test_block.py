@@ -46,7 +46,15 @@ QWEN = replace(
     moe=None,
     num_nextn_predict_layers=0,
 )
-CONFIGS = pytest.mark.parametrize("config", [V3, LITE, QWEN], ids=["mla", "mla-without-q-rank", "gqa"])
+QWEN3 = replace(
+    QWEN,
+    model_type="qwen3_moe",
+    attention=GQAConfig(num_key_value_heads=2, head_dim=32, qk_norm=True),
+    moe=replace(LITE_MOE, n_shared_experts=0, first_k_dense_replace=0, mlp_only_layers=(1,)),
+)
+CONFIGS = pytest.mark.parametrize(
+    "config", [V3, LITE, QWEN, QWEN3], ids=["mla", "mla-without-q-rank", "gqa", "gqa-norms"]
+)
 SPANS = ([(0, 0, 40), (1, 0, 1)], [(0, 40, 41), (1, 1, 3), (2, 0, 33)], [(0, 41, 42), (1, 3, 4), (2, 33, 34)])
 """Steps of three sequences: a prompt in pieces, decoding beside it."""
 

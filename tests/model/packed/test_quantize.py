@@ -9,7 +9,7 @@ import torch
 
 from shoestring.errors import CheckpointError, ConfigError, StorageError
 from shoestring.kernels.packed import pack, unpack
-from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig
+from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig, RopeConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.memory import weight_bytes
@@ -33,8 +33,25 @@ QWEN = replace(
     num_attention_heads=4,
     attention=GQAConfig(num_key_value_heads=2, head_dim=16, qkv_bias=True),
     moe=None,
+    rope=RopeConfig(),
     num_nextn_predict_layers=0,
     tie_word_embeddings=True,
+)
+
+
+QWEN3 = replace(
+    QWEN,
+    model_type="qwen3_moe",
+    attention=GQAConfig(num_key_value_heads=2, head_dim=32, qk_norm=True),
+    moe=MoEConfig(
+        n_routed_experts=6,
+        n_shared_experts=0,
+        num_experts_per_tok=6,  # all, so that rounding cannot change the choice
+        moe_intermediate_size=32,
+        mlp_only_layers=(1,),
+        scoring_func="softmax",
+        topk_method="greedy",
+    ),
 )
 
 
@@ -59,7 +76,7 @@ def divergence(ours: torch.Tensor, reference: torch.Tensor) -> float:
     return float((reference.exp() * (reference - ours)).sum(-1).mean())
 
 
-@pytest.mark.parametrize("config", [SMALL, QWEN], ids=["mla-moe", "gqa-tied"])
+@pytest.mark.parametrize("config", [SMALL, QWEN, QWEN3], ids=["mla-moe", "gqa-tied", "qwen3-moe"])
 @pytest.mark.parametrize(("quantization", "bound"), [("int8", 1e-4), ("int4", 2e-2)])
 def test_a_packed_model_stays_close(
     tmp_path: Path, config: ModelConfig, quantization: str, bound: float
@@ -70,7 +87,9 @@ def test_a_packed_model_stays_close(
     assert not [name for name, p in packed.named_parameters() if p.dim() > 1 and "proj" in name]
 
 
-@pytest.mark.parametrize("config", [SMALL, QWEN, TINY], ids=["mla-moe", "gqa-tied", "partly"])
+@pytest.mark.parametrize(
+    "config", [SMALL, QWEN, QWEN3, TINY], ids=["mla-moe", "gqa-tied", "qwen3-moe", "partly"]
+)
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_a_written_checkpoint_is_mapped_and_gives_the_same_bits(
     tmp_path: Path, config: ModelConfig, quantization: str
