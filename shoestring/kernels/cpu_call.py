@@ -24,7 +24,10 @@ def pointer(tensor: Tensor) -> int:
     """The address of a tensor's values. Raises TypeError for a tensor that has none, such as a DTensor."""
     address = tensor.data_ptr()
     if not address and tensor.numel():
-        raise TypeError(f"a {type(tensor).__name__} on {tensor.device} has no memory that a kernel can read")
+        raise TypeError(
+            f"a {type(tensor).__name__} on {tensor.device} has no memory that a kernel can read; "
+            "pass a plain tensor, such as to_local() of a DTensor"
+        )
     return address
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from shoestring.kernels.cpu_call import pointer
 from shoestring.kernels.packed import Packed
 
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
@@ -73,7 +74,7 @@ class MatrixWeights(_Weights):
     def struct(self) -> ctypes.Structure:
         w = self.weight
         return _Matrix(
-            w.blocks.data_ptr(), _native(self.bias_F, _POINTER), w.bits, len(w.blocks), w.outputs, w.depth
+            pointer(w.blocks), _native(self.bias_F, _POINTER), w.bits, len(w.blocks), w.outputs, w.depth
         )
 
 
@@ -153,7 +154,7 @@ class ExpertWeights(_Weights):
     @cached_property
     def struct(self) -> ctypes.Structure:
         up, down = self.gate_up, self.down
-        return _Experts(up.blocks.data_ptr(), down.blocks.data_ptr(), up.bits, len(up.blocks), down.depth)
+        return _Experts(pointer(up.blocks), pointer(down.blocks), up.bits, len(up.blocks), down.depth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,5 +212,5 @@ def _native(value: Any, kind: Any) -> Any:
     if isinstance(value, Tensor):
         assert value.dtype == torch.float32
         assert value.is_contiguous()
-        return value.data_ptr()
+        return pointer(value)
     return value.struct if isinstance(value, _Weights) else value

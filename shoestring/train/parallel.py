@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ TIMEOUT = timedelta(hours=1)
 """Longest wait for another process, as for the first one while it saves and evaluates."""
 BUCKET_NUMBERS = 1 << 26
 """Gradients summed in one message: 256 MiB of float32."""
+_RESTART_COUNT = "TORCHELASTIC_RESTART_COUNT"
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -129,6 +130,7 @@ class Ranks:
         try:
             torch.distributed.init_process_group(
                 "nccl" if is_gpu else "gloo",
+                store=self._store(),
                 rank=self.rank,
                 world_size=self.world_size,
                 timeout=TIMEOUT,
@@ -138,6 +140,15 @@ class Ranks:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise ConfigError(f"process {self.rank} cannot meet the others at {where}: {error}") from error
         self._is_owner = True
+
+    def _store(self) -> Any:
+        """The store where the processes meet, with names of its own for each restart of torchrun.
+
+        torchrun's store outlives the processes: without it they would find the addresses of those that ended.
+        """
+        c10d: Any = torch.distributed  # whose stubs leave these names out
+        store, _, _ = next(iter(c10d.rendezvous("env://", self.rank, self.world_size, timeout=TIMEOUT)))
+        return c10d.PrefixStore(f"restart-{os.environ.get(_RESTART_COUNT, 0)}", store)
 
     def _reduce(self, tensor: Tensor) -> None:
         try:

@@ -95,6 +95,37 @@ def test_two_processes_sum_and_agree_and_one_that_ends_holds_up_nobody(tmp_path:
     assert "process 0 of 2 lost the others" in first
 
 
+RESTARTED = """
+import os
+from shoestring.device import choose
+from shoestring.train.parallel import Ranks
+
+restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+with Ranks(choose("cpu")) as ranks:
+    assert ranks.sum([1]) == [2]
+    if restarts < 2 and ranks.rank == 1:
+        os._exit(3)
+    ranks.barrier()
+    print("met after", restarts)
+"""
+
+
+def test_processes_meet_again_after_torchrun_restarts_them(tmp_path: Path) -> None:
+    """torchrun's store still holds the addresses of those that ended."""
+    (tmp_path / "run.py").write_text(RESTARTED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [*torchrun, "--max-restarts", "2", str(tmp_path / "run.py")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("met after 2") == 2
+
+
 @given(st.integers(0, 1000), st.integers(1, 17))
 def test_parts_follow_each_other_and_differ_by_one_at_most(count: int, world_size: int) -> None:
     parts = [Ranks(replace(CPU, rank=rank, world_size=world_size)).part(count) for rank in range(world_size)]
