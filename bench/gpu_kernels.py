@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from shoestring.kernels import native, reference, triton_call, triton_grouped, triton_paged
-from shoestring.kernels.packed import OUTPUTS, SCALE_BYTES, UNIT, Packed, packed_shape
+from shoestring.kernels.packed import LEAST_SCALE, OUTPUTS, SCALE_BYTES, Packed, packed_shape
 
 PAGE_SIZE, LENGTH = 32, 4096
 HIDDEN, EXPERT_WIDTH, EXPERTS, EXPERTS_PER_TOKEN = 2048, 1408, 64, 6  # DeepSeek-V2-Lite
@@ -87,10 +87,10 @@ def grouped_cases(device, dtype):
 def packed_random(shape, bits, device):
     """Random integers of `bits` bits with one plausible scale; of 4 bits, zero is 7.5."""
     blocks = torch.randint(0, 256, packed_shape(shape, bits), device=device, dtype=torch.uint8)
-    scale = 2.0 ** (1 - bits) / shape[-1] ** 0.5 / (UNIT if bits == 4 else 1)
-    word = torch.full((OUTPUTS,), scale, device=device, dtype=torch.float16).view(torch.int16)
-    word = (word >> 5 << 6) + 30 if bits == 4 else word
-    blocks[..., -SCALE_BYTES:] = word.view(torch.uint8)
+    scale = torch.full((OUTPUTS,), 2.0 ** (1 - bits) / shape[-1] ** 0.5, device=device)
+    four = (scale.view(torch.int32) - LEAST_SCALE >> 18 << 6) + 30
+    words = four.to(torch.int16) if bits == 4 else scale.half()
+    blocks[..., -SCALE_BYTES:] = words.view(torch.uint8)
     return Packed(bits, shape[-2], blocks)
 
 

@@ -15,12 +15,12 @@ GROUP = 32
 OUTPUTS = 16
 """Outputs of a matrix that lie together, as a panel."""
 SCALE_BYTES = 2 * OUTPUTS
-UNIT = 1 / 16
-"""Of a 4-bit scale: it is stored as a multiple of this, so that small ones keep their digits."""
-LARGEST_CODE = 0x7BFF >> 5
-"""Bits of the largest finite 4-bit scale."""
-LARGEST_WEIGHT = {8: 4e5, 4: 4e5 * UNIT}
-"""Limits beyond which a scale may be infinite."""
+LEAST_SCALE = 106 << 23
+"""Bits of the least 4-bit scale, 2^-21, as a float32."""
+LARGEST_CODE = 0x3FF
+"""Of the 10 bits of a 4-bit scale beside the 6 bits of its zero."""
+LARGEST_WEIGHT = {8: 4e5, 4: 15_000.0}
+"""Limits beyond which a scale may be infinite or have no word."""
 
 Bits = Literal[4, 8, 32]
 
@@ -108,19 +108,19 @@ def _quantized4(w_FGX: Tensor) -> tuple[Tensor, Tensor]:
     Each is tried with 5 zeros, a quarter of a step apart, about the one that cuts off both ends alike.
     """
     low, high = w_FGX.amin(-1).clamp(max=0), w_FGX.amax(-1).clamp(min=0)
-    reach = ((high - low) / 15 / UNIT).half().view(torch.int16).int() >> 5
+    reach = (((high - low) / 15).view(torch.int32) - LEAST_SCALE).clamp(min=0) >> 18
     best, words = torch.full_like(low, torch.inf), torch.zeros_like(reach)
     for code in (reach + step for step in range(-5, 2)):
-        scale, _ = scales_and_zeros(code << 6)
+        scale, _ = scales_and_zeros(code.clamp(0, LARGEST_CODE) << 6 | 32)
         center = (2 * (15 - (high + low) * (1 / scale))).nan_to_num(0).round().clamp(0, 60).int()
         for zero in (center + step for step in range(-2, 3)):
             word = code << 6 | zero.clamp(min=0)
             error = (weights(_rounded4(w_FGX, word), word, 4) - w_FGX).square().sum(-1)
-            is_better = (error < best) & (code >= 1) & (code <= LARGEST_CODE) & (zero >= 0)
+            is_better = (error < best) & (code >= 0) & (code <= LARGEST_CODE) & (zero >= 0)
             best = torch.where(is_better, error, best)
             words = torch.where(is_better, word, words)
     words = torch.where(w_FGX.any(-1), words, 0)
-    return _rounded4(w_FGX, words) * (words > 0)[..., None], words
+    return _rounded4(w_FGX, words), words
 
 
 def _rounded4(w_FGX: Tensor, words_FG: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def _rounded4(w_FGX: Tensor, words_FG: Tensor) -> Tensor:
 
 def scales_and_zeros(words: Tensor) -> tuple[Tensor, Tensor]:
     """The scale and zero of 4-bit groups from their words, any int32 shape, of which 16 bits count."""
-    scale = (words >> 1 & 0x7FE0).to(torch.int16).view(torch.float16).float() * UNIT
+    scale = (((words & 0xFFFF) << 12) + LEAST_SCALE).view(torch.float32)
     return scale, (words & 63).float() / 4
 
 

@@ -179,7 +179,7 @@ def _unpacked(blocks, rows_F, real_F, start, tile: tl.constexpr):
         shift_J = depth_J % 4 * 8 + depth_J // 4 * 4
         integers = ((words_FGQ[:, :, :, None] >> shift_J[None, None, None, :]) & 15).to(tl.float32)
         integers -= (half_FG & 63).to(tl.float32)[:, :, None, None] / 4  # the zero
-        scale_FG = ((half_FG >> 1) & 0x7FE0).to(tl.float16, bitcast=True).to(tl.float32) / 16
+        scale_FG = (((half_FG.to(tl.int32) & 0xFFFF) << 12) + (106 << 23)).to(tl.float32, bitcast=True)
     weights = integers * scale_FG[:, :, None, None]
     outputs: tl.constexpr = tile.block_outputs
     depth: tl.constexpr = tile.block_depth

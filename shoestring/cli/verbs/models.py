@@ -110,7 +110,8 @@ def pull(model: Model, *, as_json: Json = False) -> None:
     if as_json:
         print_json(report)
         return
-    print_fields({**report, "bytes": f"{amount(report['bytes'], 'G')}B"})
+    shown = {name: value for name, value in report.items() if value is not None}
+    print_fields({**shown, "bytes": f"{amount(report['bytes'], 'G')}B"})
     print(f"try: shoestring run {model}")
 
 

@@ -6,7 +6,7 @@
 #ifdef PACKED_KERNELS
 namespace {
 
-constexpr int LARGEST_CODE = 0x7bff >> 5;  // of a scale that is finite
+constexpr int LARGEST_CODE = 0x3ff;  // of the 10 bits beside a zero
 constexpr int64_t ROWS_AT_ONCE = 96;  // rows of activations that fit the second-level cache
 
 template <class Format>
@@ -135,6 +135,18 @@ inline float lanes_sum(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
+inline float scale4(int word) {
+  const int bits = (word << 12) + Packed4::LEAST_SCALE;
+  float scale;
+  std::memcpy(&scale, &bits, 4);
+  return scale;
+}
+inline int code4(float scale) {  // the high 10 bits of the largest word whose scale is not larger
+  int bits;
+  std::memcpy(&bits, &scale, 4);
+  return std::max(bits - Packed4::LEAST_SCALE, 0) >> 18;
+}
+
 // Integers 0 to 15 nearest to x / scale + zero, and the squared error of the weights that they stand for.
 inline float round4(const float* x, float scale, float zero, int8_t* q) {
   const __m256 inverse = _mm256_set1_ps(1 / scale), z = _mm256_set1_ps(zero), most = _mm256_set1_ps(15);
@@ -160,18 +172,18 @@ inline float round4(const float* x, float scale, float zero, int8_t* q) {
 inline uint16_t best4(const float* x, int8_t* q) {
   float low = 0, high = 0, best = INFINITY;
   for (int i = 0; i < GROUP; i++) low = std::min(low, x[i]), high = std::max(high, x[i]);
-  const int reach = _cvtss_sh((high - low) / 15 / Packed4::UNIT, 0) >> 5;
+  const int reach = code4((high - low) / 15);
   int best_code = 0, best_zero = 0;
-  for (int code = std::max(reach - 5, 1); code <= std::min(reach + 1, LARGEST_CODE); code++) {
-    const float scale = _cvtsh_ss(static_cast<uint16_t>(code << 5)) * Packed4::UNIT, inverse = 1 / scale;
+  for (int code = std::max(reach - 5, 0); code <= std::min(reach + 1, LARGEST_CODE); code++) {
+    const float inverse = 1 / scale4(code << 6 | 32);
     const float center = std::nearbyint(2 * (15 - (high + low) * inverse));
     const int middle = static_cast<int>(std::max(0.0f, std::min(60.0f, center)));
     for (int zero = std::max(middle - 2, 0); zero <= middle + 2; zero++) {
-      const float error = round4(x, scale, 0.25f * zero, nullptr);
+      const float error = round4(x, scale4(code << 6 | zero), 0.25f * zero, nullptr);
       if (error < best) best = error, best_code = code, best_zero = zero;
     }
   }
-  round4(x, _cvtsh_ss(static_cast<uint16_t>(best_code << 5)) * Packed4::UNIT, 0.25f * best_zero, q);
+  round4(x, scale4(best_code << 6 | best_zero), 0.25f * best_zero, q);
   return static_cast<uint16_t>(best_code << 6 | best_zero);
 }
 
@@ -208,7 +220,7 @@ bool pack(int64_t F, int64_t D, const float* w, uint8_t* packed) {
       uint16_t word = 0;
       if (i < F)
         for (int j = 0; j < GROUP; j++) poison += x[j] * 0, largest = std::max(largest, std::abs(x[j]));
-      const bool usable = poison == 0 && largest < 4e5f * Format::UNIT;  // beyond it a scale is infinite
+      const bool usable = poison == 0 && largest < Format::LARGEST;
       finite = finite && usable;
       if (largest != 0 && usable) word = Format::BLOCK < 512 ? best4(x, q) : best8(x, largest, q);
       Format::BLOCK < 512 ? place4(block, i % OUTS, q) : place8(block, i % OUTS, q);

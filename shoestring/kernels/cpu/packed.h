@@ -3,8 +3,9 @@
 // A panel holds 16 outputs for all groups, one block after another: the integers of 16 outputs x 32 inputs, then a word of 16
 // bits for each output. 4-bit: for each half panel of 8 outputs, 4 chunks of 32 bytes; chunk c holds inputs 8c to 8c+7; byte
 // o * 4 + j has input 8c + j of output o in its low half and 8c + 4 + j in its high half. A weight is scale * (integer - zero):
-// the low 6 bits of a word are 4 * zero, the high 10 bits are exponent and mantissa of 16 * scale, in half precision. Int8: 16
-// chunks; chunk c holds inputs 2c and 2c + 1 of all outputs; byte o * 2 + j has input 2c + j. A word is a half-precision scale.
+// the low 6 bits of a word are 4 * zero, and the whole word, 12 bits higher, plus LEAST_SCALE are the bits of the float scale.
+// Int8: 16 chunks; chunk c holds inputs 2c and 2c + 1 of all outputs; byte o * 2 + j has input 2c + j. A word is a
+// half-precision scale.
 //
 // The sum over a group is an exact integer, and groups are added in order, so that a row's result does not depend on the rows
 // that are computed beside it: batches, chunks and speculation change no bit.
@@ -18,12 +19,15 @@ constexpr int GROUP = 32, OUTS = 16;
 
 struct Packed4 {
   typedef int8_t Act;  // activations: 8 bits, |a| <= 127, so that 16 products with 0..15 fit 16 bits
-  static constexpr float LIMIT = 127, UNIT = 1.0f / 16;  // UNIT: of scales as they are stored
+  static constexpr float LARGEST = 15000;  // weight
+  static constexpr float LIMIT = 127;
+  static constexpr int LEAST_SCALE = 106 << 23;  // 2^-21
   static constexpr int BLOCK = OUTS * GROUP / 2 + OUTS * 2;
 };
 struct Packed8 {
   typedef int16_t Act;  // activations: 15 bits; a group's sum stays below 2^27
-  static constexpr float LIMIT = 32767, UNIT = 1;
+  static constexpr float LARGEST = 4e5f;  // weight: beyond it a scale may be infinite
+  static constexpr float LIMIT = 32767;
   static constexpr int BLOCK = OUTS * GROUP + OUTS * 2;
 };
 struct Packed32 {
@@ -31,8 +35,8 @@ struct Packed32 {
   static constexpr int BLOCK = OUTS * GROUP * 4;
 };
 
-// Rows of activations as integers: values (N, D), and for each group (N, D / 32) a scale, which contains the unit of the
-// weights' scales, and -scale / 4 times the sum. For float32 weights the values stay floats.
+// Rows of activations as integers: values (N, D), and for each group (N, D / 32) a scale and -1/4 of the sum.
+// For float32 weights the values stay floats.
 template <class Format>
 struct Acts {
   typename Format::Act* values;
@@ -63,9 +67,8 @@ inline void quantize_group(const float* x, const Acts<Format>& to, int64_t row, 
     _mm256_store_si256((__m256i*)q, _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse))));
     for (int j = 0; j < 8; j++) sum += q[j], out[8 * i + j] = static_cast<typename Format::Act>(q[j]);
   }
-  const float scale = most / Format::LIMIT * Format::UNIT;
-  to.scales[row * to.groups() + group] = scale;
-  to.quarters[row * to.groups() + group] = -0.25f * scale * static_cast<float>(sum);
+  to.scales[row * to.groups() + group] = most / Format::LIMIT;
+  to.quarters[row * to.groups() + group] = -0.25f * static_cast<float>(sum);
 }
 
 inline void quantize_group(const float* x, const Acts<Packed32>& to, int64_t row, int64_t group) {
@@ -121,16 +124,6 @@ inline __m256i broadcast_bytes(const void* p) {
 }
 inline __m256 halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 
-// The 16 words of a 4-bit block: scales, and four times the zeros in units of the weights.
-inline void scales_and_zeros(const uint8_t* p, __m256 s[2], __m256 zero[2]) {
-  const __m256i words = _mm256_loadu_si256((const __m256i*)p);
-  const __m256i scales = _mm256_and_si256(_mm256_srli_epi16(words, 1), _mm256_set1_epi16(0x7fe0));
-  const __m256i zeros = _mm256_and_si256(words, _mm256_set1_epi16(63));
-  s[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(scales)), s[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(scales, 1));
-  zero[0] = _mm256_mul_ps(s[0], _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(zeros))));
-  zero[1] = _mm256_mul_ps(s[1], _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(_mm256_extracti128_si256(zeros, 1))));
-}
-
 // out (R, 16): R rows times one panel. rows: indices of the activations. first: the panel is not in the cache yet.
 template <int R>
 inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const int32_t* rows, bool first, float* out) {
@@ -161,16 +154,20 @@ inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const
         }
       }
     }
-    __m256 s[2], zero[2];
-    scales_and_zeros(panel + 256, s, zero);
+    __m256 s[2], zero[2];  // zeros in quarters
+    for (int h = 0; h < 2; h++) {
+      const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(panel + 256 + 16 * h)));
+      const __m256i least = _mm256_set1_epi32(Packed4::LEAST_SCALE);
+      s[h] = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(words, 12), least));
+      zero[h] = _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(63)));
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
       const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
       const __m256 quarter = _mm256_set1_ps(acts.quarters[rows[r] * groups + g]);
 #pragma GCC unroll 2
       for (int h = 0; h < 2; h++) {
-        const __m256 d = _mm256_cvtepi32_ps(whole4(sum[r][h]));
-        total[r][h] = _mm256_fmadd_ps(zero[h], quarter, total[r][h]);
+        const __m256 d = _mm256_fmadd_ps(zero[h], quarter, _mm256_cvtepi32_ps(whole4(sum[r][h])));  // exact
         total[r][h] = _mm256_fmadd_ps(d, _mm256_mul_ps(s[h], scale), total[r][h]);
       }
     }
