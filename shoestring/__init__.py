@@ -1,23 +1,30 @@
 """shoestring: the DeepSeek system, whole and open, from tokenizer to chat."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shoestring.engine.llm import LLM
-    from shoestring.engine.request import SamplingParams
+    from shoestring.inputs import LoRARequest, PromptType, TextPrompt, TokensPrompt
+    from shoestring.outputs import CompletionOutput, RequestOutput, ScoringRequestOutput
+    from shoestring.sampling_params import SamplingParams
 
-__all__ = ["LLM", "SamplingParams", "__version__"]
+_MODULES = {
+    "engine.llm": ("LLM",),
+    "inputs": ("LoRARequest", "PromptType", "TextPrompt", "TokensPrompt"),
+    "outputs": ("CompletionOutput", "RequestOutput", "ScoringRequestOutput"),
+    "sampling_params": ("SamplingParams",),
+}
+__all__ = [
+    "LLM", "CompletionOutput", "LoRARequest", "PromptType", "RequestOutput", "SamplingParams",
+    "ScoringRequestOutput", "TextPrompt", "TokensPrompt", "__version__",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import LLM and SamplingParams on first use, because importing torch takes a second."""
-    if name == "LLM":
-        from shoestring.engine.llm import LLM
-
-        return LLM
-    if name == "SamplingParams":
-        from shoestring.engine.request import SamplingParams
-
-        return SamplingParams
+    """Import a name on first use, because importing torch takes a second."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"shoestring.{module}"), name)
     raise AttributeError(f"module 'shoestring' has no attribute {name!r}")

@@ -7,7 +7,7 @@ from pathlib import Path
 LEVEL = {
     **dict.fromkeys(("errors",), -1),
     **dict.fromkeys(("durable",), 0),
-    **dict.fromkeys(("child", "config", "device", "figures"), 1),
+    **dict.fromkeys(("child", "config", "device", "figures", "inputs", "outputs", "sampling_params"), 1),
     **dict.fromkeys(("kernels", "tokenizer", "sandbox"), 2),
     **dict.fromkeys(("model", "remote", "tasks"), 3),
     **dict.fromkeys(("data",), 4),
@@ -18,7 +18,10 @@ LEVEL = {
     **dict.fromkeys(("__init__",), 9),  # the package's own: hands out LLM when it is asked for
 }
 """Folders and files of the package: each imports from a lower level or from itself."""
-WITHOUT_TORCH = ("child", "errors", "durable", "config", "remote", "sandbox", "tokenizer", "tasks")
+WITHOUT_TORCH = (
+    "child", "errors", "durable", "config", "inputs", "sampling_params", "remote", "sandbox",
+    "tokenizer", "tasks",
+)  # fmt: skip
 
 Graph = dict[str, set[str]]
 

@@ -1,7 +1,8 @@
-"""Pure functions from logits to one token: penalties, top_k, top_p, min_p, and a draw by a uniform number."""
+"""Pure functions of logits: penalties, min_p, top_k, top_p, a draw by a number, the likeliest tokens."""
 
 import hashlib
 import struct
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +27,22 @@ def penalize(logits_NW: Tensor, counts_NW: Tensor, prompt_NW: Tensor, penalties_
     occurs_NW = (counts_NW > 0) | prompt_NW
     repeated_NW = torch.where(logits_NW > 0, logits_NW / repetition, logits_NW * repetition)
     return torch.where(occurs_NW, repeated_NW, logits_NW) - frequency * counts_NW - presence * (counts_NW > 0)
+
+
+def keep_tokens(logits_W: Tensor, token_ids: Sequence[int]) -> None:
+    """Set the logits of all other tokens to -inf, in place."""
+    ids = torch.tensor(token_ids, device=logits_W.device)
+    values = logits_W[ids]
+    logits_W.fill_(float("-inf"))
+    logits_W[ids] = values
+
+
+def ban_words(logits_W: Tensor, output_ids: Sequence[int], words: Sequence[Sequence[int]]) -> None:
+    """Set the last token of each word to -inf, in place, where the output ends with the word's others."""
+    for word in words:
+        before = len(word) - 1
+        if list(output_ids[len(output_ids) - before :]) == list(word[:before]) and before <= len(output_ids):
+            logits_W[word[-1]] = float("-inf")
 
 
 def keep_top_k(logits_NW: Tensor, top_k_N: Tensor) -> Tensor:
@@ -69,3 +86,22 @@ def pick(probability_NW: Tensor, uniform_N: Tensor) -> Tensor:
     below_total = torch.nextafter(total_N, torch.zeros_like(total_N))
     target_N = torch.minimum(uniform_N * total_N, below_total)  # so that some cumulated value is larger
     return torch.searchsorted(cumulated_NW, target_N[:, None], right=True)[:, 0]
+
+
+def likeliest(
+    logp_MW: Tensor, ids_M: Sequence[int], counts: Sequence[int]
+) -> list[dict[int, tuple[float, int]]]:
+    """Logprob and rank of each row's own token, which comes first, and of its `count` likeliest (-1: all)."""
+    width = logp_MW.shape[1]
+    counts = [width if count < 0 else min(count, width) for count in counts]
+    own_M1 = logp_MW.gather(1, torch.tensor(ids_M, device=logp_MW.device)[:, None])
+    ranks = (1 + (logp_MW > own_M1).sum(-1)).tolist()
+    top = logp_MW.topk(max(counts), dim=-1)
+    values, top_ids, own = top.values.tolist(), top.indices.tolist(), own_M1[:, 0].tolist()
+    entries = []
+    for m, (token_id, count) in enumerate(zip(ids_M, counts, strict=True)):
+        entry = {token_id: (own[m], ranks[m])}
+        for rank in range(count):
+            entry.setdefault(top_ids[m][rank], (values[m][rank], rank + 1))
+        entries.append(entry)
+    return entries

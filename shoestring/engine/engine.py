@@ -13,7 +13,7 @@ from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
 from shoestring.engine.output import CompletionState, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
 from shoestring.engine.pages import PagePool
-from shoestring.engine.request import Request, RequestOutput, SamplingParams, check_request
+from shoestring.engine.request import Request, RequestOutput, SamplingParams, bad_words, check_request
 from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.runner import Runner
 from shoestring.engine.sampler import SampledTokens, Sampler
@@ -105,6 +105,7 @@ class Engine:
         batch = self.scheduler.next_batch()
         if batch.items:
             result = self.runner.run(batch)
+            add_prompt_logprobs(self, batch, result.hidden_ND)
             new_ids = self._accept(batch, self.sampler.sample(result.logits_NW, batch))
             self.scheduler.commit(batch, new_ids)
             self._retire(batch)
@@ -156,10 +157,12 @@ class Engine:
     def _open(self, request: Request) -> RequestState:
         """The request with its n completions, checked and not yet queued."""
         max_length = check_request(request, self.model.config, self.max_model_len, self.tokenizer)
+        words = bad_words(request.sampling_params.bad_words or (), self.tokenizer)
         sequences: list[Sequence] = []
         for index in range(request.sampling_params.n):
             leader = sequences[0] if index else None
             sequences.append(Sequence.start(request, index, max_length, leader))
+            sequences[-1].bad_words = words
         return RequestState(request, [CompletionState(s, self.tokenizer, self.eos_ids) for s in sequences])
 
     def _accept(self, batch: Batch, results: dict[Sequence, SampledTokens]) -> dict[Sequence, list[int]]:
@@ -276,6 +279,27 @@ class Engine:
     def _token_text(self, token_id: int) -> str:
         assert self.tokenizer is not None
         return self.tokenizer.token_bytes(token_id).decode("utf-8", errors="replace")
+
+
+def add_prompt_logprobs(engine: Engine, batch: Batch, hidden_ND: Tensor) -> None:
+    """Add the prompt logprobs of requests that have them, as far as the batch computes their prompts."""
+    begin = 0
+    for item in batch.items:
+        rows, begin = slice(begin, begin + item.count), begin + item.count
+        sequence = item.sequence
+        if not sequence.needs_whole_prompt:
+            continue
+        try:
+            entries = engine._requests[sequence.request.request_id].prompt_logprobs
+            assert entries is not None
+            first = len(entries) - 1  # the position that predicts the next one
+            end = min(item.start + item.count + 1, sequence.num_prompt_tokens)
+            ids = sequence.token_ids[first + 1 : end]
+            start, count = max(first - item.start, 0), sequence.params.prompt_logprobs or 0
+            states_ND = hidden_ND[rows][start : start + len(ids)]
+            entries += engine.sampler.prompt_logprobs(states_ND, ids, count, engine.runner.logits)
+        except Exception as error:
+            engine.scheduler.failures.add(sequence, error)
 
 
 def _speculation(

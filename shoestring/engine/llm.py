@@ -1,24 +1,28 @@
-"""LLM: one model behind vLLM's offline API: generate, chat, and stream.
+"""LLM: one model behind vLLM's offline API: generate, chat, stream, score and beam search.
 
 Names, arguments and results are vLLM's. What differs, and why:
 
 | Name | Here | Reason |
 |---|---|---|
 | LLM(device) | an argument | one package serves every device |
-| LLM(speculation, num_speculative_tokens, adaptive_speculation) | no speculative_config | for --set |
-| LLM(kv_cache_memory_bytes) | no gpu_memory_utilization | other programs use the memory too |
+| LLM(speculation, num_speculative_tokens, adaptive_speculation) | or speculative_config | for --set |
+| LLM(kv_cache_memory_bytes) | gpu_memory_utilization has no effect | other programs use the memory too |
+| LLM(tensor_parallel_size, enable_lora, ...) | only values that change nothing | one device, one model |
 | LLM.stream, LLM.of, LLM.counters | additional | text as it comes, parts from elsewhere, no metrics service |
+| LLM.score | log-probability of the second text after the first | the models here are no rerankers |
+| LLM.get_metrics | counters and gauges, no histograms | times are in each RequestOutput.metrics |
+| LLM.beam_search | extends by the likeliest tokens only, temperature 0 | with others it would be sampling |
+| get_tokenizer() | the package's Tokenizer with transformers' methods | nothing here needs transformers |
 | prompts | text never becomes a special token | a user's text cannot forge a turn; give ids, or use chat |
 | SamplingParams(seed) | without one it derives from the LLM's seed | the same calls give the same texts |
 | SamplingParams(output_kind) | "cumulative", "delta" or "final_only" | set by generate and stream |
 | SamplingParams(skip_special_tokens) | leaves <think> tags in the text | they separate the answer |
-| SamplingParams(logprobs) | at most 20 | -1, all of them, would be megabytes per token |
+| SamplingParams(logprobs) | any number, and max_logprobs has no effect | there is no server to protect |
+| SamplingParams(token_logprobs), CompletionOutput.token_logprobs | additional | trainers need plain numbers |
 | StructuredOutputsParams(tools, tool_choice, after_token_id) | additional | tool calls; thinking is free |
-| CompletionOutput.token_logprobs | additional | trainers need plain numbers |
-| CompletionOutput.finished | a property | a forgotten call would always be true |
 | RequestOutput.metrics | arrival_s, first_token_s, last_token_s, and drafts | units are part of names |
 
-Arguments of vLLM that are not here, such as tensor_parallel_size, lora_request or bad_words, raise an error.
+An argument that vLLM does not have either raises an error.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,24 +37,38 @@ from shoestring.device import choose
 from shoestring.engine.dispatch import Dispatcher, OutputStream
 from shoestring.engine.engine import Engine
 from shoestring.engine.load import default_sampling, load_engine
+from shoestring.engine.offline.arguments import at_revision, check_seed, engine_settings
+from shoestring.engine.offline.beam_search import beam_search
+from shoestring.engine.offline.metrics import metrics
+from shoestring.engine.offline.score import continued, score
+from shoestring.engine.offline.tokenizer import ScriptTokenizer
+from shoestring.engine.offline.tools import tool_definitions
 from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams, derived_seed
 from shoestring.engine.settings import EngineCounters, EngineSettings
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
 from shoestring.model.memory import Quantization
+from shoestring.outputs import (
+    BeamSearchOutput,
+    Logprob,
+    Metric,
+    ScoringRequestOutput,
+)
+from shoestring.sampling_params import BeamSearchParams
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.load import template_of
-from shoestring.tokenizer.chat.messages import Message
 from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.prompts import (
     ChatOptions,
     Conversation,
     Prompt,
     PromptInput,
+    any_of,
     is_conversation,
     read_chat,
     read_prompts,
+    warn_of_spelled_tokens,
 )
 
 Params = SamplingParams | Sequence[SamplingParams] | None
@@ -68,7 +86,7 @@ class LLM:
         device: str = "auto",
         seed: int | None = 0,
         max_model_len: int | None = None,
-        max_num_seqs: int = EngineSettings.max_num_seqs,
+        max_num_seqs: int | None = None,
         **settings: Any,
     ) -> None:
         """Load a folder, `org/name` or `org/name@revision`; raises ShoestringError if that is impossible.
@@ -79,23 +97,29 @@ class LLM:
             device: "auto", or PyTorch's name of a device.
             seed: for requests without one: the same calls in the same order give equal texts. None: random.
             max_model_len, max_num_seqs, settings: the fields of EngineSettings, such as
-                max_num_batched_tokens, enable_prefix_caching, kv_cache_memory_bytes and speculation.
+                max_num_batched_tokens, enable_prefix_caching, kv_cache_memory_bytes and speculation; and
+                vLLM's other arguments, see engine/offline/arguments.py.
         """
-        settings = {
-            "max_model_len": max_model_len,
-            "max_num_seqs": max_num_seqs,
-            "max_num_batched_tokens": max(EngineSettings.max_num_batched_tokens, max_num_seqs),
-            **settings,
-        }
-        engine_settings = build(EngineSettings, settings, where="LLM")
-        checkpoint = Checkpoint.open(resolve(str(model)))
-        source = checkpoint if tokenizer is None else Checkpoint.open(resolve(str(tokenizer)))
+        model = at_revision(model, settings.pop("revision", None))
+        tokenizer_revision = settings.pop("tokenizer_revision", None)
+        settings = engine_settings({"max_model_len": max_model_len, "max_num_seqs": max_num_seqs, **settings})
+        sequences = settings.get("max_num_seqs", EngineSettings.max_num_seqs)
+        if isinstance(sequences, int):
+            at_once = max(EngineSettings.max_num_batched_tokens, sequences)
+            settings.setdefault("max_num_batched_tokens", at_once)
+        limits = build(EngineSettings, settings, where="LLM")
+        checkpoint = Checkpoint.open(resolve(model))
+        source = checkpoint
+        if tokenizer is not None:
+            source = Checkpoint.open(
+                resolve(at_revision(tokenizer, tokenizer_revision, "tokenizer_revision"))
+            )
         engine = load_engine(
             checkpoint,
             choose(device),
             tokenizer=None if tokenizer is None else source.tokenizer,
             quantization=quantization,
-            settings=engine_settings,
+            settings=limits,
         )
         self._begin(engine, source, default_sampling(checkpoint), seed)
 
@@ -117,77 +141,110 @@ class LLM:
         self, engine: Engine, checkpoint: Checkpoint | None, sampling: Mapping[str, Any], seed: int | None
     ) -> None:
         self.engine, self.tokenizer = engine, engine.tokenizer
-        self._checkpoint, self.default_sampling, self._seed = checkpoint, dict(sampling), seed
+        self._checkpoint, self.default_sampling = checkpoint, dict(sampling)
+        self._seed = check_seed(seed)
         self._numbers = count()
+        self._special_spelling = any_of(self.tokenizer.specials) if self.tokenizer else None
         self.dispatcher = Dispatcher(engine)
 
     def generate(
         self,
         prompts: PromptInput | Sequence[PromptInput],
         sampling_params: Params = None,
-        use_tqdm: bool = True,
+        use_tqdm: Any = True,
+        lora_request: object = None,
     ) -> list[RequestOutput]:
         """Complete one prompt or many; results in their order. `use_tqdm` shows progress on a terminal.
 
         Raises ConfigError for a prompt that cannot be served, before any of them runs. Ctrl-C aborts them.
         """
-        return self._complete(read_prompts(prompts, self.tokenizer), sampling_params, use_tqdm)
+        _refuse_adapter(lora_request)
+        results = read_prompts(prompts, self.tokenizer)
+        warn_of_spelled_tokens(prompts, self._special_spelling)
+        return self._complete(results, sampling_params, use_tqdm)
 
     def chat(
         self,
         messages: Conversation | Sequence[Conversation],
         sampling_params: Params = None,
-        use_tqdm: bool = True,
-        *,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        tools: Sequence[Message] | None = None,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        use_tqdm: Any = True,
+        lora_request: object = None,
+        **options: Any,
     ) -> list[RequestOutput]:
-        """Complete the next turn of one conversation or of many, by the chat template; see ChatOptions.
+        """Complete the next turn of one conversation or of many, by the chat template.
 
-        `chat_template` is a Jinja text, or a file with one, to use instead of the model's.
+        `options` are those of ChatOptions, with functions or definitions as tools, and chat_template: a
+        Jinja text, or a file with one, to use instead of the model's.
         """
-        options = ChatOptions(
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            chat_template_kwargs=chat_template_kwargs,
-        )
-        is_one = is_conversation(messages) or not messages
-        conversations: Any = [messages] if is_one else messages
-        template = (
-            self.template if chat_template is None else template_of(chat_template, self.get_tokenizer())
-        )
-        prompts = [self._chat(conversation, options, template) for conversation in conversations]
-        return self._complete(prompts, sampling_params, use_tqdm)
+        _refuse_adapter(lora_request)
+        conversations: Any = [messages] if is_conversation(messages) or not messages else messages
+        return self._complete(self._chats(conversations, options), sampling_params, use_tqdm)
+
+    def score(
+        self, data_1: PromptInput | Sequence[PromptInput], data_2: str | Sequence[str], use_tqdm: Any = True
+    ) -> list[ScoringRequestOutput]:
+        """The log-probability of each of `data_2` as the continuation of its text or prompt in `data_1`.
+
+        One text in `data_1` goes with all of `data_2`. A continuation gets no begin token.
+        """
+        texts = [data_2] if isinstance(data_2, str) else list(data_2)
+        prompts, counts = continued(read_prompts(data_1, self.tokenizer), texts, self._tokenizer())
+        params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
+        outputs = self._complete(prompts, params, use_tqdm)
+        return [score(output, count) for output, count in zip(outputs, counts, strict=True)]
+
+    def beam_search(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        params: BeamSearchParams,
+        lora_request: object = None,
+        use_tqdm: Any = False,
+    ) -> list[BeamSearchOutput]:
+        """The likeliest continuations of each prompt; see engine/offline/beam_search.py."""
+        _refuse_adapter(lora_request)
+        if not isinstance(params, BeamSearchParams):
+            raise ConfigError(f"beam_search takes BeamSearchParams, not {type(params).__name__}")
+        rows = [prompt.token_ids for prompt in read_prompts(prompts, self.tokenizer)]
+        results = beam_search(rows, params, self._likeliest, self.engine.eos_ids)
+        for sequence in (sequence for sequences in results for sequence in sequences):
+            sequence.text = self.tokenizer.decode(sequence.tokens) if self.tokenizer else None
+        return [BeamSearchOutput(sequences=sequences) for sequences in results]
+
+    def reset_prefix_cache(self) -> bool:
+        """Empty the prefix cache; False, changing nothing, while requests are unfinished."""
+        if self.engine.has_unfinished():
+            return False
+        self.engine.scheduler.pool.reset_prefix_cache()
+        return True
+
+    def get_metrics(self) -> list[Metric]:
+        """The engine's totals and current values under vLLM's names."""
+        return metrics(self.counters, "" if self._checkpoint is None else self._checkpoint.folder.name)
 
     def stream(
         self,
         prompt: PromptInput | Conversation,
         sampling_params: SamplingParams | None = None,
-        *,
-        tools: Sequence[Message] | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> OutputStream:
-        """Iterate over the new text and tokens of one prompt or conversation; `close` aborts it."""
+        """Iterate over the new text and tokens of one prompt or conversation; `close` aborts it.
+
+        `options` go with a conversation, as in `chat`.
+        """
         if is_conversation(prompt):
-            options = ChatOptions(tools=tools, chat_template_kwargs=chat_template_kwargs)
-            prompts = [self._chat(prompt, options, self.template)]
-        elif tools or chat_template_kwargs:
-            raise ConfigError("tools and chat_template_kwargs go with a conversation, not with a prompt")
+            prompts = self._chats([prompt], options)
+        elif any(options.values()):
+            raise ConfigError(f"{', '.join(options)} go with a conversation, not with a prompt")
         else:
             prompts = read_prompts(prompt, self.tokenizer)
+            warn_of_spelled_tokens(prompt, self._special_spelling)
         if len(prompts) != 1:
             raise ConfigError(f"stream takes one prompt, not {len(prompts)}; generate takes many")
         return self.dispatcher.outputs(self._requests(prompts, sampling_params, "delta"))
 
-    def get_tokenizer(self) -> Tokenizer:
-        """The tokenizer; ConfigError for a model without one."""
-        if self.tokenizer is None:
-            raise ConfigError("this model has no tokenizer; it takes and gives token ids")
-        return self.tokenizer
+    def get_tokenizer(self) -> ScriptTokenizer:
+        """The tokenizer, with transformers' methods; ConfigError for a model without one."""
+        return ScriptTokenizer(self._tokenizer(), self._template)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """The sampling of calls without sampling_params, from the checkpoint's generation_config.json."""
@@ -203,7 +260,7 @@ class LLM:
         """The chat template; TokenizerError when the model has none."""
         if self._checkpoint is None:
             raise TokenizerError("this LLM was made without a checkpoint, so it has no chat template")
-        self.get_tokenizer()  # refuses a model without one
+        self._tokenizer()  # refuses a model without one
         return self._checkpoint.template
 
     @property
@@ -211,8 +268,29 @@ class LLM:
         """Whether the model has a chat template; an invalid one is an error when it is used."""
         return self._checkpoint is not None and self.tokenizer is not None and self._checkpoint.has_template
 
-    def _chat(self, messages: Conversation, options: ChatOptions, template: Template) -> Prompt:
-        return read_chat(messages, self.get_tokenizer(), template, options)
+    def _chats(self, conversations: Sequence[Conversation], options: Mapping[str, Any]) -> list[Prompt]:
+        """The prompts of conversations by the chat template, or by the one in `options`."""
+        names = {name: value for name, value in options.items() if name != "chat_template"}
+        chat_options, template = _chat_options(names), self._template(options.get("chat_template"))
+        return [read_chat(one, self._tokenizer(), template, chat_options) for one in conversations]
+
+    def _template(self, source: str | None) -> Template:
+        return self.template if source is None else template_of(source, self._tokenizer())
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ConfigError("this model has no tokenizer; it takes and gives token ids")
+        return self.tokenizer
+
+    def _likeliest(self, prompts: Sequence[Sequence[int]], count: int) -> list[dict[int, Logprob] | None]:
+        """The likeliest next tokens of each prompt that has room for one."""
+        params = SamplingParams(max_tokens=1, temperature=0, logprobs=count, detokenize=False)
+        fits = [len(prompt) < self.engine.max_model_len for prompt in prompts]
+        rows = [Prompt(token_ids=tuple(ids)) for ids, is_short in zip(prompts, fits, strict=True) if is_short]
+        outputs = iter(self._complete(rows, params, False))
+        return [
+            dict((next(outputs).outputs[0].logprobs or [{}])[0]) if is_short else None for is_short in fits
+        ]
 
     def _complete(self, prompts: list[Prompt], params: Params, show: bool) -> list[RequestOutput]:
         requests = self._requests(prompts, params, "final_only")
@@ -227,29 +305,56 @@ class LLM:
         """One request for each prompt, with its seed; the engine checks them."""
         if params is None:
             params = self.get_default_sampling_params()
-        if isinstance(params, SamplingParams):
-            params = [params] * len(prompts)
-        if len(params) != len(prompts):
+        own_params: Any = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        _check_params(own_params)
+        if len(own_params) != len(prompts):
             raise ConfigError(
-                f"{len(params)} sampling_params for {len(prompts)} prompts; give one, or one each"
+                f"{len(own_params)} sampling_params for {len(prompts)} prompts; give one, or one each"
             )
         requests = []
-        for prompt, own in zip(prompts, params, strict=True):
-            number = next(self._numbers)
+        for prompt, own in zip(prompts, own_params, strict=True):
+            number, own = next(self._numbers), own.clone()  # checked again: its fields can be set
             request = Request(
                 request_id=str(number),
                 prompt_token_ids=prompt.token_ids,
-                sampling_params=replace(own, output_kind=kind, seed=self._seed_of(own, number)),
+                sampling_params=replace(own, output_kind=kind, seed=_seed_of(own, self._seed, number)),
                 prompt=prompt.text,
                 cache_salt=prompt.cache_salt,
             )
             requests.append(request)
         return requests
 
-    def _seed_of(self, params: SamplingParams, number: int) -> int | None:
-        if params.seed is not None or self._seed is None:
-            return params.seed
-        return derived_seed(self._seed, number)
+
+def _seed_of(params: SamplingParams, llm_seed: int | None, number: int) -> int | None:
+    """A request's seed: its own, or one derived from the LLM's and its number."""
+    if params.seed is not None or llm_seed is None:
+        return params.seed
+    return derived_seed(llm_seed, number)
+
+
+def _chat_options(options: Mapping[str, Any]) -> ChatOptions:
+    """ChatOptions with functions as tools; TypeError for a name that is none of its own."""
+    options = dict(options)
+    if "tools" in options:
+        options["tools"] = tool_definitions(options["tools"])
+    return ChatOptions(**options)
+
+
+def _check_params(params: Any) -> None:
+    """Raise ConfigError unless these are sampling parameters."""
+    if not isinstance(params, (list, tuple)):
+        kind = type(params).__name__
+        raise ConfigError(f"sampling_params is a {kind}, neither SamplingParams nor a list of them")
+    if wrong := [own for own in params if not isinstance(own, SamplingParams)]:
+        raise ConfigError(f"sampling_params holds a {type(wrong[0]).__name__}, not SamplingParams")
+
+
+def _refuse_adapter(lora_request: object) -> None:
+    if lora_request is not None:
+        raise ConfigError(
+            "an adapter cannot be added to one request here: merge it into its model with "
+            "shoestring.model.hf.peft.merge_adapter(adapter, out), and open that with LLM(out)"
+        )
 
 
 @contextmanager

@@ -145,14 +145,13 @@ class CompletionState:
         if params.output_kind == "delta":
             tokens, characters = self._delta_start
             self._delta_start = (len(self.token_ids), self.text.num_final)
-        num_logprobs = params.logprobs
         return CompletionOutput(
             index=self.sequence.index,
             text=self.text.text[characters : self.text.num_final],
-            token_ids=tuple(self.token_ids[tokens:]),
-            cumulative_logprob=None if num_logprobs is None else sum(self.token_logprobs),
-            token_logprobs=None if num_logprobs is None else tuple(self.token_logprobs[tokens:]),
-            logprobs=tuple(self.logprobs[tokens:]) if num_logprobs else None,
+            token_ids=self.token_ids[tokens:],
+            cumulative_logprob=sum(self.token_logprobs) if params.has_logprobs else None,
+            token_logprobs=self.token_logprobs[tokens:] if params.has_logprobs else None,
+            logprobs=None if params.logprobs is None else self.logprobs[tokens:],
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             routed_experts=self.routed_experts,
@@ -167,6 +166,10 @@ class RequestState:
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
         self.num_drafted = self.num_accepted = 0
+        self.prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+        """Those of the prompt's first tokens, as far as they are computed, if the request has them."""
+        if request.sampling_params.prompt_logprobs is not None:
+            self.prompt_logprobs = [None]
 
     @property
     def finished(self) -> bool:
@@ -179,7 +182,7 @@ class RequestState:
 
     def output(self) -> RequestOutput:
         """The RequestOutput with each completion's output."""
-        return self._output(tuple(completion.output() for completion in self.completions))
+        return self._output([completion.output() for completion in self.completions])
 
     def error_output(self, error: str) -> RequestOutput:
         """The RequestOutput of a request whose outputs cannot be made: each completion failed."""
@@ -188,19 +191,20 @@ class RequestState:
             completion.fail(error)
             index = completion.sequence.index
             failed = CompletionOutput(
-                index=index, text="", token_ids=(), finish_reason="error", stop_reason=error
+                index=index, text="", token_ids=[], finish_reason="error", stop_reason=error
             )
             outputs.append(failed)
-        return self._output(tuple(outputs))
+        return self._output(outputs)
 
-    def _output(self, outputs: tuple[CompletionOutput, ...]) -> RequestOutput:
+    def _output(self, outputs: list[CompletionOutput]) -> RequestOutput:
         request = self.request
         return RequestOutput(
             request_id=request.request_id,
             prompt=request.prompt,
-            prompt_token_ids=request.prompt_token_ids,
+            prompt_token_ids=list(request.prompt_token_ids),
             outputs=outputs,
             finished=self.finished,
+            prompt_logprobs=self.prompt_logprobs,
             num_cached_tokens=self.completions[0].sequence.num_cached_tokens,
             metrics=RequestMetrics(
                 arrival_s=request.arrival_s,

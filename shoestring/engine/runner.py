@@ -66,7 +66,11 @@ class Runner:
             self.routed_experts.store(features.routings, index.slot_N)
         hidden_ND = features.hidden_BTD[0]
         sampled_ND = hidden_ND if len(sampled_rows) == end else hidden_ND[sampled_rows]
-        return StepResult(hidden_ND, self.model.logits(sampled_ND[None])[0])
+        return StepResult(hidden_ND, self.logits(sampled_ND))
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """The logits (N, W) of hidden states."""
+        return self.model.logits(hidden_ND[None])[0]
 
     def index(self, spans: Listing[Span]) -> RowIndex:
         """Positions, slots and page tables of these rows; each span's pages must reach its end."""

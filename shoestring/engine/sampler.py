@@ -1,7 +1,7 @@
 """The sampler: logits of a batch -> each sequence's accepted tokens, drafts verified, with logprobs."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
@@ -18,6 +18,8 @@ from shoestring.errors import ShoestringError
 if TYPE_CHECKING:
     from shoestring.engine.constrain.grammars import Matcher
 
+PROMPT_ROWS = 64
+"""Rows of a prompt whose logits over the whole vocabulary are in memory at one time."""
 NO_TOKEN = -1
 """In place of a token id where no token is allowed."""
 
@@ -28,9 +30,9 @@ class SampledTokens:
 
     ids: list[int]
     token_logprobs: list[float] = field(default_factory=list)
-    """One per id if the request has logprobs."""
+    """One per id if the request has logprobs or token_logprobs."""
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
-    """Likewise with the likeliest tokens, if logprobs is above 0."""
+    """Likewise with the likeliest tokens, if `logprobs` is set."""
     error: str | None = None
 
 
@@ -45,6 +47,12 @@ class Row(NamedTuple):
     def output_index(self) -> int:
         """The number of the generated token that this row samples, from 0."""
         return self.sequence.num_output_tokens + self.ahead
+
+    @property
+    def output_ids(self) -> list[int]:
+        """The generated tokens before it, with those drafts."""
+        sequence = self.sequence
+        return [*sequence.token_ids[sequence.num_prompt_tokens :], *self.item.drafts[: self.ahead]]
 
 
 class Choice(NamedTuple):
@@ -138,7 +146,7 @@ class Sampler:
         return results | {sequence: SampledTokens([], error=error) for sequence, error in errors.items()}
 
     def _constrain(self, logits_NW: Tensor, rows: list[Row], errors: Failures) -> None:
-        """Apply bias, min_tokens, grammar and penalties to the rows that have any."""
+        """Apply allowed and bad tokens, bias, min_tokens, grammar and penalties to the rows that have any."""
         for n, row in enumerate(rows):
             try:
                 self._bias(logits_NW[n], row)
@@ -149,8 +157,12 @@ class Sampler:
         self._penalize(logits_NW, rows, errors)
 
     def _bias(self, logits_W: Tensor, row: Row) -> None:
-        """Apply a row's logit_bias and min_tokens."""
+        """Apply a row's allowed_token_ids, bad_words, logit_bias and min_tokens."""
         params = row.sequence.params
+        if params.allowed_token_ids is not None:
+            draw.keep_tokens(logits_W, params.allowed_token_ids)
+        if row.sequence.bad_words:
+            draw.ban_words(logits_W, row.output_ids, row.sequence.bad_words)
         if params.logit_bias:
             ids = torch.tensor(list(params.logit_bias), device=logits_W.device)
             logits_W[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_W.device)
@@ -247,7 +259,7 @@ class Sampler:
 
     def _raw_logprobs(self, logits_NW: Tensor, rows: list[Row]) -> tuple[list[int], Tensor] | None:
         """The rows of requests with logprobs, and their logprobs before anything is changed."""
-        places = [n for n, row in enumerate(rows) if row.sequence.params.logprobs is not None]
+        places = [n for n, row in enumerate(rows) if row.sequence.params.has_logprobs]
         if not places:
             return None
         return places, (logits_NW if len(places) == len(rows) else logits_NW[places]).log_softmax(-1)
@@ -269,39 +281,36 @@ class Sampler:
             return
         logprob_rows = [raw_rows[place] for place in places]
         logp_MW = logp_MW if len(places) == len(logp_MW) else logp_MW[places]
-        ids_M1 = torch.tensor([ids[n] for n in logprob_rows], device=logp_MW.device)[:, None]
-        token_logp_M1 = logp_MW.gather(1, ids_M1)
-        entries = []
-        for m, (n, logprob) in enumerate(zip(logprob_rows, token_logp_M1[:, 0].tolist(), strict=True)):
-            sequence = rows[n].sequence
-            results[sequence].token_logprobs.append(logprob)
-            if sequence.params.logprobs:
-                entries.append((m, ids[n], sequence))
+        token_ids = [ids[n] for n in logprob_rows]
+        token_logp_M1 = logp_MW.gather(1, torch.tensor(token_ids, device=logp_MW.device)[:, None])
+        for n, logprob in zip(logprob_rows, token_logp_M1[:, 0].tolist(), strict=True):
+            results[rows[n].sequence].token_logprobs.append(logprob)
+        entries = [m for m, n in enumerate(logprob_rows) if rows[n].sequence.params.logprobs is not None]
         if not entries:
             return
-        for sequence, likeliest in self._likeliest(logp_MW, token_logp_M1, entries):
+        sequences = [rows[logprob_rows[m]].sequence for m in entries]
+        counts = [sequence.params.logprobs or 0 for sequence in sequences]
+        tokens = draw.likeliest(logp_MW[entries], [token_ids[m] for m in entries], counts)
+        for sequence, entry in zip(sequences, tokens, strict=True):
             try:
-                entry = {i: self._logprob(i, logprob, rank) for i, (logprob, rank) in likeliest.items()}
-                results[sequence].logprobs.append(entry)
+                results[sequence].logprobs.append(self._logprobs(entry))
             except Exception as error:
                 errors.add(sequence, error)
 
-    def _likeliest(
-        self, logp_MW: Tensor, token_logp_M1: Tensor, entries: list[tuple[int, int, Sequence]]
-    ) -> Iterator[tuple[Sequence, dict[int, tuple[float, int]]]]:
-        """Logprob and rank of the sampled and the likeliest tokens of each of `entries`: row, sampled token,
-        sequence."""
-        places = [m for m, *_ in entries]
-        logp_MW, own_M1 = logp_MW[places], token_logp_M1[places]
-        ranks = (1 + (logp_MW > own_M1).sum(-1)).tolist()
-        counts = [sequence.params.logprobs or 0 for *_, sequence in entries]
-        top = logp_MW.topk(min(max(counts), logp_MW.shape[1]), dim=-1)
-        values, ids, own = top.values.tolist(), top.indices.tolist(), own_M1[:, 0].tolist()
-        for m, (_, token_id, sequence) in enumerate(entries):
-            likeliest = {token_id: (own[m], ranks[m])}
-            for rank in range(min(counts[m], len(ids[m]))):
-                likeliest.setdefault(ids[m][rank], (values[m][rank], rank + 1))
-            yield sequence, likeliest
+    def prompt_logprobs(
+        self, hidden_ND: Tensor, ids: list[int], count: int, logits: Callable[[Tensor], Tensor]
+    ) -> list[dict[int, Logprob]]:
+        """Logprobs of the prompt's tokens `ids` and the likeliest in their places, from the rows before them.
+
+        `logits` turns (N, D) hidden states into (N, W) logits.
+        """
+        entries: list[dict[int, Logprob]] = []
+        for start in range(0, len(ids), PROMPT_ROWS):
+            part = ids[start : start + PROMPT_ROWS]
+            logp_NW = logits(hidden_ND[start : start + PROMPT_ROWS]).log_softmax(-1)
+            tokens = draw.likeliest(logp_NW, part, [count] * len(part))
+            entries += [self._logprobs(entry) for entry in tokens]
+        return entries
 
     def filter_drafts(self, sequence: Sequence, drafts: list[int]) -> list[int]:
         """The drafts up to the first that the sequence's grammar refuses."""
@@ -314,9 +323,13 @@ class Sampler:
         matcher.rollback(count)
         return drafts[:count]
 
-    def _logprob(self, token_id: int, logprob: float, rank: int) -> Logprob:
-        text = self._token_text(token_id) if self._token_text else None
-        return Logprob(logprob=logprob, rank=rank, decoded_token=text)
+    def _logprobs(self, entry: dict[int, tuple[float, int]]) -> dict[int, Logprob]:
+        """Logprobs, from their values and ranks, with the tokens' texts."""
+        text = self._token_text
+        return {
+            token_id: Logprob(logprob=logprob, rank=rank, decoded_token=text(token_id) if text else None)
+            for token_id, (logprob, rank) in entry.items()
+        }
 
 
 def _draw(logits_NW: Tensor, choices: list[Choice]) -> Tensor:
@@ -331,10 +344,10 @@ def _draw(logits_NW: Tensor, choices: list[Choice]) -> Tensor:
         limits = column([choices[n].top_k for n in some], torch.int64)
         logits_NW[some] = draw.keep_top_k(logits_NW[some], limits)
     probability_NW = logits_NW.softmax(-1)
-    some = [n for n, choice in enumerate(choices) if choice.top_p < 1]
-    if some:
-        probability_NW[some] = draw.keep_top_p(probability_NW[some], column([choices[n].top_p for n in some]))
     some = [n for n, choice in enumerate(choices) if choice.min_p > 0]
     if some:
         probability_NW[some] = draw.keep_min_p(probability_NW[some], column([choices[n].min_p for n in some]))
+    some = [n for n, choice in enumerate(choices) if choice.top_p < 1]
+    if some:
+        probability_NW[some] = draw.keep_top_p(probability_NW[some], column([choices[n].top_p for n in some]))
     return draw.pick(probability_NW, column([choice.number for choice in choices]))

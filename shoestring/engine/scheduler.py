@@ -196,7 +196,8 @@ class Scheduler:
             if misfit is sequence and self.pool.num_free <= num_free:
                 return False
         length = len(sequence.token_ids)
-        prefix = self.pool.find_prefix(sequence.token_ids[: length - 1], sequence.request.cache_salt)
+        shared = [] if sequence.needs_whole_prompt else sequence.token_ids[: length - 1]
+        prefix = self.pool.find_prefix(shared, sequence.request.cache_salt)
         sequence.page_ids = self.pool.hold(prefix)
         spare = self.pool.num_free - len(self.running) // 4  # else it would soon be preempted
         need = pages_for(length) - len(prefix)

@@ -27,6 +27,8 @@ class Sequence:
     """Prompt and output."""
     leader: "Sequence | None" = None
     """The first completion of the same prompt, whose pages this one waits to share."""
+    bad_words: list[list[int]] = field(default_factory=list)
+    """Tokens of the request's bad_words."""
     num_computed_tokens: int = 0
     """Tokens whose entries are in the cache."""
     page_ids: list[int] = field(default_factory=list)
@@ -71,6 +73,11 @@ class Sequence:
     @property
     def has_computed_prompt(self) -> bool:
         return self.num_computed_tokens >= self.num_prompt_tokens
+
+    @property
+    def needs_whole_prompt(self) -> bool:
+        """Whether its prompt is computed even where the prefix cache has it: its logprobs are reported."""
+        return self.params.prompt_logprobs is not None and self.index == 0
 
     @property
     def is_running(self) -> bool:

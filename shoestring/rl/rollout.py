@@ -121,7 +121,7 @@ def _request(number: int, prompt: QuestionPrompt, config: GRPOConfig) -> Request
         n=config.num_generations,
         temperature=config.temperature,
         max_tokens=config.max_tokens,
-        logprobs=0,
+        token_logprobs=True,
         seed=derived_seed(config.seed, number),
         output_kind="final_only",
     )
@@ -132,8 +132,8 @@ def _answer(problem: Problem, prompt: QuestionPrompt, completion: CompletionOutp
     return Answer(
         problem=problem,
         prompt_ids=prompt.ids,
-        token_ids=completion.token_ids,
-        logprobs=completion.token_logprobs or (),
+        token_ids=tuple(completion.token_ids),
+        logprobs=tuple(completion.token_logprobs or ()),
         text=prompt.opening + completion.text,
         is_truncated=completion.finish_reason == "length",
         experts=completion.routed_experts,

@@ -1,14 +1,18 @@
 """Prompts as in vLLM's offline API (text, ids, dictionaries, conversations), converted to token ids."""
 
-from collections.abc import Mapping, Sequence
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any, Self, TypeGuard
 
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.escape import free_characters
 from shoestring.tokenizer.chat.messages import Message, check_messages
 from shoestring.tokenizer.chat.template import Piece, Template, encode_pieces, pieces_text
+
+log = logging.getLogger(__name__)
 
 PromptInput = str | Sequence[int] | Mapping[str, Any]
 """Text, ids, {"prompt": text} or {"prompt_token_ids": ids}; a dictionary may also have a cache_salt."""
@@ -17,6 +21,18 @@ Conversation = Sequence[Message]
 DICT_KEYS = ("prompt", "prompt_token_ids", "cache_salt")
 SWITCHES = ("thinking", "enable_thinking")
 ARGUMENTS = ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template")
+
+
+class RenderedPrompt(str):
+    """The text of a prompt with the ids that a chat template made of it; changed text is a plain str."""
+
+    token_ids: tuple[int, ...]
+
+    def __new__(cls, text: str, token_ids: Sequence[int]) -> Self:
+        """A text that equals `text`."""
+        prompt = super().__new__(cls, text)
+        prompt.token_ids = tuple(token_ids)
+        return prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +89,33 @@ def read_prompts(prompts: PromptInput | Sequence[PromptInput], tokenizer: Tokeni
     return [_read_prompt(prompt, tokenizer, f"prompt {n}") for n, prompt in enumerate(prompts)]
 
 
+def any_of(spellings: Iterable[str]) -> re.Pattern[str] | None:
+    """A pattern for any of these spellings, the longest first."""
+    longest_first = sorted(spellings, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+
+def warn_of_spelled_tokens(prompts: Any, spelling: re.Pattern[str] | None) -> None:
+    """Warn of the first text that spells a special token: it stays text, so nobody can forge a turn."""
+    if spelling is None:
+        return
+    for prompt in [prompts] if isinstance(prompts, (str, Mapping)) else prompts:
+        is_ids = isinstance(prompt, Mapping) and prompt.get("prompt_token_ids") is not None
+        text = prompt.get("prompt") if isinstance(prompt, Mapping) and not is_ids else prompt
+        if (
+            isinstance(text, str)
+            and not isinstance(text, RenderedPrompt)
+            and (match := spelling.search(text))
+        ):
+            log.warning(
+                "a text prompt spells the special token %s, which stays ordinary text; if it is meant, pass "
+                "{'prompt_token_ids': llm.get_tokenizer().encode(text, add_special_tokens=False)}, "
+                "or use chat",
+                match[0],
+            )
+            return
+
+
 def is_conversation(value: Any) -> TypeGuard[Conversation]:
     """Whether `value` is a list of messages: dictionaries with a role."""
     return (
@@ -105,10 +148,14 @@ def read_chat(
 
 
 def _read_prompt(prompt: Any, tokenizer: Tokenizer | None, name: str) -> Prompt:
+    if isinstance(prompt, RenderedPrompt):
+        return Prompt(token_ids=prompt.token_ids, text=str(prompt))
     if isinstance(prompt, str):
         if tokenizer is None:
             raise ConfigError(f"{name} is text and this model has no tokenizer; pass token ids")
-        return Prompt(token_ids=(*tokenizer.begin_ids, *tokenizer.encode(prompt)), text=prompt)
+        return Prompt(
+            token_ids=(*tokenizer.begin_ids, *tokenizer.encode(prompt, allow_special=False)), text=prompt
+        )
     if isinstance(prompt, Mapping):
         return _read_mapping(prompt, tokenizer, name)
     if _is_ids(prompt):

@@ -13,13 +13,14 @@ CONFIG_FIELDS = 25
 INIT_LINES = 20
 FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
-    "shoestring": 750,
+    "shoestring": 1_250,
     "shoestring/cli": 800,
     "shoestring/cli/verbs": 1_550,
     "shoestring/data": 2_200,
     "shoestring/distill": 1_650,
-    "shoestring/engine": 3_300,
+    "shoestring/engine": 3_500,
     "shoestring/engine/constrain": 1_700,
+    "shoestring/engine/offline": 750,
     "shoestring/evals": 1_350,
     "shoestring/kernels": 2_250,
     "shoestring/model": 1_830,
@@ -30,12 +31,12 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/rl": 2_000,
     "shoestring/sandbox": 950,
     "shoestring/tasks": 1_950,
-    "shoestring/tokenizer": 900,
+    "shoestring/tokenizer": 950,
     "shoestring/tokenizer/chat": 1_320,
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
-TEST_LINES = 30_000  # as long as the package at most: beyond that, tests repeat each other
+TEST_LINES = 31_000  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

@@ -130,3 +130,33 @@ def test_the_numbers_are_uniform():
         assert distance < 2.7 / math.sqrt(count)
         pairs = torch.tensor([numbers[:-1], numbers[1:]])
         assert abs(torch.corrcoef(pairs)[0, 1].item()) < 5 / math.sqrt(count)
+
+
+def test_only_some_tokens_stay():
+    logits = torch.arange(6.0)
+    draw.keep_tokens(logits, [4, 1, 1])
+    assert logits.tolist() == [-math.inf, 1.0, -math.inf, -math.inf, 4.0, -math.inf]
+
+
+@pytest.mark.parametrize(
+    ("output", "banned"),
+    [([], {5}), ([1], {5, 2}), ([1, 2], {5, 3}), ([2], {5}), ([9, 1, 2], {5, 3}), ([1, 2, 3], {5})],
+)
+def test_the_last_token_of_a_bad_word_is_banned_behind_its_others(output, banned):
+    logits = torch.zeros(10)
+    draw.ban_words(logits, output, [[5], [1, 2], [1, 2, 3]])
+    assert {i for i, value in enumerate(logits.tolist()) if value == -math.inf} == banned
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, -1, 50])
+def test_the_likeliest_tokens_and_ranks(count):
+    logp_MW = torch.randn(4, 9, generator=torch.Generator().manual_seed(count + 2)).log_softmax(-1)
+    ids = [0, 3, 8, 3]
+    for logp_W, own, entry in zip(
+        logp_MW.tolist(), ids, draw.likeliest(logp_MW, ids, [count] * 4), strict=True
+    ):
+        order = sorted(range(9), key=lambda i: -logp_W[i])
+        top = order if count < 0 else order[:count]
+        assert set(entry) == {own, *top}
+        assert next(iter(entry)) == own
+        assert all(entry[i] == (logp_W[i], order.index(i) + 1) for i in entry)

@@ -72,7 +72,7 @@ def test_the_package_gives_its_names_and_imports_nothing_for_them():
 
 def test_every_form_of_a_prompt_in_order(llm, naive, mla):
     words = llm.get_tokenizer()
-    ids = [words.bos_id, *words.encode("def f")]
+    ids = [words.bos_id, *words.encode("def f", add_special_tokens=False)]
     prompts = ["def f", ids, {"prompt": "def f"}, {"prompt_token_ids": ids, "cache_salt": "me"}, [7, 8, 9]]
     outputs = llm.generate(prompts, GREEDY, use_tqdm=False)
     expected = naive(mla, ids, 6)
@@ -158,7 +158,7 @@ def test_a_stream_is_the_call_in_pieces_and_others_run_meanwhile(llm):
     assert llm.generate("def f", GREEDY)[0].outputs[0] == whole
     parts += stream
     assert "".join(part.outputs[0].text for part in parts) == whole.text
-    assert sum((part.outputs[0].token_ids for part in parts), ()) == whole.token_ids
+    assert [i for part in parts for i in part.outputs[0].token_ids] == whole.token_ids
     assert [part.finished for part in parts] == [False] * (len(parts) - 1) + [True]
 
 
@@ -219,8 +219,8 @@ def test_every_engine_setting_is_an_argument(folder):
     assert {name: getattr(llm.engine.settings, name) for name in settings} == settings
     many = LLM(folder, max_num_seqs=600, kv_cache_memory_bytes=1_000_000, device="cpu")
     assert many.engine.settings.max_num_batched_tokens == 600
-    with pytest.raises(ConfigError, match=r"LLM: no 'gpu_memory_utilization'.*kv_cache_memory_bytes"):
-        LLM(folder, gpu_memory_utilization=0.9)
+    with pytest.raises(ConfigError, match=r"LLM: no 'gpu_memory'.*kv_cache_memory_bytes"):
+        LLM(folder, gpu_memory=0.9)
     with pytest.raises(ConfigError, match="max_num_batched_tokens = 2 must be at least max_num_seqs"):
         LLM(folder, max_num_batched_tokens=2, device="cpu")
 
@@ -228,11 +228,13 @@ def test_every_engine_setting_is_an_argument(folder):
 VLLM = {
     SamplingParams: "n presence_penalty frequency_penalty repetition_penalty temperature top_p top_k min_p "
     "seed stop stop_token_ids ignore_eos max_tokens min_tokens logprobs detokenize skip_special_tokens "
-    "include_stop_str_in_output output_kind structured_outputs logit_bias",
+    "include_stop_str_in_output output_kind structured_outputs logit_bias prompt_logprobs bad_words "
+    "allowed_token_ids",
     StructuredOutputsParams: "json regex choice grammar json_object",
     CompletionOutput: "index text token_ids cumulative_logprob logprobs routed_experts finish_reason "
     "stop_reason",
-    RequestOutput: "request_id prompt prompt_token_ids outputs finished metrics num_cached_tokens",
+    RequestOutput: "request_id prompt prompt_token_ids outputs finished metrics num_cached_tokens "
+    "prompt_logprobs",
     EngineSettings: "max_num_seqs max_num_batched_tokens kv_cache_memory_bytes max_model_len "
     "enable_prefix_caching enable_return_routed_experts",
 }

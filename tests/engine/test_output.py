@@ -154,7 +154,7 @@ def test_what_was_held_back_is_released_at_the_end(tokenizer):
 def test_deltas_put_together_are_the_whole(tokenizer):
     ids = [*tokenizer.encode("stop the é end"), 7]
     whole, parts = completion(tokenizer, logprobs=1), completion(tokenizer, logprobs=1, output_kind="delta")
-    text, tokens, logprobs, values = "", (), (), ()
+    text, tokens, logprobs, values = "", [], [], []
     for token_id in ids:
         got = SampledTokens([token_id], [-0.5], [{token_id: Logprob(logprob=-0.5, rank=1)}])
         whole.accept(got)
@@ -164,14 +164,14 @@ def test_deltas_put_together_are_the_whole(tokenizer):
         values += delta.token_logprobs
     output = whole.output()
     assert (text, tokens, logprobs) == (output.text, output.token_ids, output.logprobs)
-    assert values == output.token_logprobs == (-0.5,) * len(ids)
+    assert values == output.token_logprobs == [-0.5] * len(ids)
     assert output.cumulative_logprob == parts.output().cumulative_logprob == -0.5 * len(ids)
 
 
 def test_without_a_tokenizer_there_are_only_ids():
     one = completion(None)
     one.accept(SampledTokens([1, 2]))
-    assert (one.output().text, one.output().token_ids) == ("", (1, 2))
+    assert (one.output().text, one.output().token_ids) == ("", [1, 2])
 
 
 def test_a_request_is_finished_when_all_its_completions_are(tokenizer):
@@ -192,4 +192,4 @@ def test_what_lies_behind_the_end_is_not_counted(tokenizer):
     one = completion(tokenizer, max_tokens=2, logprobs=0)
     assert one.accept(SampledTokens([50, 51, 52], [-1.0, -2.0, -4.0])) == [50, 51]
     output = one.output()
-    assert (output.token_logprobs, output.cumulative_logprob, output.logprobs) == ((-1.0, -2.0), -3.0, None)
+    assert (output.token_logprobs, output.cumulative_logprob, output.logprobs) == ([-1.0, -2.0], -3.0, [])

@@ -1,11 +1,15 @@
 """Sampling parameters: vLLM's defaults, and one sentence that names the field for everything else."""
 
+import dataclasses
+
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.engine.request import Request, SamplingParams, StructuredOutputsParams, derived_seed
 from shoestring.errors import ConfigError
+from shoestring.sampling_params import BeamSearchParams
 
 
 @pytest.mark.parametrize(
@@ -29,14 +33,21 @@ from shoestring.errors import ConfigError
         ("max_tokens", 0, "at least 1"),
         ("min_tokens", 17, "from 0 to 16"),
         ("min_tokens", -1, "from 0 to 16"),
-        ("logprobs", 21, "from 0 to 20"),
+        ("logprobs", -2, "at least -1"),
+        ("prompt_logprobs", "all", "not a whole number"),
+        ("bad_words", [" "], "not blank"),
+        ("bad_words", "word", "not a list"),
+        ("allowed_token_ids", [], "empty"),
+        ("allowed_token_ids", ["a"], "not a whole number"),
+        ("ignore_eos", 1, "neither True nor False"),
+        ("structured_outputs", {"regex": "a"}, "not StructuredOutputsParams"),
         ("stop", ["a", ""], "1 to 1024 characters"),
         ("stop", ["a"] * 65, "at most 64"),
         ("stop", 7, "not a list"),
         ("stop_token_ids", [-1], "at least 0"),
         ("stop_token_ids", ["a"], "not a whole number"),
         ("logit_bias", {5: 101.0}, "from -100 to 100"),
-        ("logit_bias", {"5": 1.0}, "not a whole number"),
+        ("logit_bias", {"five": 1.0}, "not a whole number"),
         ("logit_bias", [1], "not a mapping"),
         ("output_kind", "some", "not one of"),
     ],
@@ -58,9 +69,9 @@ def test_stop_strings_need_text():
 
 
 @pytest.mark.parametrize("stop", ["end", ["end"], ("end",)])
-def test_lists_become_tuples(stop):
-    assert SamplingParams(stop=stop).stop == ("end",)
-    assert SamplingParams(stop="").stop == ()
+def test_stops_become_a_list(stop):
+    assert SamplingParams(stop=stop).stop == ["end"]
+    assert SamplingParams(stop="").stop == []
     assert SamplingParams(stop=None, stop_token_ids=None) == SamplingParams()
 
 
@@ -89,6 +100,55 @@ def test_exactly_one_kind_of_structure(given_):
 def test_one_kind_of_structure():
     assert StructuredOutputsParams(choice=["a", "b"]).choice == ("a", "b")
     assert StructuredOutputsParams(json={}).json == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"choice": "ab"}, "choice must be a list of texts, not a str"),
+        ({"json": [1]}, "json"),
+        ({"regex": 5}, "regex"),
+        ({"json_object": "yes"}, "json_object"),
+        ({"tools": {}}, "tools"),
+    ],
+)
+def test_a_structure_of_a_wrong_type_is_refused(fields, words):
+    with pytest.raises(ConfigError, match=words):
+        StructuredOutputsParams(**fields)
+
+
+def test_none_is_the_default_of_every_field():
+    names = [field.name for field in dataclasses.fields(SamplingParams)]
+    assert SamplingParams(**{n: None for n in names if n != "max_tokens"}) == SamplingParams()
+    assert SamplingParams.from_optional(temperature=None, max_tokens=None).max_tokens is None
+    assert SamplingParams(seed=-1).seed is None
+    assert SamplingParams(logit_bias={"5": -1, 7: 2}).logit_bias == {5: -1.0, 7: 2.0}
+
+
+def test_fields_can_be_set_and_are_checked_again():
+    params = SamplingParams(stop=["a"], logit_bias={1: 1.0})
+    copy = params.clone()
+    copy.stop.append("b")
+    copy.logit_bias[2] = 1.0
+    copy.max_tokens, copy.top_k = 7, numpy.int64(3)
+    assert (params.stop, params.logit_bias, params.max_tokens) == (["a"], {1: 1.0}, 16)
+    request = Request(request_id="r", prompt_token_ids=[1], sampling_params=copy)
+    copy.max_tokens = 9
+    assert request.sampling_params.max_tokens == 7
+    assert type(request.sampling_params.top_k) is int
+    copy.temperature = "hot"
+    with pytest.raises(ConfigError, match="temperature = 'hot' is not a number"):
+        Request(request_id="r", prompt_token_ids=[1], sampling_params=copy)
+    with pytest.raises(AttributeError):
+        params.max_token = 5
+
+
+@pytest.mark.parametrize(
+    "fields", [{"beam_width": 0}, {"beam_width": 2, "max_tokens": "5"}, {"beam_width": 2, "temperature": 0.5}]
+)
+def test_settings_of_beam_search_are_checked(fields):
+    with pytest.raises(ConfigError):
+        BeamSearchParams(**{"max_tokens": 5, **fields})
 
 
 def test_a_request_keeps_its_own_prompt():
