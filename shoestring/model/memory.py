@@ -40,6 +40,13 @@ class Memory:
         return f"{self.total / 1e9:.1f} GB (weights {weights}, cache {cache}, programs {programs})"
 
 
+def bits_of(quantization: Quantization) -> Literal[8, 4]:
+    """Bits of a weight; ConfigError for a form of weights that this program does not make."""
+    if quantization not in BITS:
+        raise ConfigError(f"quantization {quantization!r} is not one of {', '.join(BITS)}")
+    return BITS[quantization]
+
+
 def weight_bytes(
     config: ModelConfig, quantization: Quantization | None = None, *, bytes_per_weight: int = 2
 ) -> int:
@@ -48,7 +55,7 @@ def weight_bytes(
     total = count.total + count.mtp
     if quantization is None:
         return bytes_per_weight * total
-    bits = BITS[quantization]
+    bits = bits_of(quantization)
     matrices = list(_packed_matrices(config))
     packed_bytes = sum(matrix.count * matrix.bytes_at(bits) for matrix in matrices)
     plain = total - count.embedding - sum(matrix.weights for matrix in matrices)

@@ -14,7 +14,7 @@ from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.memory import RESERVE_BYTES
-from shoestring.model.packed.quantize import quantize_checkpoint
+from shoestring.model.packed.quantize import load_for_inference, quantize_checkpoint
 
 RUNTIME = Runtime(device=torch.device("cpu"), compute_dtype=torch.float32)
 ONE = EngineSettings(max_num_seqs=1, max_model_len=64)
@@ -95,3 +95,10 @@ def test_generation_settings_are_read_and_checked(plain, tmp_path):
         load.default_sampling(Checkpoint.open(tmp_path / "m"))
     path.unlink()
     assert load.default_sampling(Checkpoint.open(tmp_path / "m")) == {}
+
+
+def test_an_unknown_quantization_is_named(plain):
+    with pytest.raises(ConfigError, match="quantization 'awq' is not one of int8, int4"):
+        load.load_engine(plain, RUNTIME, quantization="awq", settings=ONE)
+    with pytest.raises(ConfigError, match="quantization 'awq' is not one of int8, int4"):
+        load_for_inference(plain, "awq")

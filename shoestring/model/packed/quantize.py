@@ -20,7 +20,7 @@ from shoestring.model.hf.names import sinks
 from shoestring.model.hf.quantization import write_quantization
 from shoestring.model.hf.safetensors_file import TensorInfo
 from shoestring.model.hf.weights import DTYPES, load_weights, save_weights
-from shoestring.model.memory import BITS, Quantization
+from shoestring.model.memory import Quantization, bits_of
 from shoestring.model.packed.block import pack_structure
 from shoestring.model.packed.layers import PackedLinear
 from shoestring.model.transformer import Transformer
@@ -45,8 +45,6 @@ def load_for_inference(
     Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     available()  # compiles the kernels if they are new, so that the first token does not wait for it
-    if quantization is not None and quantization not in BITS:
-        raise ConfigError(f"quantization {quantization!r} is not one of {', '.join(BITS)}")
     packed_as = checkpoint.quantization
     if packed_as is not None:
         if quantization not in (None, packed_as):
@@ -90,7 +88,7 @@ def packed_model(
 ) -> Transformer:
     """The empty model, on the meta device. Its embedding is in bfloat16: looked up, not multiplied."""
     with torch.device("meta"):
-        model = pack_structure(Transformer(config, compute_dtype), BITS[quantization])
+        model = pack_structure(Transformer(config, compute_dtype), bits_of(quantization))
     embedding = model.model.embed_tokens
     embedding.weight = nn.Parameter(embedding.weight.bfloat16(), requires_grad=False)
     return model
