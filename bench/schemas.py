@@ -171,7 +171,7 @@ def write(
     Late tokens also spell out words of the schema, which a pattern may need.
     """
     matcher, ids, step_s = grammar.matcher(), [], []
-    words = re.findall(r"[A-Za-z0-9@.-]+", " ".join(patterns(schema)))
+    words = [*re.findall(r"[A-Za-z0-9@.-]+", " ".join(patterns(schema))), "@t.nt", ".nt"]
     word: list[int] = []
     (quote,) = tokenizer.encode('"')
     closers = [tokenizer.eos_id, *(tokenizer.encode(text.decode())[0] for text in CLOSERS)]
@@ -189,7 +189,7 @@ def write(
         ends = tokenizer.eos_id in closing
         token_id = tokenizer.eos_id if ends else int(chance.choice(closing or allowed))
         if step > SOFT_STEPS and not ends:
-            word = word or (tokenizer.encode(chance.choice(words)) if words and chance.random() < 0.3 else [])
+            word = word or (tokenizer.encode(chance.choice(words)) if chance.random() < 0.3 else [])
             if word and word[0] in allowed:
                 token_id = word.pop(0)
             else:

@@ -9,9 +9,13 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from shoestring.engine.constrain.pattern import NOT_WRITABLE, whole_regex
+from shoestring.errors import ConfigError
 
 CHOICES = frozenset({"$ref", "anyOf", "oneOf"})
 DEFINITIONS = frozenset({"$defs", "definitions"})
+
+MAX_PATTERNS = 50
+"""In one document: whether each has a name takes up to 5 ms to find out."""
 
 CanMatch = Callable[[str], bool]
 """Whether a grammar in Lark's notation has any text."""
@@ -22,6 +26,8 @@ def settle_names(schemas: list[dict[str, Any]], can_match: CanMatch) -> None:
     with_patterns = [schema for schema in schemas if schema.get("patternProperties")]
     if not with_patterns:
         return
+    if sum(len(schema["patternProperties"]) for schema in with_patterns) > MAX_PATTERNS:
+        raise ConfigError(f"has more than {MAX_PATTERNS} patternProperties; use fewer")
     is_merged = any(
         "allOf" in schema or (CHOICES & schema.keys() and len(schema.keys() - DEFINITIONS) > 1)
         for schema in schemas

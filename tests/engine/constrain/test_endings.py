@@ -122,6 +122,12 @@ def test_patterns_that_cannot_be_judged_are_refused(cache):
         cache.compile(StructuredOutputsParams(json=names))
 
 
+def test_more_patterns_than_can_be_judged_in_time_are_refused(cache):
+    schema = {"type": "object", "patternProperties": {f"^p{i}$": {} for i in range(51)}}
+    with pytest.raises(ConfigError, match="more than 50 patternProperties"):
+        cache.compile(StructuredOutputsParams(json=schema))
+
+
 def test_schemas_without_a_cycle_are_not_touched():
     schema = {"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "object"}}}
     assert prune(schema, {}) is schema
