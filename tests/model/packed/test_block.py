@@ -9,6 +9,7 @@ from torch import Tensor
 
 from shoestring import kernels
 from shoestring.engine.paged_cache import PagedCache, PagedView, RowIndex, cache_specs
+from shoestring.kernels.packed import LEAST_SCALE
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.hf.names import sinks
 from shoestring.model.memory import PAGE_SIZE
@@ -75,13 +76,21 @@ def packed(config: ModelConfig, seed: int = 0) -> Transformer:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            if tensor.dtype == torch.uint8:  # small scales: bytes 32 from the end are float16
+            if tensor.dtype == torch.uint8:  # small scales: the last 32 bytes are 16 words of 16 bits
                 tensor.random_(0, 256, generator=generator)
-                scales = tensor[..., -32:].view(torch.float16)
-                scales.copy_(torch.rand(scales.shape, generator=generator) * 0.01)
+                words = tensor[..., -32:].view(torch.int16)
+                scales = 1e-6 + torch.rand(words.shape, generator=generator) * 0.01
+                is_int8 = name.startswith("lm_head")
+                bits = scales.half().view(torch.int16) if is_int8 else _words_of(scales)
+                words.copy_(bits)
             else:
                 tensor.normal_(1.0 if "norm" in name else 0.0, 0.3, generator=generator)
     return model
+
+
+def _words_of(scales: torch.Tensor) -> torch.Tensor:
+    """Words of 4-bit groups with about these scales and any zeros: see kernels/packed.scales_and_zeros."""
+    return ((scales.view(torch.int32) - LEAST_SCALE) >> 12).to(torch.int16)
 
 
 def index(spans: list[tuple[int, int, int]]) -> RowIndex:
