@@ -24,7 +24,7 @@ from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.train import schedule
 from shoestring.train.finish import mean_of, write_model_folder
 from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
-from shoestring.train.parallel import Ranks
+from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.metrics import read
 
 
@@ -45,10 +45,7 @@ def on_policy(
     the newest whole one; on a CPU the weights are those of an unbroken run, bit for bit. Raises ConfigError
     for different vocabularies, Stopped (saved; resume later), NonFiniteError (with the samples in a file).
     """
-    if runtime.world_size > 1:
-        raise ConfigError(
-            f"WORLD_SIZE = {runtime.world_size}: distillation runs in one process; start just one"
-        )
+    require_one_process(runtime, "distillation")
     if not problems:
         raise ConfigError("there are no problems to answer; name a task that has some")
     run = build(config, runtime, out, student=student, teacher=teacher, resume=resume)

@@ -92,8 +92,7 @@ def save(run: OnPolicyRun) -> None:
 
     def write(folder: Path) -> None:
         write_model(run, folder)
-        tensors, optimizer = state.flatten(run.optimizers.state_dict())
-        state.save_state(folder / "trainer", tensors, {"step": run.step, "optimizer": optimizer})
+        state.save_trainer(folder, run.optimizers, {"step": run.step})
 
     checkpoint.save(run.out / "checkpoints", run.step, write)
 
@@ -111,9 +110,7 @@ def _restore(run: OnPolicyRun) -> None:
         log.warning("%s has no checkpoint yet: the run starts from its beginning", run.out)
         return
     load_weights(run.student, Checkpoint.open(folder), dtype=torch.float32, device=run.student.device)
-    tensors, values = state.load_state(folder / "trainer")
-    run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
-    run.step = values["step"]
+    run.step = state.load_trainer(folder, run.optimizers)["step"]
     run.llm.engine.weights_changed()
 
 

@@ -40,7 +40,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the files and the terminal."""
+        """Return whether this process writes the files and the terminal."""
         return self.rank == 0
 
     def __enter__(self) -> Self:
@@ -78,7 +78,7 @@ class Ranks:
         return self.sum(value if rank == self.rank else 0.0 for rank in range(self.world_size))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is true on any process."""
+        """Return whether the flag is true on any process."""
         return self.sum([flag])[0] > 0
 
     def barrier(self) -> None:
@@ -158,6 +158,14 @@ class Ranks:
                 f"process {self.rank} of {self.world_size} lost the others: one of them ended, and its own "
                 "message says why; --resume goes on from the last checkpoint"
             ) from error
+
+
+def require_one_process(runtime: Runtime, activity: str) -> None:
+    """Raise ConfigError under torchrun: each process would train alone and overwrite what the others save."""
+    if runtime.world_size > 1:
+        raise ConfigError(
+            f"WORLD_SIZE = {runtime.world_size}: {activity} runs in one process; start just one"
+        )
 
 
 def fingerprint(model: nn.Module) -> str:

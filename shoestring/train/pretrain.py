@@ -12,13 +12,12 @@ import torch
 from shoestring.data.dataset import Dataset
 from shoestring.data.loader import Batch
 from shoestring.device import Runtime, measure_peak
-from shoestring.errors import ConfigError
 from shoestring.model.cost import parameters, train_flops_per_token
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
 from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
-from shoestring.train.parallel import Ranks
+from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.pretrain_run import Run, build, model_config, save, write_model
 from shoestring.train.report.display import Display
@@ -44,10 +43,7 @@ def pretrain(
     unbroken run, bit for bit. Raises Stopped (saved; resume later), NonFiniteError (the batch is kept),
     ConfigError and DataError for a recipe or a corpus that cannot be used.
     """
-    if runtime.world_size > 1:  # each process would train alone and overwrite what the others save
-        raise ConfigError(
-            f"WORLD_SIZE = {runtime.world_size}: pretraining runs in one process; start just one"
-        )
+    require_one_process(runtime, "pretraining")
     model_config(config.model)  # a wrong name is refused before anything is shown
     title = f"{config.model} on {', '.join(config.data.sources)} -> {out.name}"
     with Display(title, config.total_tokens, quiet=quiet) as display:

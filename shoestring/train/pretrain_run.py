@@ -120,15 +120,13 @@ def save(run: Run) -> Path:
 
     def write(folder: Path) -> None:
         write_model(run, folder)
-        tensors, optimizer = state.flatten(run.optimizers.state_dict())
         values = {
             "step": run.step,
             "tokens": run.tokens,
             "loader": run.loader.state(),
-            "optimizer": optimizer,
             "segments": [asdict(segment) for segment in run.segments],
         }
-        state.save_state(folder / "trainer", tensors, values)
+        state.save_trainer(folder, run.optimizers, values)
 
     return checkpoint.save(run.out / "checkpoints", run.step, write)
 
@@ -154,8 +152,7 @@ def restore(run: Run) -> None:
     if opened_checkpoint.config != run.model.config:
         raise CheckpointError(f"{folder} holds another model shape than the recipe; use the run's own recipe")
     load_weights(run.model, opened_checkpoint, dtype=torch.float32, device=run.model.device)
-    tensors, values = state.load_state(folder / "trainer")
-    run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
+    values = state.load_trainer(folder, run.optimizers)
     run.loader.load_state(values["loader"])
     run.step, run.tokens = values["step"], values["tokens"]
     run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]

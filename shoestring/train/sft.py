@@ -11,7 +11,6 @@ import torch
 
 from shoestring.data.conversations import ConversationBatch
 from shoestring.device import Runtime, measure_peak
-from shoestring.errors import ConfigError
 from shoestring.model.cost import train_flops_per_token
 from shoestring.model.lora import merge
 from shoestring.model.transformer import Transformer
@@ -19,7 +18,7 @@ from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
 from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
 from shoestring.train.losses import MicroBatch, summed_nll
-from shoestring.train.parallel import Ranks
+from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import read
 from shoestring.train.sft_recipe import SFTConfig
@@ -46,10 +45,7 @@ def sft(
     on a CPU the final weights are those of an unbroken run, bit for bit. Raises Stopped (saved; resume
     later), NonFiniteError (the batch is kept), DataError naming file and line, ConfigError, CheckpointError.
     """
-    if runtime.world_size > 1:  # each process would train alone and overwrite what the others save
-        raise ConfigError(
-            f"WORLD_SIZE = {runtime.world_size}: fine-tuning runs in one process; start just one"
-        )
+    require_one_process(runtime, "fine-tuning")
     files = ", ".join(Path(name).name for name in config.data)
     with Display(f"fine-tuning {config.model} on {files} -> {out.name}", 1, quiet=quiet) as display:
         run = build(config, runtime, out, resume=resume, say=display.say)

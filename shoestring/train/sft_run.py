@@ -126,15 +126,13 @@ def save(run: SFTRun) -> Path:
             write_adapter(run, folder)
         else:
             write_model(run, folder)
-        tensors, optimizer = state.flatten(run.optimizers.state_dict())
         values = {
             "step": run.step,
             "tokens": run.tokens,
             "order": run.order.state(),
-            "optimizer": optimizer,
             "segments": [asdict(segment) for segment in run.segments],
         }
-        state.save_state(folder / "trainer", tensors, values)
+        state.save_trainer(folder, run.optimizers, values)
 
     return checkpoint.save(run.out / "checkpoints", run.step, write)
 
@@ -157,8 +155,7 @@ def _restore(run: SFTRun, folder: Path) -> None:
     """Continue from a checkpoint; a full run's weights were loaded from it already."""
     if run.config.lora.rank:
         load_adapter(run.model, folder)
-    tensors, values = state.load_state(folder / "trainer")
-    run.optimizers.load_state_dict(state.unflatten(tensors, values["optimizer"]))
+    values = state.load_trainer(folder, run.optimizers)
     run.order.load_state(values["order"])
     run.step, run.tokens = values["step"], values["tokens"]
     run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from shoestring.errors import CheckpointError
+from shoestring.train.optim import Optimizers
 
 _DEPTH_LIMIT = 100
 
@@ -55,6 +56,19 @@ def load_state(prefix: Path) -> tuple[dict[str, Tensor], Any]:
         raise CheckpointError(
             f"cannot read trainer state {file}: {error}; use an earlier checkpoint"
         ) from None
+
+
+def save_trainer(folder: Path, optimizers: Optimizers, values: Mapping[str, Any]) -> None:
+    """Write the optimizer's state and `values`, such as counters, beside the model of a checkpoint."""
+    tensors, optimizer = flatten(optimizers.state_dict())
+    save_state(folder / "trainer", tensors, {**values, "optimizer": optimizer})
+
+
+def load_trainer(folder: Path, optimizers: Optimizers) -> dict[str, Any]:
+    """Restore the optimizer's state; returns the values that were saved with it. Raises CheckpointError."""
+    tensors, values = load_state(folder / "trainer")
+    optimizers.load_state_dict(unflatten(tensors, values["optimizer"]))
+    return values
 
 
 def _encode(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
