@@ -1,70 +1,31 @@
 """Adapters: what they compute, what is trained, and merging."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.utils import parametrize
 
 from shoestring.errors import ConfigError
-from shoestring.model.config import GQAConfig, RopeConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.lora import LoraConfig, add_adapters, merge
-from shoestring.model.presets import PRESETS
-from shoestring.model.transformer import Transformer, initialize
-
-V3 = replace(PRESETS["tiny"], initializer_range=0.2)
-QWEN = replace(
-    V3,
-    model_type="qwen2",
-    moe=None,
-    num_nextn_predict_layers=0,
-    attention=GQAConfig(num_key_value_heads=1, head_dim=16, qkv_bias=True),
-    rope=RopeConfig(),
-    tie_word_embeddings=True,
-)
-QWEN3 = replace(
-    QWEN, model_type="qwen3", attention=GQAConfig(num_key_value_heads=1, head_dim=24, qk_norm=True)
-)
-IDS = torch.randint(0, 256, (2, 19), generator=torch.Generator().manual_seed(1))
-RANK3 = LoraConfig(rank=3, alpha=6.0)
 
 
-def new_model(config=V3) -> Transformer:
-    return initialize(Transformer(config), torch.Generator().manual_seed(0))
-
-
-def adapted(config=V3, settings=RANK3, seed: int = 2) -> Transformer:
-    """A model whose adapters do change something."""
-    model = new_model(config)
-    add_adapters(model, settings, torch.Generator().manual_seed(seed))
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(seed))
-    return model
-
-
-def logits(model: Transformer) -> torch.Tensor:
-    with torch.no_grad():
-        return model(IDS)
-
-
-def test_fresh_adapters_change_nothing_and_only_they_are_trained():
+def test_fresh_adapters_change_nothing_and_only_they_are_trained(new_model, logits, ids, rank3):
     plain, model = new_model(), new_model()
-    add_adapters(model, RANK3, torch.Generator().manual_seed(2))
+    add_adapters(model, rank3, torch.Generator().manual_seed(2))
     assert torch.equal(logits(plain), logits(model))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained
     assert all(name.endswith((".lora_A", ".lora_B")) for name in trained)
-    mtp = f"model.layers.{V3.num_hidden_layers}."
+    mtp = f"model.layers.{new_model().config.num_hidden_layers}."
     assert not any(name.startswith(mtp) or ".gate." in name for name in trained)
-    model(IDS).square().mean().backward()
+    model(ids).square().mean().backward()
     assert {name for name, p in model.named_parameters() if p.grad is not None} == trained
 
 
-def test_an_adapter_adds_alpha_over_rank_b_a():
+def test_an_adapter_adds_alpha_over_rank_b_a(adapted):
     model = adapted()
     q = model.model.layers[0].self_attn.q_a_proj
     delta = q.parametrizations.weight[0]
@@ -85,26 +46,25 @@ def test_an_adapter_adds_alpha_over_rank_b_a():
         (("experts",), ".experts.param", ".self_attn."),
     ],
 )
-def test_targets_choose_the_matrices(targets, has, has_not):
+def test_targets_choose_the_matrices(targets, has, has_not, adapted):
     model = adapted(settings=LoraConfig(rank=2, targets=targets))
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert any(has in name for name in trained)
     assert not any(has_not in name for name in trained)
 
 
-def test_the_cached_forward_uses_adapters_too():
+def test_the_cached_forward_uses_adapters_too(adapted, logits, ids):
     """Absorbed attention reads kv_b_proj's weight apart from its forward."""
     model = adapted()
     cache = model.new_cache(2, 19)
     with torch.no_grad(), parametrize.cached():
-        steps = [model(IDS[:, :11], cache), *(model(IDS[:, [t]], cache) for t in range(11, 19))]
+        steps = [model(ids[:, :11], cache), *(model(ids[:, [t]], cache) for t in range(11, 19))]
     torch.testing.assert_close(torch.cat(steps, 1), logits(model), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("config", [V3, QWEN, QWEN3], ids=["v3", "qwen2", "qwen3"])
-def test_merging_keeps_the_function_and_gives_an_ordinary_model(config, tmp_path):
-    model = adapted(config)
-    names = new_model(config).state_dict().keys()
+def test_merging_keeps_the_function_and_gives_an_ordinary_model(family, tmp_path, new_model, adapted, logits):
+    model = adapted(family)
+    names = new_model(family).state_dict().keys()
     before = logits(model)
     merge(model)
     assert torch.equal(logits(model), before)
@@ -114,17 +74,17 @@ def test_merging_keeps_the_function_and_gives_an_ordinary_model(config, tmp_path
     assert torch.equal(logits(load_model(Checkpoint.open(tmp_path / "model"))), before)
 
 
-def test_wrong_settings_are_refused():
+def test_wrong_settings_are_refused(new_model, dense):
     for wrong in ({"rank": -1}, {"alpha": math.nan}, {"targets": ()}, {"targets": ("router",)}):
         with pytest.raises(ConfigError, match=f"lora.{next(iter(wrong))}"):
             LoraConfig(**wrong)
     with pytest.raises(ConfigError, match="no such matrices"):
-        add_adapters(new_model(QWEN), LoraConfig(rank=2, targets=("experts",)), torch.Generator())
+        add_adapters(new_model(dense), LoraConfig(rank=2, targets=("experts",)), torch.Generator())
 
 
-def test_bfloat16_bases_keep_their_precision():
+def test_bfloat16_bases_keep_their_precision(new_model, rank3):
     model = new_model().bfloat16()
-    add_adapters(model, RANK3, torch.Generator().manual_seed(2))
+    add_adapters(model, rank3, torch.Generator().manual_seed(2))
     weight = model.model.layers[0].self_attn.o_proj.weight
     assert weight.dtype == torch.bfloat16
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}

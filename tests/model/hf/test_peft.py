@@ -1,60 +1,21 @@
 """PEFT's folders: written and read, both ways; merging; damaged and foreign files."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from shoestring.errors import CheckpointError, ConfigError, ShoestringError
-from shoestring.model.config import GQAConfig, RopeConfig
 from shoestring.model.hf import peft as files
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.peft import load_adapter, merge_adapter, save_adapter
-from shoestring.model.lora import LoraConfig, add_adapters
-from shoestring.model.presets import PRESETS
-from shoestring.model.transformer import Transformer, initialize
-
-V3 = replace(PRESETS["tiny"], initializer_range=0.2)
-QWEN = replace(
-    V3,
-    model_type="qwen2",
-    moe=None,
-    num_nextn_predict_layers=0,
-    attention=GQAConfig(num_key_value_heads=1, head_dim=16, qkv_bias=True),
-    rope=RopeConfig(),
-    tie_word_embeddings=True,
-)
-QWEN3 = replace(
-    QWEN, model_type="qwen3", attention=GQAConfig(num_key_value_heads=1, head_dim=24, qk_norm=True)
-)
-IDS = torch.randint(0, 256, (2, 19), generator=torch.Generator().manual_seed(1))
-RANK3 = LoraConfig(rank=3, alpha=6.0)
-
-
-def new_model(config=V3) -> Transformer:
-    return initialize(Transformer(config), torch.Generator().manual_seed(0))
-
-
-def adapted(config=V3, settings=RANK3, seed: int = 2) -> Transformer:
-    """A model whose adapters do change something."""
-    model = new_model(config)
-    add_adapters(model, settings, torch.Generator().manual_seed(seed))
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(seed))
-    return model
-
-
-def logits(model: Transformer) -> torch.Tensor:
-    with torch.no_grad():
-        return model(IDS)
+from shoestring.model.lora import LoraConfig
 
 
 @pytest.mark.parametrize("targets", [("attention", "mlp", "experts"), ("experts",), ("mlp",)])
-def test_save_and_load_give_the_same_model(targets, tmp_path):
+def test_save_and_load_give_the_same_model(targets, tmp_path, new_model, adapted, logits):
     model = adapted(settings=LoraConfig(rank=3, alpha=5.0, targets=targets))
     save_adapter(model, tmp_path, base="org/base")
     fresh = new_model()
@@ -65,7 +26,7 @@ def test_save_and_load_give_the_same_model(targets, tmp_path):
     assert torch.equal(logits(other), logits(model))
 
 
-def test_merge_adapter_writes_base_and_adapter_as_one_model(tmp_path):
+def test_merge_adapter_writes_base_and_adapter_as_one_model(tmp_path, new_model, adapted, logits):
     save_model(new_model(), tmp_path / "base")
     model = adapted()
     save_adapter(model, tmp_path / "adapter", base=str(tmp_path / "base"))
@@ -77,27 +38,26 @@ def test_merge_adapter_writes_base_and_adapter_as_one_model(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft in transformers
-@pytest.mark.parametrize("config", [V3, QWEN, QWEN3], ids=["v3", "qwen2", "qwen3"])
-def test_peft_reads_ours_and_we_read_peft_s(config, tmp_path):
+def test_peft_reads_ours_and_we_read_peft_s(family, tmp_path, new_model, adapted, logits, ids):
     peft = pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")
-    save_model(new_model(config), tmp_path / "base")
-    ours = adapted(config)
+    save_model(new_model(family), tmp_path / "base")
+    ours = adapted(family)
     save_adapter(ours, tmp_path / "ours", base=str(tmp_path / "base"))
     base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "ours").eval()
     with torch.no_grad():
-        torch.testing.assert_close(theirs(IDS).logits, logits(ours), rtol=1e-4, atol=1e-4)
-    assert (theirs(IDS).logits - logits(new_model(config))).abs().max() > 0.1
+        torch.testing.assert_close(theirs(ids).logits, logits(ours), rtol=1e-4, atol=1e-4)
+    assert (theirs(ids).logits - logits(new_model(family))).abs().max() > 0.1
 
     for name, parameter in theirs.named_parameters():
         if "lora_" in name:
             parameter.data.mul_(0.7)
     theirs.save_pretrained(tmp_path / "theirs")
-    back = new_model(config)
+    back = new_model(family)
     load_adapter(back, tmp_path / "theirs")
     with torch.no_grad():
-        torch.testing.assert_close(theirs(IDS).logits, logits(back), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(theirs(ids).logits, logits(back), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +73,7 @@ def test_peft_reads_ours_and_we_read_peft_s(config, tmp_path):
         ("r", 4, "belongs to another model"),
     ],
 )
-def test_an_adapter_that_is_not_plain_lora_is_refused(field, value, words, tmp_path):
+def test_an_adapter_that_is_not_plain_lora_is_refused(field, value, words, tmp_path, new_model, adapted):
     save_adapter(adapted(), tmp_path, base="org/base")
     config = json.loads((tmp_path / files.CONFIG).read_text()) | {field: value}
     (tmp_path / files.CONFIG).write_text(json.dumps(config))
@@ -121,15 +81,15 @@ def test_an_adapter_that_is_not_plain_lora_is_refused(field, value, words, tmp_p
         load_adapter(new_model(), tmp_path)
 
 
-def test_an_adapter_of_another_model_is_refused_before_anything_changes(tmp_path):
+def test_an_adapter_of_another_model_is_refused_before_anything_changes(tmp_path, new_model, adapted, dense):
     save_adapter(adapted(), tmp_path, base="org/base")
-    model = new_model(QWEN)
+    model = new_model(dense)
     with pytest.raises(CheckpointError, match="no such matrix"):
         load_adapter(model, tmp_path)
     assert not any("lora" in name for name, _ in model.named_parameters())
 
 
-def test_damaged_files_are_sentences(tmp_path):
+def test_damaged_files_are_sentences(tmp_path, new_model, adapted):
     save_adapter(adapted(), tmp_path, base="org/base")
     weights, config = tmp_path / files.WEIGHTS, tmp_path / files.CONFIG
     good = weights.read_bytes()
@@ -150,6 +110,6 @@ def test_damaged_files_are_sentences(tmp_path):
         load_adapter(new_model(), tmp_path)
 
 
-def test_a_model_without_adapters_has_none_to_save():
+def test_a_model_without_adapters_has_none_to_save(new_model):
     with pytest.raises(ConfigError, match="no adapters"):
         save_adapter(new_model(), Path("never-made"), base="")
