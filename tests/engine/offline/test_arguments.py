@@ -14,15 +14,13 @@ def test_arguments_without_effect_are_accepted_with_one_notice(caplog):
             "tensor_parallel_size": 1, "gpu_memory_utilization": 0.9, "dtype": "bfloat16", "swap_space": 4,
             "trust_remote_code": False, "enforce_eager": True, "max_num_seqs": 7, "enable_lora": False,
             "max_num_batched_tokens": None, "load_format": "auto", "disable_log_stats": False,
+            "use_v2_block_manager": True,
         }
     )  # fmt: skip
     assert settings == {"max_num_seqs": 7}
     (record,) = caplog.records
-    assert (
-        record.getMessage().endswith("dtype, swap_space, enforce_eager")
-        or "gpu_memory" in record.getMessage()
-    )
-    assert "trust_remote_code" not in record.getMessage()
+    names = "gpu_memory_utilization, dtype, swap_space, enforce_eager, use_v2_block_manager"
+    assert record.getMessage() == f"LLM: accepted, without effect here: {names}"
 
 
 @pytest.mark.parametrize(
