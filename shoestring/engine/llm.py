@@ -64,7 +64,6 @@ from shoestring.tokenizer.prompts import (
     Conversation,
     Prompt,
     PromptInput,
-    any_of,
     is_conversation,
     read_chat,
     read_prompts,
@@ -144,7 +143,6 @@ class LLM:
         self._checkpoint, self.default_sampling = checkpoint, dict(sampling)
         self._seed = check_seed(seed)
         self._numbers = count()
-        self._special_spelling = any_of(self.tokenizer.specials) if self.tokenizer else None
         self.dispatcher = Dispatcher(engine)
 
     def generate(
@@ -160,7 +158,7 @@ class LLM:
         """
         _refuse_adapter(lora_request)
         results = read_prompts(prompts, self.tokenizer)
-        warn_of_spelled_tokens(prompts, self._special_spelling)
+        warn_of_spelled_tokens(prompts, self.tokenizer)
         return self._complete(results, sampling_params, use_tqdm)
 
     def chat(
@@ -237,7 +235,7 @@ class LLM:
             raise ConfigError(f"{', '.join(options)} go with a conversation, not with a prompt")
         else:
             prompts = read_prompts(prompt, self.tokenizer)
-            warn_of_spelled_tokens(prompt, self._special_spelling)
+            warn_of_spelled_tokens(prompt, self.tokenizer)
         if len(prompts) != 1:
             raise ConfigError(f"stream takes one prompt, not {len(prompts)}; generate takes many")
         return self.dispatcher.outputs(self._requests(prompts, sampling_params, "delta"))
@@ -265,7 +263,7 @@ class LLM:
 
     @property
     def has_template(self) -> bool:
-        """Whether the model has a chat template; an invalid one is an error when it is used."""
+        """Return whether the model has a chat template; an invalid one is an error when it is used."""
         return self._checkpoint is not None and self.tokenizer is not None and self._checkpoint.has_template
 
     def _chats(self, conversations: Sequence[Conversation], options: Mapping[str, Any]) -> list[Prompt]:

@@ -1,6 +1,7 @@
 """Byte-level BPE tokenizer: lossless, and text from users never becomes special tokens."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from shoestring.durable import write_atomic
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer import definition as definitions
-from shoestring.tokenizer.special import BOS, EOS, PAD
+from shoestring.tokenizer.special import BOS, EOS, PAD, any_of
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -128,6 +129,11 @@ class Tokenizer:
         if spelling not in self.specials:
             raise TokenizerError(f"{self.name} has no special token {spelling!r}")
         return self.specials[spelling]
+
+    @cached_property
+    def special_pattern(self) -> re.Pattern[str]:
+        """Pattern of the special tokens in a text, the longest first."""
+        return re.compile(any_of(self.specials))
 
     @cached_property
     def begin_ids(self) -> tuple[int, ...]:

@@ -160,7 +160,7 @@ def special_tokens(definition: dict[str, Any], role_spellings: Collection[str]) 
 
 
 def is_special(token: dict[str, Any]) -> bool:
-    """Whether text never becomes this added token, whatever the file says of marks and thinking tags.
+    """Return whether text never becomes this added token, whatever the file says of marks and thinking tags.
 
     DeepSeek's role tokens, Qwen's marks for fill-in-the-middle and all thinking tags are not marked as
     special; a text that contained them could forge a turn or end the thinking.
@@ -180,7 +180,7 @@ def hidden_ids(definition: dict[str, Any], role_spellings: Collection[str]) -> f
 
 
 def is_of_this_package(definition: dict[str, Any]) -> bool:
-    """Whether `train` made it: its first tokens are all special tokens, in their order."""
+    """Return whether `train` made it: its first tokens are all special tokens, in their order."""
     first = [(token["id"], token["content"]) for token in definition["added_tokens"][: len(SPECIAL_TOKENS)]]
     return first == list(enumerate(SPECIAL_TOKENS))
 

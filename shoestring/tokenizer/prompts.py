@@ -1,8 +1,7 @@
 """Prompts as in vLLM's offline API (text, ids, dictionaries, conversations), converted to token ids."""
 
 import logging
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeGuard
 
@@ -89,16 +88,11 @@ def read_prompts(prompts: PromptInput | Sequence[PromptInput], tokenizer: Tokeni
     return [_read_prompt(prompt, tokenizer, f"prompt {n}") for n, prompt in enumerate(prompts)]
 
 
-def any_of(spellings: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern for any of these spellings, the longest first."""
-    longest_first = sorted(spellings, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-
-
-def warn_of_spelled_tokens(prompts: Any, spelling: re.Pattern[str] | None) -> None:
+def warn_of_spelled_tokens(prompts: Any, tokenizer: Tokenizer | None) -> None:
     """Warn of the first text that spells a special token: it stays text, so nobody can forge a turn."""
-    if spelling is None:
+    if tokenizer is None:
         return
+    spelling = tokenizer.special_pattern
     for prompt in [prompts] if isinstance(prompts, (str, Mapping)) else prompts:
         is_ids = isinstance(prompt, Mapping) and prompt.get("prompt_token_ids") is not None
         text = prompt.get("prompt") if isinstance(prompt, Mapping) and not is_ids else prompt
@@ -117,7 +111,7 @@ def warn_of_spelled_tokens(prompts: Any, spelling: re.Pattern[str] | None) -> No
 
 
 def is_conversation(value: Any) -> TypeGuard[Conversation]:
-    """Whether `value` is a list of messages: dictionaries with a role."""
+    """Return whether `value` is a list of messages: dictionaries with a role."""
     return (
         isinstance(value, Sequence)
         and not isinstance(value, str)
@@ -180,7 +174,7 @@ def _read_mapping(prompt: Mapping[str, Any], tokenizer: Tokenizer | None, name: 
 
 
 def _is_ids(value: Any) -> bool:
-    """Whether `value` is a list of whole numbers; the engine checks their range."""
+    """Return whether `value` is a list of whole numbers; the engine checks their range."""
     if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence) or not value:
         return False
     return all(isinstance(token_id, int) and not isinstance(token_id, bool) for token_id in value)

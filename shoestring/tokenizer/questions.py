@@ -78,7 +78,5 @@ def _format_pieces(form: str, question: str, tokenizer: Tokenizer) -> Iterator[P
 
 
 def _split_at_specials(text: str, tokenizer: Tokenizer) -> Iterator[Piece]:
-    spellings = sorted(tokenizer.specials, key=len, reverse=True)
-    parts = re.split(f"({'|'.join(map(re.escape, spellings))})", text) if spellings else [text]
-    for part in parts:
+    for part in re.split(f"({tokenizer.special_pattern.pattern})", text):
         yield Piece(text=part, special=part in tokenizer.specials)

@@ -1,8 +1,11 @@
-"""Special tokens, with the spelling of DeepSeek-V3 and R1.
+"""Special tokens: DeepSeek's spellings, and a pattern that finds those of any tokenizer.
 
 The bars are U+FF5C and the spaces U+2581, so that nobody types them by accident. Source: the published
 tokenizers of DeepSeek-V3 and DeepSeek-R1, whose checkpoints and templates use the same strings.
 """
+
+import re
+from collections.abc import Collection
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -49,3 +52,23 @@ SPECIAL_TOKENS = (
     TOOL_OUTPUT,
     TOOL_OUTPUT_END,
 )
+
+
+def any_of(words: Collection[str]) -> str:
+    """Regular expression for the longest of `words` at a position, without backtracking."""
+    rests: dict[str, list[str]] = {}
+    for word in words:
+        if word:
+            rests.setdefault(word[0], []).append(word[1:])
+    if not rests:
+        return "(?!)"
+    branches = []
+    for first, tails in rests.items():
+        length = next(
+            (i for i, chars in enumerate(zip(*tails, strict=False)) if len(set(chars)) > 1),
+            min(map(len, tails)),
+        )
+        after = [tail[length:] for tail in tails]
+        more = any_of(after) if any(after) else ""
+        branches.append(re.escape(first + tails[0][:length]) + more + ("?" if more and "" in after else ""))
+    return f"(?:{'|'.join(branches)})"

@@ -21,7 +21,7 @@ def split_thinking(content: str) -> tuple[str | None, str]:
 
 
 def ends_in_thinking(token_ids: Sequence[int], tokenizer: Tokenizer) -> bool:
-    """Whether a reply to this prompt begins inside its thinking: the last of the two tags is `<think>`.
+    """Return whether a reply to this prompt begins inside its thinking: the last of both tags is `<think>`.
 
     Without tokens for the tags, the prompt's text must end in `<think>`.
     """
@@ -33,7 +33,7 @@ def ends_in_thinking(token_ids: Sequence[int], tokenizer: Tokenizer) -> bool:
 
 
 def has_tags(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer has tokens for the thinking tags; otherwise they are plain text."""
+    """Return whether the tokenizer has tokens for the thinking tags; otherwise they are plain text."""
     return all(tag in tokenizer.specials for tag in THINK_TAGS)
 
 

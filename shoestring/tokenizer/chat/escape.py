@@ -1,10 +1,11 @@
 """Escaping of message texts for Jinja templates, so that no special token comes out of them."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shoestring.errors import TokenizerError
+from shoestring.tokenizer.special import any_of
 
 # Values that templates compare with; none of them alone is a special token.
 PLAIN_WORDS = {"function", "object", "string", "number", "integer", "boolean", "array", "null", "text"}
@@ -115,26 +116,6 @@ class Spellings:
         if inner and any(inner.lower() in special for special in self._lower):
             yield text.index(inner)
             yield 0
-
-
-def any_of(words: Collection[str]) -> str:
-    """Regular expression for the longest of `words` at a position, without backtracking."""
-    rests: dict[str, list[str]] = {}
-    for word in words:
-        if word:
-            rests.setdefault(word[0], []).append(word[1:])
-    if not rests:
-        return "(?!)"
-    branches = []
-    for first, tails in rests.items():
-        length = next(
-            (i for i, chars in enumerate(zip(*tails, strict=False)) if len(set(chars)) > 1),
-            min(map(len, tails)),
-        )
-        after = [tail[length:] for tail in tails]
-        more = any_of(after) if any(after) else ""
-        branches.append(re.escape(first + tails[0][:length]) + more + ("?" if more and "" in after else ""))
-    return f"(?:{'|'.join(branches)})"
 
 
 def free_characters(inputs: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat.escape import Escaper, Spellings, any_of
+from shoestring.tokenizer.chat.escape import Escaper, Spellings
 from shoestring.tokenizer.chat.messages import Message, check_messages
 from shoestring.tokenizer.chat.process import TemplateProcess
 from shoestring.tokenizer.chat.template import Piece, merge_pieces, prefix_break
@@ -38,7 +38,7 @@ class JinjaTemplate:
         self.name = name
         self.marks_generation = bool(GENERATION.search(source))
         self._process = TemplateProcess(source, time_limit_s=time_limit_s)
-        self._find_special = re.compile(any_of(tokenizer.specials))
+        self._find_special = tokenizer.special_pattern
         self._spellings = Spellings(list(tokenizer.specials))
         others = [s for s in tokenizer.specials if s not in THINK_TAGS]
         self._but_thinking = Spellings(others, THINK_TAGS)

@@ -1,11 +1,9 @@
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.errors import TokenizerError
-from shoestring.tokenizer.chat.escape import STAND_INS, Escaper, Spellings, any_of
+from shoestring.tokenizer.chat.escape import STAND_INS, Escaper, Spellings
 
 SPECIALS = ["<|end|>", "<|endoftext|>", "<think>", "</think>", "[INST]", "<|e"]
 ALL = Spellings(SPECIALS)
@@ -58,17 +56,3 @@ def test_stand_ins_are_printed_as_they_are():
     chars = [chr(code) for codes in STAND_INS for code in codes]
     assert all(char.isprintable() and not char.isspace() for char in chars)
     assert all(char.lower() == char.upper() == char for char in chars)
-
-
-@given(
-    st.lists(st.text("ab<|.", min_size=1, max_size=6), min_size=1, max_size=8), st.text("ab<|.", max_size=20)
-)
-def test_any_of_finds_what_a_plain_alternation_finds(words: list[str], text: str):
-    plain = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    assert [m.span() for m in re.finditer(any_of(words), text)] == [
-        m.span() for m in re.finditer(plain, text)
-    ]
-
-
-def test_nothing_to_find():
-    assert re.search(any_of([]), "abc") is None
