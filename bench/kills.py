@@ -228,7 +228,7 @@ def wait(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
 
 
 def is_saving(process: subprocess.Popen, out: Path) -> bool:
-    """Whether the process is writing a checkpoint; if killed then, its temporary folder remains."""
+    """Return whether the process is writing a checkpoint; if killed then, its temporary folder remains."""
     return any((out / "checkpoints").glob(f"step-*.tmp-*-{process.pid}"))
 
 

@@ -229,7 +229,7 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
 
 
 def are_equal(these: Outputs, those: Outputs) -> bool:
-    """Whether two runs of a request gave the same; logprobs may differ by rounding."""
+    """Return whether two runs of a request gave the same; logprobs may differ by rounding."""
     return all(a == b for a, b in zip(map(exact, these), map(exact, those), strict=True)) and all(
         abs(p - q) < TOLERANCE
         for a, b in zip(these, those, strict=True)

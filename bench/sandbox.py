@@ -166,7 +166,7 @@ def careless_reward(attack: Attack, code: Code) -> bool:
 
 
 def runs_free(attack: Attack, decoys: dict) -> bool:
-    """Whether a harmless attack succeeds in an ordinary process."""
+    """Return whether a harmless attack succeeds in an ordinary process."""
     environment = {**os.environ, "SHOESTRING_SECRET": "decoy"}
     command = [sys.executable, "-I", "-c", attack.program]
     process = subprocess.run(
@@ -176,7 +176,7 @@ def runs_free(attack: Attack, decoys: dict) -> bool:
 
 
 def was_touched(decoys: dict) -> bool:
-    """Whether a file was written outside; it is removed."""
+    """Return whether a file was written outside; it is removed."""
     file = Path(decoys["folder"], "written")
     is_touched = file.exists()
     file.unlink(missing_ok=True)
@@ -184,7 +184,7 @@ def was_touched(decoys: dict) -> bool:
 
 
 def is_empty(pid: int) -> bool:
-    """Whether all programs of the sandbox have ended, now or within a second."""
+    """Return whether all programs of the sandbox have ended, now or within a second."""
     for _ in range(200):
         if not Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             return True

@@ -217,7 +217,7 @@ def patterns(schema: object) -> list[str]:
 
 
 def is_valid(text: str, schema: dict) -> bool:
-    """Whether jsonschema accepts the document; numbers are read as decimals, so that nothing is rounded."""
+    """Return whether jsonschema accepts the document; numbers are read as decimals, so none is rounded."""
     try:
         document = json.loads(text, parse_float=read_number)
         schema = json.loads(json.dumps(schema), parse_float=read_number)

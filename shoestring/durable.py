@@ -106,7 +106,7 @@ def require_space(path: Path, needed_bytes: int) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether `error` means a full disk; safetensors has the code only in its text."""
+    """Return whether `error` means a full disk; safetensors has the code only in its text."""
     if isinstance(error, OSError):
         return error.errno in _FULL
     code = re.search(r"os error (\d+)", str(error))
@@ -167,7 +167,7 @@ def _remove_leftovers(folder: Path, pattern: str) -> None:
 
 
 def _is_dead(pid: int) -> bool:
-    """Whether the process is dead; this process's own id means an earlier process with the same id."""
+    """Return whether the process is dead; this process's own id means an earlier process with the same id."""
     if pid == os.getpid():
         return True
     try:

@@ -38,7 +38,7 @@ class CompletionOutput:
     if enable_return_routed_experts is set."""
 
     def finished(self) -> bool:
-        """Whether the completion has ended."""
+        """Return whether the completion has ended."""
         return self.finish_reason is not None
 
 

@@ -20,7 +20,7 @@ FIELD_TERMS = {
 
 
 def is_participle(name: str) -> bool:
-    """Whether a name is one bare past participle: `kept`, `wanted`, `_given`; not `kept_rows`, not `seed`."""
+    """Return whether a name is one bare past participle: `kept`, `_given`; not `kept_rows`, not `seed`."""
     word = name.strip("_").lower()
     if word in FIELD_TERMS | NOT_PARTICIPLES:
         return False

@@ -71,7 +71,7 @@ class Venv:
         return sorted(name for name in names if not name.endswith((".dist-info", "__pycache__")))
 
     def ready(self, kind: str) -> bool:
-        """Whether `kind` is installed as pinned and nothing is missing; takes milliseconds."""
+        """Return whether `kind` is installed as pinned and nothing is missing; takes milliseconds."""
         return self.trustworthy() and self.stamp(kind).is_file() and self.shoestring.exists()
 
     def finish(self, kind: str) -> None:
@@ -115,7 +115,7 @@ class Venv:
             raise Failure(f"pip could not install {arguments[-1]} (its whole output: {self.log}):\n{tail}")
 
     def can_install(self, *arguments: str) -> bool:
-        """Whether `pip install` would succeed; nothing is installed."""
+        """Return whether `pip install` would succeed; nothing is installed."""
         command = [str(self.python), "-m", "pip", "install", "--quiet", "--dry-run", *arguments]
         process = subprocess.run(command, cwd=self.root, capture_output=True, env=clean_environment())
         return process.returncode == 0

@@ -79,7 +79,7 @@ def consent_given(environ: Mapping[str, str]) -> bool:
 
 
 def may_download(environ: Mapping[str, str], ask: Callable[[str], bool] | None) -> bool:
-    """Whether the user agrees to gigabytes: by the environment, or by the answer to `ask` if it is given."""
+    """Return whether the user agrees to gigabytes, by the environment or by the answer to `ask`."""
     if consent_given(environ):
         return True
     return ask is not None and ask(f"Install the GPU build of torch, {GPU_SIZE}?")

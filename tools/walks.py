@@ -104,12 +104,12 @@ def field_names(value: Any) -> Iterator[str]:
 
 
 def is_ids(value: Any) -> bool:
-    """Whether a value is a tuple of token ids."""
+    """Return whether a value is a tuple of token ids."""
     return type(value) is tuple and len(value) > 0 and all(type(item) is int for item in value)
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an array of sequences: a single flat row, as kernels take it, is no batch."""
+    """Return whether a value is an array of sequences: a single flat row, as kernels take it, is no batch."""
     return type(value).__name__ in ("Tensor", "ndarray") and value.ndim == 2
 
 

@@ -175,7 +175,7 @@ class _Writer:
         self.heldout_bytes += len(data) * self.splits[-1]
 
     def _is_heldout(self, data: bytes) -> bool:
-        """Whether a document is held out: its hash decides, so new files move none to another split."""
+        """Return whether a document is held out: its hash decides, so new files move none."""
         share = int.from_bytes(hashlib.sha256(data).digest()[:8], "big") / 2.0**64
         fits = self.heldout_bytes + len(data) <= self.config.heldout_max_bytes
         return share < self.config.heldout_fraction and fits

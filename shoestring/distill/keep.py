@@ -85,7 +85,7 @@ def rejection(text: str, finish_reason: str, reward: float | None, config: KeepC
 
 
 def is_looping(text: str, characters: int) -> bool:
-    """Whether a stretch of at least `characters` repeats some period, REPEATS times or more."""
+    """Return whether a stretch of at least `characters` repeats some period, REPEATS times or more."""
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
     for period in range(1, min(LONGEST_PERIOD, len(codes) // REPEATS) + 1):
         min_matches = max(characters, REPEATS * period) - period  # equal characters in a row

@@ -132,7 +132,7 @@ class Engine:
         self._changes[request_id] = state
 
     def has_unfinished(self) -> bool:
-        """Whether step() has a batch to run or an output to report."""
+        """Return whether step() has a batch to run or an output to report."""
         return bool(self._requests)
 
     def weights_changed(self) -> None:

@@ -265,13 +265,13 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def _is_main(name: str, num_layers: int) -> bool:
-    """Whether a tensor belongs to one of the main layers; MTP modules come behind them."""
+    """Return whether a tensor belongs to one of the main layers; MTP modules come behind them."""
     parts = name.split(".")
     return parts[:2] == ["model", "layers"] and int(parts[2]) < num_layers
 
 
 def _is_read(name: str, model: Transformer) -> bool:
-    """Whether every step reads all of a tensor, as it does the embedding when that is the head too."""
+    """Return whether every step reads all of a tensor, as it does the embedding when that is the head too."""
     if name.startswith("model.embed_tokens"):
         return not hasattr(model, "lm_head")
     return not name.startswith("model.layers") or _is_main(name, model.config.num_hidden_layers)

@@ -44,7 +44,7 @@ class Batch:
 
     @property
     def is_decode_only(self) -> bool:
-        """Whether every sequence runs only its newest token and drafts."""
+        """Return whether every sequence runs only its newest token and drafts."""
         return all(item.count == 1 + len(item.drafts) == item.num_sampled for item in self.items)
 
 

@@ -76,7 +76,7 @@ class Sequence:
 
     @property
     def needs_whole_prompt(self) -> bool:
-        """Whether its prompt is computed even where the prefix cache has it: its logprobs are reported."""
+        """Return whether all of its prompt is computed, cached or not, to report logprobs."""
         return self.params.prompt_logprobs is not None and self.index == 0
 
     @property

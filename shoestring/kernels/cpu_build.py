@@ -63,7 +63,7 @@ def _compiled(compiler: str) -> Path:
 
 
 def _is_intact(path: Path) -> bool:
-    """Whether `path` is a library as it was compiled: loading a damaged one could end the process."""
+    """Return whether `path` is a library as it was compiled: loading a damaged one could end the process."""
     data = path.read_bytes() if path.exists() else b""
     return hashlib.sha256(data[:-DIGEST_BYTES]).digest() == data[-DIGEST_BYTES:]
 

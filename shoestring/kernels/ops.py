@@ -153,7 +153,7 @@ def paged_attention(
 
 
 def in_one_call(op: str, x: Tensor) -> bool:
-    """Whether `op` on a whole layer has an implementation here that is faster than its single operations."""
+    """Return whether `op` on a whole layer has an implementation here, faster than its single operations."""
     implementation = pick(op, x.device.type, x.dtype, not torch.is_grad_enabled())
     return implementation is not getattr(reference_layers, op)
 

@@ -88,7 +88,7 @@ def pack_into(weight_FD: Tensor, bits: Bits, blocks: Tensor) -> None:
 
 
 def available() -> bool:
-    """Whether this CPU has the compiled kernels for packed weights."""
+    """Return whether this CPU has the compiled kernels for packed weights."""
     return cpu_build.library() is not None and hasattr(cpu_build.library(), "pack_weights")
 
 

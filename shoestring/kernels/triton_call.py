@@ -52,7 +52,7 @@ class ProductTile(NamedTuple):
 
 
 def available() -> bool:
-    """Whether Triton is installed; it comes with PyTorch's GPU builds for Linux."""
+    """Return whether Triton is installed; it comes with PyTorch's GPU builds for Linux."""
     return importlib.util.find_spec("triton") is not None
 
 

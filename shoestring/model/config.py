@@ -103,7 +103,7 @@ class ModelConfig:
     pad_token_id: int | None = None
 
     def is_moe_layer(self, index: int) -> bool:
-        """Whether layer `index` routes to experts; MTP modules (index >= num_hidden_layers) always do."""
+        """Return whether layer `index` routes to experts; MTP modules (from num_hidden_layers on) do."""
         moe = self.moe
         if moe is None or index < moe.first_k_dense_replace or index in moe.mlp_only_layers:
             return False

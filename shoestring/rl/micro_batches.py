@@ -60,7 +60,7 @@ def answer_logprobs(model: Transformer, batch: MicroBatch, temperature: float) -
 
 
 def is_masked(answer: Answer, loss: PolicyLossConfig) -> bool:
-    """Whether an answer is left out of the loss because it was cut at the length limit."""
+    """Return whether an answer is left out of the loss because it was cut at the length limit."""
     return loss.mask_truncated_completions and answer.is_truncated
 
 

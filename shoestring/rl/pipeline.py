@@ -97,7 +97,7 @@ def settings_of(stage: Stage, out: Path, seed: int) -> Settings:
 
 
 def is_same_recipe(one: RecipeConfig | GRPOConfig, other: RecipeConfig | GRPOConfig) -> bool:
-    """Whether two recipes have the same settings, whichever of their names are old ones."""
+    """Return whether two recipes have the same settings, whichever of their names are old ones."""
     if not (isinstance(one, RecipeConfig) and isinstance(other, RecipeConfig)):
         return one == other
     return one == other or _built(one) == _built(other)

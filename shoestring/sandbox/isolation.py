@@ -119,7 +119,7 @@ def die_with_parent() -> None:
 
 
 def is_nobody_mapped(proc: int) -> bool:
-    """Whether this user namespace has a user beside root; `proc` is an open /proc."""
+    """Return whether this user namespace has a user beside root; `proc` is an open /proc."""
     lines = _read("self/uid_map", proc).decode().splitlines()
     return any(line.split()[0] == str(NOBODY) for line in lines)
 

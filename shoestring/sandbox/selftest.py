@@ -133,7 +133,7 @@ def _missed_limits(sandbox: Sandbox, limits: Limits) -> Iterator[str]:
 
 
 def _is_idle(pid: int) -> bool:
-    """Whether a process has no children, or has none within a second."""
+    """Return whether a process has no children, or has none within a second."""
     for _ in range(100):
         if not Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             return True

@@ -119,12 +119,12 @@ def last_block(answer: str) -> str | None:
 
 
 def same_text(outcome: Outcome, target: str) -> bool:
-    """Whether a program exited with 0 and printed this text; a newline at the very end does not count."""
+    """Return whether a program exited with 0 and printed this text; a newline at the end does not count."""
     return outcome.status == "ok" and outcome.stdout.removesuffix("\n") == target.removesuffix("\n")
 
 
 def same_value(outcome: Outcome, target: Any) -> bool:
-    """Whether a function returned this value; types count, except that 2.0 equals 2."""
+    """Return whether a function returned this value; types count, except that 2.0 equals 2."""
     if outcome.status != "ok":
         return False
     try:

@@ -131,7 +131,7 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a manifest's file name stays below the checkpoint's folder."""
+    """Return whether a manifest's file name stays below the checkpoint's folder."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name
 
@@ -173,7 +173,7 @@ def _verifies(path: Path) -> bool:
 
 
 def _looks_whole(path: Path) -> bool:
-    """Whether the manifest is right and every file has its size: a cheap check, for pruning."""
+    """Return whether the manifest is right and every file has its size: a cheap check, for pruning."""
     try:
         for name, entry in _read_manifest(path).items():
             _check_size(path, name, entry["bytes"])

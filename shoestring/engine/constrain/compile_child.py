@@ -45,7 +45,7 @@ class CompileChild:
             raise ConfigError(f"the grammar or schema cannot be compiled: {error}")
 
     def can_match(self, grammar: str) -> bool:
-        """Whether a grammar has any text; raises ConfigError as `check` does for any other fault."""
+        """Return whether a grammar has any text; raises ConfigError as `check` does for any other fault."""
         error = self._error(grammar, ROW_ITEMS)
         if error and error != NO_TEXT:
             raise ConfigError(f"cannot be compiled: {error}")

@@ -14,7 +14,7 @@ Target = Callable[[str], Any]
 
 
 def are_exclusive(schemas: list[Any], target: Target) -> bool:
-    """Whether a value can satisfy at most one of these schemas, as far as this is easy to see."""
+    """Return whether a value can satisfy at most one of these schemas, as far as this is easy to see."""
     pairs = combinations(schemas, 2)
     return len(schemas) <= MAX_OPTIONS and all(_are_disjoint(a, b, target, 0) for a, b in pairs)
 
@@ -85,7 +85,7 @@ def _types_of(value: Any) -> list[str]:
 
 
 def _below(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether every number of one schema is below every number of another."""
+    """Return whether every number of one schema is below every number of another."""
     infinity = float("inf")
     highest = min(a.get("maximum", infinity), a.get("exclusiveMaximum", infinity))
     lowest = max(b.get("minimum", -infinity), b.get("exclusiveMinimum", -infinity))

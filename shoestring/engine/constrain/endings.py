@@ -54,7 +54,7 @@ class _Graph:
         self.children: dict[State, list[State]] = {}
 
     def is_recursive(self) -> bool:
-        """Whether a schema contains a reference to one that contains it."""
+        """Return whether a schema contains a reference to one that contains it."""
         finished: set[int] = set()
         active: set[int] = set()
         stack: list[tuple[dict[str, Any], bool]] = [(self.root, False)]
@@ -230,7 +230,7 @@ class _Graph:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a pattern is found in a name; True when Python cannot read the pattern."""
+    """Return whether a pattern is found in a name; True when Python cannot read the pattern."""
     try:
         return re.search(pattern, name) is not None
     except (re.error, OverflowError, RecursionError):

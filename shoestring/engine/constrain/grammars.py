@@ -88,7 +88,7 @@ class GrammarCache:
         self._child.close()
 
     def _can_match(self, text: str) -> bool:
-        """Whether a grammar has any text; raises ConfigError for one that cannot be compiled."""
+        """Return whether a grammar has any text; raises ConfigError for one that cannot be compiled."""
         with self._lock:
             if text not in self._answers:
                 self._answers[text] = self._child.can_match(text)
@@ -198,12 +198,12 @@ class Matcher:
 
     @property
     def is_accepting(self) -> bool:
-        """Whether the text is complete as it stands."""
+        """Return whether the text is complete as it stands."""
         return self._is_at_end or (not self._is_before and bool(self._native.is_accepting()))
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing but the end token may follow."""
+        """Return whether nothing but the end token may follow."""
         if self._is_at_end or self._is_before:
             return self._is_at_end
         return self.is_accepting and bool(self._native.is_stopped())

@@ -73,7 +73,7 @@ class Checkpoint:
 
     @property
     def has_mtp(self) -> bool:
-        """Whether the weights contain an MTP module; DeepSeek stores them as layers after the last one."""
+        """Return whether the weights contain an MTP module; DeepSeek stores them after the last layer."""
         first = self.config.num_hidden_layers
         layers = range(first, first + self.config.num_nextn_predict_layers)
         prefixes = tuple(f"model.layers.{index}." for index in layers)
@@ -95,7 +95,7 @@ class Checkpoint:
 
     @cached_property
     def is_bfloat16(self) -> bool:
-        """Whether all matrices are stored in bfloat16; they keep it in memory."""
+        """Return whether all matrices are stored in bfloat16; they keep it in memory."""
         return {info.dtype for info in self.tensors.values() if len(info.shape) == 2} == {"BF16"}
 
     def weight_bytes(self, quantization: Quantization | None = None) -> int:
@@ -138,7 +138,7 @@ class Checkpoint:
 
     @cached_property
     def has_template(self) -> bool:
-        """Whether there is a chat template; an error in it shows when `template` is read."""
+        """Return whether there is a chat template; an error in it shows when `template` is read."""
         from shoestring.tokenizer import definition
         from shoestring.tokenizer.bpe import CONFIG_FILE
         from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE

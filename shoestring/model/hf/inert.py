@@ -71,7 +71,7 @@ SINGLE_VALUED = {name: values for values, names in _VALUES for name in names.spl
 
 
 def is_inert(name: str, value: Any) -> bool:
-    """Whether a field that nothing reads changes no output: its name says so, or it is switched off."""
+    """Return whether a field that nothing reads changes no output: its name says so, or it is off."""
     if name in _ANY_VALUE or _ANY_VALUE_PATTERN.fullmatch(name):
         return True
     if isinstance(value, str) and _NOTES.fullmatch(name):

@@ -67,6 +67,6 @@ def mtp_copies(config: ModelConfig) -> dict[str, str]:
 
 
 def is_redundant(name: str, config: ModelConfig) -> bool:
-    """Whether a checkpoint may contain `name` although the model shares or computes that tensor."""
+    """Return whether a checkpoint may contain `name` although the model shares or computes that tensor."""
     tied_head = config.tie_word_embeddings and name == "lm_head.weight"
     return tied_head or name in mtp_copies(config) or _ROPE_TABLE.fullmatch(name) is not None

@@ -169,7 +169,7 @@ def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorIn
 
 
 def _sizes(value: Any) -> bool:
-    """Whether `value` is a short list of counts below 2**63 (True and False are not counts)."""
+    """Return whether `value` is a short list of counts below 2**63 (True and False are not counts)."""
     return (
         isinstance(value, list) and len(value) <= 64 and all(type(n) is int and 0 <= n < 2**63 for n in value)
     )

@@ -144,7 +144,7 @@ def _read_weight_map(index: Path) -> dict[str, str]:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether `name` is the name of a file in the folder: no path, no drive, not too long."""
+    """Return whether `name` is the name of a file in the folder: no path, no drive, not too long."""
     return not any(c in name for c in "/\\:\0") and name == os.path.basename(name) and len(name) < 250
 
 

@@ -31,7 +31,7 @@ class PackedCopy:
 
     @staticmethod
     def suits(model: Transformer) -> bool:
-        """Whether there are kernels for a copy: float32, on a CPU with the instructions they need."""
+        """Return whether there are kernels for a copy: float32, on a CPU with the instructions they need."""
         return model.device.type == "cpu" and model.compute_dtype == torch.float32 and available()
 
     @torch.no_grad()

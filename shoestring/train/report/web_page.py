@@ -149,7 +149,7 @@ def _is_single(value: Any) -> bool:
 
 
 def _is_leaf(value: Any) -> bool:
-    """Whether a value fits one cell: a single value, any text, or a list of single values."""
+    """Return whether a value fits one cell: a single value, any text, or a list of single values."""
     if isinstance(value, list | tuple):
         return all(_is_single(item) for item in value)
     return _is_single(value) or not isinstance(value, Mapping)
