@@ -52,6 +52,10 @@ class StructuredOutputsParams:
     """OpenAI-style definitions of the tools that may be called."""
     tool_choice: str = "auto"
     """auto, required, or the name of the tool that must be called; only with `tools`."""
+    parallel_tool_calls: bool = True
+    """Allow several calls in one reply."""
+    tool_format: str = "deepseek_v3"
+    """The model's way of writing calls: a name in TOOL_FORMATS of tokenizer/chat/tool_format.py."""
     after_token_id: int | None = None
     """Text is free until this token: `</think>`, when the prompt ends inside the reply's thinking."""
 

@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
+from shoestring.engine.constrain.engine_grammars import Grammars
 from shoestring.engine.output import CompletionState, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
 from shoestring.engine.pages import PagePool
-from shoestring.engine.request import Request, RequestOutput, SamplingParams, bad_words, check_request
+from shoestring.engine.request import (
+    Request,
+    RequestOutput,
+    bad_words,
+    check_request,
+)
 from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.runner import Runner
 from shoestring.engine.sampler import SampledTokens, Sampler
@@ -27,7 +33,7 @@ from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
 
 if TYPE_CHECKING:
-    from shoestring.engine.constrain.grammars import GrammarCache, Matcher
+    from shoestring.engine.constrain.grammars import Matcher
 
 __all__ = ["Engine", "EngineCounters", "EngineSettings"]
 
@@ -69,7 +75,7 @@ class Engine:
         self._completions: dict[Sequence, CompletionState] = {}
         self._changes: dict[str, RequestState] = {}
         self._counters = EngineCounters(pages_total=plan.num_pages)
-        self._grammars: GrammarCache | None = None
+        self.grammars = Grammars(tokenizer, model.config.vocab_size, self.eos_ids)
 
     def add_request(self, request: Request) -> None:
         """Queue a request; raises ConfigError for one that cannot be served, and then queues nothing."""
@@ -86,7 +92,7 @@ class Engine:
                 )
             states[request.request_id] = state = self._open(request)
             sequences = [completion.sequence for completion in state.completions]
-            matchers.update(zip(sequences, self._matchers(request.sampling_params), strict=False))
+            matchers.update(zip(sequences, self.grammars.matchers(request.sampling_params), strict=False))
         for state in states.values():
             for completion in state.completions:
                 self._completions[completion.sequence] = completion
@@ -261,20 +267,6 @@ class Engine:
         for completion in state.completions:
             self._remove(completion.sequence)
         return state.error_output(message(error))
-
-    def _matchers(self, params: SamplingParams) -> "list[Matcher]":
-        """A grammar matcher for each completion, or none; compiling may take a second."""
-        spec = params.structured_outputs
-        if spec is None:
-            return []
-        assert self.tokenizer is not None  # see check_request
-        from shoestring.engine.constrain.grammars import GrammarCache
-
-        if self._grammars is None:
-            width, ids = self.model.config.vocab_size, sorted(self.eos_ids)
-            self._grammars = GrammarCache(self.tokenizer, width, eos_ids=ids)
-        grammar = self._grammars.compile(spec)
-        return [grammar.matcher(after=spec.after_token_id) for _ in range(params.n)]
 
     def _token_text(self, token_id: int) -> str:
         assert self.tokenizer is not None

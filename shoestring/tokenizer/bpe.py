@@ -42,7 +42,8 @@ class Tokenizer:
         self._definition, self._adds_bos = definition, adds_bos
         self._full = definitions.compile_definition(definition, name)
         self.name = name
-        self._added: dict[str, int] = {t["content"]: t["id"] for t in definition["added_tokens"]}
+        self.added_tokens: dict[str, int] = {t["content"]: t["id"] for t in definition["added_tokens"]}
+        """Id of each added token by its spelling, the special ones among them."""
         self.specials = definitions.special_tokens(definition, roles.values())
         """Id of each special token by its spelling."""
         self.hidden_ids = definitions.hidden_ids(definition, roles.values())
@@ -51,12 +52,12 @@ class Tokenizer:
         self.roles = {role: roles[role] for role in ROLES if role in roles}
         """Spellings of bos_token, eos_token and pad_token, as far as the tokenizer has them."""
         for role, spelling in self.roles.items():
-            if spelling not in self._added:
+            if spelling not in self.added_tokens:
                 raise TokenizerError(
                     f"{name} has no special token {spelling!r}, although it is named as the {role}"
                 )
         self._check_plain()
-        self.vocab_size: int = 1 + max([*definition["model"]["vocab"].values(), *self._added.values()])
+        self.vocab_size: int = 1 + max([*definition["model"]["vocab"].values(), *self.added_tokens.values()])
         """One more than the largest id: the number of rows that an embedding needs."""
 
     @classmethod
@@ -150,7 +151,10 @@ class Tokenizer:
     @property
     def model_ids(self) -> dict[str, int | None]:
         """Ids of the begin, end and padding token by their names in config.json; None where there is none."""
-        return {f"{role}_id": self._added[self.roles[role]] if role in self.roles else None for role in ROLES}
+        return {
+            f"{role}_id": self.added_tokens[self.roles[role]] if role in self.roles else None
+            for role in ROLES
+        }
 
     @property
     def bos_id(self) -> int:
@@ -178,7 +182,7 @@ class Tokenizer:
     def _role_id(self, role: str) -> int:
         if role not in self.roles:
             raise TokenizerError(f"{self.name} has no {role}; name it in {CONFIG_FILE}")
-        return self._added[self.roles[role]]
+        return self.added_tokens[self.roles[role]]
 
     def _check_plain(self) -> None:
         """Raise TokenizerError for merges that spell a special token: text from users could become one."""
@@ -195,7 +199,7 @@ class Tokenizer:
         for text, token_id in self._definition["model"]["vocab"].items():
             is_bytes = all(char in byte_of for char in text)
             table[token_id] = bytes(byte_of[char] for char in text) if is_bytes else text.encode()
-        return table | {token_id: spelling.encode() for spelling, token_id in self._added.items()}
+        return table | {token_id: spelling.encode() for spelling, token_id in self.added_tokens.items()}
 
 
 def _roles(config: dict[str, Any], path: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from shoestring.engine.constrain.native import (
 from shoestring.engine.request import StructuredOutputsParams
 from shoestring.errors import ConfigError, MissingDependencyError
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.tool_format import tool_marks
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,8 @@ class GrammarCache:
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
         self.eos_ids = tuple(eos_ids) if eos_ids else (tokenizer.eos_id,)
-        self._child = CompileChild(tokenizer.specials, self.eos_ids, vocab_size, time_limit_s=time_limit_s)
+        self._specials = tokenizer.specials | tool_marks(tokenizer)
+        self._child = CompileChild(self._specials, self.eos_ids, vocab_size, time_limit_s=time_limit_s)
         self._native: Any = None
         self._text_mask = pack_mask((), vocab_size)
         self._grammars: OrderedDict[str, Grammar] = OrderedDict()
@@ -99,7 +101,7 @@ class GrammarCache:
     def _compile(self, text: str, row_items: int) -> "Grammar":
         if self._native is None:
             tokens = [self.tokenizer.token_bytes(token_id) for token_id in range(self.vocab_size)]
-            special = set(self.tokenizer.specials.values())
+            special = set(self._specials.values())
             self._native = native_tokenizer(tokens, sorted(special), self.eos_ids)
             special.update(self.eos_ids)
             texts = [i for i, token in enumerate(tokens) if token and i not in special]

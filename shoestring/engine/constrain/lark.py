@@ -8,11 +8,14 @@ from typing import Any
 from shoestring.engine.constrain.names import CanMatch
 from shoestring.engine.constrain.native import lark_regex
 from shoestring.engine.constrain.pattern import ascii_classes
-from shoestring.engine.constrain.schema import schema_text
+from shoestring.engine.constrain.schema import ONE_LINE, schema_text
 from shoestring.engine.request import StructuredOutputsParams
-from shoestring.errors import ConfigError
+from shoestring.errors import ConfigError, TokenizerError
 from shoestring.tokenizer import special as sp
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.tool_format import TOOL_FORMATS
+from shoestring.tokenizer.special import any_of
+from shoestring.tokenizer.thinking import has_tags
 
 MAX_TEXT_BYTES = 32 << 10
 """The longest regex or Lark grammar."""
@@ -38,47 +41,65 @@ def grammar_text(
         return f"start: CHOICE\nCHOICE: {_choices(spec.choice)}"
     if spec.grammar is not None:
         return _text(spec.grammar, "structured_outputs.grammar")
-    return tool_grammar(spec.tools or (), spec.tool_choice, tokenizer, can_match)
+    return tool_grammar(spec, tokenizer, can_match)
 
 
 def tool_grammar(
-    tools: Sequence[Mapping[str, Any]],
-    tool_choice: str,
-    tokenizer: Tokenizer,
-    can_match: CanMatch | None = None,
+    spec: StructuredOutputsParams, tokenizer: Tokenizer, can_match: CanMatch | None = None
 ) -> str:
-    """The grammar of tool calls as `chat.deepseek._tool_calls` writes them, by each tool's schema.
+    """The grammar of tool calls in the model's format, by each tool's schema.
 
     `tool_choice` "auto" allows thinking, text and calls; "required", one or more calls and nothing else; the
     name of a tool, one call of it.
     """
-    schemas = _tool_schemas(tools, can_match)
-    if tool_choice not in ("auto", "required"):
-        if tool_choice not in schemas:
-            names = ", ".join(schemas)[:200]
-            raise ConfigError(
-                f"tool_choice = {tool_choice[:64]!r} must be auto, required or one of the tools: {names}"
-            )
-        schemas = {tool_choice: schemas[tool_choice]}
+    schemas = _chosen(_tool_schemas(spec.tools or (), can_match), spec.tool_choice)
+    form = TOOL_FORMATS.get(spec.tool_format)
+    if form is None:
+        raise ConfigError(f"tool_format = {spec.tool_format!r} is not one of {', '.join(TOOL_FORMATS)}")
+    if not form.fits(tokenizer):
+        raise TokenizerError(f"{tokenizer.name} has no tokens for tool calls of format {spec.tool_format}")
 
-    def token(text: str) -> str:
-        return f"<[{tokenizer.special_id(text)}]>"
+    def parts(text: str) -> str:
+        return _with_tokens(text, tokenizer)
 
-    more = f'("\\n" {token(sp.TOOL_CALL)} call)*' if tool_choice in ("auto", "required") else ""
-    calls = f"{token(sp.TOOL_CALLS)} {token(sp.TOOL_CALL)} call {more} {token(sp.TOOL_CALLS_END)}"
-    if tool_choice == "auto":
-        thinking = f"({token(sp.THINK)} TEXT {token(sp.THINK_END)})?"
+    several = spec.parallel_tool_calls and spec.tool_choice in ("auto", "required")
+    more = f"({parts(form.separator)} call)*" if several else ""
+    rules = ["start: calls"]
+    if spec.tool_choice == "auto":
+        thinking = f"({parts(sp.THINK)} TEXT {parts(sp.THINK_END)})?" if has_tags(tokenizer) else ""
         rules = [f"start: {thinking} TEXT calls?", "TEXT: /(?s:.*)/"]
-    else:
-        rules = ["start: calls"]
+    names = " | ".join(f"tool_{number}" for number in range(len(schemas)))
     rules += [
-        f"calls: {calls}",
-        f'call: "function" {token(sp.TOOL_SEP)} body "\\n```" {token(sp.TOOL_CALL_END)}',
-        "body: " + " | ".join(f"tool_{number}" for number in range(len(schemas))),
+        f"calls: {parts(form.begin)} call {more} {parts(form.end)}",
+        f"call: {parts(form.call_begin + form.before_name)} body "
+        f"{parts(form.after_arguments + form.call_end)}",
+        f"body: {names}",
     ]
     for number, (name, schema) in enumerate(schemas.items()):
-        rules.append(f"tool_{number}: {_literal(name + chr(10) + '```json' + chr(10))} %json {schema}")
+        rules.append(f"tool_{number}: {parts(name + form.before_arguments)} %json {schema}")
     return "\n".join(rules)
+
+
+def _with_tokens(text: str, tokenizer: Tokenizer) -> str:
+    """A text as a sequence of literals and of the tokens that it spells."""
+    pattern = re.compile(f"({any_of([*tokenizer.specials, *tokenizer.added_tokens])})")
+    return " ".join(
+        f"<[{tokenizer.added_tokens[part]}]>" if part in tokenizer.added_tokens else _literal(part)
+        for part in pattern.split(text)
+        if part
+    )
+
+
+def _chosen(schemas: dict[str, str], tool_choice: str) -> dict[str, str]:
+    """The schemas of the tools that may be called; ConfigError for a choice that is none of them."""
+    if tool_choice in ("auto", "required"):
+        return schemas
+    if tool_choice not in schemas:
+        names = ", ".join(schemas)[:200]
+        raise ConfigError(
+            f"tool_choice = {tool_choice[:64]!r} must be auto, required or one of the tools: {names}"
+        )
+    return {tool_choice: schemas[tool_choice]}
 
 
 def _tool_schemas(tools: Sequence[Mapping[str, Any]], can_match: CanMatch | None) -> dict[str, str]:
@@ -100,7 +121,7 @@ def _tool_schemas(tools: Sequence[Mapping[str, Any]], can_match: CanMatch | None
             parameters = {"type": "object", "properties": {}, "additionalProperties": False}
         if not isinstance(parameters, Mapping) or parameters.get("type") != "object":
             raise ConfigError(f"the parameters of tool {name!r} must be a schema with type: 'object'")
-        schemas[name] = schema_text(parameters, f"the parameters of tool {name!r}", can_match)
+        schemas[name] = schema_text(parameters, f"the parameters of tool {name!r}", can_match, ONE_LINE)
     return schemas
 
 

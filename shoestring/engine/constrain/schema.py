@@ -46,10 +46,17 @@ LAYOUT = {
     "whitespace_pattern": r"\x20|\r?\n[\x20\x09]{0,64}",
     "json_allowed_escapes": 'nrbtf\\"',
 }
+ONE_LINE = {**LAYOUT, "whitespace_pattern": r"\x20"}
+"""Layout of a tool call's arguments, which programs read: as json.dumps writes them, or without spaces."""
 
 
-def schema_text(schema: Mapping[str, Any] | str | bool, name: str, can_match: CanMatch | None = None) -> str:
-    """The schema for llguidance: checked, without annotations, with our layout.
+def schema_text(
+    schema: Mapping[str, Any] | str | bool,
+    name: str,
+    can_match: CanMatch | None = None,
+    layout: Mapping[str, Any] = LAYOUT,
+) -> str:
+    """The schema for llguidance: checked, without annotations, with its layout.
 
     `schema` is the schema or its JSON text; `name` is its name in errors; `can_match` says whether a grammar
     has any text. Raises ConfigError naming the place and the keyword.
@@ -66,7 +73,7 @@ def schema_text(schema: Mapping[str, Any] | str | bool, name: str, can_match: Ca
         result = _finite(result, walk.patterns, can_match)
     except ConfigError as fault:
         raise ConfigError(f"{name} {fault}") from None
-    return to_json({"x-guidance": LAYOUT, **result}, name)
+    return to_json({"x-guidance": layout, **result}, name)
 
 
 def _finite(schema: dict[str, Any], patterns: dict[str, str], can_match: CanMatch | None) -> dict[str, Any]:

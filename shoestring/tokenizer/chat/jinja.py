@@ -42,7 +42,7 @@ class JinjaTemplate:
         self._spellings = Spellings(list(tokenizer.specials))
         others = [s for s in tokenizer.specials if s not in THINK_TAGS]
         self._but_thinking = Spellings(others, THINK_TAGS)
-        self._source = source
+        self.source = source
         self._roles = dict(tokenizer.roles)
 
     def render(
@@ -107,7 +107,7 @@ class _Session:
         """Escape messages and tools, with `edges` also parts of special tokens; and variables."""
         self.template = template
         self.escaper = Escaper(
-            template._spellings, template._but_thinking, [template._source, inputs], edges=edges
+            template._spellings, template._but_thinking, [template.source, inputs], edges=edges
         )
         messages, tools, variables = inputs
         self.messages = [self.escaper.escape_message(message) for message in messages]

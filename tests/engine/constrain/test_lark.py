@@ -6,6 +6,7 @@ from shoestring.engine.constrain.grammars import GrammarCache
 from shoestring.engine.constrain.lark import MAX_TEXT_BYTES, grammar_text
 from shoestring.engine.request import StructuredOutputsParams
 from shoestring.errors import ConfigError, TokenizerError
+from shoestring.tokenizer import special as sp
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 from shoestring.tokenizer.chat.template import encode_chat
@@ -89,6 +90,45 @@ def test_calls_are_written_as_the_template_writes_them(
     assert accepts(cache, ids, "get_weather") == named
 
 
+def with_marks(tokenizer, *marks):
+    """The tokenizer with further added tokens, which are not special."""
+    definition = json.loads(json.dumps(tokenizer._definition))
+    for number, mark in enumerate(marks):
+        entry = {**definition["added_tokens"][0], "content": mark, "special": False}
+        definition["added_tokens"].append({**entry, "id": tokenizer.vocab_size + number})
+    return Tokenizer(definition, dict(tokenizer.roles))
+
+
+V3_1 = f"{sp.TOOL_CALLS}{sp.TOOL_CALL}get_time{sp.TOOL_SEP}{{}}{sp.TOOL_CALL_END}{sp.TOOL_CALLS_END}"
+HERMES = '<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("tool_format", "text"), [("deepseek_v3_1", V3_1), ("hermes", HERMES), ("hermes", f"{HERMES}\n{HERMES}")]
+)
+def test_calls_are_written_in_the_models_format(tokenizer, tool_format, text):
+    model = with_marks(tokenizer, "<tool_call>", "</tool_call>")
+    cache = GrammarCache(model, model.vocab_size)
+    ids = model.encode(text, allow_special=True)
+    for choice, before in (("auto", "Let me look.\n"), ("required", ""), ("get_time", "")):
+        spec = StructuredOutputsParams(tools=(WEATHER, TIME), tool_choice=choice, tool_format=tool_format)
+        matcher = cache.compile(spec).matcher()
+        is_allowed = all(matcher.consume(token_id) for token_id in [*model.encode(before), *ids])
+        assert is_allowed == (choice != "get_time" or text.count("get_time") == 1)
+        assert not is_allowed or matcher.is_accepting
+    half = cache.compile(StructuredOutputsParams(tools=(TIME,), tool_format=tool_format)).matcher()
+    assert not all(half.consume(token_id) for token_id in model.encode(text[:-1] + "x", allow_special=True))
+    cache.close()
+
+
+def test_one_call_is_allowed_where_parallel_calls_are_not(tokenizer, cache):
+    for parallel in (True, False):
+        spec = StructuredOutputsParams(tools=(WEATHER, TIME), parallel_tool_calls=parallel)
+        for calls, is_allowed in (([NOW], True), ([NOW, GOOD], parallel)):
+            matcher = cache.compile(spec).matcher()
+            assert all(map(matcher.consume, reply(tokenizer, "", calls))) == is_allowed
+
+
 def test_a_tokenizer_without_tool_tokens_is_refused_by_name():
     definition = json.loads(json.dumps(Tokenizer.train(["abc"], 300)._definition))
     definition["added_tokens"] = [t for t in definition["added_tokens"] if "tool" not in t["content"]]
@@ -107,6 +147,7 @@ def test_a_tokenizer_without_tool_tokens_is_refused_by_name():
         ({"tools": ({"function": {"name": "a b"}},)}, "name of 1 to 64"),
         ({"tools": ({"function": {"name": 'x"\n'}},)}, "name of 1 to 64"),
         ({"tools": ({"function": {"name": "f", "parameters": {"type": "array"}}},)}, "'f' must be a schema"),
+        ({"tools": (TIME,), "tool_format": "xml"}, "not one of deepseek_v3, deepseek_v3_1, hermes"),
         ({"tools": (TIME,), "tool_choice": "set_time"}, "auto, required or one of the tools: get_time"),
         (
             {"tools": ({"function": {"name": "f", "parameters": {"type": "object", "not": {}}}},)},
