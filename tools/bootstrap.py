@@ -25,8 +25,8 @@ from environment import OLDEST, Failure, Venv, find_python, lock
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED_BYTES = 2_500_000_000  # .venv with the test tools takes about 1.5 GB; pip needs room to unpack
-EXTRAS = {"base": "plots", "dev": "dev"}  # the extras of pyproject.toml that each kind of set-up installs
-BASE_MODULES = ["torch", "numpy", "tokenizers", "safetensors", "pydantic", "matplotlib"]
+EXTRAS = {"base": "plots,serve", "dev": "dev"}  # extras of pyproject.toml that each set-up installs
+BASE_MODULES = ["torch", "numpy", "tokenizers", "safetensors", "pydantic", "matplotlib", "fastapi"]
 DEV_MODULES = ["transformers", "pyarrow", "pytest", "hypothesis"]
 CACHES = [".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "build", "dist"]
 

@@ -20,6 +20,7 @@ from shoestring.cli.verbs import (
     quantize,
     rl,
     run,
+    serve,
     sft,
     template,
     tokenizer,
@@ -40,6 +41,7 @@ app.command("rl")(rl.rl)
 app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)
 app.command("run")(run.run)
+app.command("serve")(serve.serve)
 app.command("show")(models.show)
 app.command("list")(models.list_models)
 app.command("pull")(models.pull)

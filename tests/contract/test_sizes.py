@@ -15,11 +15,11 @@ FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
     "shoestring": 1_250,
     "shoestring/cli": 800,
-    "shoestring/cli/verbs": 1_550,
+    "shoestring/cli/verbs": 1_620,
     "shoestring/data": 2_200,
     "shoestring/distill": 1_650,
     "shoestring/engine": 3_500,
-    "shoestring/engine/constrain": 1_700,
+    "shoestring/engine/constrain": 1_760,
     "shoestring/engine/offline": 750,
     "shoestring/evals": 1_350,
     "shoestring/kernels": 2_250,
@@ -30,13 +30,17 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/remote": 700,
     "shoestring/rl": 2_000,
     "shoestring/sandbox": 950,
+    "shoestring/serve": 450,
+    "shoestring/serve/backends": 950,
+    "shoestring/serve/dialects": 1_000,
+    "shoestring/serve/routes": 250,
     "shoestring/tasks": 1_950,
-    "shoestring/tokenizer": 950,
-    "shoestring/tokenizer/chat": 1_320,
+    "shoestring/tokenizer": 970,
+    "shoestring/tokenizer/chat": 1_560,
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
-TEST_LINES = 31_000  # as long as the package at most: beyond that, tests repeat each other
+TEST_LINES = 33_500  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

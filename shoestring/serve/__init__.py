@@ -1,0 +1,1 @@
+"""The service: one model or many behind the APIs that clients already speak."""

@@ -1,0 +1,118 @@
+"""The app: routes, their callers, and one form of error for each dialect."""
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import shoestring
+from shoestring.serve.audience import audiences
+from shoestring.serve.backends.errors import Kind, RequestError
+from shoestring.serve.backends.local import LocalBackend
+from shoestring.serve.caller import LOCAL
+from shoestring.serve.dialects.errors import error_body
+from shoestring.serve.live import ClientGone
+from shoestring.serve.routes import anthropic, health, openai
+from shoestring.serve.service import Service
+
+log = logging.getLogger(__name__)
+
+ROUTERS = (openai.router, anthropic.router, health.router)
+CLIENT_CLOSED_REQUEST = 499
+"""Status of a reply that nobody receives, for logs."""
+
+
+def build_app(service: Service) -> FastAPI:
+    """The app of a service. Raises TypeError when a route does not say who may call it."""
+    app = FastAPI(
+        title="shoestring",
+        version=shoestring.__version__,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.service = service
+    audiences(ROUTERS)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientGone, _client_gone)
+    app.add_exception_handler(Exception, _failure)
+    app.add_middleware(Identification)
+    return app
+
+
+class Identification:
+    """Finds out who calls before the body is read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["caller"] = LOCAL
+        await self._app(scope, receive, send)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    headers = {}
+    if error.retry_after_s is not None:
+        headers = {
+            "Retry-After": str(max(round(error.retry_after_s), 1)),
+            "Retry-After-Ms": str(round(error.retry_after_s * 1000)),
+        }
+    return JSONResponse(error_body(request.scope["path"], error), status_code=error.status, headers=headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    """A body of the wrong form: the first field that is wrong."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    if first["type"] == "json_invalid":
+        return await _request_error(request, RequestError("invalid", "the body is not valid JSON"))
+    field = ".".join(place) or None
+    sentence = f"{field}: {first['msg']}" if field else f"the body: {first['msg']}"
+    return await _request_error(request, RequestError("invalid", sentence, field=field))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Errors of the router: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"]
+    kind: Kind = "not_found" if error.status_code == 404 else "invalid"
+    sentences = {404: f"there is no {path[:200]} here", 405: f"{path[:200]} does not take {request.method}"}
+    body = error_body(path, RequestError(kind, sentences.get(error.status_code, str(error.detail))))
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    """An error of our own: its text may hold what nobody should see, so only the log has it."""
+    log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+    body = error_body(request.scope["path"], RequestError("failed", "the server failed; its log says why"))
+    return JSONResponse(body, status_code=500)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    """Start the engines' threads, and end them."""
+    service: Service = app.state.service
+    for backend in service.backends.values():
+        if isinstance(backend, LocalBackend):
+            backend.start()
+    yield
+    await service.close()

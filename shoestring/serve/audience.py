@@ -1,0 +1,40 @@
+"""Audiences: who may call a route. Each route declares one, and the service does not start without."""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+class Audience(StrEnum):
+    """The callers of a route."""
+
+    ANYONE = "anyone"
+    """Anyone who reaches the port."""
+    KEY = "key"
+    """The owner of an API key; in the mode `local`, anyone."""
+
+
+def audience(who: Audience) -> Callable[[Endpoint], Endpoint]:
+    """Declare who may call an endpoint."""
+
+    def declare(endpoint: Endpoint) -> Endpoint:
+        endpoint.audience = who  # type: ignore[attr-defined]
+        return endpoint
+
+    return declare
+
+
+def audiences(routers: Sequence[APIRouter]) -> dict[tuple[str, str], Audience]:
+    """The audience of each method and path. Raises TypeError for a route without one."""
+    result: dict[tuple[str, str], Audience] = {}
+    for route in (route for router in routers for route in router.routes):
+        who = getattr(getattr(route, "endpoint", None), "audience", None)
+        if not isinstance(route, APIRoute) or who is None:
+            raise TypeError(f"the route {getattr(route, 'path', route)} does not say who may call it")
+        result |= {(method, route.path): who for method in route.methods or ()}
+    return result

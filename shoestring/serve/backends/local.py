@@ -1,0 +1,223 @@
+"""The backend of a model in this process: its chat template, and its engine on a thread of its own."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from shoestring.engine.engine import Engine
+from shoestring.engine.request import Request, check_request
+from shoestring.errors import ConfigError, TokenizerError
+from shoestring.outputs import CompletionOutput, Logprob, RequestOutput
+from shoestring.sampling_params import SamplingParams
+from shoestring.serve.backends.backend import ModelCard
+from shoestring.serve.backends.engine_thread import EngineStopped, EngineThread
+from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.backends.prompts import EnginePrompt, engine_prompt
+from shoestring.serve.backends.reply import Delta, FinishReason, Reply, TokenLogprob, ToolCallDelta, Usage
+from shoestring.serve.backends.request import BackendRequest
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.reply import ReplyPiece, ReplyReader, ToolPiece
+from shoestring.tokenizer.chat.template import Template
+from shoestring.tokenizer.special import THINK, THINK_END
+from shoestring.tokenizer.thinking import has_tags, thinking_tokens
+
+HEARTBEAT_LIMIT_S = 30.0
+"""An engine that has not come round for so long counts as dead."""
+
+
+class LocalBackend:
+    """A model in this process. Use it on one event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        template: Template | None,
+        *,
+        sampling: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`template` is None for a model that can only continue texts; `sampling` has the defaults."""
+        self.engine, self._template = engine, template
+        self.sampling = {name: value for name, value in (sampling or {}).items() if name != "max_tokens"}
+        self._thread = EngineThread(engine)
+        self._card = ModelCard(id=name, max_model_len=engine.max_model_len, created_s=int(time.time()))
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def is_healthy(self) -> bool:
+        return self._thread.is_alive and time.monotonic() - self._thread.heartbeat_s < HEARTBEAT_LIMIT_S
+
+    def start(self) -> None:
+        """Start the engine's thread on the running event loop."""
+        self._thread.start()
+
+    async def close(self) -> None:
+        await self._thread.stop()
+
+    async def count_tokens(self, request: BackendRequest) -> int:
+        return len((await self._prompt(request)).token_ids)
+
+    async def open(self, request: BackendRequest) -> Reply:
+        prompt = await self._prompt(request)
+        length, limit = len(prompt.token_ids), self.engine.max_model_len
+        if length >= limit:
+            raise RequestError(
+                "context_length",
+                f"This model's maximum context length is {limit} tokens, and the prompt has {length} tokens; "
+                "shorten it",
+                field="messages",
+            )
+        sampling = replace(prompt.sampling, output_kind="delta")
+        room = limit - length
+        engine_request = Request(
+            request_id=secrets.token_hex(8),
+            prompt_token_ids=prompt.token_ids,
+            sampling_params=sampling,
+            cache_salt=request.cache_salt,
+        )
+        try:
+            self._check(engine_request)
+        except ConfigError as error:
+            raise RequestError("invalid", str(error)) from None
+        await self._compile(sampling)
+        outputs = self._thread.outputs([engine_request])
+        return Reply(
+            model=self._card.id,
+            prompt_tokens=length,
+            max_tokens=sampling.n * min(sampling.max_tokens or room, room),
+            deltas=self._deltas(outputs, prompt),
+        )
+
+    def _check(self, request: Request) -> None:
+        """Raise ConfigError for a request that the engine cannot serve."""
+        engine = self.engine
+        check_request(request, engine.model.config, engine.max_model_len, engine.tokenizer)
+
+    async def _prompt(self, request: BackendRequest) -> EnginePrompt:
+        """The prompt, rendered and encoded on another thread: a template may take a second."""
+        return await asyncio.to_thread(engine_prompt, request, self.engine.tokenizer, self._template)
+
+    async def _compile(self, sampling: SamplingParams) -> None:
+        """Compile the request's grammar on another thread, so that the engine finds it ready."""
+        if sampling.structured_outputs is None:
+            return
+        try:
+            await asyncio.to_thread(self.engine.grammars.compile, sampling.structured_outputs)
+        except (ConfigError, TokenizerError) as error:
+            field = "tools" if sampling.structured_outputs.tools else "response_format"
+            raise RequestError("invalid", str(error), field=field) from None
+
+    async def _deltas(
+        self, outputs: AsyncGenerator[RequestOutput], prompt: EnginePrompt
+    ) -> AsyncGenerator[Delta]:
+        choices = [_Choice(index, self.engine.tokenizer, prompt) for index in range(prompt.sampling.n)]
+        usage = Usage(prompt_tokens=len(prompt.token_ids))
+        try:
+            async with aclosing(outputs):
+                async for output in outputs:
+                    for completion in output.outputs:
+                        choice = choices[completion.index]
+                        if choice.is_finished:
+                            continue
+                        usage = replace(
+                            usage,
+                            cached_tokens=output.num_cached_tokens,
+                            completion_tokens=usage.completion_tokens + len(completion.token_ids),
+                        )
+                        for delta in choice.push(completion):
+                            if delta.finish_reason is not None:
+                                reasoning = sum(each.num_reasoning for each in choices)
+                                usage = replace(usage, reasoning_tokens=reasoning)
+                            yield replace(delta, usage=usage)
+        except EngineStopped as error:
+            raise RequestError("overloaded", str(error)) from None
+        except ConfigError as error:
+            raise RequestError("invalid", str(error)) from None
+
+
+class _Choice:
+    """One completion of a reply, read as deltas."""
+
+    def __init__(self, index: int, tokenizer: Tokenizer | None, prompt: EnginePrompt) -> None:
+        self.is_finished = False
+        self.num_reasoning = 0
+        """Tokens of the thinking, known at the end."""
+        self._index, self._tokenizer = index, tokenizer
+        self._opening = THINK if prompt.thinking else ""
+        self._num_top = prompt.sampling.logprobs or 0
+        self._reader = None
+        if tokenizer is not None:
+            self._reader = ReplyReader(tokenizer, thinking=prompt.thinking, tool_format=prompt.tool_format)
+        self._is_thinking = prompt.thinking
+        self._token_ids: list[int] = []
+        self._num_calls = 0
+
+    def push(self, output: CompletionOutput) -> list[Delta]:
+        """The deltas of the engine's new tokens; the last one has the finish reason alone."""
+        if output.finish_reason in ("error", "abort"):
+            raise RequestError("failed", f"the request failed: {output.stop_reason or output.finish_reason}")
+        self._token_ids += output.token_ids
+        pieces: list[ReplyPiece] = []
+        if self._reader is not None:
+            pieces += self._reader.push(output.token_ids, output.text)
+            pieces += self._reader.finish() if output.finish_reason else []
+        deltas = [self._delta(piece) for piece in pieces]
+        if output.logprobs is not None:
+            logprobs = tuple(self._logprobs(output))
+            first = deltas[0] if deltas else Delta(choice=self._index)
+            deltas[:1] = [replace(first, logprobs=logprobs)] if logprobs or deltas else []
+        if output.finish_reason is not None:
+            deltas.append(self._finish(output))
+        return deltas
+
+    def _delta(self, piece: ReplyPiece) -> Delta:
+        if isinstance(piece, ToolPiece):
+            is_new = piece.index == self._num_calls
+            self._num_calls += is_new
+            call = ToolCallDelta(
+                index=piece.index,
+                id=f"call_{secrets.token_hex(12)}" if is_new else "",
+                name=piece.name,
+                arguments=piece.arguments,
+            )
+            return Delta(choice=self._index, tool_calls=(call,))
+        if piece.kind == "thinking":
+            return Delta(choice=self._index, thinking=piece.text)
+        return Delta(choice=self._index, text=piece.text)
+
+    def _finish(self, output: CompletionOutput) -> Delta:
+        self.is_finished = True
+        if self._tokenizer is not None:
+            self.num_reasoning = thinking_tokens(self._opening, self._token_ids, self._tokenizer)
+        reason: FinishReason = "length" if output.finish_reason == "length" else "stop"
+        if reason == "stop" and self._num_calls:
+            reason = "tool_calls"
+        stop = output.stop_reason if isinstance(output.stop_reason, str) else None
+        return Delta(choice=self._index, finish_reason=reason, stop_sequence=stop)
+
+    def _logprobs(self, output: CompletionOutput) -> "list[TokenLogprob]":
+        """One entry for each token that has text of its own."""
+        assert self._tokenizer is not None
+        entries, hidden = [], self._tokenizer.hidden_ids
+        tags = self._tokenizer.specials if has_tags(self._tokenizer) else {}
+        for token_id, logprobs in zip(output.token_ids, output.logprobs or (), strict=True):
+            if token_id in (tags.get(THINK), tags.get(THINK_END)):
+                self._is_thinking = token_id == tags.get(THINK)
+            elif token_id not in hidden:
+                entry = self._entry(token_id, logprobs[token_id])
+                likeliest = sorted(logprobs.items(), key=lambda item: item[1].rank)[: self._num_top]
+                alternatives = tuple(self._entry(other, each) for other, each in likeliest)
+                entries.append(replace(entry, top=alternatives, is_thinking=self._is_thinking))
+        return entries
+
+    def _entry(self, token_id: int, logprob: Logprob) -> TokenLogprob:
+        assert self._tokenizer is not None
+        data = self._tokenizer.token_bytes(token_id)
+        return TokenLogprob(token=data.decode(errors="replace"), token_bytes=data, logprob=logprob.logprob)

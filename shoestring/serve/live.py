@@ -1,0 +1,102 @@
+"""Work for a client that may leave: a reply or a stream is cancelled as soon as the connection ends."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing, suppress
+from typing import Any
+
+from fastapi.sse import format_sse_event
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+KEEP_ALIVE_S = 10.0
+"""Seconds without an event after which a comment is sent: some clients give up after 20."""
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class ClientGone(Exception):
+    """The client closed the connection before the reply was complete."""
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    """The result of `work`, which is cancelled when the client leaves; raises ClientGone then.
+
+    The request's body must have been read.
+    """
+    task = asyncio.ensure_future(work)
+    departure = asyncio.ensure_future(_disconnect(request.receive))
+    try:
+        await asyncio.wait((task, departure), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        await _cancel(task, departure)
+
+
+class EventStream(Response):
+    """Server-sent events as they come, with comments while none do; ends when the client leaves."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(
+            None, headers={**(headers or {}), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        )
+        del self.headers["content-length"]
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.ensure_future(self._send(send))
+        departure = asyncio.ensure_future(_disconnect(receive))
+        try:
+            await asyncio.wait((sending, departure), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            await _cancel(sending, departure)
+
+    async def _send(self, send: Send) -> None:
+        """Send the head at once, so that no client waits for a long prompt without a sign of life."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with aclosing(self._events) as events:
+            async for event in _with_keep_alive(events):
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _with_keep_alive(events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """The events, and a comment whenever none came for KEEP_ALIVE_S."""
+    coming = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            if not (await asyncio.wait((coming,), timeout=KEEP_ALIVE_S))[0]:
+                yield KEEP_ALIVE
+                continue
+            event = coming.result()
+            if event is None:
+                return
+            coming = asyncio.ensure_future(anext(events, None))
+            yield event
+    finally:
+        await _cancel(coming)
+
+
+def sse(data: str, event: str | None = None) -> bytes:
+    """One server-sent event."""
+    return format_sse_event(data_str=data, event=event)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel tasks and wait for their end."""
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError, Exception):
+            await task

@@ -1,0 +1,34 @@
+"""Parts that all routes share: the service, the caller, and a header for fields that were ignored."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from shoestring.serve.caller import Caller
+from shoestring.serve.service import Service
+
+IGNORED_FIELDS = "x-ignored-fields"
+"""Header of a reply that names the request's fields that nobody knows."""
+
+
+def service_of(request: Request) -> Service:
+    """The service that the app was built for."""
+    service: Service = request.app.state.service
+    return service
+
+
+def caller_of(request: Request) -> Caller:
+    """The caller, whom the app identified before it read the body."""
+    caller: Caller = request.scope["caller"]
+    return caller
+
+
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
+    """The header that names ignored fields, if there are any."""
+    printable = [name for name in names if name.isascii() and name.isidentifier()]
+    return {IGNORED_FIELDS: ", ".join(printable)[:1000]} if printable else {}
+
+
+TheCaller = Annotated[Caller, Depends(caller_of)]
+TheService = Annotated[Service, Depends(service_of)]

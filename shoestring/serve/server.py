@@ -1,0 +1,50 @@
+"""The server: one listener, loopback unless there are accounts."""
+
+import ipaddress
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from shoestring.errors import ConfigError
+
+DRAIN_S = 30
+"""Seconds that replies under way get at the end."""
+
+
+def check_address(host: str) -> None:
+    """Raise ConfigError for an address that others could reach: there are no accounts."""
+    if host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise ConfigError(f"--host {host} is not an IP address; use 127.0.0.1") from None
+    if not is_loopback:
+        raise ConfigError(f"--host {host} would let others in without a key; use 127.0.0.1")
+
+
+def serve_app(app: FastAPI, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; replies under way are finished."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+        lifespan="on",
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket; port 0 is a free one. Raises ConfigError when the port is in use."""
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=2048)
+    except OSError as error:
+        reason = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise ConfigError(f"{reason}; choose another --port") from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,60 @@
+"""The embedded model behind the service, in this process."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from shoestring.device import choose
+from shoestring.engine.engine import Engine
+from shoestring.engine.load import load_engine
+from shoestring.engine.settings import EngineSettings
+from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.hub import resolve
+from shoestring.serve.app import build_app
+from shoestring.serve.backends.local import LocalBackend
+from shoestring.serve.service import Service
+
+
+@pytest.fixture(scope="session")
+def new_engine() -> Callable[[], Engine]:
+    """Makes engines of mini."""
+
+    def new() -> Engine:
+        settings = EngineSettings(max_num_seqs=8, max_model_len=512)
+        return load_engine(Checkpoint.open(resolve("mini")), choose("cpu"), settings=settings)
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def new_service(new_engine: Callable[[], Engine]) -> Callable[[], Service]:
+    """Makes services of mini, which is called deepseek-chat too."""
+
+    def new() -> Service:
+        template = Checkpoint.open(resolve("mini")).template
+        backend = LocalBackend("mini", new_engine(), template, sampling={"temperature": 0.6})
+        aliases = {"deepseek-chat": "mini"}
+        return Service({"mini": backend}, aliases=aliases, sampling={"mini": backend.sampling})
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def client(new_service: Callable[[], Service]) -> Iterator[TestClient]:
+    """A client of the app, without a network."""
+    with TestClient(build_app(new_service()), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def events() -> Callable[[str], list[Any]]:
+    """Reads server-sent events: the data of each; [DONE] as text."""
+
+    def read(text: str) -> list[Any]:
+        lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+        return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+    return read
