@@ -1,5 +1,7 @@
 """The paged cache's tensors behind the cache protocol, sized from the attention's own cache spec."""
 
+import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +38,8 @@ class PagedCache:
         self, specs: Sequence[CacheSpec], *, num_pages: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.num_pages = num_pages
-        # Zeros cost no memory on Linux before they are written.
         self.entries = [
-            {
-                name: torch.zeros(num_pages, PAGE_SIZE, *shape, dtype=dtype, device=device)
-                for name, shape in spec.items()
-            }
+            {name: _zeros((num_pages, PAGE_SIZE, *shape), dtype, device) for name, shape in spec.items()}
             for spec in specs
         ]
 
@@ -52,6 +50,14 @@ class PagedCache:
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for entries in self.entries for tensor in entries.values())
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, which on a CPU take no memory before they are written; those of torch.zeros do."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, access=mmap.ACCESS_COPY)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,15 @@ class Linear(nn.Linear):
         return kernels.linear(x, self.weight, self.bias)
 
 
+class Embedding(nn.Embedding):
+    """A vector for each token."""
+
+    def reset_parameters(self) -> None:
+        # On the meta device there is nothing to draw, and PyTorch would import its compiler for it: 70 MB.
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class MLP(nn.Module):
     """Dense SwiGLU feed-forward."""
 

@@ -12,7 +12,7 @@ from shoestring.kernels import Routing
 from shoestring.model.attention import attention_class, build_attention
 from shoestring.model.cache import DenseCache, LayerCache, ModelCache
 from shoestring.model.config import MLAConfig, ModelConfig
-from shoestring.model.layers import MLP, Linear, RMSNorm, Rotation, build_rotation
+from shoestring.model.layers import MLP, Embedding, Linear, RMSNorm, Rotation, build_rotation
 from shoestring.model.moe import MoE
 
 
@@ -85,7 +85,7 @@ class Decoder(nn.Module):
         super().__init__()
         count = config.num_hidden_layers
         self.num_hidden_layers = count
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             [Block(config, i) for i in range(count)]
             + [MTPBlock(config, count + k) for k in range(config.num_nextn_predict_layers)]

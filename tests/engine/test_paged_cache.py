@@ -1,6 +1,8 @@
 """Pages against the dense cache: what is written into scattered slots is what attention reads."""
 
+import mmap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from shoestring.model.memory import PAGE_SIZE, page_bytes
 from shoestring.model.presets import PRESETS
 
 CPU = torch.device("cpu")
+STATM = Path("/proc/self/statm")
 TINY = PRESETS["tiny"]
 PAGE = page_bytes(TINY, TINY.num_hidden_layers, torch.float32.itemsize)
 H, C, R, G, D = 4, 6, 2, 2, 5
@@ -146,3 +149,18 @@ def test_by_default_half_of_what_is_free_is_the_limit(monkeypatch):
     assert plan(max_num_seqs=64).num_pages == 5
     with pytest.raises(ConfigError, match="needs kv_cache_memory_bytes of"):
         plan(max_num_seqs=64, max_model_len=200)
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="only Linux says how much memory is in use")
+def test_a_cache_takes_memory_only_where_it_is_written():
+    def in_use() -> int:
+        return int(STATM.read_text().split()[1]) * mmap.PAGESIZE
+
+    before = in_use()
+    cache = PagedCache([{"key": (4, 64)}], num_pages=8192, dtype=torch.float32, device=CPU)
+    key = cache.entries[0]["key"]
+    assert cache.nbytes == 2**28
+    assert not key[5].any()
+    assert in_use() - before < cache.nbytes / 16
+    key[:4096] = 1.0
+    assert in_use() - before > cache.nbytes * 0.4

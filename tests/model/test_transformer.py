@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -246,3 +248,15 @@ def test_a_bfloat16_model_decodes_from_its_cache() -> None:
         parts = torch.cat([model(ids_BT[:, t : t + 1], cache) for t in range(T)], dim=1)
     assert cache.layers[0]._entries["latent"].dtype == torch.bfloat16
     assert (parts - full).pow(2).mean().sqrt() / full.std() < 0.2
+
+
+def test_an_empty_model_does_not_load_pytorchs_compiler() -> None:
+    """Its import takes 70 MB and seconds, before every answer of a model that is served."""
+    code = (
+        "import sys, torch\n"
+        "from shoestring.model.presets import PRESETS\n"
+        "from shoestring.model.transformer import Transformer\n"
+        "with torch.device('meta'): Transformer(PRESETS['tiny'])\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
