@@ -70,6 +70,7 @@ def figures(reference, other, rows, num_bytes):
 def measure(folder, rows, num_bytes):
     """Figures of every form of the weights: yields (name, figures)."""
     from shoestring.model.hf.checkpoint import Checkpoint
+    from shoestring.model.hf.folder import load_model
     from shoestring.model.packed.quantize import load_for_inference
 
     checkpoint = Checkpoint.open(folder)
@@ -79,7 +80,7 @@ def measure(folder, rows, num_bytes):
         model = load_for_inference(checkpoint, kind)
         yield kind, figures(reference, log_probs(model, rows), rows, num_bytes)
     for kind in TYPES:
-        model = llama_cpp_weights(load_for_inference(checkpoint), kind)
+        model = llama_cpp_weights(load_model(checkpoint), kind)
         yield kind, figures(reference, log_probs(model, rows), rows, num_bytes)
 
 

@@ -139,16 +139,17 @@ def _matrix(linear: nn.Module) -> MatrixWeights:
     return linear.matrix
 
 
-def pack_structure(model: Transformer, bits: Bits) -> Transformer:
+def pack_structure(model: Transformer, bits: Bits, *, pack_head: bool = True) -> Transformer:
     """Replace every matrix of a model on the meta device by a packed, empty one, where 32 divides its inputs.
 
     The embedding, the router's weights, norms and biases stay as they are. The head is int8 at least: its
-    errors go straight into the logits, and llama.cpp keeps it wide too. A tied head gets a matrix of its own.
+    errors go straight into the logits, and llama.cpp keeps it wide too. A tied head gets a matrix of its own;
+    with `pack_head` false it stays the embedding's, and any head stays plain.
     """
-    if model.config.hidden_size % GROUP == 0:
+    if pack_head and model.config.hidden_size % GROUP == 0:
         head = (model.config.vocab_size, model.config.hidden_size)
         model.add_module("lm_head", PackedLinear(head, max(bits, HEAD_BITS), None))
-    for module in list(model.modules()):
+    for module in list(model.model.modules()):
         for name, child in module.named_children():
             packed = _packed_form(child, bits)
             if packed is not None:

@@ -41,7 +41,8 @@ def load_for_inference(
 ) -> Transformer:
     """A model to serve: quantized while it is read, or as it is stored (16-bit weights stay 16 bits wide).
 
-    A packed checkpoint is mapped, which takes no time, and cannot be quantized otherwise.
+    A packed checkpoint is mapped, which takes no time, and cannot be quantized otherwise. Float32 weights are
+    put in the order of the CPU kernels, in the same memory: then a whole layer is one call.
     Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     available()  # compiles the kernels if they are new, so that the first token does not wait for it
@@ -52,10 +53,14 @@ def load_for_inference(
                 f"{checkpoint.folder} is {packed_as} already; load the checkpoint it was made from"
             )
         return _map(checkpoint, packed_as, compute_dtype)
-    if quantization is None:
+    if quantization is not None:
+        model = packed_model(checkpoint.model_config, quantization, compute_dtype)
+    elif checkpoint.is_bfloat16 or compute_dtype != torch.float32 or not available():
         dtype = torch.bfloat16 if checkpoint.is_bfloat16 else None
         return load_model(checkpoint, dtype=dtype, compute_dtype=compute_dtype)
-    model = packed_model(checkpoint.model_config, quantization, compute_dtype)
+    else:
+        with torch.device("meta"):
+            model = pack_structure(Transformer(checkpoint.model_config), 32, pack_head=False)
     load_weights(model, checkpoint, progress=progress)
     _pack_tied_head(model)
     return model.eval()

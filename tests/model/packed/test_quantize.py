@@ -13,6 +13,7 @@ from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.memory import weight_bytes
+from shoestring.model.packed.block import PackedBlock
 from shoestring.model.packed.layers import PackedExperts, PackedLinear, PackedUpProjection
 from shoestring.model.packed.quantize import (
     load_for_inference,
@@ -165,6 +166,20 @@ def test_a_plain_checkpoint_keeps_its_width(tmp_path: Path) -> None:
     checkpoint(tmp_path / "full", SMALL)
     assert load_for_inference(Checkpoint.open(tmp_path / "half")).lm_head.weight.dtype == torch.bfloat16
     assert load_for_inference(Checkpoint.open(tmp_path / "full")).lm_head.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("config", [SMALL, QWEN, QWEN3, TINY], ids=["mla-moe", "tied", "qwen3-moe", "partly"])
+def test_a_float32_checkpoint_is_put_in_the_order_of_the_kernels(tmp_path: Path, config: ModelConfig) -> None:
+    """In the same memory: a tied head stays the embedding."""
+    plain = checkpoint(tmp_path, config)
+    ordered = load_for_inference(Checkpoint.open(tmp_path))
+    blocks = ordered.model.layers
+    assert any(isinstance(module, PackedLinear) for module in blocks.modules())
+    assert all(isinstance(block, PackedBlock) for block in blocks) == (config is not TINY)
+    assert torch.allclose(logits(ordered), logits(plain), atol=1e-5)
+    assert torch.equal(ordered.head_weight_WD, plain.head_weight_WD)
+    in_memory = sum(tensor.nbytes for tensor in ordered.state_dict().values())
+    assert in_memory < 1.05 * sum(tensor.nbytes for tensor in plain.state_dict().values())  # whole panels
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
