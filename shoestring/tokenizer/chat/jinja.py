@@ -9,11 +9,11 @@ from typing import Any
 
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat.escape import Escaper, Spellings
+from shoestring.tokenizer.chat.escape import Escaper
 from shoestring.tokenizer.chat.messages import Message, check_messages
 from shoestring.tokenizer.chat.process import TemplateProcess
 from shoestring.tokenizer.chat.template import Piece, merge_pieces, prefix_break
-from shoestring.tokenizer.special import THINK_TAGS
+from shoestring.tokenizer.special import any_of
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -21,11 +21,9 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 class JinjaTemplate:
     """Template in Hugging Face's Jinja dialect, for the special tokens of one tokenizer.
 
-    It is rendered in a child process with limits (1 s, 1 MiB). Special tokens in the conversation's strings
-    are escaped before, so each one in the result comes from the template. Characters that could become part
-    of one are escaped in a second rendering. If it has the same special tokens, the first text counts, which
-    is what the template's makers see; otherwise the second. One exception: the thinking tags in an
-    *assistant* message stay, because templates split the message at them.
+    It is rendered in a child process with limits (1 s, 1 MiB). The conversation's strings are escaped before,
+    so every character of a special token in the result is the template's own. One exception: thinking tags
+    in an *assistant* message stay special. Numbers are printed as they are.
 
     The loss covers `{% generation %}` blocks. In a template without them, it covers what each complete
     assistant turn adds to the prompt before it, up to its last special token; TokenizerError when the
@@ -38,10 +36,7 @@ class JinjaTemplate:
         self.name = name
         self.marks_generation = bool(GENERATION.search(source))
         self._process = TemplateProcess(source, time_limit_s=time_limit_s)
-        self._find_special = tokenizer.special_pattern
-        self._spellings = Spellings(list(tokenizer.specials))
-        others = [s for s in tokenizer.specials if s not in THINK_TAGS]
-        self._but_thinking = Spellings(others, THINK_TAGS)
+        self._specials, self._find_special = tokenizer.specials.keys(), tokenizer.special_pattern
         self.source = source
         self._roles = dict(tokenizer.roles)
 
@@ -61,23 +56,14 @@ class JinjaTemplate:
         checked = check_messages(messages)
         parsed = [_parsed(message) for message in checked]
         try:
-            return self._render([parsed, *rest], add_generation_prompt, with_loss)
+            return _Session(self, [parsed, *rest]).render(add_generation_prompt, with_loss)
         except TokenizerError:
             # A template may need arguments as text alone, or an object although they are empty.
             for others in (checked, [_parsed(message, empty="{}") for message in checked]):
                 if others != parsed:
                     with suppress(TokenizerError):
-                        return self._render([others, *rest], add_generation_prompt, with_loss)
+                        return _Session(self, [others, *rest]).render(add_generation_prompt, with_loss)
             raise
-
-    def _render(self, inputs: list[Any], add_generation_prompt: bool, with_loss: bool) -> list[Piece]:
-        """Pieces of [messages, tools, variables]; no string of them has become a special token."""
-        exact, careful = (_Session(self, inputs, edges=edges) for edges in (False, True))
-        pieces = exact.render(add_generation_prompt, with_loss)
-        if careful.inputs == exact.inputs:
-            return pieces
-        careful_pieces = careful.render(add_generation_prompt, with_loss)
-        return pieces if _specials(pieces) == _specials(careful_pieces) else careful_pieces
 
     def close(self) -> None:
         """End the child process, which also ends with this object."""
@@ -103,20 +89,17 @@ Span = tuple[int, int]
 class _Session:
     """One conversation in one template: its escaped inputs, and the texts that they render to."""
 
-    def __init__(self, template: JinjaTemplate, inputs: list[Any], *, edges: bool) -> None:
-        """Escape messages and tools, with `edges` also parts of special tokens; and variables."""
+    def __init__(self, template: JinjaTemplate, inputs: list[Any]) -> None:
+        """Escape messages, tools and variables."""
         self.template = template
-        self.escaper = Escaper(
-            template._spellings, template._but_thinking, [template.source, inputs], edges=edges
-        )
+        self.escaper = Escaper(template._specials, [template.source, inputs])
         messages, tools, variables = inputs
         self.messages = [self.escaper.escape_message(message) for message in messages]
+        self.roles = [message["role"] for message in messages]
         self.tools = self.escaper.escape(tools)
-        self.more = self.escaper.escape(variables, edges=False)  # of the program; templates compare them
-
-    @property
-    def inputs(self) -> list[Any]:
-        return [self.messages, self.tools, self.more]
+        self.more = {name: self.escaper.escape(value) for name, value in variables.items()}
+        spelling = template._find_special.pattern
+        self.find_special = re.compile(f"{spelling}|{any_of(self.escaper.tags)}")
 
     def render(self, add_generation_prompt: bool, with_loss: bool) -> list[Piece]:
         """Pieces of the whole conversation."""
@@ -148,8 +131,8 @@ class _Session:
         """Render all messages: the text, and for each assistant turn the span that it adds to its prompt."""
         full = self.text(len(self.messages), add_generation_prompt)[0]
         spans = []
-        for number, message in enumerate(self.messages):
-            if message["role"] == "assistant":
+        for number, role in enumerate(self.roles):
+            if role == "assistant":
                 before = self.text(number, True)[0] if number else ""
                 after = self.text(number + 1, False)[0]
                 self._require_prefix(
@@ -171,7 +154,7 @@ class _Session:
     def _end_of_turn(self, text: str, start: int, end: int) -> int:
         """End of a turn without white space after its end token, which the model does not write."""
         last = start
-        for match in self.template._find_special.finditer(text, start, end):
+        for match in self.find_special.finditer(text, start, end):
             last = match.end()
         return last if last > start and not text[last:end].strip() else end
 
@@ -182,11 +165,12 @@ class _Session:
         for start, end in pairwise(edges):
             in_loss = any(a <= start and end <= b for a, b in spans)
             position = start
-            for match in self.template._find_special.finditer(text, start, end):
+            for match in self.find_special.finditer(text, start, end):
                 pieces.append(
                     Piece(text=self.escaper.unescape(text[position : match.start()]), in_loss=in_loss)
                 )
-                pieces.append(Piece(text=match.group(), special=True, in_loss=in_loss))
+                special = self.escaper.unescape(match.group())
+                pieces.append(Piece(text=special, special=True, in_loss=in_loss))
                 position = match.end()
             pieces.append(Piece(text=self.escaper.unescape(text[position:end]), in_loss=in_loss))
         return merge_pieces(pieces)
@@ -214,7 +198,3 @@ def _object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _specials(pieces: Sequence[Piece]) -> list[str]:
-    return [piece.text for piece in pieces if piece.special]

@@ -1,14 +1,29 @@
 """Child process that renders a Jinja template, and may be killed: the child's side.
 
-`process.TemplateProcess` runs it as a script; the package never imports it. It imports nothing of the
-package, so that it starts in a tenth of a second. Requests and replies are JSON, each after its length
+`process.TemplateProcess` runs it as a script; the package never imports it. It imports only message_text of
+the package, so that it starts in a tenth of a second. Requests and replies are JSON, each after its length
 in four bytes.
 """
 
 import datetime
+import functools
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[3]))  # the parent's copy of the package
+
+from shoestring.tokenizer.chat.message_text import (
+    MessageText,
+    as_message_text,
+    escaped,
+    has_stand_ins,
+    original,
+    use_stand_ins,
+)
 
 MEMORY_BYTES = 512 << 20
 CPU_SECONDS = 10  # for safety: the parent kills the child long before
@@ -32,9 +47,8 @@ def main() -> None:
                 reply = {"text": render(environment, template, request)}
             send(replies, reply)
         except Exception as error:  # a template may raise anything; the parent reports it
-            send(
-                replies, {"error": f"{type(error).__name__}: {error}"[:500].encode(errors="replace").decode()}
-            )
+            text = original(f"{type(error).__name__}: {error}")[:500]
+            send(replies, {"error": text.encode(errors="replace").decode()})
 
 
 class Null(str):
@@ -73,7 +87,9 @@ class Arguments(dict[str, Any]):
         return other + self._json() if isinstance(other, str) else NotImplemented
 
     def _json(self) -> str:
-        return json.dumps(self, ensure_ascii=False) if self._text is None else self._text
+        if self._text is not None:
+            return self._text
+        return escaped(json.dumps(original(dict(self)), ensure_ascii=False))
 
 
 def prepare(message: Any) -> None:
@@ -86,23 +102,24 @@ def prepare(message: Any) -> None:
             call["function"]["arguments"] = Arguments(*arguments)
 
 
-def without_null(value: Any) -> Any:
-    """The value with None for each Null, for JSON."""
+def json_value(value: Any) -> Any:
+    """The value with None for each Null and the original texts, for JSON."""
     if isinstance(value, dict):
-        return {key: without_null(item) for key, item in value.items()}
+        return {original(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_null(item) for item in value]
-    return None if isinstance(value, Null) else value
+        return [json_value(item) for item in value]
+    return None if isinstance(value, Null) else original(value)
 
 
 def render(environment: Any, template: Any, request: dict[str, Any]) -> str:
     """Render the template. Raises OverflowError when the text is longer than the limit."""
     environment.generation_marks = request["generation_marks"]
-    environment.stand_ins = request["stand_ins"]
-    for message in request["render"].get("messages") or []:
+    use_stand_ins(request["stand_ins"])
+    variables = {name: as_message_text(value) for name, value in request["render"].items()}
+    for message in variables.get("messages") or []:
         prepare(message)
     blocks, size = [], 0
-    for block in template.generate(**request["render"]):
+    for block in template.generate(**variables):
         size += len(block)
         if size > request["max_chars"]:
             raise OverflowError(f"the rendered conversation is longer than {request['max_chars']} characters")
@@ -113,7 +130,7 @@ def render(environment: Any, template: Any, request: dict[str, Any]) -> str:
 def build_environment() -> Any:
     """Jinja environment as in transformers 5, in Jinja's sandbox that forbids changes to objects."""
     import jinja2.debug  # noqa: F401  the first error would import it, when files can no longer be opened
-    from jinja2 import nodes
+    from jinja2 import compiler, nodes
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -132,36 +149,91 @@ def build_environment() -> Any:
             start, end = self.environment.generation_marks  # type: ignore[attr-defined]
             return f"{start}{caller()}{end}"
 
+    class Code(compiler.CodeGenerator):
+        """Code in which `~` joins as the environment does, and `in` looks for a text's original."""
+
+        def visit_Concat(self, node: nodes.Concat, frame: compiler.Frame) -> None:
+            self.write("environment.concat(map(str, (")
+            for part in node.nodes:
+                self.visit(part, frame)
+                self.write(", ")
+            self.write(")))")
+
+        def visit_Operand(self, node: nodes.Operand, frame: compiler.Frame) -> None:
+            is_search = node.op in ("in", "notin")
+            self.write(f" {compiler.operators[node.op]} {'environment.container' * is_search}(")
+            self.visit(node.expr, frame)
+            self.write(")")
+
+    class Environment(ImmutableSandboxedEnvironment):
+        """A sandbox in which texts made from those of messages stay such texts."""
+
+        code_generator_class = Code
+        intercepted_binops = frozenset("%*")
+        concat = staticmethod(lambda parts: as_message_text("".join(parts)))
+        container = staticmethod(lambda value: MessageText(value) if type(value) is str else value)
+        call_binop = _kept(ImmutableSandboxedEnvironment.call_binop)
+
+        def call(self, context: Any, function: Any, /, *arguments: Any, **named: Any) -> Any:
+            if type(owner := getattr(function, "__self__", None)) is str:
+                function = getattr(MessageText(owner), function.__name__)
+            return _kept(super().call)(context, function, *arguments, **named)
+
     def raise_exception(message: str) -> None:
-        raise TemplateError(message)
+        raise TemplateError(original(message))
 
-    def strftime_now(form: str) -> str:
-        return datetime.datetime.now().strftime(form)
-
-    def tojson(
-        value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, **more: Any
-    ) -> str:
-        json_value = without_null(value)
-        text = json.dumps(json_value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, **more)
-        for stand_in, char in environment.stand_ins.items():
-            # Escape as JSON does; a character that JSON leaves alone keeps its stand-in for the parent.
-            plain_json = json.dumps(char, ensure_ascii=ensure_ascii)[1:-1]
-            char_json = json.dumps(stand_in, ensure_ascii=ensure_ascii)[1:-1]
-            text = text.replace(char_json, stand_in if plain_json == char else plain_json)
-        return text
-
-    environment: Any = ImmutableSandboxedEnvironment(
+    environment: Any = Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
-    environment.generation_marks, environment.stand_ins = "  ", {}  # each request sets its own
+    environment.generation_marks = "  "  # each request sets its own
+    for name, function in environment.filters.items():
+        environment.filters[name] = (_of_originals if name in OF_ORIGINALS else _kept)(function)
     environment.filters["tojson"] = tojson
     environment.tests["none"] = lambda value: value is None or isinstance(value, Null)
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = strftime_now
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(original(form))
     environment.from_string(
         "{% for i in [1] %}{{ i | tojson }}{% endfor %}"
     ).render()  # Jinja imports some modules on the first rendering
     return environment
+
+
+OF_ORIGINALS = frozenset(
+    ["e", "escape", "float", "forceescape", "int", "striptags", "title", "urlencode", "urlize", "wordcount",
+     "wordwrap", "xmlattr"]
+)  # fmt: skip
+"""Jinja's filters that read the characters of a text in ways of their own."""
+
+
+def tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, **more: Any
+) -> str:
+    """The filter of transformers."""
+    plain = json_value(value)
+    text = json.dumps(plain, ensure_ascii=ensure_ascii, indent=indent, separators=separators, **more)
+    return escaped(text) if has_stand_ins(value) else text
+
+
+def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; of a text with stand-ins it makes a MessageText."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        return as_message_text(result) if isinstance(result, str) else result
+
+    return call
+
+
+def _of_originals(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter of the original text; all of the result is then text of messages."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        result = function(*map(original, arguments), **named)
+        return escaped(result) if isinstance(result, str) and has_stand_ins(list(arguments)) else result
+
+    return call
 
 
 def limit_resources() -> None:

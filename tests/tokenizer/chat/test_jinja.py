@@ -1,4 +1,5 @@
 import datetime
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer import special as sp
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat import worker
 from shoestring.tokenizer.chat.jinja import JinjaTemplate
-from shoestring.tokenizer.chat.template import encode_chat, encode_pieces, encode_prompt, pieces_text
+from shoestring.tokenizer.chat.template import Piece, encode_chat, encode_pieces, encode_prompt, pieces_text
 
 SPELLINGS = [
     *sp.SPECIAL_TOKENS,
@@ -276,3 +278,109 @@ def test_an_assistant_s_thinking_tags_are_markup(wide: Tokenizer, templates):
     chat = encode_chat(messages, wide, templates["chatml"])
     assert chat.ids.count(wide.special_id("<think>")) == 1
     assert chat.ids.count(wide.special_id("<|im_end|>")) == 3
+
+
+# --- templates that cut and join texts in every way
+
+FRAGMENTS = [s[a:b] for s in SPELLINGS for a, b in ((0, 2), (0, -1), (1, None), (2, -2), (-2, None))]
+UNARY = [
+    "({})[{}:]", "({})[:{}]", "({})[::-1]", "({}) | trim", "({}) | upper", "({}) | lower", "({}) | title",
+    "({}) | capitalize", "({}) | replace('x', '')", "({}).strip('x')", "({}).split('x')[-1]",
+    "({}).split()[0:{}] | join", "({}).partition('|')[2]", "({}).removeprefix('<')", "({}) | list | join('')",
+    "({}).replace('<', '')", "({}) | reverse", "[{}] | string", "({}) | tojson", "({}) | e", "({}) * 2",
+    "({}).splitlines() | first | default('')", "({}) | string | indent(1)", "'%s' | format({})",
+    "'%s' % ({})", "'{{}}'.format({})", "({}) | truncate(3, true, '')", "({}) | replace('i', 'ſ') | upper",
+]  # fmt: skip
+BINARY = [
+    "({}) ~ ({})", "({}) + ({})", "({}).join(['<', {}])", "({1} if {0} in {1} else {0})",
+    "[{}, {}] | join('|')", "({0} if '|' in {1} else '-' + {1})", "({}).replace('t', {})",
+    "({0} if {0} == {1} else {0} ~ {1})",
+    "{{{}: {}}} | string",
+]  # fmt: skip
+
+
+def expressions(literals: list[str]) -> st.SearchStrategy[str]:
+    """Jinja expressions of two message fields and of these texts."""
+    leaves = st.sampled_from(["m.content", "m.content", "m.name", *map(repr, literals)])
+    numbers = st.integers(-3, 3)
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.builds(lambda form, a, n: form.format(a, n), st.sampled_from(UNARY), inner, numbers),
+            st.builds(lambda form, a, b: form.format(a, b), st.sampled_from(BINARY), inner, inner),
+        ),
+        max_leaves=5,
+    )
+
+
+def loop(parts: list[str]) -> str:
+    return "{% for m in messages %}" + "".join("{{ " + part + " }}" for part in parts) + "{% endfor %}"
+
+
+fields = st.lists(parts, max_size=3).map("".join)
+ENVIRONMENT = worker.build_environment()
+
+
+class Here:
+    """The child's work in this process, which starts at once."""
+
+    def __init__(self, source: str) -> None:
+        self.template = ENVIRONMENT.from_string(source)
+
+    def render(self, variables: dict, **marks: object) -> str:
+        request = {"render": json.loads(json.dumps(variables)), "max_chars": 1 << 20, **marks}
+        return worker.render(ENVIRONMENT, self.template, request)
+
+
+def render_here(source: str, tokenizer: Tokenizer, messages: list[dict]) -> list[Piece]:
+    template = JinjaTemplate(source, tokenizer)
+    template._process = Here(source)
+    return template.render(messages, with_loss=False)
+
+
+@pytest.mark.parametrize("absent", ["<", ">", "_", "|", "n"])
+@given(data=st.data(), content=fields, name=fields)
+@settings(max_examples=60, deadline=None)
+def test_no_template_makes_a_special_token_of_a_message(wide, absent, data, content, name):
+    """The template never writes `absent`, so every special token that contains it would be a message's."""
+    literals = [fragment for fragment in FRAGMENTS if fragment and absent not in fragment.lower()]
+    source = loop(data.draw(st.lists(expressions(literals), min_size=1, max_size=3)))
+    source = source.replace(f"'{absent}'", "'x'")
+    messages = [{"role": "user", "content": content, "name": name}]
+    try:
+        pieces = render_here(source, wide, messages)
+    except (TypeError, ValueError):
+        return  # such as an empty separator
+    assert not [piece.text for piece in pieces if piece.special and absent in piece.text]
+
+
+@given(source=st.lists(expressions(FRAGMENTS), min_size=1, max_size=3).map(loop), content=fields, name=fields)
+@settings(max_examples=200, deadline=None)
+def test_any_template_writes_what_it_writes_in_transformers(wide, wide_oracle, source, content, name):
+    messages = [{"role": "user", "content": content, "name": name or "x"}]
+    try:
+        expected = wide_oracle.apply_chat_template(messages, chat_template=source, tokenize=False)
+    except Exception:  # as Jinja and Python say
+        return
+    assert pieces_text(render_here(source, wide, messages)) == expected
+
+
+SLICES = {
+    "<|{{ messages[0].content[1:] }}|>": "Xim_end",
+    "{{ messages[0].content[:4] }}|im_end|>": "<xyz",
+    "<|{{ messages[0].content.split(',')[1] }}_end|>": "a,im,b",
+    "<|im_{{ messages[0].content | upper | lower }}|>": "ENd",
+    "<|im_{{ messages[0].content | upper | lower }}": "end|>",
+    "<|{{ messages[0].content }}|>": "im_end",
+    "{{ '<|' ~ messages[0].content ~ '|>' }}": "im_end",
+    "<|{{ messages[0].content | replace('x', '') }}|>": "imx_xend",
+}
+
+
+@pytest.mark.parametrize("source", SLICES)
+def test_a_part_of_a_message_completes_no_special_token(wide, source):
+    content = SLICES[source]
+    pieces = JinjaTemplate("<|im_start|>" + source, wide).render(
+        [{"role": "user", "content": content}], with_loss=False
+    )
+    assert [piece.text for piece in pieces if piece.special] == ["<|im_start|>"]

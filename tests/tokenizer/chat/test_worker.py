@@ -2,9 +2,11 @@ import io
 import json
 
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from shoestring.tokenizer.chat import worker
 from shoestring.tokenizer.chat.jinja import JinjaTemplate
+from shoestring.tokenizer.chat.message_text import as_message_text, use_stand_ins
 from shoestring.tokenizer.chat.template import pieces_text
 
 # Ways known from published attacks on Jinja: each must end in an error, or in text without what it was after.
@@ -60,17 +62,19 @@ def test_messages_survive_the_pipe():
 
 def test_the_environment_is_the_immutable_sandbox_with_transformers_settings():
     environment = worker.build_environment()
-    assert type(environment).__name__ == "ImmutableSandboxedEnvironment"
+    assert isinstance(environment, ImmutableSandboxedEnvironment)
     assert environment.sandboxed
     assert environment.trim_blocks
     assert environment.lstrip_blocks
-    environment.generation_marks, environment.stand_ins = "\ue000\ue001", {"\ue002": "<", "\ue003": "ü"}
+    environment.generation_marks = "\ue000\ue001"
+    use_stand_ins({"\ue002": "<", "\ue003": "ü"})
     render = environment.from_string
     assert render("{% generation %}a{% endgeneration %}").render() == "\ue000a\ue001"
     assert render("{% for i in [1, 2] %}{{ i }}{% break %}{% endfor %}").render() == "1"
     assert render("{{ {'ü': '<&'} | tojson }}").render() == '{"ü": "<&"}'
-    assert render("{{ 'é\ue002\ue003' | tojson(ensure_ascii=True) }}").render() == '"\\u00e9\ue002\\u00fc"'
-    assert render("{{ 'é\ue002\ue003' | tojson }}").render() == '"é\ue002\ue003"'
+    message = as_message_text("é\ue002\ue003")
+    assert render("{{ a | tojson(ensure_ascii=True) }}").render(a=message) == '"\\u00e9\ue002\\u00fc"'
+    assert render("{{ a | tojson }}").render(a=message) == '"é\ue002\ue003"'
 
 
 def test_output_is_counted_while_it_grows():
