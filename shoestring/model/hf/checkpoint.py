@@ -13,7 +13,13 @@ from shoestring.model import memory
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.config import CONFIG_NAME, MAX_CONFIG_BYTES, from_hf
 from shoestring.model.hf.hub import commit
-from shoestring.model.hf.quantization import BlockSize, read_fp8_block_size, read_quantization
+from shoestring.model.hf.quantization import (
+    OTHER_FILES,
+    BlockSize,
+    read_fp8_block_size,
+    read_quantization,
+    require_plain,
+)
 from shoestring.model.hf.safetensors_file import TensorInfo
 from shoestring.model.hf.shards import find_tensors, read_json
 from shoestring.model.memory import Quantization
@@ -170,7 +176,14 @@ class Checkpoint:
 
     @property
     def _quantization_config(self) -> Any:
-        return self._config_json.get("quantization_config") if self._config_path.exists() else None
+        """`quantization_config`; CheckpointError if another file describes quantized weights instead."""
+        settings = self._config_json.get("quantization_config") if self._config_path.exists() else None
+        if settings is None:
+            for name in OTHER_FILES:
+                path = self.folder / name
+                if path.is_file():
+                    require_plain(read_json(path, max_bytes=MAX_CONFIG_BYTES), path)
+        return settings
 
     @contextmanager
     def _folder_in_errors(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """`quantization_config` in config.json: this package's integers, FP8 in blocks, and no other."""
 
+from pathlib import Path
 from typing import Any
 
 from shoestring.errors import CheckpointError
@@ -7,6 +8,12 @@ from shoestring.model.memory import BITS, GROUP, Quantization
 
 BlockSize = tuple[int, int]
 """Rows and columns of a weight that share one FP8 scale."""
+OTHER_FILES = {
+    "hf_quant_config.json": "ModelOpt",
+    "quantize_config.json": "GPTQ",
+    "quant_config.json": "AWQ",
+}
+"""Files in which other programs describe quantized weights, when config.json does not."""
 METHOD = "shoestring"
 """`quant_method` of a packed checkpoint; no other program reads its blocks."""
 
@@ -30,6 +37,19 @@ def read_quantization(settings: Any) -> Quantization | None:
             "not read; quantize again from the checkpoint that it was made from"
         )
     raise CheckpointError(f"config.json has a quantization_config that this version cannot read: {settings}")
+
+
+def require_plain(settings: dict[str, Any], path: Path) -> None:
+    """Raise CheckpointError if one of OTHER_FILES describes quantized weights; ModelOpt's may not."""
+    inner = settings.get("quantization", settings)
+    form = inner.get("quant_algo") if isinstance(inner, dict) else inner
+    if isinstance(inner, dict) and "quant_algo" in inner and form is None:
+        return
+    program = OTHER_FILES[path.name] + (f" as {form!r}" if form else "")
+    raise CheckpointError(
+        f"{path} says that the weights are quantized by {program}; such weights are not read, "
+        "so load those they were made from"
+    )
 
 
 def read_fp8_block_size(settings: Any) -> BlockSize | None:

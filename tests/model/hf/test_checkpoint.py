@@ -13,7 +13,7 @@ import torch
 
 from shoestring.errors import CheckpointError, TokenizerError, UnsafeFileError
 from shoestring.model.hf.checkpoint import Checkpoint
-from shoestring.model.hf.folder import save_model
+from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.weights import save_weights
 from shoestring.model.packed.quantize import quantize_checkpoint
 from shoestring.model.presets import PRESETS
@@ -224,3 +224,28 @@ def test_wrong_end_tokens_are_one_sentence(eos, folder: Path, tmp_path: Path) ->
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
     with pytest.raises(CheckpointError, match=r"generation_config\.json: eos_token_id"):
         _ = Checkpoint.open(tmp_path).config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}}, "by ModelOpt as 'FP8'"),
+        ("hf_quant_config.json", {"producer": {}, "quantization": {"quant_algo": "NVFP4"}}, "as 'NVFP4'"),
+        ("quantize_config.json", {"bits": 4, "group_size": 128, "desc_act": False}, "quantized by GPTQ;"),
+        ("quant_config.json", {"w_bit": 4, "q_group_size": 128, "zero_point": True}, "quantized by AWQ;"),
+    ],
+)
+def test_a_quantization_in_another_file_is_named(folder: Path, name: str, content: dict, words: str) -> None:
+    (folder / name).write_text(json.dumps(content))
+    for read in (lambda c: c.quantization, lambda c: c.fp8_block_size):
+        with pytest.raises(CheckpointError, match=f"{name} says") as caught:
+            read(Checkpoint.open(folder))
+        assert words in str(caught.value)
+    with pytest.raises(CheckpointError, match="load those they were made from"):
+        load_model(Checkpoint.open(folder))
+
+
+def test_a_quantization_of_the_cache_alone_is_none_of_the_weights(folder: Path) -> None:
+    content = {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}
+    (folder / "hf_quant_config.json").write_text(json.dumps(content))
+    assert Checkpoint.open(folder).quantization is Checkpoint.open(folder).fp8_block_size is None
