@@ -127,3 +127,19 @@ class Gauge(Metric):
     """A current value."""
 
     value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector(Metric):
+    """A total for each of several places."""
+
+    values: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram(Metric):
+    """The number and sum of values, and how many are at most as large as each bucket's name."""
+
+    count: int
+    sum: float
+    buckets: dict[str, int]

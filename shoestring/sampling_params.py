@@ -88,6 +88,14 @@ class StructuredOutputsParams:
                 raise ConfigError(f"structured_outputs.{name} must be {words}, not a {type(value).__name__}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuidedDecodingParams(StructuredOutputsParams):
+    """StructuredOutputsParams under their older name; the arguments here have no effect."""
+
+    backend: str | None = None
+    disable_fallback: bool = False
+
+
 @dataclass(kw_only=True, slots=True)
 class SamplingParams:
     """Sampling of one request, with vLLM's names, defaults and meanings; None in a field is its default.
@@ -135,6 +143,8 @@ class SamplingParams:
     skip_special_tokens: bool = True
     """Leave special tokens out of the text, all but the thinking tags."""
     structured_outputs: StructuredOutputsParams | None = None
+    guided_decoding: StructuredOutputsParams | None = None
+    """The older name of structured_outputs, where it is moved."""
     output_kind: OutputKind = "cumulative"
     """The content of each step's output: everything so far, only the new part, or nothing before the end."""
 
@@ -146,10 +156,7 @@ class SamplingParams:
         self._check_tokens()
         for name in _SWITCHES:
             _check_bool(name, getattr(self, name))
-        spec: object = self.structured_outputs
-        if spec is not None and not isinstance(spec, StructuredOutputsParams):
-            kind = type(spec).__name__
-            raise ConfigError(f"structured_outputs is a {kind}, not StructuredOutputsParams")
+        self._check_structure()
         if self.output_kind not in ("cumulative", "delta", "final_only"):
             raise ConfigError(
                 f"output_kind = {self.output_kind!r} is not one of cumulative, delta, final_only"
@@ -190,6 +197,18 @@ class SamplingParams:
             if not isinstance(self.logit_bias, Mapping):
                 raise ConfigError(f"logit_bias = {self.logit_bias!r} is not a mapping from token id to bias")
             self.logit_bias = {_key(token_id): bias for token_id, bias in self.logit_bias.items()}
+
+    def _check_structure(self) -> None:
+        for name in ("structured_outputs", "guided_decoding"):
+            spec: object = getattr(self, name)
+            if spec is not None and not isinstance(spec, StructuredOutputsParams):
+                raise ConfigError(f"{name} is a {type(spec).__name__}, not StructuredOutputsParams")
+        if self.guided_decoding is not None:
+            if self.structured_outputs is not None:
+                raise ConfigError(
+                    "guided_decoding and structured_outputs are two names of one thing; give one"
+                )
+            self.structured_outputs, self.guided_decoding = self.guided_decoding, None
 
     def _check_numbers(self) -> None:
         self.n = _int("n", self.n, 1, MAX_CHOICES)

@@ -98,6 +98,7 @@ class CompletionState:
         self.token_logprobs: list[float] = []
         self.logprobs: list[dict[int, Logprob]] = []
         self.routed_experts: Tensor | None = None
+        self.last_token_s: float | None = None
         self._eos_ids = frozenset() if params.ignore_eos else eos_ids
         self._stop_ids = frozenset(params.stop_token_ids)
         self._delta_start = (0, 0)  # tokens and characters of earlier deltas

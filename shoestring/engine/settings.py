@@ -48,6 +48,8 @@ class EngineCounters:
     computed_tokens: int = 0
     """Tokens run through the model: prompts, generated ones, drafts, and repetitions after preemption."""
     generated_tokens: int = 0
+    drafts: int = 0
+    """Steps of a sequence with drafts; drafted_tokens were in them."""
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     preemptions: int = 0

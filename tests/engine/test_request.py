@@ -41,6 +41,7 @@ from shoestring.sampling_params import BeamSearchParams
         ("allowed_token_ids", ["a"], "not a whole number"),
         ("ignore_eos", 1, "neither True nor False"),
         ("structured_outputs", {"regex": "a"}, "not StructuredOutputsParams"),
+        ("guided_decoding", {"regex": "a"}, "not StructuredOutputsParams"),
         ("stop", ["a", ""], "1 to 1024 characters"),
         ("stop", ["a"] * 65, "at most 64"),
         ("stop", 7, "not a list"),

@@ -1,0 +1,53 @@
+"""Distributions of an engine: every request and token is counted once."""
+
+import pytest
+
+from shoestring.engine.engine import Engine, EngineSettings
+from shoestring.engine.latencies import LENGTHS, TIMES_S, Distribution, Latencies
+from shoestring.engine.request import Request, SamplingParams
+
+
+def test_a_value_is_in_the_bucket_of_the_next_bound() -> None:
+    values = Distribution((1.0, 2.0))
+    for value in (0.0, 1.0, 1.5, 2.0, 2.1, 99.0):
+        values.add(value)
+    assert values.counts == [2, 2, 2]
+    assert values.total == pytest.approx(105.6)
+    for bounds in (TIMES_S, LENGTHS):
+        assert list(bounds) == sorted(set(bounds))
+
+
+def test_requests_and_tokens_are_counted_once(mla) -> None:
+    serving = Engine(mla, None, EngineSettings(max_num_seqs=4, max_model_len=64, speculation="off"))
+    for number, n in enumerate((1, 2)):
+        params = SamplingParams(n=n, max_tokens=5, ignore_eos=True, seed=1)
+        serving.add_request(
+            Request(request_id=str(number), prompt_token_ids=(1, 2, 3), sampling_params=params)
+        )
+    serving.add_request(Request(request_id="gone", prompt_token_ids=(1,)))
+    serving.abort("gone")
+    while serving.has_unfinished():
+        serving.step()
+    latencies = serving.latencies
+    numbers = {name: sum(values.counts) for name, values in vars(latencies).items() if name != "accepted_at"}
+    assert numbers == {
+        "first_token_s": 2,
+        "between_tokens_s": 3 * 4,
+        "decode_s": 2,
+        "request_s": 2,
+        "prompt_tokens": 2,
+        "generated_tokens": 3,
+    }
+    assert latencies.generated_tokens.total == 15
+    assert latencies.request_s.total >= latencies.decode_s.total > 0
+    assert latencies.request_s.total == pytest.approx(
+        latencies.decode_s.total + latencies.first_token_s.total
+    )
+    assert latencies.accepted_at == [0]
+
+
+def test_accepted_drafts_are_counted_by_their_place() -> None:
+    latencies = Latencies(3)
+    for count in (0, 1, 3):
+        latencies.add_accepted(count)
+    assert latencies.accepted_at == [2, 1, 1]
