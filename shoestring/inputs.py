@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
+
+from shoestring.errors import ConfigError
 
 
 class TextPrompt(TypedDict):
@@ -25,12 +28,17 @@ PromptType = str | Sequence[int] | TextPrompt | TokensPrompt
 
 @dataclass(frozen=True)
 class LoRARequest:
-    """An adapter that vLLM adds to one request. Here an engine has one set of weights and refuses it.
-
-    `shoestring.model.hf.peft.merge_adapter(adapter, out)` writes the merged model, which LLM(out) opens.
-    """
+    """A LoRA adapter for some requests: a name, a number above 0 that no other adapter has, and a folder."""
 
     lora_name: str
     lora_int_id: int = 1
     lora_path: str = ""
     base_model_name: Any = None
+
+    def __post_init__(self) -> None:
+        number: object = self.lora_int_id
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ConfigError(f"lora_int_id = {number!r} must be a whole number above 0")
+        if not isinstance(self.lora_path, str | Path) or not str(self.lora_path):
+            raise ConfigError(f"lora_path = {self.lora_path!r} is not the folder of an adapter")
+        object.__setattr__(self, "lora_path", str(self.lora_path))

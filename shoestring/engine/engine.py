@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
 from shoestring.engine.constrain.engine_grammars import Grammars
+from shoestring.engine.latencies import Latencies
 from shoestring.engine.output import CompletionState, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
 from shoestring.engine.pages import PagePool
@@ -69,6 +70,7 @@ class Engine:
         self.runner = Runner(
             model, cache, max_num_seqs=sequences, max_pages=max_pages, routed_experts=routed_experts
         )
+        self.adapters = self.runner.adapters
         self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
         self.speculation = _speculation(plan.speculation, self.settings, self.runner, self.scheduler)
         self._requests: dict[str, RequestState] = {}
@@ -76,6 +78,7 @@ class Engine:
         self._changes: dict[str, RequestState] = {}
         self._counters = EngineCounters(pages_total=plan.num_pages)
         self.grammars = Grammars(tokenizer, model.config.vocab_size, self.eos_ids)
+        self.latencies = Latencies(self.settings.num_speculative_tokens)
 
     def add_request(self, request: Request) -> None:
         """Queue a request; raises ConfigError for one that cannot be served, and then queues nothing."""
@@ -162,6 +165,8 @@ class Engine:
 
     def _open(self, request: Request) -> RequestState:
         """The request with its n completions, checked and not yet queued."""
+        if request.adapter and request.adapter not in self.adapters:
+            raise ConfigError(f"there is no adapter {request.adapter!r}; put its model in Engine.adapters")
         max_length = check_request(request, self.model.config, self.max_model_len, self.tokenizer)
         words = bad_words(request.sampling_params.bad_words or (), self.tokenizer)
         sequences: list[Sequence] = []
@@ -191,6 +196,7 @@ class Engine:
                 if matcher is not None and completion.finish_reason is None and matcher.is_stopped:
                     completion.finish("stop")
                 if token_ids:
+                    self.latencies.add_tokens(state, completion, now)
                     state.record_token_time(now)
                 self._count(state, len(item.drafts), len(token_ids))
             except Exception as error:
@@ -201,10 +207,12 @@ class Engine:
     def _count(self, state: RequestState, num_drafts: int, num_new: int) -> None:
         num_accepted = max(num_new - 1, 0)
         self._counters.generated_tokens += num_new
+        self._counters.drafts += num_drafts > 0
         self._counters.drafted_tokens += num_drafts
         self._counters.accepted_tokens += num_accepted
         state.num_drafted += num_drafts
         state.num_accepted += num_accepted
+        self.latencies.add_accepted(num_accepted)
 
     def _retire(self, batch: Batch) -> None:
         """Free the pages of finished sequences."""
@@ -257,7 +265,9 @@ class Engine:
                 del self._requests[request_id]
                 reasons = {completion.finish_reason for completion in state.completions}
                 self._counters.failed += "error" in reasons
-                self._counters.finished += not reasons & {"error", "abort"}
+                if not reasons & {"error", "abort"}:
+                    self._counters.finished += 1
+                    self.latencies.add_request(state)
         self._changes.clear()
         return outputs
 

@@ -7,13 +7,15 @@ Names, arguments and results are vLLM's. What differs, and why:
 | LLM(device) | an argument | one package serves every device |
 | LLM(speculation, num_speculative_tokens, adaptive_speculation) | or speculative_config | for --set |
 | LLM(kv_cache_memory_bytes) | gpu_memory_utilization has no effect | other programs use the memory too |
-| LLM(tensor_parallel_size, enable_lora, ...) | only values that change nothing | one device, one model |
+| LLM(tensor_parallel_size, ...) | only values that change nothing | one device, one model |
+| LLM(enable_lora, max_loras, ...) | no effect: an adapter is loaded when first named, and stays | simpler |
 | LLM.stream, LLM.of, LLM.counters | additional | text as it comes, parts from elsewhere, no metrics service |
 | LLM.score | log-probability of the second text after the first | the models here are no rerankers |
-| LLM.get_metrics | counters and gauges, no histograms | times are in each RequestOutput.metrics |
+| LLM.get_metrics | no queue time, and buckets of one kind for all times | what this engine measures |
 | LLM.beam_search | extends by the likeliest tokens only, temperature 0 | with others it would be sampling |
 | get_tokenizer() | the package's Tokenizer with transformers' methods | nothing here needs transformers |
 | prompts | text never becomes a special token | a user's text cannot forge a turn; give ids, or use chat |
+| SamplingParams(guided_decoding) | the name of structured_outputs in older scripts | they run |
 | SamplingParams(seed) | without one it derives from the LLM's seed | the same calls give the same texts |
 | SamplingParams(output_kind) | "cumulative", "delta" or "final_only" | set by generate and stream |
 | SamplingParams(skip_special_tokens) | leaves <think> tags in the text | they separate the answer |
@@ -28,12 +30,14 @@ An argument that vLLM does not have either raises an error.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
 from shoestring.config import build
 from shoestring.device import choose
+from shoestring.engine.adapters import AdapterInput, Adapters, adapter_names
 from shoestring.engine.dispatch import Dispatcher, OutputStream
 from shoestring.engine.engine import Engine
 from shoestring.engine.load import default_sampling, load_engine
@@ -46,6 +50,7 @@ from shoestring.engine.offline.tools import tool_definitions
 from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams, derived_seed
 from shoestring.engine.settings import EngineCounters, EngineSettings
 from shoestring.errors import ConfigError, TokenizerError
+from shoestring.inputs import LoRARequest
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
 from shoestring.model.memory import Quantization
@@ -113,14 +118,16 @@ class LLM:
             source = Checkpoint.open(
                 resolve(at_revision(tokenizer, tokenizer_revision, "tokenizer_revision"))
             )
+        runtime = choose(device)
         engine = load_engine(
             checkpoint,
-            choose(device),
+            runtime,
             tokenizer=None if tokenizer is None else source.tokenizer,
             quantization=quantization,
             settings=limits,
         )
-        self._begin(engine, source, default_sampling(checkpoint), seed)
+        adapters = Adapters(engine, checkpoint, runtime, quantization)
+        self._begin(engine, source, default_sampling(checkpoint), seed, adapters)
 
     @classmethod
     def of(
@@ -137,12 +144,18 @@ class LLM:
         return self
 
     def _begin(
-        self, engine: Engine, checkpoint: Checkpoint | None, sampling: Mapping[str, Any], seed: int | None
+        self,
+        engine: Engine,
+        checkpoint: Checkpoint | None,
+        sampling: Mapping[str, Any],
+        seed: int | None,
+        adapters: Adapters | None = None,
     ) -> None:
         self.engine, self.tokenizer = engine, engine.tokenizer
         self._checkpoint, self.default_sampling = checkpoint, dict(sampling)
         self._seed = check_seed(seed)
         self._numbers = count()
+        self._adapters = adapters
         self.dispatcher = Dispatcher(engine)
 
     def generate(
@@ -150,23 +163,24 @@ class LLM:
         prompts: PromptInput | Sequence[PromptInput],
         sampling_params: Params = None,
         use_tqdm: Any = True,
-        lora_request: object = None,
+        lora_request: AdapterInput = None,
     ) -> list[RequestOutput]:
         """Complete one prompt or many; results in their order. `use_tqdm` shows progress on a terminal.
 
+        `lora_request` is an adapter for all of them, or a list with one or None for each.
+
         Raises ConfigError for a prompt that cannot be served, before any of them runs. Ctrl-C aborts them.
         """
-        _refuse_adapter(lora_request)
         results = read_prompts(prompts, self.tokenizer)
         warn_of_spelled_tokens(prompts, self.tokenizer)
-        return self._complete(results, sampling_params, use_tqdm)
+        return self._complete(results, sampling_params, use_tqdm, lora_request)
 
     def chat(
         self,
         messages: Conversation | Sequence[Conversation],
         sampling_params: Params = None,
         use_tqdm: Any = True,
-        lora_request: object = None,
+        lora_request: AdapterInput = None,
         **options: Any,
     ) -> list[RequestOutput]:
         """Complete the next turn of one conversation or of many, by the chat template.
@@ -174,9 +188,9 @@ class LLM:
         `options` are those of ChatOptions, with functions or definitions as tools, and chat_template: a
         Jinja text, or a file with one, to use instead of the model's.
         """
-        _refuse_adapter(lora_request)
         conversations: Any = [messages] if is_conversation(messages) or not messages else messages
-        return self._complete(self._chats(conversations, options), sampling_params, use_tqdm)
+        prompts = self._chats(conversations, options)
+        return self._complete(prompts, sampling_params, use_tqdm, lora_request)
 
     def score(
         self, data_1: PromptInput | Sequence[PromptInput], data_2: str | Sequence[str], use_tqdm: Any = True
@@ -195,15 +209,15 @@ class LLM:
         self,
         prompts: PromptInput | Sequence[PromptInput],
         params: BeamSearchParams,
-        lora_request: object = None,
+        lora_request: LoRARequest | None = None,
         use_tqdm: Any = False,
     ) -> list[BeamSearchOutput]:
         """The likeliest continuations of each prompt; see engine/offline/beam_search.py."""
-        _refuse_adapter(lora_request)
         if not isinstance(params, BeamSearchParams):
             raise ConfigError(f"beam_search takes BeamSearchParams, not {type(params).__name__}")
         rows = [prompt.token_ids for prompt in read_prompts(prompts, self.tokenizer)]
-        results = beam_search(rows, params, self._likeliest, self.engine.eos_ids)
+        likeliest = partial(self._likeliest, lora_request)
+        results = beam_search(rows, params, likeliest, self.engine.eos_ids)
         for sequence in (sequence for sequences in results for sequence in sequences):
             sequence.text = self.tokenizer.decode(sequence.tokens) if self.tokenizer else None
         return [BeamSearchOutput(sequences=sequences) for sequences in results]
@@ -216,8 +230,9 @@ class LLM:
         return True
 
     def get_metrics(self) -> list[Metric]:
-        """The engine's totals and current values under vLLM's names."""
-        return metrics(self.counters, "" if self._checkpoint is None else self._checkpoint.folder.name)
+        """The engine's current values, totals and distributions under vLLM's names."""
+        name = "" if self._checkpoint is None else self._checkpoint.folder.name
+        return metrics(self.counters, self.engine.latencies, name)
 
     def stream(
         self,
@@ -280,18 +295,22 @@ class LLM:
             raise ConfigError("this model has no tokenizer; it takes and gives token ids")
         return self.tokenizer
 
-    def _likeliest(self, prompts: Sequence[Sequence[int]], count: int) -> list[dict[int, Logprob] | None]:
+    def _likeliest(
+        self, adapter: LoRARequest | None, prompts: Sequence[Sequence[int]], count: int
+    ) -> list[dict[int, Logprob] | None]:
         """The likeliest next tokens of each prompt that has room for one."""
         params = SamplingParams(max_tokens=1, temperature=0, logprobs=count, detokenize=False)
         fits = [len(prompt) < self.engine.max_model_len for prompt in prompts]
         rows = [Prompt(token_ids=tuple(ids)) for ids, is_short in zip(prompts, fits, strict=True) if is_short]
-        outputs = iter(self._complete(rows, params, False))
+        outputs = iter(self._complete(rows, params, False, adapter))
         return [
             dict((next(outputs).outputs[0].logprobs or [{}])[0]) if is_short else None for is_short in fits
         ]
 
-    def _complete(self, prompts: list[Prompt], params: Params, show: bool) -> list[RequestOutput]:
-        requests = self._requests(prompts, params, "final_only")
+    def _complete(
+        self, prompts: list[Prompt], params: Params, show: bool, adapters: AdapterInput = None
+    ) -> list[RequestOutput]:
+        requests = self._requests(prompts, params, "final_only", adapters)
         outputs: dict[str, RequestOutput] = {}
         with _progress(len(requests), show) as advance, self.dispatcher.outputs(requests) as stream:
             for output in stream:
@@ -299,7 +318,9 @@ class LLM:
                 advance()
         return [outputs[request.request_id] for request in requests]
 
-    def _requests(self, prompts: list[Prompt], params: Params, kind: OutputKind) -> list[Request]:
+    def _requests(
+        self, prompts: list[Prompt], params: Params, kind: OutputKind, adapters: AdapterInput = None
+    ) -> list[Request]:
         """One request for each prompt, with its seed; the engine checks them."""
         if params is None:
             params = self.get_default_sampling_params()
@@ -310,7 +331,8 @@ class LLM:
                 f"{len(own_params)} sampling_params for {len(prompts)} prompts; give one, or one each"
             )
         requests = []
-        for prompt, own in zip(prompts, own_params, strict=True):
+        names = adapter_names(self._adapters, adapters, len(prompts))
+        for prompt, own, adapter in zip(prompts, own_params, names, strict=True):
             number, own = next(self._numbers), own.clone()  # checked again: its fields can be set
             request = Request(
                 request_id=str(number),
@@ -318,6 +340,7 @@ class LLM:
                 sampling_params=replace(own, output_kind=kind, seed=_seed_of(own, self._seed, number)),
                 prompt=prompt.text,
                 cache_salt=prompt.cache_salt,
+                adapter=adapter,
             )
             requests.append(request)
         return requests
@@ -345,14 +368,6 @@ def _check_params(params: Any) -> None:
         raise ConfigError(f"sampling_params is a {kind}, neither SamplingParams nor a list of them")
     if wrong := [own for own in params if not isinstance(own, SamplingParams)]:
         raise ConfigError(f"sampling_params holds a {type(wrong[0]).__name__}, not SamplingParams")
-
-
-def _refuse_adapter(lora_request: object) -> None:
-    if lora_request is not None:
-        raise ConfigError(
-            "an adapter cannot be added to one request here: merge it into its model with "
-            "shoestring.model.hf.peft.merge_adapter(adapter, out), and open that with LLM(out)"
-        )
 
 
 @contextmanager

@@ -44,12 +44,19 @@ class Request:
     """The prompt as text, if known; it is only returned with the outputs."""
     cache_salt: str = ""
     """Only prompts with the same salt share cached pages: one salt per tenant."""
+    adapter: str = ""
+    """The name in Engine.adapters of the model with the weights to use; empty is the engine's own."""
     arrival_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_token_ids", tuple(self.prompt_token_ids))
         # Checked again, and a copy: its fields can be set.
         object.__setattr__(self, "sampling_params", self.sampling_params.clone())
+
+    @property
+    def prefix_salt(self) -> str:
+        """The salt of its cached pages, whose entries depend on the adapter too."""
+        return f"{len(self.adapter)}:{self.adapter}{self.cache_salt}"
 
 
 def check_request(

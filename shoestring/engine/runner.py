@@ -1,7 +1,7 @@
 """The runner: a batch as one flat list of rows -> hidden states, and logits of the rows to sample."""
 
 from collections.abc import Sequence as Listing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,6 +22,15 @@ class Span:
     sequence: Sequence
     start: int
     count: int
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of a batch that pass through one model: their spans and token ids, and their places in it."""
+
+    spans: list[Span] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +54,44 @@ class Runner:
         routed_experts: RoutedExperts | None = None,
     ) -> None:
         self.model, self.cache, self.routed_experts = model, cache, routed_experts
+        self.adapters: dict[str, Transformer] = {}
+        """The model with each adapter's weights, by the name that requests give."""
         self._table_BM = np.zeros((max_num_seqs, max_pages), dtype=np.int32)
         self._owners: list[tuple[Sequence | None, int]] = [(None, 0)] * max_num_seqs
         self._num_entries = [0] * max_num_seqs  # pages of the owner that its row holds
 
     def run(self, batch: Batch) -> StepResult:
-        """One pass through the main layers; every row's cache entries are written."""
-        spans = [Span(item.sequence, item.start, item.count) for item in batch.items]
-        ids: list[int] = []
+        """One pass through the main layers for each adapter; every row's cache entries are written."""
+        groups: dict[str, Rows] = {}
         sampled_rows: list[int] = []
         end = 0
         for item in batch.items:
-            ids += item.ids()
+            rows = groups.setdefault(item.sequence.request.adapter, Rows())
+            rows.spans.append(Span(item.sequence, item.start, item.count))
+            rows.ids += item.ids()
+            rows.places += range(end, end + item.count)
             end += item.count
             sampled_rows += range(end - item.num_sampled, end)
-        index = self.index(spans)
-        ids_BT = torch.tensor([ids], device=self.model.device)
-        features = self.model.features(ids_BT, self.cache.at(index), index.positions_BT)
-        if self.routed_experts is not None:
-            self.routed_experts.store(features.routings, index.slot_N)
-        hidden_ND = features.hidden_BTD[0]
+        hidden_ND = self._hidden(groups)
         sampled_ND = hidden_ND if len(sampled_rows) == end else hidden_ND[sampled_rows]
         return StepResult(hidden_ND, self.logits(sampled_ND))
+
+    def _hidden(self, groups: dict[str, Rows]) -> Tensor:
+        """Hidden states of the rows in their order, each from the model of its adapter."""
+        states = [self._pass(adapter, rows) for adapter, rows in groups.items()]
+        if len(states) == 1:
+            return states[0]
+        places = torch.tensor([place for rows in groups.values() for place in rows.places])
+        hidden_ND = torch.cat(states)
+        return hidden_ND[places.argsort().to(hidden_ND.device)]
+
+    def _pass(self, adapter: str, rows: Rows) -> Tensor:
+        model, index = self.adapters[adapter] if adapter else self.model, self.index(rows.spans)
+        ids_BT = torch.tensor([rows.ids], device=model.device)
+        features = model.features(ids_BT, self.cache.at(index), index.positions_BT)
+        if self.routed_experts is not None:
+            self.routed_experts.store(features.routings, index.slot_N)
+        return features.hidden_BTD[0]
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The logits (N, W) of hidden states."""

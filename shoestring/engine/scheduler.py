@@ -197,7 +197,7 @@ class Scheduler:
                 return False
         length = len(sequence.token_ids)
         shared = [] if sequence.needs_whole_prompt else sequence.token_ids[: length - 1]
-        prefix = self.pool.find_prefix(shared, sequence.request.cache_salt)
+        prefix = self.pool.find_prefix(shared, sequence.request.prefix_salt)
         sequence.page_ids = self.pool.hold(prefix)
         spare = self.pool.num_free - len(self.running) // 4  # else it would soon be preempted
         need = pages_for(length) - len(prefix)
@@ -274,5 +274,5 @@ class Scheduler:
         """Put the pages that became full into the prefix cache."""
         for index in range(len(sequence.cached_pages), num_full_pages):
             ids = sequence.token_ids[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
-            parent = sequence.cached_pages[-1] if sequence.cached_pages else sequence.request.cache_salt
+            parent = sequence.cached_pages[-1] if sequence.cached_pages else sequence.request.prefix_salt
             sequence.cached_pages.append(self.pool.register(sequence.page_ids[index], ids, parent))

@@ -57,6 +57,19 @@ class Delta(nn.Module):
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """The factors of an adapter for a matrix or a stack of them, as in Delta."""
+
+    lora_A: Tensor
+    lora_B: Tensor
+    scale: float
+
+    def matrix(self) -> Tensor:
+        """What the adapter adds to the weight."""
+        return self.scale * (self.lora_B @ self.lora_A)
+
+
+@dataclass(frozen=True)
 class TargetWeight:
     """A matrix, or a stack of them, that can have an adapter."""
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from shoestring.errors import ConfigError
-
 HERE = Path(__file__).parent
 
 
@@ -43,6 +41,13 @@ def test_structured_outputs(run):
     script = run("structured_outputs")
     assert script["results"]["choice"] in ("Positive", "Negative")
     assert script["results"]["regex"].endswith(".com")
+    assert script["car"]["brand"] in ("A", "B")
+
+
+def test_guided_decoding(run):
+    script = run("guided_decoding")
+    assert script["results"][0] in ("Positive", "Negative")
+    assert script["results"][1].endswith(".com")
     assert script["car"]["brand"] in ("A", "B")
 
 
@@ -90,9 +95,10 @@ def test_chat_template(run, caplog):
 
 def test_lora(run):
     script = run("lora")
-    assert len(script["outputs"]) == 1
-    assert [type(error) for error in script["refusals"]] == [ConfigError] * 3
-    assert all("merge" in str(error) for error in script["refusals"])
+    ids = {name: [o.outputs[0].token_ids for o in script[name]] for name in ("plain", "adapted", "mixed")}
+    assert ids["mixed"][:4] == ids["plain"] + ids["adapted"]
+    assert ids["plain"][0] != ids["adapted"][0] != ids["mixed"][4]
+    assert len(script["chat"]) == 1
 
 
 def test_metrics(run):
@@ -101,6 +107,14 @@ def test_metrics(run):
     generated = sum(len(output.outputs[0].token_ids) for output in script["outputs"])
     assert script["counters"]["vllm:generation_tokens"] == generated
     assert script["counters"]["vllm:request_success"] == 2
+    counts = {name: histogram.count for name, histogram in script["histograms"].items()}
+    assert counts["vllm:time_to_first_token_seconds"] == counts["vllm:e2e_request_latency_seconds"] == 2
+    assert script["histograms"]["vllm:request_generation_tokens"].sum == generated
+    for histogram in script["histograms"].values():
+        assert list(histogram.buckets.values()) == sorted(histogram.buckets.values())
+        assert histogram.buckets["+Inf"] == histogram.count
+    (accepted,) = script["vectors"].values()
+    assert sum(accepted) == script["counters"]["vllm:spec_decode_num_accepted_tokens"]
 
 
 def test_beam_search(run):

@@ -46,6 +46,12 @@ WITHOUT_EFFECT = frozenset(
         "mm_processor_kwargs",
         "disable_mm_preprocessor_cache",
         "mm_processor_cache_gb",
+        "enable_lora",
+        "max_loras",
+        "max_cpu_loras",
+        "max_lora_rank",
+        "lora_dtype",
+        "fully_sharded_loras",
     ]
 )
 """They set memory, speed or logs of vLLM, and never a token."""
@@ -54,9 +60,6 @@ ONLY: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "pipeline_parallel_size": ((1,), "the engine runs on one device"),
     "data_parallel_size": ((1,), "start one process for each device"),
     "enable_expert_parallel": ((False,), "the engine runs on one device"),
-    "enable_lora": ((False,), "merge the adapter into its model first, and open that (LoRARequest says how)"),
-    "max_loras": ((1,), "merge the adapter into its model first, and open that"),
-    "max_lora_rank": ((8, 16, 32, 64), "merge the adapter into its model first, and open that"),
     "skip_tokenizer_init": ((False,), "a model without tokenizer files takes ids only"),
     "tokenizer_mode": (("auto", "hf"), "tokenizer.json is read"),
     "load_format": (("auto", "safetensors"), "weights are read from safetensors files"),
@@ -83,15 +86,15 @@ METHODS = {
 
 
 def engine_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those arguments that are settings of this engine; None is a default, as in vLLM.
+    """Those arguments that are settings of this engine.
 
     One warning names the arguments that have no effect. Raises ConfigError for a value that cannot be served.
     """
     settings: dict[str, Any] = {}
     without_effect: list[str] = []
     for name, value in arguments.items():
-        if value is None:
-            continue
+        if value is None or (name == "max_model_len" and value in (-1, "auto")):
+            continue  # a default, as in vLLM
         if name == "speculative_config":
             settings |= _speculation(value)
         elif name in ONLY:

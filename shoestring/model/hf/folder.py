@@ -15,6 +15,7 @@ from shoestring.model.cost import parameters
 from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.config import save_config
 from shoestring.model.hf.weights import load_weights, save_weights
+from shoestring.model.lora import LowRank
 from shoestring.model.transformer import Transformer
 
 TOKENIZER_FILES = (
@@ -35,15 +36,16 @@ def load_model(
     dtype: torch.dtype | None = None,
     compute_dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    updates: Mapping[str, LowRank] | None = None,
 ) -> Transformer:
     """Read a model from a checkpoint: parameters in `dtype` (None: float32), activations in another.
 
-    MTP modules that config.json states and the weights lack are left out. Raises ConfigError,
-    CheckpointError, UnsafeFileError.
+    MTP modules that config.json states and the weights lack are left out; `updates` are added.
+    Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     with torch.device("meta"):
         model = Transformer(checkpoint.model_config, compute_dtype)
-    load_weights(model, checkpoint, dtype=dtype, device=device)
+    load_weights(model, checkpoint, dtype=dtype, device=device, updates=updates)
     return model.eval()
 
 

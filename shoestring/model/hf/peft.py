@@ -10,11 +10,12 @@ from torch import Tensor
 
 from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, ConfigError
+from shoestring.model.config import ModelConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.hub import resolve
 from shoestring.model.hf.safetensors_file import Entry, read_header, write_file
-from shoestring.model.lora import TargetWeight, merge, target_weights
+from shoestring.model.lora import LowRank, TargetWeight, merge, target_weights
 from shoestring.model.transformer import Transformer
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -72,6 +73,18 @@ def save_adapter(model: Transformer, folder: Path, *, base: str) -> None:
 def load_adapter(model: Transformer, folder: Path) -> None:
     """Read into `model` a LoRA adapter that this package or PEFT saved, over adapters that are already there.
 
+    Raises CheckpointError as read_adapter does.
+    """
+    for target, low_rank in read_adapter(model, folder):
+        delta = target.delta or target.add(low_rank.lora_A.shape[-2], low_rank.scale)
+        with torch.no_grad():
+            delta.lora_A.copy_(low_rank.lora_A)
+            delta.lora_B.copy_(low_rank.lora_B)
+
+
+def read_adapter(model: Transformer, folder: Path) -> list[tuple[TargetWeight, LowRank]]:
+    """The matrices of `model` that an adapter in PEFT's layout changes, with their factors.
+
     Raises CheckpointError naming the file, for what is damaged, not plain LoRA, or made for another model.
     """
     rank, scale = _read_config(folder / CONFIG)
@@ -95,11 +108,40 @@ def load_adapter(model: Transformer, folder: Path) -> None:
     from safetensors.torch import load_file
 
     tensors = load_file(folder / WEIGHTS)
-    for target in [target for target, half in map(targets.__getitem__, header) if half == "A"]:
-        delta = target.delta or target.add(rank, scale)
-        with torch.no_grad():
-            delta.lora_A.copy_(tensors[_stored_name(target, "A")].view_as(delta.lora_A))
-            delta.lora_B.copy_(_stacked_b(tensors[_stored_name(target, "B")], delta.lora_B))
+    return [
+        (target, _low_rank(target, rank, scale, tensors))
+        for target, half in map(targets.__getitem__, header)
+        if half == "A"
+    ]
+
+
+def stored_updates(config: ModelConfig, folder: Path) -> dict[str, LowRank]:
+    """What an adapter adds to each matrix of a checkpoint, by the matrix's name there.
+
+    Raises CheckpointError as read_adapter does.
+    """
+    with torch.device("meta"):
+        model = Transformer(config)
+    updates: dict[str, LowRank] = {}
+    for target, low_rank in read_adapter(model, folder):
+        if target.target != "experts":
+            updates[f"{target.name}.{target.parameter}"] = low_rank
+            continue
+        for expert, (lora_A, lora_B) in enumerate(zip(low_rank.lora_A, low_rank.lora_B, strict=True)):
+            is_down = target.parameter == "down_proj"
+            names = ["down_proj"] if is_down else ["gate_proj", "up_proj"]
+            for name, rows in zip(names, lora_B.chunk(len(names)), strict=True):
+                update = LowRank(lora_A, rows, low_rank.scale)
+                updates[f"{target.name}.{expert}.{name}.weight"] = update
+    return updates
+
+
+def _low_rank(target: TargetWeight, rank: int, scale: float, tensors: dict[str, Tensor]) -> LowRank:
+    """The factors of one matrix or stack, in float32."""
+    *stack, rows, columns = target.weight.shape
+    lora_A, flat_B = (tensors[_stored_name(target, half)].float() for half in "AB")
+    lora_B = _stacked_b(flat_B, torch.empty(*stack, rows, rank, device="meta"))
+    return LowRank(lora_A.view(*stack, rank, columns), lora_B, scale)
 
 
 def merge_adapter(folder: Path, out: Path) -> None:

@@ -1,7 +1,7 @@
 """Streaming of weights from safetensors files into a model and back, with no second copy in memory."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from shoestring.model.hf.names import Sink, is_redundant, mtp_copies, sinks, sto
 from shoestring.model.hf.quantization import BlockSize
 from shoestring.model.hf.safetensors_file import Entry, TensorInfo, read_into
 from shoestring.model.hf.shards import SINGLE_NAME, write_shards
+from shoestring.model.lora import LowRank
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def load_weights(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    updates: Mapping[str, LowRank] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Read a checkpoint into `model`, which has a `config: ModelConfig`.
@@ -47,6 +49,7 @@ def load_weights(
     Parameters on the meta device are created on `device` in `dtype` (None: as they were declared); buffers
     keep their own dtype, so V3's balance bias stays float32. Tensors that exist are overwritten in place.
     FP8 weights are dequantized block by block; a packed model quantizes each matrix while it is read.
+    `updates` are added to the matrices of these names, as peft.stored_updates reads them from an adapter.
     Nothing is read before every name and shape was checked. `progress` is called with the bytes read so far
     and the bytes in all.
     Raises CheckpointError naming file and tensor, UnsafeFileError for a pickle.
@@ -64,10 +67,14 @@ def load_weights(
             log.debug("reading %d tensors from %s", len(infos), path)
             with path.open("rb", buffering=0) as file:
                 for info in sorted(infos, key=lambda info: info.start):
+                    update = (updates or {}).get(info.name)
+                    target = targets[info.name]
+                    if update is not None:
+                        target = _Updated(target, update)
                     if info.dtype == "F8_E4M3" and block is not None:
-                        _read_fp8(file, info, tensors[info.name + SCALE_SUFFIX], targets[info.name], block)
+                        _read_fp8(file, info, tensors[info.name + SCALE_SUFFIX], target, block)
                     else:
-                        _read_tensor(file, info, targets[info.name])
+                        _read_tensor(file, info, target)
                     bytes_read += info.end - info.start
                     if progress is not None:
                         progress(bytes_read, total_bytes)
@@ -94,6 +101,23 @@ def save_weights(
     entries = _entries(model, tensors, dtype)
     require_space(folder / SINGLE_NAME, sum(entry.num_bytes for entry in entries))
     write_shards(folder, entries, lambda entry: _chunks(tensors[entry.name], entry), max_shard_bytes)
+
+
+class _Updated:
+    """Adds an update to the rows of a matrix on their way into a view of the model, or a sink."""
+
+    def __init__(self, target: torch.Tensor | Sink, update: LowRank) -> None:
+        self._target, self._update = target, update.matrix()
+        rows, columns = target.shape
+        self.shape = (rows, columns)
+        self.rows_at_once = 1 if isinstance(target, torch.Tensor) else target.rows_at_once
+
+    def write(self, first: int, rows: torch.Tensor) -> None:
+        sums = rows + self._update[first : first + len(rows)]
+        if isinstance(self._target, torch.Tensor):
+            self._target[first : first + len(rows)].copy_(sums)
+        else:
+            self._target.write(first, sums)
 
 
 def _check(model: nn.Module, tensors: dict[str, TensorInfo], block: BlockSize | None, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from shoestring.model.hf.names import sinks
 from shoestring.model.hf.quantization import write_quantization
 from shoestring.model.hf.safetensors_file import TensorInfo
 from shoestring.model.hf.weights import DTYPES, load_weights, save_weights
+from shoestring.model.lora import LowRank
 from shoestring.model.memory import Quantization, bits_of
 from shoestring.model.packed.block import pack_structure
 from shoestring.model.packed.layers import PackedLinear
@@ -37,12 +38,13 @@ def load_for_inference(
     quantization: Quantization | None = None,
     *,
     compute_dtype: torch.dtype = torch.float32,
+    updates: Mapping[str, LowRank] | None = None,
     progress: Progress | None = None,
 ) -> Transformer:
     """A model to serve: quantized while it is read, or as it is stored (16-bit weights stay 16 bits wide).
 
-    A packed checkpoint is mapped, which takes no time, and cannot be quantized otherwise. Float32 weights are
-    put in the order of the CPU kernels, in the same memory: then a whole layer is one call.
+    A packed checkpoint is mapped, which takes no time, and can neither be quantized otherwise nor updated.
+    Float32 weights are put in the order of the CPU kernels, in the same memory: then a whole layer is one call.
     Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     available()  # compiles the kernels if they are new, so that the first token does not wait for it
@@ -52,16 +54,21 @@ def load_for_inference(
             raise ConfigError(
                 f"{checkpoint.folder} is {packed_as} already; load the checkpoint it was made from"
             )
+        if updates:
+            raise ConfigError(
+                f"{checkpoint.folder} is packed, and an adapter is added before that: open the checkpoint "
+                f"it was made from with quantization={packed_as!r}"
+            )
         return _map(checkpoint, packed_as, compute_dtype)
     if quantization is not None:
         model = packed_model(checkpoint.model_config, quantization, compute_dtype)
     elif checkpoint.is_bfloat16 or compute_dtype != torch.float32 or not available():
         dtype = torch.bfloat16 if checkpoint.is_bfloat16 else None
-        return load_model(checkpoint, dtype=dtype, compute_dtype=compute_dtype)
+        return load_model(checkpoint, dtype=dtype, compute_dtype=compute_dtype, updates=updates)
     else:
         with torch.device("meta"):
             model = pack_structure(Transformer(checkpoint.model_config), 32, pack_head=False)
-    load_weights(model, checkpoint, progress=progress)
+    load_weights(model, checkpoint, updates=updates, progress=progress)
     _pack_tied_head(model)
     return model.eval()
 

@@ -13,6 +13,7 @@ def test_arguments_without_effect_are_accepted_with_one_notice(caplog):
         {
             "tensor_parallel_size": 1, "gpu_memory_utilization": 0.9, "dtype": "bfloat16", "swap_space": 4,
             "trust_remote_code": False, "enforce_eager": True, "max_num_seqs": 7, "enable_lora": False,
+            "max_model_len": -1,
             "max_num_batched_tokens": None, "load_format": "auto", "disable_log_stats": False,
             "use_v2_block_manager": True,
         }
@@ -29,7 +30,6 @@ def test_arguments_without_effect_are_accepted_with_one_notice(caplog):
         ("tensor_parallel_size", 2),
         ("tensor_parallel_size", True),
         ("pipeline_parallel_size", 4),
-        ("enable_lora", True),
         ("load_format", "gguf"),
         ("runner", "pooling"),
         ("task", "embed"),

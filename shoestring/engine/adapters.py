@@ -1,0 +1,90 @@
+"""LoRA adapters of an engine: each is a model that has its own changed matrices and shares the others."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from shoestring.device import Runtime
+from shoestring.engine.engine import Engine
+from shoestring.engine.load import load_transformer
+from shoestring.engine.paged_cache import available_bytes
+from shoestring.errors import ConfigError
+from shoestring.inputs import LoRARequest
+from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.hub import resolve
+from shoestring.model.hf.peft import stored_updates
+from shoestring.model.memory import Quantization
+
+AdapterInput = LoRARequest | Sequence[LoRARequest | None] | None
+
+
+class Adapters:
+    """Loads the adapters that requests name into an engine, each when it is first named."""
+
+    def __init__(
+        self, engine: Engine, checkpoint: Checkpoint, runtime: Runtime, quantization: Quantization | None
+    ) -> None:
+        self._engine, self._checkpoint, self._runtime = engine, checkpoint, runtime
+        self._quantization = quantization
+        self._loaded: dict[int, LoRARequest] = {}
+
+    def name(self, request: LoRARequest) -> str:
+        """The adapter's name in the engine, which has it now.
+
+        Raises ConfigError, and CheckpointError for a damaged adapter or one of another model.
+        """
+        number = request.lora_int_id
+        known = self._loaded.setdefault(number, request)
+        if known.lora_path != request.lora_path:
+            raise ConfigError(
+                f"lora_int_id = {number} is {known.lora_path}; give {request.lora_path} another number"
+            )
+        if str(number) not in self._engine.adapters:
+            try:
+                self._load(str(number), Path(resolve(request.lora_path)))
+            except Exception:
+                del self._loaded[number]
+                raise
+        return str(number)
+
+    def _load(self, name: str, folder: Path) -> None:
+        checkpoint, device = self._checkpoint, self._runtime.device
+        updates = stored_updates(checkpoint.model_config, folder)
+        need, free = checkpoint.weight_bytes(self._quantization), available_bytes(device)
+        if free is not None and need > free:
+            raise ConfigError(
+                f"loading {folder} takes {need / 1e9:.1f} GB for a while and {free / 1e9:.1f} GB are free; "
+                "free some, or merge it into its model with shoestring.model.hf.peft.merge_adapter"
+            )
+        model = load_transformer(checkpoint, self._runtime, self._quantization, updates=updates)
+        share(model, self._engine.model, updates.keys())
+        self._engine.adapters[name] = model
+
+
+def adapter_names(adapters: Adapters | None, requests: AdapterInput, count: int) -> list[str]:
+    """The name of the adapter of each of `count` prompts; empty without one.
+
+    Raises ConfigError for another number of them, for other values, and without `adapters`.
+    """
+    each: Any = requests if isinstance(requests, (list, tuple)) else [requests] * count
+    if len(each) != count:
+        raise ConfigError(f"{len(each)} lora_requests for {count} prompts; give one, or one each")
+    names = []
+    for request in each:
+        if request is not None and not isinstance(request, LoRARequest):
+            raise ConfigError(f"lora_request is a {type(request).__name__}, not a LoRARequest")
+        if request is not None and adapters is None:
+            raise ConfigError("LLM.of has no checkpoint for an adapter; open the model with LLM(folder)")
+        names.append(adapters.name(request) if adapters and request else "")
+    return names
+
+
+def share(model: nn.Module, original: nn.Module, changed: Collection[str]) -> None:
+    """Replace the parts of `model` that hold no matrix in `changed` by those of `original`."""
+    for name, module in list(model.named_modules()):
+        has_tensors = any(True for _ in (*module.parameters(False), *module.buffers(False)))
+        if has_tensors and not any(matrix.startswith(f"{name}.") for matrix in changed):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, original.get_submodule(name))
