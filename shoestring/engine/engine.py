@@ -11,7 +11,6 @@ from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
 from shoestring.engine.constrain.engine_grammars import Grammars
-from shoestring.engine.latencies import Latencies
 from shoestring.engine.output import CompletionState, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
 from shoestring.engine.pages import PagePool
@@ -26,7 +25,7 @@ from shoestring.engine.runner import Runner
 from shoestring.engine.sampler import SampledTokens, Sampler
 from shoestring.engine.scheduler import Batch, Scheduler
 from shoestring.engine.sequence import Failures, Sequence, message
-from shoestring.engine.settings import EngineCounters, EngineSettings, check_settings, eos_ids
+from shoestring.engine.settings import EngineCounters, EngineSettings, Latencies, check_settings, eos_ids
 from shoestring.engine.speculate import MTPDrafter, PromptLookup
 from shoestring.errors import ConfigError
 from shoestring.model.memory import pages_for
@@ -196,7 +195,7 @@ class Engine:
                 if matcher is not None and completion.finish_reason is None and matcher.is_stopped:
                     completion.finish("stop")
                 if token_ids:
-                    self.latencies.add_tokens(state, completion, now)
+                    self.latencies.add_tokens(state, completion, len(token_ids), now)
                     state.record_token_time(now)
                 self._count(state, len(item.drafts), len(token_ids))
             except Exception as error:
@@ -212,7 +211,6 @@ class Engine:
         self._counters.accepted_tokens += num_accepted
         state.num_drafted += num_drafts
         state.num_accepted += num_accepted
-        self.latencies.add_accepted(num_accepted)
 
     def _retire(self, batch: Batch) -> None:
         """Free the pages of finished sequences."""
@@ -263,11 +261,7 @@ class Engine:
                     outputs.append(self._error_output(state, error))
             if state.finished:
                 del self._requests[request_id]
-                reasons = {completion.finish_reason for completion in state.completions}
-                self._counters.failed += "error" in reasons
-                if not reasons & {"error", "abort"}:
-                    self._counters.finished += 1
-                    self.latencies.add_request(state)
+                _count_end(self._counters, self.latencies, state)
         self._changes.clear()
         return outputs
 
@@ -302,6 +296,15 @@ def add_prompt_logprobs(engine: Engine, batch: Batch, hidden_ND: Tensor) -> None
             entries += engine.sampler.prompt_logprobs(states_ND, ids, count, engine.runner.logits)
         except Exception as error:
             engine.scheduler.failures.add(sequence, error)
+
+
+def _count_end(counters: EngineCounters, latencies: Latencies, state: RequestState) -> None:
+    """Count a request that has finished."""
+    reasons = {completion.finish_reason for completion in state.completions}
+    counters.failed += "error" in reasons
+    if not reasons & {"error", "abort"}:
+        counters.finished += 1
+        latencies.add_request(state)
 
 
 def _speculation(

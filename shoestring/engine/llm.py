@@ -37,12 +37,12 @@ from typing import Any, Self
 
 from shoestring.config import build
 from shoestring.device import choose
-from shoestring.engine.adapters import AdapterInput, Adapters, adapter_names
 from shoestring.engine.dispatch import Dispatcher, OutputStream
 from shoestring.engine.engine import Engine
 from shoestring.engine.load import default_sampling, load_engine
+from shoestring.engine.offline.adapters import AdapterInput, Adapters, adapter_names
 from shoestring.engine.offline.arguments import at_revision, check_seed, engine_settings
-from shoestring.engine.offline.beam_search import beam_search
+from shoestring.engine.offline.beam_search import beam_search, likeliest_tokens
 from shoestring.engine.offline.metrics import metrics
 from shoestring.engine.offline.score import continued, score
 from shoestring.engine.offline.tokenizer import ScriptTokenizer
@@ -56,7 +56,6 @@ from shoestring.model.hf.hub import resolve
 from shoestring.model.memory import Quantization
 from shoestring.outputs import (
     BeamSearchOutput,
-    Logprob,
     Metric,
     ScoringRequestOutput,
 )
@@ -80,6 +79,8 @@ Params = SamplingParams | Sequence[SamplingParams] | None
 
 class LLM:
     """One model in this process. Not thread-safe."""
+
+    _adapters: Adapters | None = None
 
     def __init__(
         self,
@@ -126,8 +127,8 @@ class LLM:
             quantization=quantization,
             settings=limits,
         )
-        adapters = Adapters(engine, checkpoint, runtime, quantization)
-        self._begin(engine, source, default_sampling(checkpoint), seed, adapters)
+        self._begin(engine, source, default_sampling(checkpoint), seed)
+        self._adapters = Adapters(engine, checkpoint, runtime, quantization)
 
     @classmethod
     def of(
@@ -144,18 +145,12 @@ class LLM:
         return self
 
     def _begin(
-        self,
-        engine: Engine,
-        checkpoint: Checkpoint | None,
-        sampling: Mapping[str, Any],
-        seed: int | None,
-        adapters: Adapters | None = None,
+        self, engine: Engine, checkpoint: Checkpoint | None, sampling: Mapping[str, Any], seed: int | None
     ) -> None:
         self.engine, self.tokenizer = engine, engine.tokenizer
         self._checkpoint, self.default_sampling = checkpoint, dict(sampling)
         self._seed = check_seed(seed)
         self._numbers = count()
-        self._adapters = adapters
         self.dispatcher = Dispatcher(engine)
 
     def generate(
@@ -216,7 +211,8 @@ class LLM:
         if not isinstance(params, BeamSearchParams):
             raise ConfigError(f"beam_search takes BeamSearchParams, not {type(params).__name__}")
         rows = [prompt.token_ids for prompt in read_prompts(prompts, self.tokenizer)]
-        likeliest = partial(self._likeliest, lora_request)
+        complete = partial(self._complete, show=False, adapters=lora_request)
+        likeliest = partial(likeliest_tokens, complete, self.engine.max_model_len)
         results = beam_search(rows, params, likeliest, self.engine.eos_ids)
         for sequence in (sequence for sequences in results for sequence in sequences):
             sequence.text = self.tokenizer.decode(sequence.tokens) if self.tokenizer else None
@@ -231,8 +227,7 @@ class LLM:
 
     def get_metrics(self) -> list[Metric]:
         """The engine's current values, totals and distributions under vLLM's names."""
-        name = "" if self._checkpoint is None else self._checkpoint.folder.name
-        return metrics(self.counters, self.engine.latencies, name)
+        return metrics(self.engine, "" if self._checkpoint is None else self._checkpoint.folder.name)
 
     def stream(
         self,
@@ -294,18 +289,6 @@ class LLM:
         if self.tokenizer is None:
             raise ConfigError("this model has no tokenizer; it takes and gives token ids")
         return self.tokenizer
-
-    def _likeliest(
-        self, adapter: LoRARequest | None, prompts: Sequence[Sequence[int]], count: int
-    ) -> list[dict[int, Logprob] | None]:
-        """The likeliest next tokens of each prompt that has room for one."""
-        params = SamplingParams(max_tokens=1, temperature=0, logprobs=count, detokenize=False)
-        fits = [len(prompt) < self.engine.max_model_len for prompt in prompts]
-        rows = [Prompt(token_ids=tuple(ids)) for ids, is_short in zip(prompts, fits, strict=True) if is_short]
-        outputs = iter(self._complete(rows, params, False, adapter))
-        return [
-            dict((next(outputs).outputs[0].logprobs or [{}])[0]) if is_short else None for is_short in fits
-        ]
 
     def _complete(
         self, prompts: list[Prompt], params: Params, show: bool, adapters: AdapterInput = None

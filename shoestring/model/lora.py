@@ -65,7 +65,7 @@ class LowRank:
     scale: float
 
     def matrix(self) -> Tensor:
-        """What the adapter adds to the weight."""
+        """The sum that is added to the weight."""
         return self.scale * (self.lora_B @ self.lora_A)
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from shoestring.engine.engine import Engine, EngineSettings
-from shoestring.engine.latencies import LENGTHS, TIMES_S, Distribution, Latencies
 from shoestring.engine.request import Request, SamplingParams
+from shoestring.engine.settings import LENGTHS, TIMES_S, Distribution
 
 
 def test_a_value_is_in_the_bucket_of_the_next_bound() -> None:
@@ -46,8 +46,17 @@ def test_requests_and_tokens_are_counted_once(mla) -> None:
     assert latencies.accepted_at == [0]
 
 
-def test_accepted_drafts_are_counted_by_their_place() -> None:
-    latencies = Latencies(3)
-    for count in (0, 1, 3):
-        latencies.add_accepted(count)
-    assert latencies.accepted_at == [2, 1, 1]
+def test_accepted_drafts_are_counted_by_their_place(mla) -> None:
+    settings = EngineSettings(
+        max_num_seqs=2, speculation="prompt_lookup", num_speculative_tokens=3, adaptive_speculation=False
+    )
+    serving = Engine(mla, None, settings)
+    params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
+    serving.add_request(Request(request_id="a", prompt_token_ids=(1, 2, 3) * 9, sampling_params=params))
+    while serving.has_unfinished():
+        serving.step()
+    counts = serving.latencies.accepted_at
+    assert len(counts) == 3
+    assert sum(counts) == serving.counters.accepted_tokens
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] <= serving.counters.drafts <= serving.counters.drafted_tokens

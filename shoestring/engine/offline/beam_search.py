@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from shoestring.outputs import BeamSearchSequence, Logprob
-from shoestring.sampling_params import BeamSearchParams
+from shoestring.outputs import BeamSearchSequence, Logprob, RequestOutput
+from shoestring.sampling_params import BeamSearchParams, SamplingParams
+from shoestring.tokenizer.prompts import Prompt
+
+Complete = Callable[[list[Prompt], SamplingParams], list[RequestOutput]]
 
 
 class Likeliest(Protocol):
@@ -93,3 +96,17 @@ def _score(params: BeamSearchParams, end_ids: frozenset[int]) -> Callable[[BeamS
         return float(beam.cum_logprob / max(length, 1) ** params.length_penalty)
 
     return score
+
+
+def likeliest_tokens(
+    complete: Callable[[list[Prompt], SamplingParams], list[RequestOutput]],
+    max_model_len: int,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+) -> list[dict[int, Logprob] | None]:
+    """The likeliest next tokens of each prompt that has room for one."""
+    params = SamplingParams(max_tokens=1, temperature=0, logprobs=count, detokenize=False)
+    fits = [len(prompt) < max_model_len for prompt in prompts]
+    rows = [Prompt(token_ids=tuple(ids)) for ids, is_short in zip(prompts, fits, strict=True) if is_short]
+    outputs = iter(complete(rows, params))
+    return [dict((next(outputs).outputs[0].logprobs or [{}])[0]) if is_short else None for is_short in fits]

@@ -2,8 +2,8 @@
 
 from itertools import accumulate
 
-from shoestring.engine.latencies import Distribution, Latencies
-from shoestring.engine.settings import EngineCounters
+from shoestring.engine.engine import Engine
+from shoestring.engine.settings import Distribution
 from shoestring.outputs import Counter, Gauge, Histogram, Metric, Vector
 
 COUNTERS = {
@@ -29,9 +29,9 @@ HISTOGRAMS = {
 """Distributions of Latencies by vLLM's names of the same figures."""
 
 
-def metrics(counters: EngineCounters, latencies: Latencies, model_name: str) -> list[Metric]:
+def metrics(engine: Engine, model_name: str) -> list[Metric]:
     """Current values, totals and distributions; each is labeled with the model's name."""
-    labels = {"model_name": model_name}
+    counters, latencies, labels = engine.counters, engine.latencies, {"model_name": model_name}
     current = {
         "vllm:num_requests_running": counters.running,
         "vllm:num_requests_waiting": counters.waiting,
@@ -42,13 +42,13 @@ def metrics(counters: EngineCounters, latencies: Latencies, model_name: str) -> 
         Counter(name=name, labels=dict(labels), value=getattr(counters, field))
         for name, field in COUNTERS.items()
     ]
-    accepted = Vector(
+    by_place = Vector(
         name="vllm:spec_decode_num_accepted_tokens_per_pos",
         labels=dict(labels),
         values=list(latencies.accepted_at),
     )
     histograms = [_histogram(name, labels, getattr(latencies, field)) for name, field in HISTOGRAMS.items()]
-    return [*gauges, *totals, accepted, *histograms]
+    return [*gauges, *totals, by_place, *histograms]
 
 
 def _histogram(name: str, labels: dict[str, str], values: Distribution) -> Histogram:

@@ -116,7 +116,7 @@ def read_adapter(model: Transformer, folder: Path) -> list[tuple[TargetWeight, L
 
 
 def stored_updates(config: ModelConfig, folder: Path) -> dict[str, LowRank]:
-    """What an adapter adds to each matrix of a checkpoint, by the matrix's name there.
+    """The update by an adapter of each matrix of a checkpoint, by the name there.
 
     Raises CheckpointError as read_adapter does.
     """

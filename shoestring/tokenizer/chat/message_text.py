@@ -49,7 +49,7 @@ class MessageText(str):
         return hash(self._text)
 
     def __repr__(self) -> str:
-        return escaped(repr(self._text))
+        return escape_all(repr(self._text))
 
     def __getitem__(self, place: SupportsIndex | slice) -> MessageText:
         return MessageText(super().__getitem__(place), self._text[place])
@@ -142,7 +142,7 @@ def has_stand_ins(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(has_stand_ins, value))
 
 
-def escaped(text: str) -> MessageText:
+def escape_all(text: str) -> MessageText:
     """A text of which nothing is the template's."""
     return MessageText(text.translate(_stand_ins), text)
 
@@ -173,16 +173,16 @@ def _case(name: str) -> Callable[[MessageText], MessageText]:
     """A method of str that changes the case; a character of a message stays one."""
     change = getattr(str, name)
 
-    def changed(self: MessageText) -> MessageText:
+    def convert(self: MessageText) -> MessageText:
         text: str = change(self._text)
         if len(text) != len(self):
-            return escaped(text)
+            return escape_all(text)
         places = zip(str.__iter__(self), self._text, text, strict=True)
         return MessageText(
             "".join(new if char == old else _stand_ins.get(ord(new), new) for char, old, new in places), text
         )
 
-    return changed
+    return convert
 
 
 for _name in READERS:

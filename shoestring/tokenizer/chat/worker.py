@@ -19,7 +19,7 @@ if __name__ == "__main__":
 from shoestring.tokenizer.chat.message_text import (
     MessageText,
     as_message_text,
-    escaped,
+    escape_all,
     has_stand_ins,
     original,
     use_stand_ins,
@@ -89,7 +89,7 @@ class Arguments(dict[str, Any]):
     def _json(self) -> str:
         if self._text is not None:
             return self._text
-        return escaped(json.dumps(original(dict(self)), ensure_ascii=False))
+        return escape_all(json.dumps(original(dict(self)), ensure_ascii=False))
 
 
 def prepare(message: Any) -> None:
@@ -130,10 +130,9 @@ def render(environment: Any, template: Any, request: dict[str, Any]) -> str:
 def build_environment() -> Any:
     """Jinja environment as in transformers 5, in Jinja's sandbox that forbids changes to objects."""
     import jinja2.debug  # noqa: F401  the first error would import it, when files can no longer be opened
-    from jinja2 import compiler, nodes
+    from jinja2 import nodes
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
         """`{% generation %}` blocks: text of the assistant, put between two private-use characters."""
@@ -148,6 +147,30 @@ def build_environment() -> Any:
         def _add_marks(self, caller: Any) -> str:
             start, end = self.environment.generation_marks  # type: ignore[attr-defined]
             return f"{start}{caller()}{end}"
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(original(message))
+
+    environment: Any = _environment_class()(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.generation_marks = "  "  # each request sets its own
+    for name, function in environment.filters.items():
+        environment.filters[name] = (_of_originals if name in OF_ORIGINALS else _keep)(function)
+    environment.filters["tojson"] = tojson
+    environment.tests["none"] = lambda value: value is None or isinstance(value, Null)
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(original(form))
+    environment.from_string(
+        "{% for i in [1] %}{{ i | tojson }}{% endfor %}"
+    ).render()  # Jinja imports some modules on the first rendering
+    return environment
+
+
+def _environment_class() -> Any:
+    """Jinja's sandbox that forbids changes to objects; texts made from those of messages stay such texts."""
+    from jinja2 import compiler, nodes
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Code(compiler.CodeGenerator):
         """Code in which `~` joins as the environment does, and `in` looks for a text's original."""
@@ -166,36 +189,18 @@ def build_environment() -> Any:
             self.write(")")
 
     class Environment(ImmutableSandboxedEnvironment):
-        """A sandbox in which texts made from those of messages stay such texts."""
-
         code_generator_class = Code
         intercepted_binops = frozenset("%*")
         concat = staticmethod(lambda parts: as_message_text("".join(parts)))
         container = staticmethod(lambda value: MessageText(value) if type(value) is str else value)
-        call_binop = _kept(ImmutableSandboxedEnvironment.call_binop)
+        call_binop = _keep(ImmutableSandboxedEnvironment.call_binop)
 
-        def call(self, context: Any, function: Any, /, *arguments: Any, **named: Any) -> Any:
+        def call(self, context: Any, function: Any, /, *arguments: Any, **options: Any) -> Any:
             if type(owner := getattr(function, "__self__", None)) is str:
                 function = getattr(MessageText(owner), function.__name__)
-            return _kept(super().call)(context, function, *arguments, **named)
+            return _keep(super().call)(context, function, *arguments, **options)
 
-    def raise_exception(message: str) -> None:
-        raise TemplateError(original(message))
-
-    environment: Any = Environment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.generation_marks = "  "  # each request sets its own
-    for name, function in environment.filters.items():
-        environment.filters[name] = (_of_originals if name in OF_ORIGINALS else _kept)(function)
-    environment.filters["tojson"] = tojson
-    environment.tests["none"] = lambda value: value is None or isinstance(value, Null)
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(original(form))
-    environment.from_string(
-        "{% for i in [1] %}{{ i | tojson }}{% endfor %}"
-    ).render()  # Jinja imports some modules on the first rendering
-    return environment
+    return Environment
 
 
 OF_ORIGINALS = frozenset(
@@ -211,15 +216,15 @@ def tojson(
     """The filter of transformers."""
     plain = json_value(value)
     text = json.dumps(plain, ensure_ascii=ensure_ascii, indent=indent, separators=separators, **more)
-    return escaped(text) if has_stand_ins(value) else text
+    return escape_all(text) if has_stand_ins(value) else text
 
 
-def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
+def _keep(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function; of a text with stand-ins it makes a MessageText."""
 
     @functools.wraps(function)
-    def call(*arguments: Any, **named: Any) -> Any:
-        result = function(*arguments, **named)
+    def call(*arguments: Any, **options: Any) -> Any:
+        result = function(*arguments, **options)
         return as_message_text(result) if isinstance(result, str) else result
 
     return call
@@ -229,9 +234,9 @@ def _of_originals(function: Callable[..., Any]) -> Callable[..., Any]:
     """The filter of the original text; all of the result is then text of messages."""
 
     @functools.wraps(function)
-    def call(*arguments: Any, **named: Any) -> Any:
-        result = function(*map(original, arguments), **named)
-        return escaped(result) if isinstance(result, str) and has_stand_ins(list(arguments)) else result
+    def call(*arguments: Any, **options: Any) -> Any:
+        result = function(*map(original, arguments), **options)
+        return escape_all(result) if isinstance(result, str) and has_stand_ins(list(arguments)) else result
 
     return call
 

@@ -28,7 +28,7 @@ class Adapters:
     ) -> None:
         self._engine, self._checkpoint, self._runtime = engine, checkpoint, runtime
         self._quantization = quantization
-        self._loaded: dict[int, LoRARequest] = {}
+        self._requests: dict[int, LoRARequest] = {}
 
     def name(self, request: LoRARequest) -> str:
         """The adapter's name in the engine, which has it now.
@@ -36,16 +36,16 @@ class Adapters:
         Raises ConfigError, and CheckpointError for a damaged adapter or one of another model.
         """
         number = request.lora_int_id
-        known = self._loaded.setdefault(number, request)
-        if known.lora_path != request.lora_path:
+        first = self._requests.setdefault(number, request)
+        if first.lora_path != request.lora_path:
             raise ConfigError(
-                f"lora_int_id = {number} is {known.lora_path}; give {request.lora_path} another number"
+                f"lora_int_id = {number} is {first.lora_path}; give {request.lora_path} another number"
             )
         if str(number) not in self._engine.adapters:
             try:
                 self._load(str(number), Path(resolve(request.lora_path)))
             except Exception:
-                del self._loaded[number]
+                del self._requests[number]
                 raise
         return str(number)
 
@@ -81,10 +81,10 @@ def adapter_names(adapters: Adapters | None, requests: AdapterInput, count: int)
     return names
 
 
-def share(model: nn.Module, original: nn.Module, changed: Collection[str]) -> None:
-    """Replace the parts of `model` that hold no matrix in `changed` by those of `original`."""
+def share(model: nn.Module, original: nn.Module, own: Collection[str]) -> None:
+    """Replace the parts of `model` that hold no matrix in `own` by those of `original`."""
     for name, module in list(model.named_modules()):
         has_tensors = any(True for _ in (*module.parameters(False), *module.buffers(False)))
-        if has_tensors and not any(matrix.startswith(f"{name}.") for matrix in changed):
+        if has_tensors and not any(matrix.startswith(f"{name}.") for matrix in own):
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, original.get_submodule(name))

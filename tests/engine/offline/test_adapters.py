@@ -161,6 +161,6 @@ def test_an_adapter_is_added_before_packing(folder, tmp_path):
 
 def test_an_adapter_without_memory_for_it_is_refused(folder, monkeypatch):
     model = llm(folder / "base")
-    monkeypatch.setattr("shoestring.engine.adapters.available_bytes", lambda device: 1000)
+    monkeypatch.setattr("shoestring.engine.offline.adapters.available_bytes", lambda device: 1000)
     with pytest.raises(ConfigError, match="GB are free; free some"):
         model.generate([PROMPTS[0]], PARAMS, lora_request=adapter(folder, "all"))
