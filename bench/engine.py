@@ -10,6 +10,7 @@ other engines. Exit code 3 when a target is missed.
 """
 
 import argparse
+import inspect
 import json
 import sys
 import time
@@ -178,6 +179,8 @@ class Transformers:
         from transformers import AutoModelForCausalLM
 
         self.model = AutoModelForCausalLM.from_pretrained(folder / "hf", dtype=torch.float32).eval()
+        names = inspect.signature(self.model.forward).parameters
+        self.cache = "cache" if "cache" in names else "past_key_values"  # its name since 5.24, and before
 
     def run(self, batch, steps):
         import torch
@@ -187,8 +190,8 @@ class Transformers:
         with torch.inference_mode():
             for _ in range(steps + 1):
                 begin = time.perf_counter()
-                out = self.model(ids, past_key_values=past, use_cache=True, logits_to_keep=1)
-                past, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
+                out = self.model(ids, use_cache=True, logits_to_keep=1, **{self.cache: past})
+                past, ids = out[self.cache], out.logits[:, -1:].argmax(-1)
                 times.append(time.perf_counter() - begin)
         return times
 
