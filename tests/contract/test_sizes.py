@@ -36,7 +36,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/serve/routes": 250,
     "shoestring/tasks": 1_950,
     "shoestring/tokenizer": 970,
-    "shoestring/tokenizer/chat": 1_760,
+    "shoestring/tokenizer/chat": 1_790,
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
