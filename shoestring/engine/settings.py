@@ -105,6 +105,7 @@ class Latencies:
 
     def add_tokens(self, state: RequestState, completion: CompletionState, count: int, now: float) -> None:
         """Count a completion's new tokens, all but one of them drafts, before their time is recorded."""
+        self.accepted_at += [0] * (count - 1 - len(self.accepted_at))
         for place in range(count - 1):
             self.accepted_at[place] += 1
         if state.first_token_s is None:

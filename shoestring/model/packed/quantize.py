@@ -44,7 +44,7 @@ def load_for_inference(
     """A model to serve: quantized while it is read, or as it is stored (16-bit weights stay 16 bits wide).
 
     A packed checkpoint is mapped, which takes no time, and can neither be quantized otherwise nor updated.
-    Float32 weights are put in the order of the CPU kernels, in the same memory: then a whole layer is one call.
+    Float32 weights are put in the order of the CPU kernels, in the same memory: a whole layer is one call.
     Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     available()  # compiles the kernels if they are new, so that the first token does not wait for it
