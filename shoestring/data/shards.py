@@ -80,7 +80,10 @@ def special_ids(tokenizer: Encoder, *, fim: bool) -> SpecialIds:
     """Special token ids of `tokenizer`. Raises TokenizerError when one of them does not exist."""
     fim_ids = None
     if fim:
-        begin, hole, end = (tokenizer.special_id(name) for name in FIM_TOKENS)
+        try:
+            begin, hole, end = (tokenizer.special_id(name) for name in FIM_TOKENS)
+        except TokenizerError as error:
+            raise TokenizerError(f"{error}, which filling in the middle needs; set data.fim_rate=0") from None
         fim_ids = (begin, hole, end)
     begin_ids = tokenizer.begin_ids
     return SpecialIds(bos=begin_ids[-1] if begin_ids else None, eos=tokenizer.eos_id, fim=fim_ids)

@@ -37,7 +37,7 @@ class ModelWheel:
     imported_bytes: int
     """About the bytes of the model's folder, in float32: every value of the file exactly."""
     generation: Mapping[str, Any]
-    """Content of generation_config.json; the sampling that the model's makers recommend."""
+    """Content of generation_config.json: the makers' own, plus the sampling of their example."""
 
 
 WHEELS = {
@@ -52,7 +52,7 @@ WHEELS = {
             "bos_token_id": 1,
             "eos_token_id": 2,
             "pad_token_id": 2,
-            "do_sample": True,
+            "do_sample": True,  # this and the next two: the example in the model card
             "temperature": 0.2,
             "top_p": 0.9,
         },
