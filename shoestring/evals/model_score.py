@@ -21,16 +21,19 @@ ENGINE = EngineSettings(max_num_seqs=256, speculation="off")
 """Many short answers at once: a draft would cost more than it saves."""
 
 
-def score_model(folder: Path, tasks: Mapping[str, Settings], runtime: Runtime) -> dict[str, Any]:
+def score_model(
+    folder: Path, tasks: Mapping[str, Settings], runtime: Runtime, *, answers: Path | None = None
+) -> dict[str, Any]:
     """The size of the model in `folder`, its score on the first task, and pass@1 on the others.
 
-    Every answer with its reward goes to answers-<task>.jsonl beside the folder. Raises ConfigError for
-    settings that are wrong, and what `evaluate_task` raises.
+    Every answer with its reward goes to answers-<task>.jsonl in the folder `answers`, by default beside that
+    of the model. Raises ConfigError for settings that are wrong, and what `evaluate_task` raises.
     """
     checkpoint = Checkpoint.open(folder)
     llm = LLM.of(load_engine(checkpoint, runtime, settings=ENGINE), checkpoint)
+    answers = answers or folder.parent
     scores = {
-        name: score_task(llm, name, settings, transcripts=folder.parent / f"answers-{name}.jsonl")
+        name: score_task(llm, name, settings, transcripts=answers / f"answers-{name}.jsonl")
         for name, settings in tasks.items()
     }
     first = next(iter(scores.values()), {})

@@ -34,6 +34,7 @@ _TABLE = (
     "maj_at_8",
     "greedy",
     "greedy_capped_share",
+    "format_share",
     "mean_thinking_tokens",
     "problems",
     "seconds",

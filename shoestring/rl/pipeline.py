@@ -16,6 +16,7 @@ from shoestring.durable import write_atomic
 from shoestring.engine.llm import LLM
 from shoestring.errors import ConfigError
 from shoestring.evals.model_score import score_model, score_task
+from shoestring.model.hf.hub import resolve
 from shoestring.rl.corpus import CorpusStage, write_corpus
 from shoestring.rl.grpo import grpo
 from shoestring.rl.pictures import write_report
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 Settings = SFTConfig | GRPOConfig | CorpusStage | CollectStage | DistillConfig
 ROW = "stage.json"
 """A finished stage's row of the report, in its folder."""
+BASE_ROW = "base.json"
+"""The row of the model that the recipe begins with, in the run's folder."""
 LIVE_PROBLEMS = 64
 """Problems of a score during reinforcement."""
 
@@ -61,10 +64,12 @@ def run_recipe(
     if not resume and (out / "config.toml").exists():
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
     settings = {stage.name: settings_of(stage, out, config.seed) for stage in config.stages}
+    if config.score.base:
+        resolve(config.score.base)  # raises before there is a folder
     write_atomic(out / "config.toml", configs.dumps(config))
     pipeline = Pipeline(config=config, runtime=runtime, out=out, quiet=quiet, say=say)
     stages = config.stages[: names.index(until) + 1] if until else config.stages
-    rows = []
+    rows = [pipeline.base_row()] if config.score.base else []
     for number, stage in enumerate(stages, start=1):
         path = out / stage.name / ROW
         if not path.is_file():
@@ -128,6 +133,17 @@ class Pipeline:
     quiet: bool
     say: Callable[[str], None]
     """Shows a line of progress."""
+
+    def base_row(self) -> dict[str, Any]:
+        """The row of `score.base` in the report: its scores, taken once."""
+        path, name = self.out / BASE_ROW, self.config.score.base
+        if not path.is_file():
+            self.say(f"scoring {name}")
+            scores = score_model(resolve(name), self.config.score.tasks, self.runtime, answers=self.out)
+            new = {"name": Path(name).name, "title": "before the first stage", "kind": "base", "seconds": 0.0}
+            write_atomic(path, json.dumps(new | scores, indent=2) + "\n")
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return row
 
     def run(self, stage: Stage, settings: Settings) -> dict[str, Any]:
         """Run a stage, or continue it; returns its row of the report without scores."""

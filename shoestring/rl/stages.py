@@ -59,6 +59,8 @@ class Stage:
 class ScoreConfig:
     """Scores of each stage's model: fields of TaskEvalConfig by task, the main one first."""
 
+    base: str = ""
+    """A model to score before the first stage, for comparison: that which the recipe begins with."""
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

@@ -74,7 +74,11 @@ class SFTTrainer:
 
     def take_step(self) -> StepResult:
         """Train on the next conversations."""
-        run, start = self.run, time.perf_counter()
+        run = self.run
+        before = (
+            {f"{name}_at_start": value for name, value in self._heldout().items()} if not run.step else {}
+        )
+        start = time.perf_counter()
         numbers = next_conversations(run)
         batches = list(run.data.batches(numbers, run.config.micro_tokens))
         tokens = int(run.data.lengths[numbers].sum())
@@ -83,26 +87,23 @@ class SFTTrainer:
             stats = train_step(run.model, run.optimizers, self._on_device(batches), settings)
         run.step, run.tokens = run.step + 1, run.tokens + tokens
         speed = tokens / (time.perf_counter() - start)
-        row = _row(run, stats) | {
-            "lr": run.config.optim.lr * settings.lr_share,
-            "batch": len(numbers),
-            "learned_tokens": sum(int(batch.loss_mask.sum()) for batch in batches),
-            "padding": 1 - tokens / sum(batch.inputs.size for batch in batches),
-            "tokens_per_s": speed,
-            "peak_share": speed * self.flops_per_token / self.peak,
-        }
+        row = (
+            before
+            | _row(run, stats)
+            | {
+                "lr": run.config.optim.lr * settings.lr_share,
+                "batch": len(numbers),
+                "learned_tokens": sum(int(batch.loss_mask.sum()) for batch in batches),
+                "padding": 1 - tokens / sum(batch.inputs.size for batch in batches),
+                "tokens_per_s": speed,
+                "peak_share": speed * self.flops_per_token / self.peak,
+            }
+        )
         return StepResult(row=row)
 
     def evaluate(self) -> Mapping[str, Any]:
         """Bits per byte of the learned text of held-out conversations, and the caller's own figures."""
-        run = self.run
-        figures: dict[str, Any] = {}
-        text_bytes = int(run.data.text_bytes[run.heldout].sum())
-        if text_bytes:
-            batches = run.data.batches(run.heldout, run.config.micro_tokens)
-            nll = summed_nll(run.model, self._on_device(batches))
-            figures["heldout_bits_per_byte"] = nll / math.log(2) / text_bytes
-        return figures | dict(self.on_eval(run.model) if self.on_eval else {})
+        return self._heldout() | dict(self.on_eval(self.run.model) if self.on_eval else {})
 
     def save(self) -> None:
         save(self.run)
@@ -118,6 +119,15 @@ class SFTTrainer:
         draw_curves(run)
         flops = self.flops_per_token * run.tokens
         return write_report(run, self.runtime, figures, data=run.manifest, train_flops=flops, peak=self.peak)
+
+    def _heldout(self) -> dict[str, Any]:
+        run = self.run
+        text_bytes = int(run.data.text_bytes[run.heldout].sum())
+        if not text_bytes:
+            return {}
+        batches = run.data.batches(run.heldout, run.config.micro_tokens)
+        nll = summed_nll(run.model, self._on_device(batches))
+        return {"heldout_bits_per_byte": nll / math.log(2) / text_bytes}
 
     def _on_device(self, batches: Iterable[ConversationBatch]) -> list[MicroBatch]:
         device = self.runtime.device
@@ -170,6 +180,7 @@ def summary(run: SFTRun) -> dict[str, Any]:
         "train_loss": mean_of(rows[-max(1, len(rows) // 20) :], "loss"),
         "train_loss_at_start": mean_of(rows[: max(1, len(rows) // 20)], "loss"),
         "heldout_bits_per_byte": heldout[-1] if heldout else None,
+        "heldout_bits_per_byte_at_start": rows[0].get("heldout_bits_per_byte_at_start") if rows else None,
         "padding": mean_of(rows, "padding"),
     }
 

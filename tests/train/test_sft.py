@@ -123,6 +123,11 @@ def test_a_run_leaves_what_it_promises(recipe, runtime, base, talks, tmp_path):
     scored = [row["step"] for row in log(out) if "mine" in row]
     assert scored == [*range(4, report["steps"], 4), report["steps"]]
     assert report["heldout_bits_per_byte"] == log(out)[-1]["heldout_bits_per_byte"] > 0
+    before = [
+        row["heldout_bits_per_byte_at_start"] for row in log(out) if "heldout_bits_per_byte_at_start" in row
+    ]
+    assert before == [report["heldout_bits_per_byte_at_start"]]
+    assert before[0] > report["heldout_bits_per_byte"]
     assert 0 <= report["padding"] <= 0.1
     receipt = json.loads((out / "receipt.json").read_text())
     assert receipt["data"]["files"][0]["path"] == talks.name

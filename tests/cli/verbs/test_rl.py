@@ -118,6 +118,38 @@ def test_the_stages_run_are_scored_and_drawn(cli, recipe, tmp_path):
     assert "Teacher" in (out / "student" / "student" / "model" / "README.md").read_text()
 
 
+def test_the_model_that_a_recipe_begins_with_is_scored_first_and_once(cli, recipe, model_folder, tmp_path):
+    out, base = tmp_path / "run", model_folder(3)
+    text = recipe.read_text().replace(
+        "[score.tasks.countdown]", f'[score]\nbase = "{base}"\n[score.tasks.countdown]'
+    )
+    recipe.write_text(text)
+    code, shown, err = cli("rl", str(recipe), "--out", str(out), "--until", "base", "--quiet")
+    assert code == 0, err
+    first, *others = json.loads((out / "report.json").read_text())["stages"]
+    assert (first["name"], first["kind"]) == (base.name, "base")
+    assert first["intervals"]["pass_at_1"][0] <= first["pass_at_1"] <= first["intervals"]["pass_at_1"][1]
+    assert [row["name"] for row in others] == ["corpus", "base"]
+    assert base.name in shown
+    assert (out / "answers-countdown.jsonl").is_file()
+    assert not (base.parent / "answers-countdown.jsonl").exists()
+    scored_at = (out / "base.json").stat().st_mtime_ns
+    assert cli("rl", "--out", str(out), "--resume", "--until", "base", "--quiet")[0] == 0
+    assert (out / "base.json").stat().st_mtime_ns == scored_at
+
+
+def test_a_base_that_is_not_there_is_named_before_anything_runs(cli, recipe, tmp_path):
+    recipe.write_text(
+        recipe.read_text().replace(
+            "[score.tasks.countdown]", '[score]\nbase = "smollm2"\n[score.tasks.countdown]'
+        )
+    )
+    code, _, err = cli("rl", str(recipe), "--out", str(tmp_path / "run"))
+    assert code != 0
+    assert "shoestring pull smollm2" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_demo_is_the_recipe_up_to_its_student(cli, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "recipe_file", lambda name: recipe)
     out = tmp_path / "demo"
