@@ -9,6 +9,7 @@ import torch
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Trained
 
+from shoestring.cli.main import exit_code
 from shoestring.model.gguf.tokenizer import SPLITS
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
@@ -66,6 +67,28 @@ def model(tmp_path_factory) -> Path:
     weights = initialize(Transformer(shape), torch.Generator().manual_seed(1))
     save_model(weights, folder / "model", tokenizer_files=folder / "tokenizer")
     return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    for number in range(40):
+        lines = [f"def function_{number}_{i}(x):\n    return x + {i * number}\n" for i in range(20)]
+        (folder / f"{number:02}.py").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path_factory):
+    """Runs a verb: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = exit_code(list(arguments))
+        return code, *capsys.readouterr()
+
+    return call
 
 
 def settings(**fields: object) -> list[str]:
