@@ -18,12 +18,19 @@ from shoestring.serve.backends.local import LocalBackend
 from shoestring.serve.caller import LOCAL
 from shoestring.serve.dialects.errors import error_body
 from shoestring.serve.live import ClientGone
-from shoestring.serve.routes import anthropic, health, openai
+from shoestring.serve.routes import anthropic, deepseek, health, ollama, openai, responses
 from shoestring.serve.service import Service
 
 log = logging.getLogger(__name__)
 
-ROUTERS = (openai.router, anthropic.router, health.router)
+ROUTERS = (
+    openai.router,
+    responses.router,
+    anthropic.router,
+    deepseek.router,
+    ollama.router,
+    health.router,
+)
 CLIENT_CLOSED_REQUEST = 499
 """Status of a reply that nobody receives, for logs."""
 

@@ -1,7 +1,7 @@
 """Work for a client that may leave: a reply or a stream is cancelled as soon as the connection ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -35,17 +35,16 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
         await _cancel(task, departure)
 
 
-class EventStream(Response):
-    """Server-sent events as they come, with comments while none do; ends when the client leaves."""
+class LiveStream(Response):
+    """Parts of a reply as they come; ends when the client leaves."""
 
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncGenerator[bytes], headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(
-            None, headers={**(headers or {}), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        )
+    def __init__(
+        self, parts: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        live = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy may collect the parts
+        super().__init__(None, media_type=media_type, headers={**(headers or {}), **live})
         del self.headers["content-length"]
-        self._events = events
+        self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
@@ -60,13 +59,18 @@ class EventStream(Response):
     async def _send(self, send: Send) -> None:
         """Send the head at once, so that no client waits for a long prompt without a sign of life."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(self._events) as events:
-            async for event in _with_keep_alive(events):
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+        async with aclosing(self._parts) as parts:
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _with_keep_alive(events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+def event_stream(events: AsyncGenerator[bytes], headers: Mapping[str, str] | None = None) -> LiveStream:
+    """A stream of server-sent events, with comments while none come."""
+    return LiveStream(_with_keep_alive(events), "text/event-stream", headers)
+
+
+async def _with_keep_alive(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """The events, and a comment whenever none came for KEEP_ALIVE_S."""
     coming = asyncio.ensure_future(anext(events, None))
     try:
@@ -81,6 +85,7 @@ async def _with_keep_alive(events: AsyncGenerator[bytes]) -> AsyncIterator[bytes
             yield event
     finally:
         await _cancel(coming)
+        await events.aclose()
 
 
 def sse(data: str, event: str | None = None) -> bytes:

@@ -1,6 +1,7 @@
 """The server: one listener, loopback unless there are accounts."""
 
 import ipaddress
+import signal
 import socket
 
 import uvicorn
@@ -34,6 +35,8 @@ def serve_app(app: FastAPI, listener: socket.socket) -> None:
         timeout_graceful_shutdown=DRAIN_S,
         lifespan="on",
     )
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -30,17 +30,17 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/remote": 700,
     "shoestring/rl": 2_000,
     "shoestring/sandbox": 950,
-    "shoestring/serve": 450,
-    "shoestring/serve/backends": 950,
-    "shoestring/serve/dialects": 1_000,
-    "shoestring/serve/routes": 250,
+    "shoestring/serve": 500,
+    "shoestring/serve/backends": 1_250,
+    "shoestring/serve/dialects": 1_950,
+    "shoestring/serve/routes": 750,
     "shoestring/tasks": 1_950,
     "shoestring/tokenizer": 970,
     "shoestring/tokenizer/chat": 1_790,
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
-TEST_LINES = 33_500  # as long as the package at most: beyond that, tests repeat each other
+TEST_LINES = 34_500  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

@@ -1,10 +1,13 @@
 """The embedded model behind the service, in this process."""
 
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from shoestring.device import choose
@@ -47,6 +50,19 @@ def client(new_service: Callable[[], Service]) -> Iterator[TestClient]:
     """A client of the app, without a network."""
     with TestClient(build_app(new_service()), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def served(new_service: Callable[[], Service]) -> Iterator[tuple[tuple[str, int], Service]]:
+    """A service on a real port: (address, service)."""
+    service = new_service()
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(build_app(service), log_config=None, lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield listener.getsockname(), service
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture(scope="session")

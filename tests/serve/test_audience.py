@@ -4,14 +4,16 @@ from fastapi import APIRouter
 from shoestring.serve.app import ROUTERS
 from shoestring.serve.audience import Audience, audience, audiences
 
-CALLERS = {
-    ("GET", "/health"): Audience.ANYONE,
-    ("GET", "/v1/models"): Audience.KEY,
-    ("GET", "/v1/models/{model:path}"): Audience.KEY,
-    ("POST", "/v1/chat/completions"): Audience.KEY,
-    ("POST", "/v1/messages"): Audience.KEY,
-    ("POST", "/v1/messages/count_tokens"): Audience.KEY,
+ANYONE = {("GET", "/health"), ("GET", "/api/version")}
+BY_KEY = {
+    *(("GET", path) for path in ("/models", "/v1/models", "/v1/models/{model:path}", "/api/tags")),
+    *(("POST", f"{base}/chat/completions") for base in ("", "/v1", "/beta")),
+    *(("POST", f"{base}/completions") for base in ("", "/v1", "/beta")),
+    *(("POST", f"{base}/responses") for base in ("", "/v1")),
+    *(("POST", f"{base}/v1/messages{end}") for base in ("", "/anthropic") for end in ("", "/count_tokens")),
+    *(("POST", path) for path in ("/tokenize", "/detokenize", "/api/chat", "/api/generate")),
 }
+CALLERS = dict.fromkeys(ANYONE, Audience.ANYONE) | dict.fromkeys(BY_KEY, Audience.KEY)
 """Every route, and who may call it."""
 
 

@@ -5,24 +5,9 @@ import threading
 import time
 
 import pytest
-import uvicorn
 
 import shoestring.serve.live as live
-from shoestring.serve.app import build_app
 from shoestring.serve.backends.errors import RequestError
-
-
-@pytest.fixture(scope="module")
-def served(new_service):
-    """A service on a real port, since a client can leave only there: (address, service)."""
-    service = new_service()
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(build_app(service), log_config=None, lifespan="on"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield listener.getsockname(), service
-    server.should_exit = True
-    thread.join()
 
 
 def send(address, **fields):

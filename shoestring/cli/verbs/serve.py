@@ -18,28 +18,44 @@ def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    upstreams: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--upstream", help="URL of an OpenAI-compatible server whose models to offer; repeatable."
+        ),
+    ] = None,
+    upstream_key_env: Annotated[
+        str, typer.Option(help="Environment variable with the key of the upstreams.")
+    ] = "",
     weights: Weights = None,
     settings: Sampling = [],  # noqa: B006 (typer copies it)
     device: Device = "auto",
 ) -> None:
     """Serve models on this machine, for its own programs: no key is asked.
 
-    The base URL for OpenAI's clients is http://127.0.0.1:8000/v1. Ctrl-C ends it.
+    The base URL for OpenAI's clients is http://127.0.0.1:8000/v1, for Anthropic's and Ollama's without /v1.
+    Ctrl-C ends it. With --upstream it stands in front of vLLM, SGLang or llama.cpp on this or other machines.
     """
     from shoestring.serve.app import build_app
+    from shoestring.serve.backends.backend import Backend
+    from shoestring.serve.backends.upstream import upstream_backends
     from shoestring.serve.server import check_address, listen, serve_app
     from shoestring.serve.service import Service
 
     check_address(host)
-    listener = listen(host, port)
-    backends = {
-        backend.card.id: backend
-        for backend in [_backend(model, weights, settings, device) for model in models or ["mini"]]
-    }
-    sampling = {name: backend.sampling for name, backend in backends.items()}
-    app = build_app(Service(backends, sampling=sampling))
-    print(f"serving {', '.join(backends)} on http://{host}:{listener.getsockname()[1]}", flush=True)
-    serve_app(app, listener)
+    with listen(host, port) as listener:  # first, since models may take long to load
+        own = [_backend(name, weights, settings, device) for name in _names(models, upstreams)]
+        far = [backend for url in upstreams or () for backend in upstream_backends(url, upstream_key_env)]
+        backends: dict[str, Backend] = {backend.card.id: backend for backend in own}
+        backends |= {backend.card.id: backend for backend in far}
+        app = build_app(Service(backends, sampling={backend.card.id: backend.sampling for backend in own}))
+        print(f"serving {', '.join(backends)} on http://{host}:{listener.getsockname()[1]}", flush=True)
+        serve_app(app, listener)
+
+
+def _names(models: list[str] | None, upstreams: list[str] | None) -> list[str]:
+    """The models of this process: those that are named; without any, mini, unless there are upstreams."""
+    return models or ([] if upstreams else ["mini"])
 
 
 def _backend(model: str, weights: str | None, settings: list[str], device: str) -> "LocalBackend":

@@ -1,5 +1,6 @@
 """The protocol of a backend: everything above it, every dialect, speaks only this."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,8 +35,12 @@ class Backend(Protocol):
         """Begin to answer. Raises RequestError for a request that cannot be served, before anything runs."""
         ...
 
-    async def count_tokens(self, request: BackendRequest) -> int:
-        """Tokens of the request's prompt. Raises RequestError."""
+    async def tokenize(self, request: BackendRequest) -> tuple[int, ...]:
+        """Ids of the request's prompt. Raises RequestError."""
+        ...
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids. Raises RequestError."""
         ...
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,7 @@ from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.reply import ReplyPiece, ReplyReader, ToolPiece
 from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.special import THINK, THINK_END
+from shoestring.tokenizer.stream import text_pieces
 from shoestring.tokenizer.thinking import has_tags, thinking_tokens
 
 HEARTBEAT_LIMIT_S = 30.0
@@ -61,8 +62,13 @@ class LocalBackend:
     async def close(self) -> None:
         await self._thread.stop()
 
-    async def count_tokens(self, request: BackendRequest) -> int:
-        return len((await self._prompt(request)).token_ids)
+    async def tokenize(self, request: BackendRequest) -> tuple[int, ...]:
+        return (await self._prompt(request)).token_ids
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        if self.engine.tokenizer is None:
+            raise RequestError("invalid", "this model has no tokenizer")
+        return self.engine.tokenizer.decode(token_ids)
 
     async def open(self, request: BackendRequest) -> Reply:
         prompt = await self._prompt(request)
@@ -153,7 +159,7 @@ class _Choice:
         self._opening = THINK if prompt.thinking else ""
         self._num_top = prompt.sampling.logprobs or 0
         self._reader = None
-        if tokenizer is not None:
+        if tokenizer is not None and prompt.is_chat:
             self._reader = ReplyReader(tokenizer, thinking=prompt.thinking, tool_format=prompt.tool_format)
         self._is_thinking = prompt.thinking
         self._token_ids: list[int] = []
@@ -165,7 +171,9 @@ class _Choice:
             raise RequestError("failed", f"the request failed: {output.stop_reason or output.finish_reason}")
         self._token_ids += output.token_ids
         pieces: list[ReplyPiece] = []
-        if self._reader is not None:
+        if self._reader is None:
+            pieces += text_pieces(output.text, "answer")
+        else:
             pieces += self._reader.push(output.token_ids, output.text)
             pieces += self._reader.finish() if output.finish_reason else []
         deltas = [self._delta(piece) for piece in pieces]
@@ -194,7 +202,7 @@ class _Choice:
 
     def _finish(self, output: CompletionOutput) -> Delta:
         self.is_finished = True
-        if self._tokenizer is not None:
+        if self._tokenizer is not None and self._reader is not None:
             self.num_reasoning = thinking_tokens(self._opening, self._token_ids, self._tokenizer)
         reason: FinishReason = "length" if output.finish_reason == "length" else "stop"
         if reason == "stop" and self._num_calls:
@@ -203,12 +211,12 @@ class _Choice:
         return Delta(choice=self._index, finish_reason=reason, stop_sequence=stop)
 
     def _logprobs(self, output: CompletionOutput) -> "list[TokenLogprob]":
-        """One entry for each token that has text of its own."""
+        """One entry for each token with text in the reply."""
         assert self._tokenizer is not None
         entries, hidden = [], self._tokenizer.hidden_ids
         tags = self._tokenizer.specials if has_tags(self._tokenizer) else {}
         for token_id, logprobs in zip(output.token_ids, output.logprobs or (), strict=True):
-            if token_id in (tags.get(THINK), tags.get(THINK_END)):
+            if self._reader is not None and token_id in (tags.get(THINK), tags.get(THINK_END)):
                 self._is_thinking = token_id == tags.get(THINK)
             elif token_id not in hidden:
                 entry = self._entry(token_id, logprobs[token_id])

@@ -27,6 +27,8 @@ class EnginePrompt:
 
     token_ids: tuple[int, ...]
     sampling: SamplingParams
+    is_chat: bool = False
+    """The reply is a turn, with thinking and tool calls; else a text as it is."""
     thinking: bool = False
     """The prompt ends inside the thinking."""
     tool_format: ToolFormat | None = None
@@ -67,6 +69,7 @@ def _chat_prompt(request: ChatRequest, tokenizer: Tokenizer, template: Template)
     return EnginePrompt(
         token_ids=prompt.token_ids,
         sampling=replace(request.sampling, structured_outputs=form, skip_special_tokens=False),
+        is_chat=True,
         thinking=thinking,
         tool_format=TOOL_FORMATS[name] if name else None,
     )

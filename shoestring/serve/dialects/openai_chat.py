@@ -188,6 +188,7 @@ class ChatChunks:
         if delta.finish_reason is not None:
             self._num_open -= 1
             chunk = self._chunk(delta.choice, {}, finish_reason=delta.finish_reason)
+            chunk["choices"][0] |= stop_fields(delta.stop_sequence)
             if self._usage_on_choice and not self._num_open:
                 chunk["usage"] = usage_fields(self._usage)
             yield chunk
@@ -223,6 +224,7 @@ def chat_completion(whole: WholeReply, model: str) -> dict[str, Any]:
             "message": _message(choice),
             "logprobs": logprobs_fields(choice.logprobs) if choice.logprobs else None,
             "finish_reason": choice.finish_reason,
+            **stop_fields(choice.stop_sequence),
         }
         for index, choice in enumerate(whole.choices)
     ]
@@ -238,6 +240,11 @@ def head(model: str, kind: str, prefix: str = "chatcmpl") -> dict[str, Any]:
         "model": model,
         "system_fingerprint": None,
     }
+
+
+def stop_fields(stop_sequence: str | None) -> dict[str, str]:
+    """vLLM's field for the stop string that ended a choice."""
+    return {} if stop_sequence is None else {"stop_reason": stop_sequence}
 
 
 def usage_fields(usage: Usage) -> dict[str, Any]:

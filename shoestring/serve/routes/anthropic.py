@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Reply, fold
+from shoestring.serve.caller import Caller
 from shoestring.serve.dialects.anthropic_reply import Event, MessageEvents, message
 from shoestring.serve.dialects.anthropic_request import (
     WITHOUT_EFFECT,
@@ -22,8 +23,9 @@ from shoestring.serve.dialects.anthropic_request import (
 )
 from shoestring.serve.dialects.errors import anthropic_error
 from shoestring.serve.dialects.openai_fields import ignored_fields
-from shoestring.serve.live import EventStream, sse, unless_gone
+from shoestring.serve.live import event_stream, sse, unless_gone
 from shoestring.serve.routes.parts import TheCaller, TheService, ignored_header
+from shoestring.serve.service import Service
 
 router = APIRouter(tags=["Anthropic"])
 
@@ -34,6 +36,18 @@ async def create_message(
     body: MessagesRequest, request: Request, caller: TheCaller, service: TheService
 ) -> Response:
     """Answer a conversation."""
+    return await answer(body, request, caller, service)
+
+
+@router.post("/v1/messages/count_tokens")
+@audience(Audience.KEY)
+async def count_tokens(body: CountTokensRequest, caller: TheCaller, service: TheService) -> dict[str, int]:
+    """Count the tokens of a conversation."""
+    return await count(body, service)
+
+
+async def answer(body: MessagesRequest, request: Request, caller: Caller, service: Service) -> Response:
+    """The reply to a conversation, streamed or whole."""
     salt = caller.cache_salt(user_id(body))
     chat = chat_request(body, service.sampling(body.model), cache_salt=salt)
     headers = ignored_header(ignored_fields(body, WITHOUT_EFFECT))
@@ -41,17 +55,15 @@ async def create_message(
     is_shown = shows_thinking(body)
     if body.stream:
         events = MessageEvents(reply.model, reply.prompt_tokens, shows_thinking=is_shown)
-        return EventStream(_events(reply, events), headers)
+        return event_stream(_events(reply, events), headers)
     whole = await unless_gone(request, fold(reply.deltas, 1))
     return JSONResponse(message(whole, reply.model, shows_thinking=is_shown), headers=headers)
 
 
-@router.post("/v1/messages/count_tokens")
-@audience(Audience.KEY)
-async def count_tokens(body: CountTokensRequest, caller: TheCaller, service: TheService) -> dict[str, int]:
-    """Count the tokens of a conversation."""
+async def count(body: CountTokensRequest, service: Service) -> dict[str, int]:
+    """The number of a conversation's tokens."""
     chat = chat_request(body, {}, cache_salt="")
-    return {"input_tokens": await service.backend(body.model).count_tokens(chat)}
+    return {"input_tokens": len(await service.backend(body.model).tokenize(chat))}
 
 
 async def _events(reply: Reply, events: MessageEvents) -> AsyncGenerator[bytes]:

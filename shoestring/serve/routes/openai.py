@@ -1,28 +1,15 @@
-"""Routes of OpenAI's API: chat completions and models."""
+"""Routes of OpenAI's API: chat completions, completions, models, and vLLM's tokenize and detokenize."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from shoestring.serve.audience import Audience, audience
-from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.backends.reply import Reply, fold
-from shoestring.serve.dialects.errors import openai_error
-from shoestring.serve.dialects.openai_chat import (
-    NEUTRAL_VALUES,
-    WITHOUT_EFFECT,
-    ChatChunks,
-    ChatCompletionRequest,
-    chat_completion,
-    chat_request,
-    event,
-)
-from shoestring.serve.dialects.openai_fields import ignored_fields
-from shoestring.serve.live import EventStream, sse, unless_gone
-from shoestring.serve.routes.parts import TheCaller, TheService, ignored_header
+from shoestring.serve.dialects.openai_chat import ChatCompletionRequest
+from shoestring.serve.dialects.openai_completions import CompletionRequest
+from shoestring.serve.dialects.tokens import DetokenizeRequest, TokenizeRequest, token_request
+from shoestring.serve.routes.chat_replies import answer_chat, answer_text
+from shoestring.serve.routes.parts import TheCaller, TheService
 from shoestring.serve.service import Service
 
 router = APIRouter(tags=["OpenAI"])
@@ -34,45 +21,50 @@ async def create_chat_completion(
     body: ChatCompletionRequest, request: Request, caller: TheCaller, service: TheService
 ) -> Response:
     """Answer a conversation."""
-    salt = caller.cache_salt(body.user_id)
-    chat = chat_request(body, service.sampling(body.model), cache_salt=salt)
-    headers = ignored_header(ignored_fields(body, (*WITHOUT_EFFECT, *NEUTRAL_VALUES)))
-    reply: Reply = await unless_gone(request, service.open(caller, body.model, chat))
-    if body.stream:
-        return EventStream(_chat_events(reply, ChatChunks(body, reply.model)), headers)
-    whole = await unless_gone(request, fold(reply.deltas, body.n or 1))
-    return JSONResponse(chat_completion(whole, reply.model), headers=headers)
+    return await answer_chat(body, request, caller, service)
 
 
-async def _chat_events(reply: Reply, chunks: ChatChunks) -> AsyncGenerator[bytes]:
-    """The events of a streamed reply; an error on the way is an event too."""
-    try:
-        async with aclosing(reply.deltas) as deltas:
-            async for delta in deltas:
-                for chunk in chunks.push(delta):
-                    yield sse(event(chunk))
-        for chunk in chunks.finish():
-            yield sse(event(chunk))
-    except RequestError as error:
-        yield sse(event(openai_error(error)))
-    yield sse("[DONE]")
+@router.post("/v1/completions")
+@audience(Audience.KEY)
+async def create_completion(
+    body: CompletionRequest, request: Request, caller: TheCaller, service: TheService
+) -> Response:
+    """Continue a text, or fill a gap in it."""
+    return await answer_text(body, request, caller, service)
 
 
 @router.get("/v1/models")
 @audience(Audience.KEY)
 async def list_models(caller: TheCaller, service: TheService) -> dict[str, Any]:
     """List the models."""
-    return {"object": "list", "data": [_model(service, name) for name in service.backends]}
+    return {"object": "list", "data": [model_fields(service, name) for name in service.backends]}
 
 
 @router.get("/v1/models/{model:path}")
 @audience(Audience.KEY)
 async def retrieve_model(model: str, caller: TheCaller, service: TheService) -> dict[str, Any]:
-    """One model; its name may have slashes."""
-    return _model(service, model)
+    """Show one model; its name may have slashes."""
+    return model_fields(service, model)
 
 
-def _model(service: Service, name: str) -> dict[str, Any]:
+@router.post("/tokenize")
+@audience(Audience.KEY)
+async def tokenize(body: TokenizeRequest, caller: TheCaller, service: TheService) -> dict[str, Any]:
+    """Show the tokens of a text or a conversation."""
+    backend = service.backend(body.model)
+    ids = await backend.tokenize(token_request(body))
+    return {"count": len(ids), "max_model_len": backend.card.max_model_len, "tokens": list(ids)}
+
+
+@router.post("/detokenize")
+@audience(Audience.KEY)
+async def detokenize(body: DetokenizeRequest, caller: TheCaller, service: TheService) -> dict[str, str]:
+    """Show the text of tokens."""
+    return {"prompt": await service.backend(body.model).detokenize(body.tokens)}
+
+
+def model_fields(service: Service, name: str) -> dict[str, Any]:
+    """A model as the list has it."""
     card = service.backend(name).card
     return {
         "id": card.id,

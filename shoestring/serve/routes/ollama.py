@@ -1,0 +1,108 @@
+"""Routes of Ollama's API: chat, generate, and the lists that local tools look for first."""
+
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+import shoestring
+from shoestring.serve.audience import Audience, audience
+from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.backends.reply import Reply
+from shoestring.serve.backends.request import BackendRequest
+from shoestring.serve.dialects.ollama import (
+    OllamaChatRequest,
+    OllamaFields,
+    OllamaGenerateRequest,
+    OllamaLines,
+    chat_request,
+    generate_request,
+)
+from shoestring.serve.live import LiveStream, unless_gone
+from shoestring.serve.routes.parts import TheCaller, TheService
+
+router = APIRouter(tags=["Ollama"])
+
+
+@router.post("/api/chat")
+@audience(Audience.KEY)
+async def chat(body: OllamaChatRequest, request: Request, caller: TheCaller, service: TheService) -> Response:
+    """Answer a conversation. Without messages it says that the model is loaded."""
+    if not body.messages:
+        service.backend(body.model)
+        empty = {"role": "assistant", "content": ""}
+        return JSONResponse({"model": body.model, "message": empty, "done": True, "done_reason": "load"})
+    salt = caller.cache_salt(None)
+    work = chat_request(body, service.sampling(body.model), cache_salt=salt)
+    reply = await unless_gone(request, service.open(caller, body.model, work))
+    return await _answer(reply, body, request, is_chat=True)
+
+
+@router.post("/api/generate")
+@audience(Audience.KEY)
+async def generate(
+    body: OllamaGenerateRequest, request: Request, caller: TheCaller, service: TheService
+) -> Response:
+    """Answer a prompt. Without one it says that the model is loaded."""
+    if not body.prompt:
+        service.backend(body.model)
+        return JSONResponse({"model": body.model, "response": "", "done": True, "done_reason": "load"})
+    salt = caller.cache_salt(None)
+    work: BackendRequest = generate_request(body, service.sampling(body.model), cache_salt=salt)
+    reply = await unless_gone(request, service.open(caller, body.model, work))
+    return await _answer(reply, body, request, is_chat=False)
+
+
+@router.get("/api/tags")
+@audience(Audience.KEY)
+async def tags(caller: TheCaller, service: TheService) -> dict[str, Any]:
+    """List the models."""
+    return {
+        "models": [_model(backend.card.id, backend.card.created_s) for backend in service.backends.values()]
+    }
+
+
+@router.get("/api/version")
+@audience(Audience.ANYONE)
+async def version() -> dict[str, str]:
+    """The version of this program."""
+    return {"version": shoestring.__version__}
+
+
+async def _answer(reply: Reply, body: OllamaFields, request: Request, *, is_chat: bool) -> Response:
+    lines = OllamaLines(reply.model, is_chat=is_chat, start_s=time.monotonic())
+    if body.stream is not False:
+        return LiveStream(_stream(reply, lines), media_type="application/x-ndjson")
+
+    async def collect() -> list[dict[str, Any]]:
+        return [line async for delta in reply.deltas for line in lines.push(delta, time.monotonic())]
+
+    return JSONResponse(lines.whole(await unless_gone(request, collect())))
+
+
+async def _stream(reply: Reply, lines: OllamaLines) -> AsyncGenerator[bytes]:
+    try:
+        async with aclosing(reply.deltas) as deltas:
+            async for delta in deltas:
+                for line in lines.push(delta, time.monotonic()):
+                    yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    except RequestError as error:
+        yield json.dumps({"error": str(error)}).encode() + b"\n"
+
+
+def _model(name: str, created_s: int) -> dict[str, Any]:
+    modified = datetime.fromtimestamp(created_s, UTC).isoformat().replace("+00:00", "Z")
+    details = {"format": "safetensors", "family": "", "families": None, "parameter_size": ""}
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": modified,
+        "size": 0,
+        "digest": "",
+        "details": {**details, "quantization_level": "", "parent_model": ""},
+    }
