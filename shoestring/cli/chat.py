@@ -149,11 +149,13 @@ def stream_reply(
 
     options = {"thinking": thinking} if thinking is not None and is_conversation(prompt) else None
     tokenizer, reply, is_interrupted = llm.get_tokenizer(), None, False
+    goes_on = isinstance(prompt, str)
     try:
         with llm.stream(prompt, params, chat_template_kwargs=options) as outputs:
             for output in outputs:
                 if reply is None:
-                    reply = Reply(tokenizer, thinking=ends_in_thinking(output.prompt_token_ids, tokenizer))
+                    thinking = ends_in_thinking(output.prompt_token_ids, tokenizer)
+                    reply = Reply(tokenizer, thinking=thinking, continues=goes_on)
                 pieces = reply.push(output)
                 if screen is not None:
                     screen.show(pieces)

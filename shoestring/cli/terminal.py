@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 class Reply:
     """One reply as its tokens arrive: thinking, answer, counts and times."""
 
-    def __init__(self, tokenizer: "Tokenizer", *, thinking: bool) -> None:
+    def __init__(self, tokenizer: "Tokenizer", *, thinking: bool, continues: bool = False) -> None:
         from shoestring.tokenizer.stream import TextStream
 
         self.texts = {"thinking": "", "answer": ""}
@@ -33,7 +33,7 @@ class Reply:
         self.finish_reason: str | None = None
         self.error: str | None = None
         self.seconds, self.first_token_s = 0.0, 0.0
-        self._stream = TextStream(tokenizer, thinking=thinking)
+        self._stream = TextStream(tokenizer, thinking=thinking, continues=continues)
 
     def push(self, output: "RequestOutput") -> "list[TextPiece]":
         """Add an output; returns its new text."""

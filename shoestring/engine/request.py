@@ -98,7 +98,7 @@ def bad_words(words: Iterable[str], tokenizer: Tokenizer | None) -> list[list[in
     rows: list[list[int]] = []
     for word in words:
         assert tokenizer is not None  # see check_request
-        plain, spaced = tokenizer.encode_batch([word.lstrip(), " " + word.lstrip()])
+        plain, spaced = tokenizer.encode_batch([word.lstrip(), " " + word.lstrip()], continues=True)
         rows.append(plain)
         if spaced[0] != plain[0] and len(spaced) == len(plain):
             rows.append(spaced)

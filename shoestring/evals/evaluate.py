@@ -24,6 +24,7 @@ from shoestring.evals.manifest import (
 )
 from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
 from shoestring.evals.perplexity import TextEvalConfig, compare_with_compressors
+from shoestring.evals.token_ids import score_ids
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.packed.quantize import Progress
 from shoestring.tasks.load import load_task
@@ -149,7 +150,9 @@ def check_thresholds(score: Mapping[str, Any]) -> None:
 
 
 def _score_text(config: TextEvalConfig, subject: Subject) -> dict[str, Any]:
-    """Bits per byte on the part of the sources that pretraining holds out."""
+    """Bits per byte on the part of the sources that pretraining holds out; nats per token of token ids."""
+    if not subject.checkpoint.has_tokenizer:
+        return score_ids(load_transformer(subject.checkpoint, subject.runtime), config)
     tokenizer = subject.checkpoint.tokenizer
     model = load_transformer(subject.checkpoint, subject.runtime)
     tokenizer.check_fits(model.config.vocab_size)

@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizer: lossless, and text from users never becomes special tokens."""
+"""BPE tokenizer over bytes: lossless, and text from users never becomes special tokens."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from typing import Any
 from shoestring.durable import write_atomic
 from shoestring.errors import TokenizerError
 from shoestring.tokenizer import definition as definitions
+from shoestring.tokenizer import sentencepiece
 from shoestring.tokenizer.special import BOS, EOS, PAD, any_of
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -19,6 +20,9 @@ ROLES = ("bos_token", "eos_token", "pad_token")
 
 class Tokenizer:
     """Text to ids and back; `decode(encode(text)) == text` for every text without lone surrogates.
+
+    Tokenizers with SentencePiece's vocabulary read `▁` as a space, so that they do not keep it, and those
+    with a Metaspace pre-tokenizer drop one space at the beginning, as in transformers.
 
     The added tokens of tokenizer.json are of two kinds (`definition.is_special`). *Special tokens* never come
     from text, unless `allow_special=True`. The others, such as Qwen's `<tool_call>`, are ordinary text that
@@ -49,6 +53,10 @@ class Tokenizer:
         self.hidden_ids = definitions.hidden_ids(definition, roles.values())
         """Ids that `skip_special` leaves out: tokens that the file marks as special, but thinking tags."""
         self._plain = definitions.compile_plain(definition, self.specials, name)
+        self.prefix = sentencepiece.prefix(definition)
+        """The texts that `encode` puts a space before; see tokenizer/sentencepiece.py."""
+        self.drops_space = sentencepiece.drops_space(definition)
+        """Whether `decode` leaves out a space at the beginning."""
         self.roles = {role: roles[role] for role in ROLES if role in roles}
         """Spellings of bos_token, eos_token and pad_token, as far as the tokenizer has them."""
         for role, spelling in self.roles.items():
@@ -108,9 +116,14 @@ class Tokenizer:
         """Ids of `text`; special tokens are ordinary text unless `allow_special`. No token is added."""
         return self.encode_batch([text], allow_special=allow_special)[0]
 
-    def encode_batch(self, texts: Sequence[str], *, allow_special: bool = False) -> list[list[int]]:
-        """Encode every text as `encode` does, in parallel. Raises TokenizerError for a lone surrogate."""
-        backend = self._full if allow_special else self._plain
+    def encode_batch(
+        self, texts: Sequence[str], *, allow_special: bool = False, continues: bool = False
+    ) -> list[list[int]]:
+        """Encode every text as `encode` does, in parallel; with `continues`, plain texts that follow others.
+
+        Raises TokenizerError for a lone surrogate.
+        """
+        backend = self._full if allow_special else self._continuing if continues else self._plain
         for text in texts:
             definitions.check_text(text)
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -119,7 +132,8 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD, an id without a token becomes nothing."""
         skip = self.hidden_ids if skip_special else ()
-        return b"".join(self.token_bytes(i) for i in ids if i not in skip).decode("utf-8", errors="replace")
+        data = b"".join(self.token_bytes(i) for i in ids if i not in skip)
+        return (data.removeprefix(b" ") if self.drops_space else data).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
         """Bytes of one id (the spelling of a special token); empty for an id without a token."""
@@ -194,12 +208,15 @@ class Tokenizer:
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        byte_of = definitions.byte_of_char()
-        table = {}
-        for text, token_id in self._definition["model"]["vocab"].items():
-            is_bytes = all(char in byte_of for char in text)
-            table[token_id] = bytes(byte_of[char] for char in text) if is_bytes else text.encode()
-        return table | {token_id: spelling.encode() for spelling, token_id in self.added_tokens.items()}
+        return definitions.token_bytes(self._definition)
+
+    @cached_property
+    def _continuing(self) -> Any:
+        """The backend for plain texts that follow others."""
+        if self.prefix == "never":
+            return self._plain
+        definition = sentencepiece.without_prefix(self._definition)
+        return definitions.compile_plain(definition, self.specials, self.name)
 
 
 def _roles(config: dict[str, Any], path: Path) -> dict[str, str]:

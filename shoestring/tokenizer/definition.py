@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shoestring.errors import ConfigError, TokenizerError
+from shoestring.tokenizer import sentencepiece
 from shoestring.tokenizer.special import MARKS, SPECIAL_TOKENS, THINK_TAGS
 
 RUN = 128
@@ -104,18 +105,20 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
 
 
 def check(definition: dict[str, Any], name: str) -> None:
-    """Raise TokenizerError unless `definition` is a byte-level BPE with valid ids; `name` is the file."""
+    """Raise TokenizerError unless `definition` is a BPE that holds every text; `name` is the file."""
     model, added_tokens = definition.get("model"), definition.get("added_tokens")
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
     if not isinstance(model, dict) or kind != "BPE":
-        raise TokenizerError(f"{name} has a model of type {kind!r}; only byte-level BPE is supported")
-    if "ByteLevel" not in json.dumps(definition.get("decoder")):
-        raise TokenizerError(
-            f"{name} is not byte-level (no ByteLevel decoder); only byte-level BPE is supported"
-        )
+        raise TokenizerError(f"{name} has a model of type {kind!r}; only BPE is supported")
     vocab = model.get("vocab")
     if not isinstance(vocab, dict) or not isinstance(added_tokens, list):
         raise TokenizerError(f"{name} is damaged: model.vocab is not an object or added_tokens is not a list")
+    if sentencepiece.is_sentencepiece(definition):
+        sentencepiece.check(definition, name)
+    elif "ByteLevel" not in json.dumps(definition.get("decoder")):
+        raise TokenizerError(
+            f"{name} is not byte-level (no ByteLevel decoder) and not of SentencePiece's kind"
+        )
     ids = list(vocab.values())
     for token in added_tokens:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not token["content"]:
@@ -183,6 +186,20 @@ def is_of_this_package(definition: dict[str, Any]) -> bool:
     """Return whether `train` made it: its first tokens are all special tokens, in their order."""
     first = [(token["id"], token["content"]) for token in definition["added_tokens"][: len(SPECIAL_TOKENS)]]
     return first == list(enumerate(SPECIAL_TOKENS))
+
+
+def token_bytes(definition: dict[str, Any]) -> dict[int, bytes]:
+    """Bytes of each token by its id: the text of an added token is its spelling."""
+    vocab = definition["model"]["vocab"].items()
+    if sentencepiece.is_sentencepiece(definition):
+        table = {token_id: sentencepiece.token_bytes(text) for text, token_id in vocab}
+    else:
+        byte_of = byte_of_char()
+        table = {}
+        for text, token_id in vocab:
+            is_bytes = all(char in byte_of for char in text)
+            table[token_id] = bytes(byte_of[char] for char in text) if is_bytes else text.encode()
+    return table | {token["id"]: token["content"].encode() for token in definition["added_tokens"]}
 
 
 def byte_of_char() -> dict[str, int]:

@@ -71,9 +71,13 @@ class TextStream:
     out. The texts of one kind together equal `decode` of its ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, thinking: bool = False) -> None:
-        """Start inside the thinking with `thinking=True`, for a prompt that ends in `<think>`."""
+    def __init__(self, tokenizer: Tokenizer, *, thinking: bool = False, continues: bool = False) -> None:
+        """Start inside the thinking with `thinking=True`, for a prompt that ends in `<think>`.
+
+        `continues` is for a text that goes on where the prompt ends: a space at its beginning is kept.
+        """
         self._tokenizer = tokenizer
+        self._drops_space = tokenizer.drops_space and not continues
         self._kinds: dict[int | None, Kind] = {
             tokenizer.specials.get(THINK_END): "answer",
             tokenizer.specials.get(THINK): "thinking",
@@ -90,8 +94,9 @@ class TextStream:
             if token_id in self._kinds:
                 pieces += text_pieces(text + self._decoder.decode(b"", final=True), self._kind)
                 text, self._kind = "", self._kinds[token_id]
+                self._drops_space = self._tokenizer.drops_space
             elif token_id not in self._tokenizer.hidden_ids:
-                text += self._decoder.decode(self._tokenizer.token_bytes(token_id))
+                text += self._decoder.decode(self._next_bytes(token_id))
         return pieces + (self._splitter.push(text) if self._splitter else text_pieces(text, self._kind))
 
     def finish(self) -> list[TextPiece]:
@@ -100,6 +105,13 @@ class TextStream:
         if self._splitter:
             return self._splitter.push(rest) + self._splitter.finish()
         return text_pieces(rest, self._kind)
+
+    def _next_bytes(self, token_id: int) -> bytes:
+        data = self._tokenizer.token_bytes(token_id)
+        if self._drops_space and data:
+            self._drops_space = False
+            return data.removeprefix(b" ")
+        return data
 
 
 def text_pieces(text: str, kind: Kind) -> list[TextPiece]:

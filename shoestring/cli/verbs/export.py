@@ -20,7 +20,9 @@ def export(
     *,
     type: Annotated[
         str | None,
-        typer.Option(help="f32, bf16 or f16; for GGUF f32, bf16, q8_0 or q4_0.", show_default=False),
+        typer.Option(
+            help="f32, bf16 or f16; for GGUF f32, bf16, q8_0, q4_0, q4_k or q6_k.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -38,16 +40,24 @@ def import_model(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     *,
     type: Annotated[str, typer.Option(help="f32, bf16 or f16.")] = "bf16",
+    weights_only: Annotated[
+        bool, typer.Option("--weights-only", help="Leave out the tokenizer: the model takes token ids.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Import a GGUF file as a Hugging Face folder.
 
-    Quantized weights become numbers of --type again.
+    Quantized weights become numbers of --type again. A tokenizer that cannot be read is refused;
+    --weights-only imports the model without it.
     """
     from shoestring.model.gguf.importer import import_gguf
 
-    import_gguf(file, out, dtype=_precision(type))
-    _print({"out": str(out), "type": type, "bytes": _bytes(out)}, as_json)
+    import_gguf(file, out, dtype=_precision(type), weights_only=weights_only)
+    report = {"out": str(out), "type": type, "bytes": _bytes(out)}
+    if not (out / "tokenizer.json").exists():
+        reason = "left out" if weights_only else "there is none in the file"
+        report["tokenizer"] = f"{reason}: the model takes token ids, as in `shoestring run {out} '1 2 3'`"
+    _print(report, as_json)
 
 
 def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _precision(type: str) -> Any:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _print(report: dict[str, Any], as_json: bool) -> None:

@@ -48,6 +48,7 @@ def show(
         {
             "model": f"{model} ({config.model_type})",
             **({"stored": f"{weights['weights']}, {amount(weights['bytes'], 'G')}B"} if weights else {}),
+            **({"tokenizer": weights["tokenizer"]} if "tokenizer" in weights else {}),
             "parameters": f"{amount(count[0])} ({count[0]:,}), {amount(count[1])} active per token",
             "MTP modules": f"{amount(count[2])} more" if count[2] else "none",
             "layers": f"{config.num_hidden_layers} of width {config.hidden_size}",
@@ -127,7 +128,7 @@ def find(model: str) -> "tuple[ModelConfig, dict[str, Any]]":
         return PRESETS[model], {}
     if model.endswith(".gguf"):
         file = GGUFFile.open(model)
-        return read_config(file), gguf_weights(file)
+        return read_config(file), gguf_weights(file) | {"tokenizer": gguf_tokenizer(file)}
     checkpoint = Checkpoint.open(resolve(model))
     has_weights = any(checkpoint.folder.glob("*.safetensors"))
     return checkpoint.config, stored_weights(checkpoint) if has_weights else {}
@@ -185,6 +186,17 @@ def gguf_weights(file: "GGUFFile") -> dict[str, Any]:
     for tensor in file.tensors.values():
         bytes_of[tensor.type.name] += tensor.num_rows * tensor.row_bytes
     return {"weights": _most(bytes_of), "bytes": file.num_bytes}
+
+
+def gguf_tokenizer(file: "GGUFFile") -> str:
+    """The kind of a GGUF file's tokenizer, or why it cannot be read."""
+    from shoestring.errors import ShoestringError
+    from shoestring.model.gguf.tokenizer import describe
+
+    try:
+        return describe(file)
+    except ShoestringError as error:
+        return f"unreadable: {printable(str(error))}"
 
 
 def stored_weights(checkpoint: "Checkpoint") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from shoestring.cli.chat import Chat, enable_editing, stream_reply
 from shoestring.cli.options import Device, Json, Model
 from shoestring.cli.output import print_json
 from shoestring.cli.terminal import DIM, PLAIN, Reply, Screen, View, printable
+from shoestring.cli.token_ids import complete_ids, prompt_ids
 from shoestring.cli.weights import (
     Sampling,
     Weights,
@@ -49,7 +50,8 @@ def run(
     `mini`, the default, is in the package: a tiny model that makes a target number from given numbers. On a
     CPU weights become int8 unless --quantization says otherwise: faster, and nearly exact.
 
-    A model without a chat template completes text. Ctrl-C stops an answer, /help lists the commands.
+    A model without a chat template completes text; one without a tokenizer completes token ids. Ctrl-C stops
+    an answer, /help lists the commands.
     """
     from shoestring.errors import ConfigError
     from shoestring.model.hf.hub import EMBEDDED_MODEL
@@ -60,11 +62,16 @@ def run(
     if prompt is None and as_json:
         raise ConfigError("--json needs a prompt: an argument, or text on stdin")
     checkpoint = find_checkpoint(model)
+    ids = None if checkpoint.has_tokenizer else prompt_ids(prompt, checkpoint)
     default = default_form(checkpoint, device) if weights is None else None
     llm = open_model(checkpoint, weights or default, choices.engine, device)
     complete = complete or not llm.has_template
     overrides = dict(choices.sampling) | ({} if max_tokens is None else {"max_tokens": max_tokens})
     params = sampling(llm, overrides, complete=complete)
+    if ids is not None:
+        completion = complete_ids(llm, ids, params)
+        print_json({"model": model, **completion}) if as_json else print(*completion["token_ids"])
+        return
     if prompt is None:
         _print_default(default)
         enable_editing()

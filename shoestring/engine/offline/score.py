@@ -23,7 +23,7 @@ def continued(
         raise ConfigError(f"score has a second text {wrong[0]!r}; each must be text that is not empty")
     if not all(context.token_ids for context in contexts):
         raise ConfigError("score has an empty first text, and this tokenizer has no begin token")
-    rows = tokenizer.encode_batch(texts)
+    rows = tokenizer.encode_batch(texts, continues=True)
     prompts = [
         replace(context, token_ids=(*context.token_ids, *ids), text=None)
         for context, ids in zip(contexts, rows, strict=True)

@@ -1,7 +1,7 @@
 """Model configuration from GGUF metadata; every value is checked."""
 
+import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -10,8 +10,9 @@ from shoestring.model.check import check
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig, ModelType, MoEConfig, RopeConfig
 from shoestring.model.gguf.config_writer import ARCHITECTURES, GATING, YARN_LOG_UNIT
 from shoestring.model.gguf.file import GGUFFile
+from shoestring.model.gguf.keys import Keys
 from shoestring.model.gguf.names import ROPE_FACTORS
-from shoestring.model.gguf.tokenizer import END_KEYS
+from shoestring.model.gguf.vocabulary.special import end_ids, role_id
 from shoestring.model.yarn import cos_sin_factor
 
 MODEL_TYPES: dict[str, ModelType] = {
@@ -21,7 +22,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen3moe": "qwen3_moe",
 }
 MAX_HEAD = 1 << 16
-MAX_FLOAT32 = 3e38
+QUANTIZATION_VERSION = 2
 MAX_EXPERT_TENSORS = 1_000_000
 """Layers times experts; DeepSeek-V3 has 15,000."""
 
@@ -31,17 +32,17 @@ def read_config(file: GGUFFile) -> ModelConfig:
 
     Fields that GGUF does not have get their default (initializer_range), and MTP modules are left out. A
     deepseek2 file is deepseek_v3 if its router has a sigmoid or a bias or is absent, else deepseek_v2.
-    Raises CheckpointError for another architecture, a missing key, and an impossible or unsupported value.
+    Raises CheckpointError for another architecture, a missing key, an impossible or unsupported value, and a
+    key that nothing here reads and that may change the model's outputs.
     """
-    keys = _Keys(file)
+    _check_general(file)
+    keys = Keys(file)
     if keys.arch not in ARCHITECTURES.values():
         names = ", ".join(sorted(set(ARCHITECTURES.values())))
         raise CheckpointError(f"{file.path} is of architecture {keys.arch[:100]!r}; supported are {names}")
     layers = keys.size("block_count", most=4096) - keys.size("nextn_predict_layers", 0, least=0, most=64)
     vocab = keys.size("vocab_size", _rows(file, "token_embd.weight"))
-    moe = None
-    if keys.arch in ("deepseek2", "qwen3moe"):
-        moe = _read_moe(keys, file, layers) if keys.arch == "deepseek2" else _read_qwen_moe(keys, layers)
+    moe = _read_experts(keys, file, layers)
     deepseek_v2 = moe is not None and moe.scoring_func == "softmax" and moe.topk_method != "noaux_tc"
     heads = keys.size("attention.head_count", most=2**16)
     size = keys.size("embedding_length")
@@ -52,74 +53,23 @@ def read_config(file: GGUFFile) -> ModelConfig:
         intermediate_size=keys.size("feed_forward_length"),
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        attention=_read_mla(keys) if keys.arch == "deepseek2" else _read_gqa(keys, file, heads, size),
+        attention=_read_mla(keys, heads) if keys.arch == "deepseek2" else _read_gqa(keys, file, heads, size),
         moe=moe,
         rope=_read_rope(keys, file),
         rms_norm_eps=keys.number("attention.layer_norm_rms_epsilon"),
         max_position_embeddings=keys.size("context_length"),
         tie_word_embeddings="output.weight" not in file.tensors,
-        bos_token_id=keys.token("bos_token_id", vocab),
-        pad_token_id=keys.token("padding_token_id", vocab),
+        bos_token_id=role_id(file, "bos_token_id", vocab),
+        pad_token_id=role_id(file, "padding_token_id", vocab),
     )  # fmt: skip
-    end_ids = [keys.token(key, vocab) for key in END_KEYS]
-    config = config.with_end_tokens(token_id for token_id in end_ids if token_id is not None)
+    config = config.with_end_tokens(end_ids(file, vocab))
+    _check_window_and_scale(keys, config)
+    keys.finish()
     try:
         check(config)
     except ConfigError as error:
         raise CheckpointError(f"{file.path}: {error}") from None
     return config
-
-
-class _Keys:
-    """Typed access to the metadata of one file, by key without the prefix of the architecture."""
-
-    def __init__(self, file: GGUFFile) -> None:
-        self._file = file
-        arch = file.metadata.get("general.architecture")
-        if not isinstance(arch, str):
-            raise CheckpointError(f"{file.path} does not name its general.architecture; convert it again")
-        self.arch = arch
-
-    def has(self, name: str) -> bool:
-        return f"{self.arch}.{name}" in self._file.metadata
-
-    def size(self, name: str, default: int | None = None, *, least: int = 1, most: int = 2**31 - 1) -> int:
-        value = self._get(name, default)
-        if type(value) is not int or not least <= value <= most:
-            raise self.error(name, value, f"a whole number from {least} to {most}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        value = self._get(name, default)
-        if type(value) not in (int, float) or not abs(value) <= MAX_FLOAT32:  # refuses NaN too
-            raise self.error(name, value, "a number")
-        return float(str(np.float32(value)))  # the shortest decimal: 1e-06, not 9.99999997e-07
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._get(name, default)
-        if type(value) is not bool:
-            raise self.error(name, value, "true or false")
-        return value
-
-    def choice(self, name: str, default: Any, options: tuple[Any, ...]) -> Any:
-        value = self._get(name, default)
-        if not isinstance(value, str | int) or value not in options:
-            raise self.error(name, value, f"one of {', '.join(map(str, options))}")
-        return value
-
-    def token(self, name: str, vocab_size: int) -> int | None:
-        """Id of a special token; some programs write -1 or too large a number for none."""
-        value = self._file.metadata.get(f"tokenizer.ggml.{name}")
-        return value if type(value) is int and 0 <= value < vocab_size else None
-
-    def error(self, name: str, value: object, rule: str) -> CheckpointError:
-        return CheckpointError(f"{self._file.path}: {self.arch}.{name} = {str(value)[:80]} is not {rule}")
-
-    def _get(self, name: str, default: Any) -> Any:
-        value = self._file.metadata.get(f"{self.arch}.{name}", default)
-        if value is None:
-            raise CheckpointError(f"{self._file.path} lacks the key {self.arch}.{name}; convert it again")
-        return value
 
 
 def _rows(file: GGUFFile, name: str) -> int:
@@ -129,16 +79,21 @@ def _rows(file: GGUFFile, name: str) -> int:
     return tensor.shape[0]
 
 
-def _read_mla(keys: _Keys) -> MLAConfig:
+def _read_mla(keys: Keys, heads: int) -> MLAConfig:
     # Files made before llama.cpp absorbed kv_b have the sizes of a head as key_length and value_length.
     is_absorbed = keys.has("attention.key_length_mla")
     rope = keys.size("rope.dimension_count", most=MAX_HEAD)
     key = keys.size(
         "attention.key_length_mla" if is_absorbed else "attention.key_length", least=rope + 1, most=MAX_HEAD
     )
+    rank = keys.size("attention.kv_lora_rank")
+    keys.must_be("attention.head_count_kv", 1, heads)
+    if is_absorbed:
+        keys.must_be("attention.key_length", rank + rope)
+        keys.must_be("attention.value_length", rank)
     return MLAConfig(
         q_lora_rank=keys.size("attention.q_lora_rank", 0, least=0) or None,
-        kv_lora_rank=keys.size("attention.kv_lora_rank"),
+        kv_lora_rank=rank,
         qk_nope_head_dim=key - rope,
         qk_rope_head_dim=rope,
         v_head_dim=keys.size(
@@ -147,13 +102,11 @@ def _read_mla(keys: _Keys) -> MLAConfig:
     )
 
 
-def _read_gqa(keys: _Keys, file: GGUFFile, heads: int, hidden_size: int) -> GQAConfig:
+def _read_gqa(keys: Keys, file: GGUFFile, heads: int, hidden_size: int) -> GQAConfig:
     width = keys.size("attention.key_length", max(hidden_size // heads, 1), most=MAX_HEAD)
     for name in ("attention.value_length", "rope.dimension_count"):
         if (size := keys.size(name, width)) != width:
             raise keys.error(name, size, f"supported: it must be {width}, the size of the keys")
-    if keys.arch != "qwen3moe" and keys.size("expert_count", 0, least=0):
-        raise keys.error("expert_count", keys.size("expert_count"), "supported in this architecture")
     return GQAConfig(
         num_key_value_heads=keys.size("attention.head_count_kv", heads),
         head_dim=width,
@@ -163,15 +116,24 @@ def _read_gqa(keys: _Keys, file: GGUFFile, heads: int, hidden_size: int) -> GQAC
     )
 
 
-def _read_moe(keys: _Keys, file: GGUFFile, layers: int) -> MoEConfig | None:
+def _read_experts(keys: Keys, file: GGUFFile, layers: int) -> MoEConfig | None:
     experts = keys.size("expert_count", 0, least=0, most=2**16)
     if not experts:
+        keys.ignore("leading_dense_block_count", "expert_")
         return None
+    if keys.arch not in ("deepseek2", "qwen3moe"):
+        raise keys.error("expert_count", experts, "supported in this architecture: only 0 is")
     if experts * layers > MAX_EXPERT_TENSORS:
         raise keys.error("expert_count", experts, f"possible in {layers} layers")
+    moe = _read_moe(keys, file, experts) if keys.arch == "deepseek2" else _read_qwen_moe(keys, experts)
+    keys.must_be("expert_shared_feed_forward_length", moe.n_shared_experts * moe.moe_intermediate_size, 0)
+    return moe
+
+
+def _read_moe(keys: Keys, file: GGUFFile, experts: int) -> MoEConfig:
     dense = keys.size("leading_dense_block_count", 0, least=0)
     groups = keys.size("expert_group_count", 1, least=0) or 1
-    gating = keys.choice("expert_gating_func", GATING["softmax"], tuple(GATING.values()))
+    gating = keys.choice("expert_gating_func", GATING["softmax"], (0, *GATING.values()))
     has_bias = f"blk.{dense}.exp_probs_b.bias" in file.tensors
     return MoEConfig(
         n_routed_experts=experts,
@@ -184,14 +146,20 @@ def _read_moe(keys: _Keys, file: GGUFFile, layers: int) -> MoEConfig | None:
         n_group=groups,
         topk_group=keys.size("expert_group_used_count", groups, least=0) or groups,
         norm_topk_prob=keys.flag("expert_weights_norm", False),
-        routed_scaling_factor=keys.number("expert_weights_scale", 1.0),
+        routed_scaling_factor=keys.number("expert_weights_scale", 1.0) or 1.0,  # 0 is none
     )
 
 
-def _read_qwen_moe(keys: _Keys, layers: int) -> MoEConfig:
-    experts = keys.size("expert_count", most=2**16)
-    if experts * layers > MAX_EXPERT_TENSORS:
-        raise keys.error("expert_count", experts, f"possible in {layers} layers")
+def _read_qwen_moe(keys: Keys, experts: int) -> MoEConfig:
+    for name, values in (
+        ("expert_gating_func", (GATING["softmax"], 0)),
+        ("expert_weights_scale", (1, 0)),
+        ("expert_group_count", (1, 0)),
+    ):
+        keys.must_be(name, *values)
+    keys.ignore("expert_group_used_count")
+    if not keys.flag("expert_weights_norm", True):
+        raise keys.error("expert_weights_norm", False, "supported: only true is")
     return MoEConfig(
         n_routed_experts=experts,
         n_shared_experts=0,
@@ -202,8 +170,9 @@ def _read_qwen_moe(keys: _Keys, layers: int) -> MoEConfig:
     )
 
 
-def _read_rope(keys: _Keys, file: GGUFFile) -> RopeConfig:
+def _read_rope(keys: Keys, file: GGUFFile) -> RopeConfig:
     plain = RopeConfig(rope_theta=keys.number("rope.freq_base", 10000.0), interleave=keys.arch == "deepseek2")
+    kind, factor = _read_scaling(keys)
     if ROPE_FACTORS in file.tensors:
         from shoestring.model.gguf.rope import read_rope_scaling  # imports torch: 2 s
 
@@ -211,28 +180,76 @@ def _read_rope(keys: _Keys, file: GGUFFile) -> RopeConfig:
             raise CheckpointError(
                 f"{file.path}: {ROPE_FACTORS} is supported for llama only, not for {keys.arch}"
             )
+        if factor != 1:
+            raise keys.error("rope.scaling.factor", factor, f"supported beside {ROPE_FACTORS}: only 1 is")
+        keys.must_be("rope.scaling.attn_factor", 1)
         return read_rope_scaling(file, plain, keys.size("rope.scaling.original_context_length", 8192))
-    kind = keys.choice("rope.scaling.type", "none", ("none", "linear", "yarn"))
-    factor = keys.number("rope.scaling.factor", 1.0)
-    if kind == "none" or factor == 1.0:
+    if kind == "yarn" and factor != 1:
+        return _read_yarn(keys, plain, factor)
+    keys.must_be("rope.scaling.attn_factor", 1)
+    if factor == 1:
+        keys.ignore("rope.scaling.original_context_length", "rope.scaling.yarn_")
         return plain
-    if kind == "linear":
-        return replace(plain, rope_type="linear", factor=factor)
+    if keys.arch == "deepseek2":
+        raise keys.error("rope.scaling.type", kind, "supported for deepseek2 with a factor: only yarn is")
+    keys.ignore("rope.scaling.original_context_length", "rope.scaling.yarn_")
+    return replace(plain, rope_type="linear", factor=factor)
+
+
+def _read_scaling(keys: Keys) -> tuple[str, float]:
+    """Type and factor; as in llama.cpp a factor without a type is linear, also under its first name."""
+    kind = keys.choice("rope.scaling.type", "linear", ("none", "linear", "yarn"))
+    old = keys.number("rope.scale_linear", 0.0)
+    factor = keys.number("rope.scaling.factor", old) or 1.0  # 0 is none
+    return kind, 1.0 if kind == "none" else factor
+
+
+def _read_yarn(keys: Keys, plain: RopeConfig, factor: float) -> RopeConfig:
     log_multiplier = keys.number("rope.scaling.yarn_log_multiplier", 0.0)
-    mscale = round(log_multiplier / YARN_LOG_UNIT, 6) if keys.arch == "deepseek2" and log_multiplier else None
+    mscale = round(log_multiplier / YARN_LOG_UNIT, 6) or None
+    if mscale and keys.arch != "deepseek2":
+        raise keys.error("rope.scaling.yarn_log_multiplier", log_multiplier, "supported: only 0 is")
     yarn = replace(
         plain,
         rope_type="yarn",
         factor=factor,
-        original_max_position_embeddings=keys.size("rope.scaling.original_context_length"),
+        original_max_position_embeddings=keys.size(
+            "rope.scaling.original_context_length", keys.size("context_length")
+        ),
         beta_fast=keys.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=keys.number("rope.scaling.yarn_beta_slow", 1.0),
         mscale=mscale,
         mscale_all_dim=mscale,
     )
-    if keys.arch == "deepseek2" or not keys.has("rope.scaling.attn_factor"):
+    if keys.arch == "deepseek2":
+        keys.must_be("rope.scaling.attn_factor", 1)
         return yarn
-    relative = keys.number("rope.scaling.attn_factor")
+    relative = keys.number("rope.scaling.attn_factor", 1.0)
     if relative == 1:
         return yarn
     return replace(yarn, attention_factor=float(str(np.float32(relative * cos_sin_factor(yarn)))))
+
+
+def _check_window_and_scale(keys: Keys, config: ModelConfig) -> None:
+    """Refuse a window shorter than the context, and logits scaled by another number than usual."""
+    window = keys.size("attention.sliding_window", 0, least=0)
+    if 0 < window < config.max_position_embeddings:
+        raise keys.error("attention.sliding_window", window, "supported: only 0 or the context_length is")
+    attention = config.attention
+    width = attention.qk_head_dim if isinstance(attention, MLAConfig) else attention.head_dim
+    scale, usual = keys.number("attention.scale", 0.0), 1 / math.sqrt(width)
+    if scale and not math.isclose(scale, usual, rel_tol=1e-5):
+        raise keys.error("attention.scale", scale, f"supported: only {usual:.6g} or 0 is")
+
+
+def _check_general(file: GGUFFile) -> None:
+    """Refuse a file that is not a whole model, and quantization of another version than all models have."""
+    kind = file.metadata.get("general.type", "model")
+    if kind != "model":
+        raise CheckpointError(f"{file.path} holds no model but general.type = {str(kind)[:40]!r}")
+    version = file.metadata.get("general.quantization_version", QUANTIZATION_VERSION)
+    if version != QUANTIZATION_VERSION:
+        raise CheckpointError(
+            f"{file.path}: general.quantization_version = {str(version)[:40]} is not supported: only "
+            f"{QUANTIZATION_VERSION} is; convert the model again"
+        )

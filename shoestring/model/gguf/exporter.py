@@ -15,19 +15,21 @@ import torch
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.model.gguf.config_writer import write_config
+from shoestring.model.gguf.k_quants import K_QUANTS, write_k_quants
 from shoestring.model.gguf.names import ROPE_FACTORS, HeadRows, TensorLayout, layout
 from shoestring.model.gguf.quants import CHUNK_ELEMENTS, quantize
 from shoestring.model.gguf.rope import rope_factors
 from shoestring.model.gguf.rows import ModelRows, Rows, checkpoint_rows
-from shoestring.model.gguf.tokenizer import write_tokenizer
+from shoestring.model.gguf.sampling import write_sampling
 from shoestring.model.gguf.types import BF16, F32, Q4_0, Q8_0, StorageType
+from shoestring.model.gguf.vocabulary.writer import write_tokenizer
 from shoestring.model.gguf.writer import TensorEntry, write_gguf
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.transformer import Transformer
 
 log = logging.getLogger(__name__)
 
-WeightType = Literal["f32", "bf16", "q8_0", "q4_0"]
+WeightType = Literal["f32", "bf16", "q8_0", "q4_0", "q4_k", "q6_k"]
 
 _STORAGE = {"f32": F32, "bf16": BF16, "q8_0": Q8_0, "q4_0": Q4_0}
 _FILE_TYPE = {"f32": 0, "bf16": 32, "q8_0": 7, "q4_0": 2}  # numbers of llama.cpp for general.file_type
@@ -47,16 +49,26 @@ def export_gguf(
         source: a checkpoint, read row by row, or a model in memory.
         path: the new file; it appears only when it is complete and on the disk.
         type: format of the matrices. Vectors, routers and matrices whose rows are not a multiple of 32 long
-            stay float32; with q4_0 the output matrix is Q8_0, because its error affects every token.
+            stay float32; with q4_0 the output matrix is Q8_0, because its error affects every token. q4_k and
+            q6_k are written by llama.cpp's own tool, if it is there.
         tokenizer_files: a folder with tokenizer.json and chat template; by default the source folder. Without
             a tokenizer, llama.cpp accepts only token ids.
         name: general.name; by default the name of the folder.
 
     Raises ConfigError for a model that llama.cpp cannot compute, CheckpointError, TokenizerError,
-    StorageError.
+    MissingDependencyError for q4_k and q6_k without llama.cpp, StorageError.
     """
     if type not in get_args(WeightType):
         raise ConfigError(f"there is no GGUF type {type!r}; the types are {', '.join(get_args(WeightType))}")
+    if type in K_QUANTS:
+
+        def write_full(file: Path) -> None:
+            is_bfloat16 = isinstance(source, Checkpoint) and source.is_bfloat16
+            kind: WeightType = "bf16" if is_bfloat16 else "f32"
+            export_gguf(source, file, kind, tokenizer_files=tokenizer_files, name=name)
+
+        write_k_quants(Path(path), type, write_full)
+        return
     folder = None if isinstance(source, Transformer) else source.folder
     with _open_rows(source) as (config, rows):
         metadata = {
@@ -64,6 +76,7 @@ def export_gguf(
             "general.name": name or ("model" if folder is None else folder.resolve().name),
             "general.file_type": _FILE_TYPE[type],
             "general.quantization_version": 2,
+            **({} if folder is None else write_sampling(Checkpoint.open(folder).generation)),
             **write_tokenizer(Path(tokenizer_files) if tokenizer_files else folder, config),
         }
         if config.num_nextn_predict_layers:

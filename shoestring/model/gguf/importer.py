@@ -15,7 +15,9 @@ from shoestring.model.gguf.config_reader import read_config
 from shoestring.model.gguf.file import GGUFFile, GGUFTensor, read_rows
 from shoestring.model.gguf.names import ROPE_FACTORS, TensorLayout, layout
 from shoestring.model.gguf.quants import CHUNK_ELEMENTS, dequantize
+from shoestring.model.gguf.sampling import save_sampling
 from shoestring.model.gguf.tokenizer import read_tokenizer, save_tokenizer
+from shoestring.model.gguf.vocabulary.templates import save_templates
 from shoestring.model.hf.config import save_config, to_hf
 from shoestring.model.hf.safetensors_file import Entry
 from shoestring.model.hf.shards import write_shards
@@ -50,13 +52,14 @@ def import_gguf(
     folder: str | Path,
     *,
     dtype: torch.dtype = torch.bfloat16,
+    weights_only: bool = False,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> ModelConfig:
     """Write the model in the GGUF file `path` as the new folder `folder`, in Hugging Face layout.
 
     Weights are dequantized to `dtype` (float32, bfloat16 or float16). All names, shapes and sizes are checked
     before the first byte is written, and the folder appears only when it is complete. Returns its
-    configuration.
+    configuration. With `weights_only` no tokenizer is read or written: the model takes token ids.
 
     Raises CheckpointError for a file that is damaged, split or not supported,
     TokenizerError for its tokenizer, MissingDependencyError for K-quants without the `gguf` library,
@@ -73,7 +76,7 @@ def import_gguf(
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
     targets = _targets(file, config, DTYPE_NAMES[dtype])
-    tokenizer = read_tokenizer(file)
+    tokenizer = None if weights_only else read_tokenizer(file)
     if tokenizer is not None:
         tokenizer.check_fits(config.vocab_size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -84,6 +87,8 @@ def import_gguf(
         save_config(config, temporary, dtype=str(dtype).removeprefix("torch."))
         if tokenizer is not None:
             save_tokenizer(file, tokenizer, temporary)
+            save_templates(file, temporary)
+        save_sampling(file, config, temporary)
         _write_shards(file, targets, temporary, max_shard_bytes)
     return config
 

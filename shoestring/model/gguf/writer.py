@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
 from shoestring.durable import write_stream
@@ -71,7 +72,7 @@ def _header(metadata: Mapping[str, Any], entries: Sequence[TensorEntry]) -> byte
 
 
 def _typed_value(value: Any) -> bytes:
-    """Bytes of a value after its type: int as uint32 if it fits, float as float32, a list of int as int32."""
+    """Bytes of a value after its type: uint32 or uint64, float32, lists of int32 or float32, ..."""
     if isinstance(value, bool):
         return struct.pack("<I?", _BOOL, value)
     if isinstance(value, int):
@@ -82,6 +83,8 @@ def _typed_value(value: Any) -> bytes:
         return struct.pack("<I", _STRING) + _text(value)
     if all(isinstance(item, str) for item in value):
         return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_text, value))
+    if any(isinstance(item, float | np.floating) for item in value):
+        return struct.pack(f"<IIQ{len(value)}f", _ARRAY, _F32, len(value), *value)
     return struct.pack(f"<IIQ{len(value)}i", _ARRAY, _I32, len(value), *value)
 
 

@@ -11,6 +11,8 @@ from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.definition import read_json
 
 MAX_TEMPLATE_BYTES = 1 << 20
+OTHER_TEMPLATES = "additional_chat_templates"
+"""The folder of further templates, which have names."""
 
 
 def load_template(path: str | Path, tokenizer: Tokenizer, *, time_limit_s: float = 1.0) -> Template:
@@ -55,12 +57,27 @@ def _read(file: Path) -> str:
         raise TokenizerError(f"{file} is not UTF-8 text, so it is not a chat template") from None
 
 
+def named_templates(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
+    """The templates of a folder by name, the one without a name as `default`.
+
+    `settings` is the content of tokenizer_config.json, where they are one text or a list; files come first.
+    """
+    source: Any = settings.get("chat_template")
+    if isinstance(source, list):
+        pairs = [(entry.get("name"), entry.get("template")) for entry in source if isinstance(entry, dict)]
+    else:
+        pairs = [("default", source)]
+    templates = {name: text for name, text in pairs if isinstance(name, str) and isinstance(text, str)}
+    templates |= {path.stem: _read(path) for path in sorted((folder / OTHER_TEMPLATES).glob("*.jinja"))}
+    if (folder / TEMPLATE_FILE).is_file():
+        templates["default"] = _read(folder / TEMPLATE_FILE)
+    return templates
+
+
 def _from_config(file: Path) -> str:
     """Read `chat_template`: one text, or a list of templates with names, of which `default` is used."""
-    source: Any = read_json(file, CONFIG_FILE).get("chat_template") if file.exists() else None
-    if isinstance(source, list):
-        templates = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = templates.get("default")
-    if not isinstance(source, str):
-        raise TokenizerError(f"{file.parent} has no chat template; add one as {TEMPLATE_FILE}")
-    return source
+    templates = named_templates(file.parent, read_json(file, CONFIG_FILE) if file.exists() else {})
+    if "default" not in templates:
+        others = f" named default (it has {', '.join(templates)})" if templates else ""
+        raise TokenizerError(f"{file.parent} has no chat template{others}; add one as {TEMPLATE_FILE}")
+    return templates["default"]

@@ -90,17 +90,31 @@ def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> ChatIds:
 def encode_many(conversations: Iterable[Iterable[Piece]], tokenizer: Tokenizer) -> list[ChatIds]:
     """Encode several lists of pieces at once; three times as fast for many short ones."""
     piece_lists = [merge_pieces(pieces) for pieces in conversations]
-    texts = [piece.text for pieces in piece_lists for piece in pieces if not piece.special]
-    text_ids = iter(tokenizer.encode_batch(texts))
+    texts: dict[bool, list[str]] = {True: [], False: []}
+    for pieces in piece_lists:
+        for place, piece in enumerate(pieces):
+            if not piece.special:
+                texts[_continues(pieces, place, tokenizer)].append(piece.text)
+    text_ids = {key: iter(tokenizer.encode_batch(texts[key], continues=key)) for key in texts}
     results = []
     for pieces in piece_lists:
         result = ChatIds()
-        for piece in pieces:
-            ids = [tokenizer.special_id(piece.text)] if piece.special else next(text_ids)
+        for place, piece in enumerate(pieces):
+            if piece.special:
+                ids = [tokenizer.special_id(piece.text)]
+            else:
+                ids = next(text_ids[_continues(pieces, place, tokenizer)])
             result.ids.extend(ids)
             result.loss_mask.extend([piece.in_loss] * len(ids))
         results.append(result)
     return results
+
+
+def _continues(pieces: Sequence[Piece], place: int, tokenizer: Tokenizer) -> bool:
+    """Return whether the text of a piece goes on, so that no space is put before it."""
+    if tokenizer.prefix == "never" or place == 0:
+        return False
+    return tokenizer.prefix == "first" or not pieces[place - 1].special
 
 
 def merge_pieces(pieces: Iterable[Piece]) -> list[Piece]:

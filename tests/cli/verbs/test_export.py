@@ -55,3 +55,55 @@ def test_what_is_there_stays_and_what_is_unknown_is_refused(cli, trained, tmp_pa
         assert not (tmp_path / target).exists()
     code, _, err = cli("import", str(tmp_path / "mine.gguf"), str(tmp_path / "y"))
     assert (code, "not a GGUF" in err) == (1, True)
+
+
+def with_tokenizer_key(file, out, key, value):
+    """The same GGUF file with another value at one key of its tokenizer, and without its tokenizer.json."""
+    import torch
+
+    from shoestring.model.gguf.file import GGUFFile, read_rows
+    from shoestring.model.gguf.writer import TensorEntry, write_gguf
+
+    header = GGUFFile.open(file)
+    metadata = {name: v for name, v in header.metadata.items() if name != "tokenizer.huggingface.json"}
+    entries = [TensorEntry(name=t.name, shape=t.shape, type=t.type) for t in header.tensors.values()]
+    with file.open("rb", buffering=0) as raw:
+        chunks = [[torch.from_numpy(read_rows(raw, t, 0, t.num_rows))] for t in header.tensors.values()]
+        write_gguf(out, metadata | {f"tokenizer.ggml.{key}": value}, entries, chunks)
+
+
+def test_weights_come_without_a_tokenizer_that_cannot_be_read(cli, trained, tmp_path):
+    import math
+
+    cli("export", str(trained / "model"), str(tmp_path / "good.gguf"), "--type", "f32")
+    for key, value in (("pre", "gemma4"), ("model", "t5"), ("remove_extra_whitespaces", True)):
+        file, folder = tmp_path / f"{key}.gguf", tmp_path / key
+        with_tokenizer_key(tmp_path / "good.gguf", file, key, value)
+        code, out, _ = cli("show", str(file))
+        assert (code, "unreadable" in out, "--weights-only" in out.replace("\n", " ")) == (0, True, True)
+        code, _, err = cli("import", str(file), str(folder))
+        assert (code, "--weights-only" in err, folder.exists()) == (1, True, False)
+        code, out, _ = cli("import", str(file), str(folder), "--weights-only", "--type", "f32")
+        assert (code, "takes token ids" in out, (folder / "tokenizer.json").exists()) == (0, True, False)
+    code, out, _ = cli("run", str(folder), "1 20 300", "--max-tokens", "4", "--json")
+    reply = json.loads(out)
+    assert (code, reply["prompt_token_ids"], len(reply["token_ids"])) == (0, [1, 20, 300], 4)
+    again = cli("run", str(folder), "[1, 20, 300]", "--max-tokens", "4")[1]
+    assert [int(word) for word in again.split()] == reply["token_ids"]
+    for prompt in ("hello", "1 999", ""):
+        code, _, err = cli("run", str(folder), prompt)
+        assert (code, "the prompt" in err) == (2, True)
+    (tmp_path / "ids.txt").write_text("1 20 30 40\n\n5 6 7\n")
+    code, out, _ = cli("eval", str(folder), "--source", str(tmp_path / "ids.txt"), "--json")
+    result = json.loads(out)["result"]
+    assert (code, result["tokens"]) == (0, 5)
+    assert result["perplexity"] == math.exp(result["nll_per_token"])
+    code, _, err = cli("eval", str(folder))
+    assert (code, "no tokenizer" in err) == (2, True)
+
+
+def test_the_header_tells_of_a_tokenizer(cli, trained, tmp_path):
+    cli("export", str(trained / "model"), str(tmp_path / "m.gguf"))
+    assert json.loads(cli("show", str(tmp_path / "m.gguf"), "--json")[1])["tokenizer"].startswith(
+        "byte-level BPE"
+    )

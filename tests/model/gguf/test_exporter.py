@@ -113,8 +113,8 @@ def test_mtp_modules_are_left_out_aloud(tmp_path, caplog):
 
 
 def test_wrong_types_and_weights_are_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigError, match=r"no GGUF type 'q6_k'; the types are f32, bf16, q8_0, q4_0"):
-        export_gguf(Checkpoint.open(tmp_path), tmp_path / "m.gguf", "q6_k")
+    with pytest.raises(ConfigError, match=r"no GGUF type 'q5_k'; the types are f32, bf16, q8_0, q4_0"):
+        export_gguf(Checkpoint.open(tmp_path), tmp_path / "m.gguf", "q5_k")
     model = model_of(CONFIG)
     save_model(model, tmp_path / "hf")
     data = json.loads((tmp_path / "hf" / "config.json").read_text())

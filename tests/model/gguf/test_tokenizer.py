@@ -12,17 +12,15 @@ from shoestring.errors import CheckpointError, TokenizerError
 from shoestring.model.gguf.file import GGUFFile
 from shoestring.model.gguf.tokenizer import (
     CONTROL,
-    END_KEYS,
     NORMAL,
-    SPLITS,
     UNUSED,
     USER_DEFINED,
-    _pre_tokenizer,
     read_tokenizer,
     save_tokenizer,
-    split_name,
-    write_tokenizer,
-)  # fmt: skip
+)
+from shoestring.model.gguf.vocabulary.special import END_KEYS
+from shoestring.model.gguf.vocabulary.templates import save_templates
+from shoestring.model.gguf.vocabulary.writer import write_tokenizer
 from shoestring.model.presets import TINY
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import JINJA, DeepSeekTemplate
@@ -84,26 +82,12 @@ def test_a_round_trip_gives_equal_ids(folder, whole, tmp_path):
     assert after.encode_batch(texts) == before.encode_batch(texts)
     assert (after.specials, after.roles) == (before.specials, before.roles)
     save_tokenizer(file, after, tmp_path)
+    save_templates(file, tmp_path)
     loaded = Tokenizer.load(tmp_path)
     assert loaded.encode_batch(texts, allow_special=True) == before.encode_batch(texts, allow_special=True)
     assert load_template(tmp_path, loaded) == DeepSeekTemplate()
     again = write_tokenizer(tmp_path, CONFIG)
     assert without_json(again) == without_json(metadata)
-
-
-@pytest.mark.parametrize("name", SPLITS)
-def test_each_known_splitting_is_told_from_the_others(name):
-    assert split_name({"pre_tokenizer": _pre_tokenizer(SPLITS[name])}, "t") == name
-
-
-def test_another_splitting_is_refused():
-    for pre in (
-        None,
-        {"type": "Whitespace"},
-        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-    ):
-        with pytest.raises(TokenizerError, match="in a way that"):
-            split_name({"pre_tokenizer": pre}, "t")
 
 
 def test_a_folder_without_tokenizer_says_so(tmp_path):
@@ -182,7 +166,10 @@ def test_begin_tokens_that_the_post_processor_adds_are_told(folder, tmp_path):
 
 
 WRONG = {
-    "kind": ({"tokenizer.ggml.model": "llama"}, "of kind 'llama'; only 'gpt2'"),
+    "kind": (
+        {"tokenizer.ggml.model": "t5"},
+        "of kind 't5'; supported are 'gpt2' .* and 'llama' .*--weights-only",
+    ),
     "no tokens": ({"tokenizer.ggml.tokens": None}, "no list of texts at tokenizer.ggml.tokens"),
     "tokens of numbers": ({"tokenizer.ggml.tokens": np.arange(5)}, "no list of texts"),
     "no merges": ({"tokenizer.ggml.merges": "a b"}, "no list of texts at tokenizer.ggml.merges"),
@@ -191,14 +178,39 @@ WRONG = {
         {"tokenizer.ggml.token_type": np.full(640, np.nan)},
         "not have one token_type for each",
     ),
-    "split": ({"tokenizer.ggml.pre": "tekken"}, "splits text as 'tekken'"),
+    "split": ({"tokenizer.ggml.pre": "gemma4"}, "splits text as 'gemma4'.*--weights-only"),
+    "split as number": ({"tokenizer.ggml.pre": 3}, "splits text as '3'.*--weights-only"),
+    "space first": (
+        {"tokenizer.ggml.add_space_prefix": True},
+        "add_space_prefix = True is not supported: false",
+    ),
+    "spaces removed": (
+        {"tokenizer.ggml.remove_extra_whitespaces": True},
+        "remove_extra_whitespaces = True is not",
+    ),
+    "map": (
+        {"tokenizer.ggml.precompiled_charsmap": np.zeros(9, np.int8)},
+        "precompiled_charsmap = .* is not",
+    ),
+    "lower case": (
+        {"tokenizer.ggml.normalizer.lowercase": True},
+        "normalizer.lowercase = True is not supported",
+    ),
+    "separator": ({"tokenizer.ggml.add_sep_token": True}, "add_sep_token = True is not supported"),
+    "suppressed": (
+        {"tokenizer.ggml.suppress_tokens": np.array([0])},
+        "suppress_tokens = .* is not supported",
+    ),
     "twice": ({"tokenizer.ggml.tokens": ["a"] * 640}, "has two tokens with the same spelling"),
     "unknown merge": ({"tokenizer.ggml.merges": ["qq zz"]}, "cannot be used as a tokenizer"),
     "merge of one": ({"tokenizer.ggml.merges": ["qq"]}, "cannot be used as a tokenizer"),
     "json": ({"tokenizer.huggingface.json": "{"}, "is not JSON"),
     "deep json": ({"tokenizer.huggingface.json": "[" * 100_000}, "is not JSON"),
     "json list": ({"tokenizer.huggingface.json": "[]"}, "is not an object"),
-    "json unigram": ({"tokenizer.huggingface.json": '{"model": {"type": "Unigram"}}'}, "only byte-level BPE"),
+    "json unigram": (
+        {"tokenizer.huggingface.json": '{"model": {"type": "Unigram"}}'},
+        "only BPE is supported",
+    ),
 }
 
 
@@ -216,3 +228,52 @@ def test_a_stored_tokenizer_of_other_tokens_is_refused(folder):
     metadata["tokenizer.ggml.tokens"][SMALLEST_VOCABULARY + 3] = "other"
     with pytest.raises(CheckpointError, match="with other tokens than its list"):
         read_tokenizer(as_file(metadata))
+
+
+def test_keys_that_change_no_id_are_taken(folder):
+    more = {
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.ggml.fim_pre_token_id": 7,
+        "tokenizer.ggml.seperator_token_id": 1,
+        "tokenizer.ggml.token_type_count": 2,
+        "tokenizer.ggml.scores": np.zeros(640, np.float32),
+        "tokenizer.ggml.suppress_tokens": np.zeros(0, np.int32),
+        "tokenizer.ggml.normalizer.lowercase": False,
+    }
+    file = as_file(without_json(write_tokenizer(folder, CONFIG)), **more)
+    assert read_tokenizer(file).encode("Hello") == Tokenizer.load(folder).encode("Hello")
+
+
+def test_the_end_of_a_turn_is_a_special_token_whatever_the_file_calls_it(folder):
+    """The file names it as eot, and marks it as ordinary text."""
+    metadata = without_json(write_tokenizer(folder, CONFIG))
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    tokens[630], types[630] = "<end_of_turn>", NORMAL
+    tokenizer = read_tokenizer(as_file(metadata, **{"tokenizer.ggml.eot_token_id": 630}))
+    assert tokenizer.special_id("<end_of_turn>") == 630
+    assert 630 not in tokenizer.encode("<end_of_turn>")
+    types[630] = USER_DEFINED
+    assert 630 in read_tokenizer(as_file(metadata)).encode("<end_of_turn>")
+
+
+def test_an_ordinary_token_that_ends_turns_stays_text(folder):
+    metadata = without_json(write_tokenizer(folder, CONFIG))
+    newline = metadata["tokenizer.ggml.tokens"].index("\u010a")
+    tokenizer = read_tokenizer(as_file(metadata, **{"tokenizer.ggml.eot_token_id": newline}))
+    assert newline in tokenizer.encode("a\n")
+
+
+def test_qwens_own_tokenizer_composes_characters_and_others_do_not(folder):
+    metadata = without_json(write_tokenizer(folder, CONFIG))
+    composed, apart = "\u00e9", "e\u0301"
+    qwen = read_tokenizer(as_file(metadata, **{"tokenizer.ggml.pre": "qwen2"}))
+    hunyuan = read_tokenizer(as_file(metadata, **{"tokenizer.ggml.pre": "hunyuan"}))
+    assert qwen.encode(apart) == qwen.encode(composed) == hunyuan.encode(composed)
+    assert hunyuan.encode(apart) != hunyuan.encode(composed)
+
+
+def test_an_empty_token_is_none(folder):
+    metadata = without_json(write_tokenizer(folder, CONFIG))
+    metadata["tokenizer.ggml.tokens"][630:632] = ["", ""]
+    metadata["tokenizer.ggml.token_type"][630:632] = [NORMAL, NORMAL]
+    assert read_tokenizer(as_file(metadata)).token_bytes(630) == b""

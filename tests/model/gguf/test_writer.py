@@ -19,6 +19,7 @@ METADATA = {
     "a.flag": True,
     "a.texts": ["x", "ü", ""],
     "a.ids": [1, -2, 3],
+    "a.scores": [0.5, -1.0],
 }
 
 
