@@ -9,13 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 import shoestring
+from shoestring.serve.access import MAX_BODY_BYTES, Entrance
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
 from shoestring.serve.backends.local import LocalBackend
-from shoestring.serve.caller import LOCAL
 from shoestring.serve.dialects.errors import error_body
 from shoestring.serve.live import ClientGone
 from shoestring.serve.routes import anthropic, deepseek, health, ollama, openai, responses
@@ -48,26 +47,14 @@ def build_app(service: Service) -> FastAPI:
     app.state.service = service
     audiences(ROUTERS)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, max_body_size=MAX_BODY_BYTES)  # counts bodies without a length too
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(Exception, _failure)
-    app.add_middleware(Identification)
+    app.add_middleware(Entrance, service=service)
     return app
-
-
-class Identification:
-    """Finds out who calls before the body is read."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["caller"] = LOCAL
-        await self._app(scope, receive, send)
 
 
 async def _request_error(request: Request, error: Exception) -> Response:
@@ -97,8 +84,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Errors of the router: no such path, no such method."""
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
-    kind: Kind = "not_found" if error.status_code == 404 else "invalid"
-    sentences = {404: f"there is no {path[:200]} here", 405: f"{path[:200]} does not take {request.method}"}
+    kinds: dict[int, Kind] = {404: "not_found", 413: "too_large"}
+    kind = kinds.get(error.status_code, "invalid")
+    sentences = {
+        404: f"there is no {path[:200]} here",
+        405: f"{path[:200]} does not take {request.method}",
+        413: f"the body is longer than {MAX_BODY_BYTES >> 20} MiB",
+    }
     body = error_body(path, RequestError(kind, sentences.get(error.status_code, str(error.detail))))
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 

@@ -3,11 +3,13 @@
 import ipaddress
 import signal
 import socket
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from shoestring.errors import ConfigError
+from shoestring.serve.service import Service
 
 DRAIN_S = 30
 """Seconds that replies under way get at the end."""
@@ -25,7 +27,19 @@ def check_address(host: str) -> None:
         raise ConfigError(f"--host {host} would let others in without a key; use 127.0.0.1")
 
 
-def serve_app(app: FastAPI, listener: socket.socket) -> None:
+class Server(uvicorn.Server):
+    """A server that refuses new requests from the moment in which it is told to end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._service.is_draining = True
+        super().handle_exit(sig, frame)
+
+
+def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; replies under way are finished."""
     config = uvicorn.Config(
         app,
@@ -37,7 +51,7 @@ def serve_app(app: FastAPI, listener: socket.socket) -> None:
     )
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config, service).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -24,6 +24,8 @@ class Service:
         self.backends = dict(backends)
         self.aliases = dict(aliases or {})
         self._sampling = sampling or {}
+        self.is_draining = False
+        """New requests are refused: the service ends when those under way have ended."""
 
     def backend(self, model: str) -> Backend:
         """The backend of a model or alias. Raises RequestError for an unknown one."""

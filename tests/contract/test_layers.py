@@ -81,7 +81,7 @@ def top_level(tree: ast.Module) -> list[str]:
     return names
 
 
-SERVICE = {"fastapi", "httpx2", "pydantic", "starlette", "uvicorn"}
+SERVICE = {"fastapi", "httpx2", "prometheus_client", "pydantic", "starlette", "uvicorn"}
 """Libraries of the service, which its files import at the top; nobody else may."""
 
 

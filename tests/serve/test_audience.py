@@ -4,9 +4,12 @@ from fastapi import APIRouter
 from shoestring.serve.app import ROUTERS
 from shoestring.serve.audience import Audience, audience, audiences
 
-ANYONE = {("GET", "/health"), ("GET", "/api/version")}
+ANYONE = {("GET", path) for path in ("/health", "/ready", "/api/version")}
 BY_KEY = {
-    *(("GET", path) for path in ("/models", "/v1/models", "/v1/models/{model:path}", "/api/tags")),
+    *(
+        ("GET", path)
+        for path in ("/models", "/v1/models", "/v1/models/{model:path}", "/api/tags", "/metrics")
+    ),
     *(("POST", f"{base}/chat/completions") for base in ("", "/v1", "/beta")),
     *(("POST", f"{base}/completions") for base in ("", "/v1", "/beta")),
     *(("POST", f"{base}/responses") for base in ("", "/v1")),

@@ -48,9 +48,9 @@ def serve(
         far = [backend for url in upstreams or () for backend in upstream_backends(url, upstream_key_env)]
         backends: dict[str, Backend] = {backend.card.id: backend for backend in own}
         backends |= {backend.card.id: backend for backend in far}
-        app = build_app(Service(backends, sampling={backend.card.id: backend.sampling for backend in own}))
+        service = Service(backends, sampling={backend.card.id: backend.sampling for backend in own})
         print(f"serving {', '.join(backends)} on http://{host}:{listener.getsockname()[1]}", flush=True)
-        serve_app(app, listener)
+        serve_app(build_app(service), service, listener)
 
 
 def _names(models: list[str] | None, upstreams: list[str] | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import shoestring
 from shoestring.errors import ConfigError
 from shoestring.sampling_params import StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
@@ -16,7 +17,7 @@ from shoestring.serve.backends.request import ChatRequest
 from shoestring.serve.dialects.openai_fields import (
     Defaults,
     SamplingFields,
-    choice_form,
+    chosen_function,
     refuse_fields,
     sampling_params,
 )
@@ -140,7 +141,7 @@ def _tool_choice(body: ChatCompletionRequest) -> str:
         if choice == "required" and not body.tools:
             raise RequestError("invalid", "tool_choice = required needs tools", field="tool_choice")
         return choice if body.tools else "none"
-    name = choice_form("tool", choice)
+    name = chosen_function(choice)
     tools = [tool.get("function") for tool in body.tools or ()]
     if name not in [tool.get("name") for tool in tools if isinstance(tool, dict)]:
         raise RequestError("invalid", f"tool_choice names {name[:64]!r}, no tool here", field="tool_choice")
@@ -238,7 +239,7 @@ def head(model: str, kind: str, prefix: str = "chatcmpl") -> dict[str, Any]:
         "object": kind,
         "created": int(time.time()),
         "model": model,
-        "system_fingerprint": None,
+        "system_fingerprint": f"shoestring-{shoestring.__version__}",
     }
 
 
@@ -288,7 +289,12 @@ def _call_delta(call: Any) -> dict[str, Any]:
 
 
 def _message(choice: Choice) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": choice.text,
+        "refusal": None,
+        "annotations": [],
+    }
     if choice.thinking:
         message |= {"reasoning_content": choice.thinking, "reasoning": choice.thinking}
     if choice.tool_calls:

@@ -1,7 +1,7 @@
 """Fields that OpenAI's chat completions, completions and DeepSeek's dialect share, and their translation."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -93,12 +93,12 @@ def ignored_fields(fields: BaseModel, names: tuple[str, ...] = ()) -> list[str]:
     return sorted(name for name in fields.model_extra or {} if name not in names)
 
 
-def choice_form(kind: Literal["tool", "function"], value: Mapping[str, Any]) -> str:
+def chosen_function(value: Mapping[str, Any]) -> str:
     """The name in `{"type": "function", "function": {"name": ...}}`, or in Responses' flat form of it."""
     inner = value.get("function", value)
     name = inner.get("name") if isinstance(inner, Mapping) else None
     if not isinstance(name, str):
-        raise RequestError("invalid", f"{kind}_choice has no function with a name", field=f"{kind}_choice")
+        raise RequestError("invalid", "tool_choice has no function with a name", field="tool_choice")
     return name
 
 

@@ -63,7 +63,7 @@ class ResponseEvents:
             content: list[Any] = []
             fields: Item = {"role": "assistant"}
             if kind == "reasoning":
-                fields = {"summary": [], "encrypted_content": None}
+                fields = {"summary": []}
             yield self._open({"type": kind, **fields, "content": content})
             self._part = {"type": part_type, "text": ""}
             if part_type == "output_text":

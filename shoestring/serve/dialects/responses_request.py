@@ -10,7 +10,7 @@ from shoestring.errors import ConfigError
 from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.request import ChatRequest
-from shoestring.serve.dialects.openai_fields import Defaults, choice_form, refuse_fields
+from shoestring.serve.dialects.openai_fields import Defaults, chosen_function, refuse_fields
 
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "previous_response_id": (),
@@ -118,7 +118,7 @@ def _tool_choice(choice: Any, names: list[str]) -> str:
     if not isinstance(choice, Mapping) or choice.get("type") != "function":
         message = "tool_choice must be auto, none, required or {type: function, name: ...}"
         raise RequestError("invalid", message, field="tool_choice")
-    name = choice_form("tool", choice)
+    name = chosen_function(choice)
     if name not in names:
         raise RequestError("invalid", f"tool_choice names {name[:64]!r}, no tool here", field="tool_choice")
     return name

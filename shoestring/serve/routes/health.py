@@ -1,22 +1,40 @@
-"""Routes that say how the service is."""
+"""Routes that say how the service is: alive, ready, and in figures."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from shoestring.serve.audience import Audience, audience
-from shoestring.serve.routes.parts import service_of
-from shoestring.serve.service import Service
+from shoestring.serve.backends.local import LocalBackend
+from shoestring.serve.prometheus import CONTENT_TYPE, metrics_text
+from shoestring.serve.routes.parts import TheCaller, TheService
 
 router = APIRouter(tags=["operation"])
 
 
 @router.get("/health")
 @audience(Audience.ANYONE)
-async def health(service: Annotated[Service, Depends(service_of)]) -> Any:
+async def health(service: TheService) -> Any:
     """Say whether every model still makes tokens: 503 when one does not."""
     dead = [name for name, backend in service.backends.items() if not backend.is_healthy]
     return JSONResponse(
         {"status": "failed" if dead else "ok", "dead": dead}, status_code=503 if dead else 200
     )
+
+
+@router.get("/ready")
+@audience(Audience.ANYONE)
+async def ready(service: TheService) -> Any:
+    """Say whether new requests are taken: 503 while the service ends."""
+    status = "ending" if service.is_draining else "ready"
+    return JSONResponse({"status": status}, status_code=503 if service.is_draining else 200)
+
+
+@router.get("/metrics")
+@audience(Audience.KEY)
+async def metrics(caller: TheCaller, service: TheService) -> Response:
+    """Show the engines' figures in Prometheus's format."""
+    backends = service.backends.items()
+    engines = {name: backend.engine for name, backend in backends if isinstance(backend, LocalBackend)}
+    return Response(metrics_text(engines), media_type=CONTENT_TYPE)

@@ -183,6 +183,24 @@ def test_a_body_that_is_no_json_is_a_400(client):
     assert "JSON" in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b'{"model": "' + b"m" * (17 << 20) + b'"}', 413, "longer than 16 MiB"),
+        (b"[" * 100_000, 400, "pars"),
+        (b'{"model": "mini", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "surrogate"),
+        (b'{"model": "\\ud800", "messages": [{"role": "user", "content": "a"}]}', 400, "model"),
+        (b'{"model": "mini", "messages": "\xff"}', 400, ""),
+        (b"null", 400, "valid dictionary"),
+    ],
+)
+def test_hostile_bodies_are_refused(client, content, status, words):
+    headers = {"content-type": "application/json"}
+    reply = client.post("/v1/chat/completions", content=content, headers=headers)
+    assert reply.status_code == status
+    assert words in reply.json()["error"]["message"]
+
+
 def test_models_are_listed_with_their_context(client):
     listed = client.get("/v1/models").json()
     assert [model["id"] for model in listed["data"]] == ["mini"]

@@ -1,0 +1,75 @@
+"""The way in: a request gets its id and caller before its body is read, and a line in the log at its end."""
+
+import json
+import logging
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.caller import LOCAL
+from shoestring.serve.dialects.errors import error_body
+from shoestring.serve.service import Service
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID = "x-request-id"
+MAX_BODY_BYTES = 16 << 20
+"""The longest body of a request; a conversation of a million tokens is a third of it."""
+RETRY_S = 5
+"""Seconds after which a client should try again when the service ends."""
+ALWAYS = ("/health", "/ready", "/metrics")
+"""Paths that answer while the service ends."""
+
+
+class Entrance:
+    """ASGI middleware around the app. The log has no prompt, no key and no query."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, start_s, status = f"req_{secrets.token_hex(12)}", time.monotonic(), 499
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        scope.update(caller=LOCAL, request_id=request_id)
+        try:
+            if refusal := self._refusal(scope):
+                await _refuse(scope["path"], refusal, send_with_id)
+            else:
+                await self._app(scope, receive, send_with_id)
+        finally:
+            entry = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
+            entry |= {"status": status, "seconds": round(time.monotonic() - start_s, 4)}
+            log.info("%s", json.dumps(entry))
+
+    def _refusal(self, scope: Scope) -> RequestError | None:
+        """The error of a request that goes no further, before anything of its body is read."""
+        if self._service.is_draining and scope["path"] not in ALWAYS:
+            sentence = "the service is ending; try again in a moment"
+            return RequestError("overloaded", sentence, retry_after_s=RETRY_S)
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+            return RequestError("too_large", f"the body is longer than {MAX_BODY_BYTES >> 20} MiB")
+        return None
+
+
+async def _refuse(path: str, error: RequestError, send: Send) -> None:
+    """Answer with an error in the dialect of the path."""
+    body = json.dumps(error_body(path, error)).encode()
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(round(error.retry_after_s)).encode()))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
