@@ -10,7 +10,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Trained
 
 from shoestring.cli.main import exit_code
-from shoestring.model.gguf.tokenizer import SPLITS
+from shoestring.model.gguf.vocabulary.splits import SPLITS
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.presets import SMOLLM2_135M
@@ -28,7 +28,7 @@ TEXTS = ["def f(x): return x + 1", "1+2=3 so 4*5=20", "assistant user make 24 fr
 def write_tokenizer(folder: Path) -> int:
     """A tokenizer in Qwen2's manner; returns its number of ids."""
     tokenizer = Trained(models.BPE())
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS["qwen2"]]
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS["qwen2"].patterns]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
