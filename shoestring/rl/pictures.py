@@ -26,6 +26,7 @@ _PANELS = (
     ("gap", "Trainer - engine", "largest |log p| difference", FAINT),
     ("samples_per_s", "Speed", "answers per second", SKY),
 )
+_SHARES = (("pass_at_1", "pass@1", BLUE), ("greedy", "greedy", SKY), ("maj_at_8", "maj@8", GREEN))
 _TABLE = (
     "name",
     "title",
@@ -81,26 +82,36 @@ def draw_curves(metrics: Path, out: Path, *, title: str = "") -> None:
 
 
 def draw_stages(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """Draw pass@1, greedy and maj@8 of every stage's model with 95% intervals, and its tokens of thinking."""
+    """Draw pass@1, greedy and maj@8 of every stage's model with 95% intervals, and its tokens of thinking.
+
+    A figure that no model has is left out, and so is thinking where there is none.
+    """
     rows = [row for row in rows if row.get("pass_at_1") is not None]
+    kinds = [kind for kind in _SHARES if any(row.get(kind[0]) is not None for row in rows)]
+    thinks = any(row["mean_thinking_tokens"] for row in rows)
 
     def build() -> "Figure":
-        figure = figures.new_figure(10, 4.6, "Held-out problems solved, stage by stage")
-        above, below = figure.subplots(2, 1, height_ratios=[2, 1], sharex=True)
-        kinds = [("pass_at_1", "pass@1", BLUE), ("greedy", "greedy", SKY), ("maj_at_8", "maj@8", GREEN)]
+        figure = figures.new_figure(10, 4.6 if thinks else 3.4, "Held-out problems solved, stage by stage")
+        above, *below = figure.subplots(
+            1 + thinks, 1, height_ratios=[2, 1][: 1 + thinks], sharex=True, squeeze=False
+        )[:, 0]
         for place, (key, name, color) in enumerate(kinds):
-            x = [i + (place - 1) * 0.27 for i, row in enumerate(rows) if row.get(key) is not None]
+            offset = (place - (len(kinds) - 1) / 2) * 0.27
+            x = [i + offset for i, row in enumerate(rows) if row.get(key) is not None]
             y = [row[key] for row in rows if row.get(key) is not None]
             ends = [_ends(row, key) for row in rows if row.get(key) is not None]
-            bars = above.bar(x, y, width=0.25, color=color, label=name)
+            above.bar(x, y, width=0.25, color=color, label=name)
             above.errorbar(x, y, yerr=list(zip(*ends, strict=True)), fmt="none", ecolor="#222222", capsize=2)
-            above.bar_label(bars, [f"{value:.0%}" for value in y], padding=6, fontsize=8)
+            for left, value, (_, up) in zip(x, y, ends, strict=True):
+                above.text(left, value + up + 0.02, f"{value:.0%}", ha="center", fontsize=8)
         above.set_ylim(0, 1.15)
+        above.set_xlim(-0.6, len(rows) - 0.4)
         above.set_ylabel("share right")
         above.legend(ncols=3, loc="upper left")
-        below.bar(range(len(rows)), [row["mean_thinking_tokens"] for row in rows], 0.5, color=PURPLE)
-        below.set_ylabel("tokens of thinking")
-        below.set_xticks(range(len(rows)), [row["name"] for row in rows])
+        for axes in below:
+            axes.bar(range(len(rows)), [row["mean_thinking_tokens"] for row in rows], 0.5, color=PURPLE)
+            axes.set_ylabel("tokens of thinking")
+        figure.axes[-1].set_xticks(range(len(rows)), [row["name"] for row in rows])
         return figure
 
     figures.save(out, build)
