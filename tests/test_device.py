@@ -90,3 +90,13 @@ def test_the_peak_is_a_rate_of_this_machine(monkeypatch):
     with_gpu(monkeypatch, False)
     peak = device.measure_peak(device.choose("cpu"), seconds=0.0)
     assert 1e8 < peak < 1e14
+
+
+@pytest.mark.parametrize("huge_pages", [False, True])
+def test_memory_of_the_host_is_zero_and_can_be_written(huge_pages):
+    pages = device.host_memory(3 << 20, huge_pages=huge_pages)
+    values = torch.frombuffer(pages, dtype=torch.float32)
+    assert len(values) == 3 << 18
+    assert not values.any()
+    values += 1
+    assert int(values.sum()) == 3 << 18

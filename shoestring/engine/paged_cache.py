@@ -1,7 +1,6 @@
 """The paged cache's tensors behind the cache protocol, sized from the attention's own cache spec."""
 
 import math
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from shoestring import kernels
+from shoestring.device import host_memory
 from shoestring.engine.settings import DEFAULT_TOKENS, EngineSettings, SpeculationMethod
 from shoestring.errors import ConfigError
 from shoestring.model.attention import attention_class
@@ -53,11 +53,10 @@ class PagedCache:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros, which on a CPU take no memory before they are written; those of torch.zeros do."""
+    """Zeros, which on a CPU take no memory before they are written."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, access=mmap.ACCESS_COPY)
-    return torch.frombuffer(pages, dtype=dtype).view(shape)
+    return torch.frombuffer(host_memory(math.prod(shape) * dtype.itemsize), dtype=dtype).view(shape)
 
 
 @dataclass(frozen=True, slots=True)

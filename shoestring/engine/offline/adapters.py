@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from shoestring.device import Runtime
@@ -84,7 +85,10 @@ def adapter_names(adapters: Adapters | None, requests: AdapterInput, count: int)
 def share(model: nn.Module, original: nn.Module, own: Collection[str]) -> None:
     """Replace the parts of `model` that hold no matrix in `own` by those of `original`."""
     for name, module in list(model.named_modules()):
-        has_tensors = any(True for _ in (*module.parameters(False), *module.buffers(False)))
-        if has_tensors and not any(matrix.startswith(f"{name}.") for matrix in own):
+        if not any(True for _ in (*module.parameters(False), *module.buffers(False))):
+            continue
+        if any(matrix.startswith(f"{name}.") for matrix in own):
+            module._apply(torch.clone)  # else its matrix keeps the memory of the whole model, loaded as one
+        else:
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, original.get_submodule(name))

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from shoestring.device import host_memory
 from shoestring.durable import require_space, storage_errors
 from shoestring.errors import CheckpointError, StorageError
 from shoestring.model.hf.checkpoint import Checkpoint
@@ -23,6 +25,9 @@ log = logging.getLogger(__name__)
 MAX_SHARD_BYTES = 5_000_000_000
 CHUNK_ELEMENTS = 1024 * 1024
 """Elements that are converted at a time: the only memory that loading and saving need beside the model."""
+
+ALIGNMENT = 64
+"""Bytes: a line of the cache."""
 
 DTYPES = {
     "F64": torch.float64,
@@ -164,14 +169,24 @@ def _check_scale(info: TensorInfo, scale: TensorInfo | None, block: BlockSize | 
 
 
 def _materialize(model: nn.Module, dtype: torch.dtype | None, device: torch.device) -> None:
+    """Create the tensors that are on the meta device; on a CPU they lie side by side in one memory."""
+    found: list[tuple[nn.Module, str, torch.Tensor]] = []
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.is_meta:
-                data = torch.empty_like(parameter, dtype=dtype or parameter.dtype, device=device)
-                module.register_parameter(name, nn.Parameter(data, requires_grad=parameter.requires_grad))
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                module.register_buffer(name, torch.empty_like(buffer, device=device))
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        found += [(module, name, tensor) for name, tensor in tensors if tensor.is_meta]
+    dtypes = [dtype or t.dtype if isinstance(t, nn.Parameter) else t.dtype for *_, t in found]
+    sizes = [t.numel() * kind.itemsize for (*_, t), kind in zip(found, dtypes, strict=True)]
+    starts = list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
+    memory = host_memory(starts[-1], huge_pages=True) if device.type == "cpu" and found else None
+    for (module, name, old), kind, start in zip(found, dtypes, starts, strict=False):
+        if memory is None:
+            data = torch.empty_like(old, dtype=kind, device=device)
+        else:
+            data = torch.frombuffer(memory, dtype=kind, count=old.numel(), offset=start).view(old.shape)
+        if isinstance(old, nn.Parameter):
+            module.register_parameter(name, nn.Parameter(data, requires_grad=old.requires_grad))
+        else:
+            module.register_buffer(name, data)
 
 
 def _targets(model: nn.Module) -> dict[str, torch.Tensor | Sink]:

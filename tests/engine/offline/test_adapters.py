@@ -1,11 +1,15 @@
 """Adapters of requests: each gives what the model with it merged gives alone, whatever is beside it."""
 
+import gc
+import mmap
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from shoestring.device import host_memory
 from shoestring.engine.llm import LLM
 from shoestring.engine.request import Request, RequestOutput, SamplingParams
 from shoestring.errors import CheckpointError, ConfigError
@@ -99,6 +103,21 @@ def test_an_adapter_is_loaded_once_and_shares_what_it_leaves_alone(folder):
         for name in own
         if ".self_attn." in name and not name.startswith(mtp) and not name.endswith("norm.weight")
     }
+
+
+def test_the_memory_of_what_an_adapter_shares_is_free_again(folder, monkeypatch):
+    loaded = []
+
+    def remember(num_bytes: int, **options: bool) -> mmap.mmap:
+        memory = host_memory(num_bytes, **options)
+        loaded.append(weakref.ref(memory))
+        return memory
+
+    monkeypatch.setattr("shoestring.model.hf.weights.host_memory", remember)
+    model = llm(folder / "base")
+    model.generate(PROMPTS[:1], PARAMS, use_tqdm=False, lora_request=adapter(folder, "attention"))
+    gc.collect()
+    assert [memory() is not None for memory in loaded] == [True, False]  # the base's, the adapter's
 
 
 def test_cached_pages_are_of_one_adapter(folder):

@@ -1,5 +1,6 @@
 """Weights in and out: exact, streamed, and refused with a sentence when they do not fit."""
 
+import copy
 import json
 import os
 import subprocess
@@ -150,6 +151,19 @@ def test_an_existing_model_is_filled_in_place(saved: Path) -> None:
     load_weights(model, Checkpoint.open(saved))
     assert same(model, build(TINY))
     assert [p.data_ptr() for p in model.parameters()] == addresses
+
+
+def test_a_new_model_lies_in_one_memory_and_a_copy_of_a_tensor_does_not(saved: Path) -> None:
+    """So that huge pages hold matrices of any size."""
+    model = on_meta(Checkpoint.open(saved).config)
+    load_weights(model, Checkpoint.open(saved))
+    tensors = [*model.parameters(), *model.buffers()]
+    begin = min(tensor.data_ptr() for tensor in tensors)
+    end = max(tensor.data_ptr() + tensor.nbytes for tensor in tensors)
+    assert end - begin < sum(tensor.nbytes for tensor in tensors) + 64 * len(tensors)
+    assert all(tensor.data_ptr() % 64 == begin % 64 for tensor in tensors)
+    embedding = model.model.embed_tokens.weight
+    assert copy.deepcopy(embedding).untyped_storage().nbytes() == embedding.nbytes
 
 
 def test_repeated_and_computed_tensors_may_be_there_or_not(saved: Path) -> None:
