@@ -1,6 +1,8 @@
 // Linear layers and routed experts on packed weights (packed.h).
 #include "packed.h"
 
+#include <omp.h>
+
 #include <memory>
 
 #ifdef PACKED_KERNELS
@@ -21,6 +23,14 @@ struct Scratch {
         acts{values.get(), scales.get(), quarters.get(), depth} {}
 };
 
+// The part of `count` panels that this thread multiplies.
+struct Share {
+  int64_t begin, end;
+  explicit Share(int64_t count)
+      : begin(count * omp_get_thread_num() / omp_get_num_threads()),
+        end(count * (omp_get_thread_num() + 1) / omp_get_num_threads()) {}
+};
+
 struct Layout {  // of a stack of products side by side: the distances between matrices and between rows, in floats
   const float* x;
   float* y;
@@ -39,16 +49,23 @@ void linear(int64_t stack, int64_t N, int64_t D, int64_t F, const Layout& at, co
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < stack * N; i++)
       quantize_row(at.x + i / N * at.x_batch + i % N * at.x_row, scratch.acts, i);
-    float out[ROWS_AT_ONCE * OUTS];
+    float out[PANELS * ROWS_AT_ONCE * OUTS];
     for (int64_t first = 0; first < N; first += ROWS_AT_ONCE) {
       const int64_t count = std::min(ROWS_AT_ONCE, N - first);
-#pragma omp for schedule(static) nowait
-      for (int64_t i = 0; i < stack * panels; i++) {
-        const int64_t b = i / panels, column = i % panels * OUTS, width = std::min<int64_t>(OUTS, F - column);
-        panel_rows(weights + i * panel_bytes, scratch.acts, order.get() + b * N + first, count, out);
-        for (int64_t n = 0; n < count; n++) {
-          float* to = at.y + b * at.y_batch + (first + n) * at.y_row + column;
-          for (int64_t o = 0; o < width; o++) to[o] = out[n * OUTS + o] + (bias ? bias[column + o] : 0.0f);
+      const Share share(stack * panels);
+      for (int64_t i = share.begin, number; i < share.end; i += number) {
+        const int64_t b = i / panels, panel = i % panels;
+        number = std::min(std::min(PANELS, panels - panel), share.end - i);
+        const uint8_t* places[PANELS];
+        for (int64_t p = 0; p < number; p++) places[p] = weights + (i + p) * panel_bytes;
+        panels_rows(places, number, scratch.acts, order.get() + b * N + first, count, out);
+        for (int64_t p = 0; p < number; p++) {
+          const int64_t column = (panel + p) * OUTS, width = std::min<int64_t>(OUTS, F - column);
+          for (int64_t n = 0; n < count; n++) {
+            float* to = at.y + b * at.y_batch + (first + n) * at.y_row + column;
+            for (int64_t o = 0; o < width; o++)
+              to[o] = out[(p * count + n) * OUTS + o] + (bias ? bias[column + o] : 0.0f);
+          }
         }
       }
     }
@@ -94,18 +111,17 @@ void experts_of(int64_t N, int64_t D, int64_t F, int64_t E, const Pairs& pairs, 
       quantize_row(x + n * D, in.acts, n);
       std::fill(y + n * D, y + n * D + D, 0.0f);
     }
-    float part[4][ROWS_AT_ONCE * OUTS], row[GROUP];
+    float part[PANELS * ROWS_AT_ONCE * OUTS], row[GROUP];
     for (int64_t e = 0; e < E; e++)
       for (int64_t first = pairs.starts[e]; first < pairs.starts[e + 1]; first += ROWS_AT_ONCE) {
         const int64_t count = std::min(ROWS_AT_ONCE, pairs.starts[e + 1] - first);
 #pragma omp for schedule(static) nowait
         for (int64_t g = 0; g < groups; g++) {
-          const uint8_t* matrix = gate_up + e * in_panels * in_panel;
-          for (int i = 0; i < 4; i++) {
-            const int64_t panel = (i / 2) * (F / OUTS) + 2 * g + i % 2;
-            panel_rows(matrix + panel * in_panel, in.acts, pairs.tokens.get() + first, count, part[i]);
-          }
-          const float *const gate[2] = {part[0], part[1]}, *const up[2] = {part[2], part[3]};
+          const uint8_t *places[4], *matrix = gate_up + e * in_panels * in_panel;
+          for (int i = 0; i < 4; i++) places[i] = matrix + ((i / 2) * (F / OUTS) + 2 * g + i % 2) * in_panel;
+          panels_rows(places, 4, in.acts, pairs.tokens.get() + first, count, part);
+          const int64_t size = count * OUTS;
+          const float *const gate[2] = {part, part + size}, *const up[2] = {part + 2 * size, part + 3 * size};
           for (int64_t n = 0; n < count; n++) {
             swiglu_group(gate, up, n, row);
             quantize_group(row, hidden.acts, first + n, g);
@@ -116,13 +132,18 @@ void experts_of(int64_t N, int64_t D, int64_t F, int64_t E, const Pairs& pairs, 
     for (int64_t e = 0; e < E; e++)
       for (int64_t first = pairs.starts[e]; first < pairs.starts[e + 1]; first += ROWS_AT_ONCE) {
         const int64_t count = std::min(ROWS_AT_ONCE, pairs.starts[e + 1] - first);
-#pragma omp for schedule(static) nowait
-        for (int64_t p = 0; p < out_panels; p++) {
-          const int64_t column = p * OUTS, width = std::min<int64_t>(OUTS, D - column);
-          panel_rows(down + (e * out_panels + p) * out_panel, hidden.acts, pairs.places.get() + first, count, part[0]);
-          for (int64_t n = 0; n < count; n++) {
-            float* to = y + pairs.tokens[first + n] * D + column;
-            for (int64_t o = 0; o < width; o++) to[o] += pairs.gates[first + n] * part[0][n * OUTS + o];
+        const Share share(out_panels);
+        for (int64_t panel = share.begin, number; panel < share.end; panel += number) {
+          number = std::min(PANELS, share.end - panel);
+          const uint8_t* places[PANELS];
+          for (int64_t p = 0; p < number; p++) places[p] = down + (e * out_panels + panel + p) * out_panel;
+          panels_rows(places, number, hidden.acts, pairs.places.get() + first, count, part);
+          for (int64_t p = 0; p < number; p++) {
+            const int64_t column = (panel + p) * OUTS, width = std::min<int64_t>(OUTS, D - column);
+            for (int64_t n = 0; n < count; n++) {
+              float* to = y + pairs.tokens[first + n] * D + column;
+              for (int64_t o = 0; o < width; o++) to[o] += pairs.gates[first + n] * part[(p * count + n) * OUTS + o];
+            }
           }
         }
       }

@@ -80,7 +80,7 @@ inline void quantize_row(const float* x, const Acts<Format>& to, int64_t row) {
   for (int64_t g = 0; g < to.groups(); g++) quantize_group(x + g * GROUP, to, row, g);
 }
 
-constexpr int AHEAD = 2048;  // bytes: with few rows a product is as fast as memory, if reads start early enough
+constexpr int AHEAD = 2048;  // bytes: reads of a single panel are as fast as memory only if they start early enough
 
 inline void fetch_ahead(const uint8_t* p, int bytes) {
   for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + AHEAD + i, _MM_HINT_T0);
@@ -122,130 +122,160 @@ inline __m256i broadcast_bytes(const void* p) {
   std::memcpy(&four, p, 4);
   return _mm256_set1_epi32(four);
 }
+template <int N>
+inline void clear(__m256 (*x)[2]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < N; i++) x[i][0] = x[i][1] = _mm256_setzero_ps();
+}
+template <int N>
+inline void store_all(const __m256 (*x)[2], float* out) {
+#pragma GCC unroll 16
+  for (int i = 0; i < N; i++) _mm256_storeu_ps(out + i * OUTS, x[i][0]), _mm256_storeu_ps(out + i * OUTS + 8, x[i][1]);
+}
 inline __m256 halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 
-// out (R, 16): R rows times one panel. rows: indices of the activations. first: the panel is not in the cache yet.
-template <int R>
-inline void panel_product(const uint8_t* panel, const Acts<Packed4>& acts, const int32_t* rows, bool first, float* out) {
+// out (P, R, 16): R rows times P panels. rows: indices of the activations. first: the panels are not in the cache yet.
+template <int R, int P>
+inline void panel_product(const uint8_t* const* panels, const Acts<Packed4>& acts, const int32_t* rows, bool first, float* out) {
   const __m256i low = _mm256_set1_epi8(15);
   const int64_t groups = acts.groups();
   const int8_t* a[R];
   for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * acts.depth;
-  __m256 total[R][2];
-  for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm256_setzero_ps();
-  for (int64_t g = 0; g < groups; g++, panel += Packed4::BLOCK) {
-    if (first) fetch_ahead(panel, Packed4::BLOCK);
-    __m256i sum[R][2];
-    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+  __m256 total[P][R][2];
+  clear<P * R>(total[0]);
+  for (int64_t g = 0; g < groups; g++)
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; c++) {
-      const __m256i w0 = _mm256_loadu_si256((const __m256i*)(panel + 32 * c));
-      const __m256i w1 = _mm256_loadu_si256((const __m256i*)(panel + 128 + 32 * c));
+    for (int p = 0; p < P; p++) {
+      const uint8_t* block = panels[p] + g * Packed4::BLOCK;
+      if (P == 1 && first) fetch_ahead(block, Packed4::BLOCK);
+      __m256i sum[R][2];
+      for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; c++) {
+        const __m256i w0 = _mm256_loadu_si256((const __m256i*)(block + 32 * c));
+        const __m256i w1 = _mm256_loadu_si256((const __m256i*)(block + 128 + 32 * c));
 #pragma GCC unroll 2
-      for (int high = 0; high < 2; high++) {
-        const __m256i u0 = _mm256_and_si256(high ? _mm256_srli_epi16(w0, 4) : w0, low);
-        const __m256i u1 = _mm256_and_si256(high ? _mm256_srli_epi16(w1, 4) : w1, low);
+        for (int high = 0; high < 2; high++) {
+          const __m256i u0 = _mm256_and_si256(high ? _mm256_srli_epi16(w0, 4) : w0, low);
+          const __m256i u1 = _mm256_and_si256(high ? _mm256_srli_epi16(w1, 4) : w1, low);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-          const __m256i x = broadcast_bytes(a[r] + g * GROUP + 8 * c + 4 * high);
-          sum[r][0] = dot4(sum[r][0], u0, x);
-          sum[r][1] = dot4(sum[r][1], u1, x);
-          hold(sum[r][0]), hold(sum[r][1]);
+          for (int r = 0; r < R; r++) {
+            const __m256i x = broadcast_bytes(a[r] + g * GROUP + 8 * c + 4 * high);
+            sum[r][0] = dot4(sum[r][0], u0, x);
+            sum[r][1] = dot4(sum[r][1], u1, x);
+            hold(sum[r][0]), hold(sum[r][1]);
+          }
+        }
+      }
+      __m256 s[2], zero[2];  // zeros in quarters
+      for (int h = 0; h < 2; h++) {
+        const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(block + 256 + 16 * h)));
+        const __m256i least = _mm256_set1_epi32(Packed4::LEAST_SCALE);
+        s[h] = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(words, 12), least));
+        zero[h] = _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(63)));
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) {
+        const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
+        const __m256 quarter = _mm256_set1_ps(acts.quarters[rows[r] * groups + g]);
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) {
+          const __m256 d = _mm256_fmadd_ps(zero[h], quarter, _mm256_cvtepi32_ps(whole4(sum[r][h])));  // exact
+          total[p][r][h] = _mm256_fmadd_ps(d, _mm256_mul_ps(s[h], scale), total[p][r][h]);
         }
       }
     }
-    __m256 s[2], zero[2];  // zeros in quarters
-    for (int h = 0; h < 2; h++) {
-      const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(panel + 256 + 16 * h)));
-      const __m256i least = _mm256_set1_epi32(Packed4::LEAST_SCALE);
-      s[h] = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(words, 12), least));
-      zero[h] = _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(63)));
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
-      const __m256 quarter = _mm256_set1_ps(acts.quarters[rows[r] * groups + g]);
-#pragma GCC unroll 2
-      for (int h = 0; h < 2; h++) {
-        const __m256 d = _mm256_fmadd_ps(zero[h], quarter, _mm256_cvtepi32_ps(whole4(sum[r][h])));  // exact
-        total[r][h] = _mm256_fmadd_ps(d, _mm256_mul_ps(s[h], scale), total[r][h]);
-      }
-    }
-  }
-  for (int r = 0; r < R; r++)
-    for (int h = 0; h < 2; h++) _mm256_storeu_ps(out + r * OUTS + 8 * h, total[r][h]);
+  store_all<P * R>(total[0], out);
 }
 
-template <int R>
-inline void panel_product(const uint8_t* panel, const Acts<Packed8>& acts, const int32_t* rows, bool first, float* out) {
+template <int R, int P>
+inline void panel_product(const uint8_t* const* panels, const Acts<Packed8>& acts, const int32_t* rows, bool first, float* out) {
   const int64_t groups = acts.groups();
   const int16_t* a[R];
   for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * acts.depth;
-  __m256 total[R][2];
-  for (int r = 0; r < R; r++) total[r][0] = total[r][1] = _mm256_setzero_ps();
-  for (int64_t g = 0; g < groups; g++, panel += Packed8::BLOCK) {
-    if (first) fetch_ahead(panel, Packed8::BLOCK);
-    __m256i sum[R][2];
-    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+  __m256 total[P][R][2];
+  clear<P * R>(total[0]);
+  for (int64_t g = 0; g < groups; g++)
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) {
+      const uint8_t* block = panels[p] + g * Packed8::BLOCK;
+      if (P == 1 && first) fetch_ahead(block, Packed8::BLOCK);
+      __m256i sum[R][2];
+      for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
 #pragma GCC unroll 16
-    for (int c = 0; c < 16; c++) {
-      const __m128i* from = (const __m128i*)(panel + 32 * c);
-      const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from)), w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from + 1));
+      for (int c = 0; c < 16; c++) {
+        const __m128i* from = (const __m128i*)(block + 32 * c);
+        const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from)), w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from + 1));
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+          const __m256i x = broadcast_bytes(a[r] + g * GROUP + 2 * c);
+          sum[r][0] = dot8(sum[r][0], w0, x);
+          sum[r][1] = dot8(sum[r][1], w1, x);
+          hold(sum[r][0]), hold(sum[r][1]);
+        }
+      }
+      const __m256 s0 = halves(block + OUTS * GROUP), s1 = halves(block + OUTS * GROUP + 16);
 #pragma GCC unroll 8
       for (int r = 0; r < R; r++) {
-        const __m256i x = broadcast_bytes(a[r] + g * GROUP + 2 * c);
-        sum[r][0] = dot8(sum[r][0], w0, x);
-        sum[r][1] = dot8(sum[r][1], w1, x);
-        hold(sum[r][0]), hold(sum[r][1]);
+        const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
+        total[p][r][0] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][0]), _mm256_mul_ps(s0, scale), total[p][r][0]);
+        total[p][r][1] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][1]), _mm256_mul_ps(s1, scale), total[p][r][1]);
       }
     }
-    const __m256 s0 = halves(panel + OUTS * GROUP), s1 = halves(panel + OUTS * GROUP + 16);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
-      total[r][0] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][0]), _mm256_mul_ps(s0, scale), total[r][0]);
-      total[r][1] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][1]), _mm256_mul_ps(s1, scale), total[r][1]);
-    }
-  }
-  for (int r = 0; r < R; r++)
-    for (int h = 0; h < 2; h++) _mm256_storeu_ps(out + r * OUTS + 8 * h, total[r][h]);
+  store_all<P * R>(total[0], out);
 }
 
-template <int R>
-inline void panel_product(const uint8_t* panel, const Acts<Packed32>& acts, const int32_t* rows, bool first, float* out) {
+template <int R, int P>
+inline void panel_product(const uint8_t* const* panels, const Acts<Packed32>& acts, const int32_t* rows, bool first, float* out) {
   const int64_t depth = acts.depth;
   const float* a[R];
-  __m256 total[R][2];
+  const float* w[P];
+  __m256 total[P][R][2];
+  clear<P * R>(total[0]);
+  for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * depth;
+  for (int p = 0; p < P; p++) w[p] = reinterpret_cast<const float*>(panels[p]);
+  for (int64_t k = 0; k < depth; k++)
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) {
+      const float* block = w[p] + k * OUTS;
+      if (P == 1 && first) fetch_ahead((const uint8_t*)block, OUTS * 4);
+      const __m256 w0 = _mm256_loadu_ps(block), w1 = _mm256_loadu_ps(block + 8);
 #pragma GCC unroll 8
-  for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * depth, total[r][0] = total[r][1] = _mm256_setzero_ps();
-  for (int64_t k = 0; k < depth; k++, panel += OUTS * 4) {
-    if (first) fetch_ahead(panel, OUTS * 4);
-    const __m256 w0 = _mm256_loadu_ps((const float*)panel), w1 = _mm256_loadu_ps((const float*)panel + 8);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const __m256 x = _mm256_broadcast_ss(a[r] + k);
-      total[r][0] = _mm256_fmadd_ps(x, w0, total[r][0]);
-      total[r][1] = _mm256_fmadd_ps(x, w1, total[r][1]);
+      for (int r = 0; r < R; r++) {
+        const __m256 x = _mm256_broadcast_ss(a[r] + k);
+        total[p][r][0] = _mm256_fmadd_ps(x, w0, total[p][r][0]);
+        total[p][r][1] = _mm256_fmadd_ps(x, w1, total[p][r][1]);
+      }
     }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; r++) {
-    _mm256_storeu_ps(out + r * OUTS, total[r][0]);
-    _mm256_storeu_ps(out + r * OUTS + 8, total[r][1]);
-  }
+  store_all<P * R>(total[0], out);
 }
 
-// out (count, 16) for any number of rows: whole tiles, then the rest in one smaller tile.
+// out (count, 16) of one panel: whole tiles, then the rest in one smaller tile.
 template <class Format>
 inline void panel_rows(const uint8_t* panel, const Acts<Format>& acts, const int32_t* rows, int64_t count, float* out) {
   int64_t i = 0;
-  for (; i + 6 <= count; i += 6) panel_product<6>(panel, acts, rows + i, i == 0, out + i * OUTS);
+  for (; i + 6 <= count; i += 6) panel_product<6, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
   switch (count - i) {
-    case 5: return panel_product<5>(panel, acts, rows + i, i == 0, out + i * OUTS);
-    case 4: return panel_product<4>(panel, acts, rows + i, i == 0, out + i * OUTS);
-    case 3: return panel_product<3>(panel, acts, rows + i, i == 0, out + i * OUTS);
-    case 2: return panel_product<2>(panel, acts, rows + i, i == 0, out + i * OUTS);
-    case 1: return panel_product<1>(panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 5: return panel_product<5, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 4: return panel_product<4, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 3: return panel_product<3, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 2: return panel_product<2, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
+    case 1: return panel_product<1, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
   }
+}
+
+constexpr int64_t PANELS = 4;  // at most so many at a time
+
+// out (number, count, 16) of up to PANELS panels. A product of few rows is as fast as memory, and a core reads several places at
+// once faster than one.
+template <class Format>
+inline void panels_rows(const uint8_t* const* panels, int64_t number, const Acts<Format>& acts, const int32_t* rows,
+                        int64_t count, float* out) {
+  int64_t p = 0;
+  if (count == 1 && number == 4) return panel_product<1, 4>(panels, acts, rows, true, out);
+  for (; count <= 2 && p + 2 <= number; p += 2)
+    count == 1 ? panel_product<1, 2>(panels + p, acts, rows, true, out + p * OUTS)
+               : panel_product<2, 2>(panels + p, acts, rows, true, out + 2 * p * OUTS);
+  for (; p < number; p++) panel_rows(panels[p], acts, rows, count, out + p * count * OUTS);
 }
 #endif
