@@ -18,8 +18,8 @@ from pathlib import Path
 
 from processes import peak_bytes, run_json
 
-PROMPT, START, STREAMS = 512, 16, 16
-"""Tokens of the long prompt, prompt tokens of a decoding stream, streams at a time."""
+PROMPT, START, STREAMS, CONTEXT = 512, 16, 16, 1024
+"""Tokens of the long prompt, prompt tokens of a decoding stream, streams at a time, longest context."""
 ENGINES = {
     "transformers": ("f32",),
     "llama.cpp": ("q8_0", "q4_0"),
@@ -84,19 +84,22 @@ def prompts(count, length):
 
 
 class Ours:
-    def __init__(self, folder, kind):
-        from shoestring.engine.engine import Engine, EngineSettings
+    def __init__(self, folder, streams=STREAMS, quantization=None):
+        from shoestring.device import choose
+        from shoestring.engine.load import load_engine
+        from shoestring.engine.settings import EngineSettings
         from shoestring.model.hf.checkpoint import Checkpoint
-        from shoestring.model.packed.quantize import load_for_inference
 
         settings = EngineSettings(
-            max_num_seqs=STREAMS,
+            max_num_seqs=streams,
             max_num_batched_tokens=PROMPT,
-            max_model_len=1024,
+            max_model_len=CONTEXT,
             enable_prefix_caching=False,
             speculation="off",
         )
-        self.engine = Engine(load_for_inference(Checkpoint.open(folder / kind)), None, settings)
+        self.engine = load_engine(
+            Checkpoint.open(folder), choose("cpu"), quantization=quantization, settings=settings
+        )
         self.count = 0
 
     def run(self, batch, steps):
@@ -117,7 +120,7 @@ class Ours:
 
 
 class LlamaCpp:
-    def __init__(self, folder, kind):
+    def __init__(self, path, streams=STREAMS):
         import os
 
         import llama_cpp as library
@@ -129,18 +132,15 @@ class LlamaCpp:
         library.llama_log_set(self.silent, None)
         library.llama_backend_init()
         self.model = library.llama_model_load_from_file(
-            str(folder / f"{kind}.gguf").encode(), library.llama_model_default_params()
+            str(path).encode(), library.llama_model_default_params()
         )
+        self.vocab_size = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
         params = library.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = (
-            1024 * STREAMS,
-            PROMPT,
-            PROMPT,
-            STREAMS,
-        )
+        params.n_ctx, params.n_seq_max = CONTEXT * streams, streams
+        params.n_batch = params.n_ubatch = PROMPT
         params.n_threads = params.n_threads_batch = os.cpu_count()
         self.context = library.llama_init_from_model(self.model, params)
-        self.batch = library.llama_batch_init(PROMPT, 0, STREAMS)
+        self.batch = library.llama_batch_init(PROMPT, 0, streams)
 
     def decode(self, rows):
         """Run rows (token, position, sequence, needs_logits); returns the best token of each with logits."""
@@ -156,7 +156,7 @@ class LlamaCpp:
         for i, (*_, needs_logits) in enumerate(rows):
             if needs_logits:
                 logits = self.library.llama_get_logits_ith(self.context, i)
-                tokens.append(int(np.ctypeslib.as_array(logits, (32000,)).argmax()))
+                tokens.append(int(np.ctypeslib.as_array(logits, (self.vocab_size,)).argmax()))
         return tokens
 
     def run(self, batch, steps):
@@ -174,11 +174,11 @@ class LlamaCpp:
 
 
 class Transformers:
-    def __init__(self, folder, kind):
+    def __init__(self, folder):
         import torch
         from transformers import AutoModelForCausalLM
 
-        self.model = AutoModelForCausalLM.from_pretrained(folder / "hf", dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         names = inspect.signature(self.model.forward).parameters
         self.cache = "cache" if "cache" in names else "past_key_values"  # its name since 5.24, and before
 
@@ -196,12 +196,17 @@ class Transformers:
         return times
 
 
-def measure(folder, engine, kind, steps):
+def open_model(folder, engine, kind):
+    if engine == "ours":
+        return Ours(folder / kind)
+    return LlamaCpp(folder / f"{kind}.gguf") if engine == "llama.cpp" else Transformers(folder / "hf")
+
+
+def measure(model, engine, kind, steps, numbers_of_streams):
     """Figures of one engine in this process."""
-    model = {"ours": Ours, "llama.cpp": LlamaCpp, "transformers": Transformers}[engine](folder, kind)
     model.run(prompts(1, START), 2)
     decode = {}
-    for streams in (1, STREAMS) if engine != "transformers" else (1,):
+    for streams in numbers_of_streams:
         times = sorted(model.run(prompts(streams, START), steps)[1:])
         decode[streams] = streams / times[len(times) // 2]
     return {
@@ -300,7 +305,9 @@ def main():
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        print(json.dumps(measure(arguments.folder, *arguments.child, arguments.steps)))
+        model = open_model(arguments.folder, *arguments.child)
+        streams = (1,) if arguments.child[0] == "transformers" else (1, STREAMS)
+        print(json.dumps(measure(model, *arguments.child, arguments.steps, streams)))
         return 0
     prepare(arguments.folder)
     runs = {(engine, kind): [] for engine in arguments.only.split(",") for kind in ENGINES[engine]}
