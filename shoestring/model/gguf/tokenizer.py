@@ -146,8 +146,20 @@ def _definition(file: GGUFFile, tokens: list[str], kind: str) -> dict[str, Any]:
         model["unk_token"] = tokens[fallback] if fallback is not None and tokens[fallback] in vocab else None
     else:
         parts, model = _byte_level(file)
-        model["vocab"] = vocab
+        model["vocab"] = _without_last(vocab, special) if model["ignore_merges"] else vocab
     return {"version": "1.0", "added_tokens": special, "post_processor": None, **parts, "model": model}
+
+
+def _without_last(vocab: dict[str, int], special: list[dict[str, Any]]) -> dict[str, int]:
+    """The vocabulary without the added tokens after all others, so that no whole word of a text is one.
+
+    They get the ids after the vocabulary in their order, which are theirs if none is missing between them.
+    """
+    names = {token["content"] for token in special}
+    last = max((i for token, i in vocab.items() if token not in names), default=-1)
+    after = [i for i in vocab.values() if i > last]
+    is_whole = after == list(range(last + 1, last + 1 + len(after)))
+    return {token: i for token, i in vocab.items() if i <= last} if is_whole else vocab
 
 
 def _byte_level(file: GGUFFile) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -26,7 +26,7 @@ from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import JINJA, DeepSeekTemplate
 from shoestring.tokenizer.chat.load import load_template
 from shoestring.tokenizer.definition import SMALLEST_VOCABULARY
-from shoestring.tokenizer.special import BOS
+from shoestring.tokenizer.special import BOS, EOS
 
 CONFIG = replace(TINY, vocab_size=640)
 TEXTS = [
@@ -165,6 +165,23 @@ def test_begin_tokens_that_the_post_processor_adds_are_told(folder, tmp_path):
     assert write_tokenizer(tmp_path, CONFIG)["tokenizer.ggml.add_bos_token"] is False
 
 
+def test_other_begin_tokens_than_the_one_are_refused(folder, tmp_path):
+    def add(data):
+        parts = [{"SpecialToken": {"id": name, "type_id": 0}} for name in (BOS, EOS)]
+        tokens = {name: {"id": name, "ids": [i], "tokens": [name]} for i, name in enumerate((BOS, EOS))}
+        data["post_processor"] = {
+            "type": "TemplateProcessing", "pair": [], "special_tokens": tokens,
+            "single": [*parts, {"Sequence": {"id": "A", "type_id": 0}}],
+        }  # fmt: skip
+        data["added_tokens"].pop()  # so it is no tokenizer of this package, which add their begin token
+
+    rewritten(folder, tmp_path, add)
+    for settings in ({}, {"bos_token": BOS}, {"bos_token": EOS}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        with pytest.raises(TokenizerError, match="begins texts with other tokens than its bos_token"):
+            write_tokenizer(tmp_path, CONFIG)
+
+
 WRONG = {
     "kind": (
         {"tokenizer.ggml.model": "t5"},
@@ -277,3 +294,15 @@ def test_an_empty_token_is_none(folder):
     metadata["tokenizer.ggml.tokens"][630:632] = ["", ""]
     metadata["tokenizer.ggml.token_type"][630:632] = [NORMAL, NORMAL]
     assert read_tokenizer(as_file(metadata)).token_bytes(630) == b""
+
+
+def test_a_whole_word_never_becomes_a_special_token(folder):
+    """Words of the vocabulary are taken without merging, but `nothink` is a mark of templates."""
+    metadata = without_json(write_tokenizer(folder, CONFIG))
+    end = Tokenizer.load(folder).vocab_size
+    metadata["tokenizer.ggml.tokens"][end] = "nothink"
+    metadata["tokenizer.ggml.token_type"][end] = CONTROL
+    tokenizer = read_tokenizer(as_file(metadata, **{"tokenizer.ggml.pre": "llama-bpe"}))
+    assert tokenizer.special_id("nothink") == end
+    assert end not in tokenizer.encode("nothink")
+    assert tokenizer.encode("nothink", allow_special=True) == [end]

@@ -29,6 +29,11 @@ def write_tokenizer(folder: Path | None, config: ModelConfig) -> dict[str, Any]:
         return metadata | {"tokenizer.ggml.model": "none"}
     tokenizer = Tokenizer.load(folder)
     tokenizer.check_fits(config.vocab_size)
+    if tokenizer.begin_ids not in ((), (tokenizer.model_ids["bos_token_id"],)):
+        raise TokenizerError(
+            f"{tokenizer.name} begins texts with other tokens than its bos_token, which llama.cpp cannot do; "
+            "export the model from a folder without tokenizer.json and pass token ids to llama.cpp"
+        )
     definition = definitions.read_json(folder / TOKENIZER_FILE, TOKENIZER_FILE)
     file = folder / CONFIG_FILE
     settings = definitions.read_json(file, CONFIG_FILE) if file.exists() else {}
@@ -80,7 +85,7 @@ def _byte_level(definition: dict[str, Any], name: str) -> dict[str, Any]:
     merges = [m if isinstance(m, str) else " ".join(m) for m in definition["model"].get("merges", [])]
     if any(merge.count(" ") != 1 for merge in merges):
         raise TokenizerError(f"{name} merges tokens that contain spaces, which llama.cpp does not allow")
-    if definition.get("normalizer"):
+    if (normalizer := definition.get("normalizer")) and normalizer.get("normalizers") != []:
         log.warning(
             "llama.cpp leaves out the normalizer of %s: texts that it changes get other ids there", name
         )
