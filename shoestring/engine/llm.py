@@ -21,7 +21,8 @@ Names, arguments and results are vLLM's. What differs, and why:
 | SamplingParams(skip_special_tokens) | leaves <think> tags in the text | they separate the answer |
 | SamplingParams(logprobs) | any number, and max_logprobs has no effect | there is no server to protect |
 | SamplingParams(token_logprobs), CompletionOutput.token_logprobs | additional | trainers need plain numbers |
-| StructuredOutputsParams(tools, tool_choice, after_token_id) | additional | tool calls; thinking is free |
+| StructuredOutputsParams(tools, tool_choice, parallel_tool_calls, tool_format) | additional | tool calls |
+| StructuredOutputsParams(after_token_id) | additional | thinking is free |
 | RequestOutput.metrics | arrival_s, first_token_s, last_token_s, and drafts | units are part of names |
 
 An argument that vLLM does not have either raises an error.
