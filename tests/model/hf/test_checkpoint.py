@@ -67,6 +67,12 @@ def folder(model_folder) -> Path:
     return model_folder(3)
 
 
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    """A copy for one test to change."""
+    return Path(shutil.copytree(folder, tmp_path / "model"))
+
+
 @pytest.fixture(scope="module")
 def sharded(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same in several files."""
@@ -235,17 +241,17 @@ def test_wrong_end_tokens_are_one_sentence(eos, folder: Path, tmp_path: Path) ->
         ("quant_config.json", {"w_bit": 4, "q_group_size": 128, "zero_point": True}, "quantized by AWQ;"),
     ],
 )
-def test_a_quantization_in_another_file_is_named(folder: Path, name: str, content: dict, words: str) -> None:
-    (folder / name).write_text(json.dumps(content))
+def test_a_quantization_in_another_file_is_named(own: Path, name: str, content: dict, words: str) -> None:
+    (own / name).write_text(json.dumps(content))
     for read in (lambda c: c.quantization, lambda c: c.fp8_block_size):
         with pytest.raises(CheckpointError, match=f"{name} says") as caught:
-            read(Checkpoint.open(folder))
+            read(Checkpoint.open(own))
         assert words in str(caught.value)
     with pytest.raises(CheckpointError, match="load those they were made from"):
-        load_model(Checkpoint.open(folder))
+        load_model(Checkpoint.open(own))
 
 
-def test_a_quantization_of_the_cache_alone_is_none_of_the_weights(folder: Path) -> None:
+def test_a_quantization_of_the_cache_alone_is_none_of_the_weights(own: Path) -> None:
     content = {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}
-    (folder / "hf_quant_config.json").write_text(json.dumps(content))
-    assert Checkpoint.open(folder).quantization is Checkpoint.open(folder).fp8_block_size is None
+    (own / "hf_quant_config.json").write_text(json.dumps(content))
+    assert Checkpoint.open(own).quantization is Checkpoint.open(own).fp8_block_size is None
