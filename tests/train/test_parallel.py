@@ -106,7 +106,7 @@ with Ranks(choose("cpu")) as ranks:
     if restarts < 2 and ranks.rank == 1:
         os._exit(3)
     ranks.barrier()
-    os.write(1, f"met after {restarts}\n".encode())  # in one piece: both write to the same pipe
+    os.write(1, f"met after {restarts}\\n".encode())  # in one piece: both write to the same pipe
 """
 
 
