@@ -45,14 +45,14 @@ def new_service(new_engine: Callable[[], Engine]) -> Callable[[], Service]:
     return new
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(new_service: Callable[[], Service]) -> Iterator[TestClient]:
     """A client of the app, without a network."""
     with TestClient(build_app(new_service()), raise_server_exceptions=False) as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(new_service: Callable[[], Service]) -> Iterator[tuple[tuple[str, int], Service]]:
     """A service on a real port: (address, service)."""
     service = new_service()
