@@ -43,7 +43,8 @@ class Service:
 
     async def open(self, caller: Caller, model: str, request: BackendRequest) -> Reply:
         """Begin a reply for a caller. Raises RequestError."""
-        return await self.backend(model).open(request)
+        work = await self.backend(model).prepare(request)
+        return Reply(model=work.model, prompt_tokens=work.prompt_tokens, deltas=await work.start())
 
     async def close(self) -> None:
         """End all models."""

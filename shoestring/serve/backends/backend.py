@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shoestring.serve.backends.reply import Reply
+from shoestring.serve.backends.reply import Work
 from shoestring.serve.backends.request import BackendRequest
 
 
@@ -31,8 +31,8 @@ class Backend(Protocol):
         """Return whether the model still makes tokens."""
         ...
 
-    async def open(self, request: BackendRequest) -> Reply:
-        """Begin to answer. Raises RequestError for a request that cannot be served, before anything runs."""
+    async def prepare(self, request: BackendRequest) -> Work:
+        """Check a request and say how much it can be; nothing runs. Raises RequestError."""
         ...
 
     async def tokenize(self, request: BackendRequest) -> tuple[int, ...]:

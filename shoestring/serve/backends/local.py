@@ -17,7 +17,7 @@ from shoestring.serve.backends.backend import ModelCard
 from shoestring.serve.backends.engine_thread import EngineStopped, EngineThread
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.prompts import EnginePrompt, engine_prompt
-from shoestring.serve.backends.reply import Delta, FinishReason, Reply, TokenLogprob, ToolCallDelta, Usage
+from shoestring.serve.backends.reply import Delta, FinishReason, TokenLogprob, ToolCallDelta, Usage, Work
 from shoestring.serve.backends.request import BackendRequest
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.reply import ReplyPiece, ReplyReader, ToolPiece
@@ -70,7 +70,7 @@ class LocalBackend:
             raise RequestError("invalid", "this model has no tokenizer")
         return self.engine.tokenizer.decode(token_ids)
 
-    async def open(self, request: BackendRequest) -> Reply:
+    async def prepare(self, request: BackendRequest) -> Work:
         prompt = await self._prompt(request)
         length, limit = len(prompt.token_ids), self.engine.max_model_len
         if length >= limit:
@@ -93,12 +93,15 @@ class LocalBackend:
         except ConfigError as error:
             raise RequestError("invalid", str(error)) from None
         await self._compile(sampling)
-        outputs = self._thread.outputs([engine_request])
-        return Reply(
+
+        async def start() -> AsyncGenerator[Delta]:
+            return self._deltas(self._thread.outputs([engine_request]), prompt)
+
+        return Work(
             model=self._card.id,
             prompt_tokens=length,
             max_tokens=sampling.n * min(sampling.max_tokens or room, room),
-            deltas=self._deltas(outputs, prompt),
+            start=start,
         )
 
     def _check(self, request: Request) -> None:

@@ -13,7 +13,7 @@ from shoestring.remote.wire import read_refusal, retry_after_s
 from shoestring.sampling_params import SamplingParams
 from shoestring.serve.backends.backend import ModelCard
 from shoestring.serve.backends.errors import Kind, RequestError
-from shoestring.serve.backends.reply import Delta, FinishReason, Reply, TokenLogprob, ToolCallDelta, Usage
+from shoestring.serve.backends.reply import Delta, FinishReason, TokenLogprob, ToolCallDelta, Usage, Work
 from shoestring.serve.backends.request import BackendRequest, ChatRequest, TextRequest
 
 MAX_LINE_BYTES = 1 << 20
@@ -79,20 +79,23 @@ class RemoteBackend:
         reply = await self._post("/detokenize", {"model": self._model, "tokens": list(token_ids)})
         return str(reply.get("prompt", reply.get("content", "")))
 
-    async def open(self, request: BackendRequest) -> Reply:
+    async def prepare(self, request: BackendRequest) -> Work:
         body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
         path = "/chat/completions" if isinstance(request, ChatRequest) else "/completions"
         sent = self._client.build_request("POST", self._url + path, json=body, headers=self._headers)
-        response = await self._send(sent)
-        if response.status_code != 200:
-            raise await self._refusal(response)
-        most = min(len(sent.content) + TEMPLATE_TOKENS, self._card.max_model_len)
         n = request.sampling.n
-        return Reply(
+
+        async def start() -> AsyncGenerator[Delta]:
+            response = await self._send(sent)
+            if response.status_code != 200:
+                raise await self._refusal(response)
+            return self._deltas(response, n)
+
+        return Work(
             model=self._card.id,
-            prompt_tokens=most,
+            prompt_tokens=min(len(sent.content) + TEMPLATE_TOKENS, self._card.max_model_len),
             max_tokens=n * (request.sampling.max_tokens or self._card.max_model_len),
-            deltas=self._deltas(response, n),
+            start=start,
         )
 
     async def _deltas(self, response: httpx2.Response, n: int) -> AsyncGenerator[Delta]:

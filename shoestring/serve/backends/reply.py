@@ -1,6 +1,6 @@
 """The reply of a backend: deltas as they come, and the whole reply, which is their fold."""
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -62,8 +62,8 @@ class Delta:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reply:
-    """A reply that has begun. Closing `deltas` cancels it."""
+class Work:
+    """A request that was checked and can begin: what it is, at most, and how to begin."""
 
     model: str
     """Name of the model that answers."""
@@ -71,6 +71,17 @@ class Reply:
     """Tokens of the prompt; the most that they can be, where a remote server counts them."""
     max_tokens: int
     """The most tokens that all choices together can have."""
+    start: Callable[[], Awaitable[AsyncGenerator[Delta]]]
+    """Begin, once. Raises RequestError when the model cannot answer now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A reply that has begun. Closing `deltas` cancels it."""
+
+    model: str
+    prompt_tokens: int
+    """As in Work."""
     deltas: AsyncGenerator[Delta]
 
 

@@ -59,10 +59,10 @@ REQUESTS = [
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_a_far_model_answers_as_the_same_model_here(served, new_engine, request_):
     async def ask(backend):
-        reply = await backend.open(request_)
-        whole = await fold(reply.deltas, request_.sampling.n)
-        assert whole.usage.prompt_tokens <= reply.prompt_tokens
-        assert whole.usage.completion_tokens <= reply.max_tokens
+        work = await backend.prepare(request_)
+        whole = await fold(await work.start(), request_.sampling.n)
+        assert whole.usage.prompt_tokens <= work.prompt_tokens
+        assert whole.usage.completion_tokens <= work.max_tokens
         return whole
 
     async def ask_here():
@@ -87,9 +87,9 @@ def test_refusals_keep_their_meaning_and_hide_the_key(served):
     address, _ = served
 
     async def too_long(backend):
-        await backend.open(
-            ChatRequest(messages=({"role": "user", "content": "1 " * 600},), sampling=SamplingParams())
-        )
+        messages = ({"role": "user", "content": "1 " * 600},)
+        work = await backend.prepare(ChatRequest(messages=messages, sampling=SamplingParams()))
+        await work.start()
 
     with pytest.raises(RequestError, match="maximum context length") as caught:
         run(address, too_long, key="secret-key")
@@ -101,7 +101,7 @@ def test_a_server_that_is_gone_is_overload_and_unhealthy():
     async def ask(backend):
         assert backend.is_healthy
         with pytest.raises(RequestError) as caught:
-            await backend.open(chat())
+            await (await backend.prepare(chat())).start()
         assert caught.value.kind == "overloaded"
         assert not backend.is_healthy
 
@@ -143,8 +143,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close
 )
 def test_a_reply_that_breaks_off_is_an_error(body, words):
     async def ask(backend):
-        reply = await backend.open(chat())
-        await fold(reply.deltas, 1)
+        work = await backend.prepare(chat())
+        await fold(await work.start(), 1)
 
     with pytest.raises(RequestError, match=words):
         run(answering(HEAD + body), ask)
