@@ -37,7 +37,8 @@ class RequestOutputKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredOutputsParams:
-    """The form of the text: exactly one of these, compiled by engine/constrain/grammars.py."""
+    """The form of the text: one of these, compiled by engine/constrain/grammars.py; `tools` go with json or
+    json_object too, which is then the form of an answer without calls."""
 
     json: Mapping[str, Any] | str | None = None
     """A JSON schema."""
@@ -67,10 +68,10 @@ class StructuredOutputsParams:
         names = ("json", "regex", "choice", "grammar", "tools")
         present = [name for name in names if getattr(self, name) is not None]
         present += ["json_object"] * bool(self.json_object)
-        if len(present) != 1:
+        if len(present) != 1 and sorted(present) not in (["json", "tools"], ["json_object", "tools"]):
             raise ConfigError(
-                f"structured_outputs takes exactly one of json, json_object, regex, choice, grammar, tools; "
-                f"given: {', '.join(present) or 'none'}"
+                f"structured_outputs takes exactly one of json, json_object, regex, choice, grammar, tools "
+                f"(tools may have json or json_object beside them); given: {', '.join(present) or 'none'}"
             )
 
     def _check_types(self) -> None:

@@ -15,9 +15,9 @@ from shoestring.serve.access import MAX_BODY_BYTES, Entrance
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
 from shoestring.serve.backends.local import LocalBackend
-from shoestring.serve.dialects.errors import error_body
+from shoestring.serve.dialects.errors import error_body, validation_error
 from shoestring.serve.live import ClientGone
-from shoestring.serve.routes import anthropic, deepseek, health, ollama, openai, responses
+from shoestring.serve.routes import anthropic, deepseek, document, health, ollama, openai, responses
 from shoestring.serve.service import Service
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ ROUTERS = (
     deepseek.router,
     ollama.router,
     health.router,
+    document.router,
 )
 CLIENT_CLOSED_REQUEST = 499
 """Status of a reply that nobody receives, for logs."""
@@ -71,13 +72,7 @@ async def _request_error(request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     """A body of the wrong form: the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    if first["type"] == "json_invalid":
-        return await _request_error(request, RequestError("invalid", "the body is not valid JSON"))
-    field = ".".join(place) or None
-    sentence = f"{field}: {first['msg']}" if field else f"the body: {first['msg']}"
-    return await _request_error(request, RequestError("invalid", sentence, field=field))
+    return await _request_error(request, validation_error(error.errors()))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Reply
 from shoestring.serve.backends.request import BackendRequest
 from shoestring.serve.caller import Caller
+from shoestring.serve.dialects.deepseek import Era
 
 
 class Service:
@@ -19,11 +20,14 @@ class Service:
         *,
         aliases: Mapping[str, str] | None = None,
         sampling: Mapping[str, Mapping[str, Any]] | None = None,
+        deepseek_era: Era = Era.ANY,
     ) -> None:
-        """`backends` by the names of their models, the default one first; `sampling`: each one's defaults."""
+        """`backends` by the names of their models, the default one first; `sampling`: each one's defaults;
+        `deepseek_era`: the time whose rules hold on DeepSeek's paths."""
         self.backends = dict(backends)
         self.aliases = dict(aliases or {})
         self._sampling = sampling or {}
+        self.deepseek_era = deepseek_era
         self.is_draining = False
         """New requests are refused: the service ends when those under way have ended."""
 

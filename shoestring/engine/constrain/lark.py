@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from shoestring.engine.constrain.names import CanMatch
@@ -31,6 +32,8 @@ def grammar_text(
 
     Raises ConfigError for a request that is wrong or too large; llguidance may still refuse the grammar.
     """
+    if spec.tools is not None:
+        return tool_grammar(spec, tokenizer, can_match)
     if spec.json is not None:
         return f"start: %json {schema_text(spec.json, 'structured_outputs.json', can_match)}"
     if spec.json_object:
@@ -39,9 +42,7 @@ def grammar_text(
         return f"start: {lark_regex(ascii_classes(_text(spec.regex, 'structured_outputs.regex')))}"
     if spec.choice is not None:
         return f"start: CHOICE\nCHOICE: {_choices(spec.choice)}"
-    if spec.grammar is not None:
-        return _text(spec.grammar, "structured_outputs.grammar")
-    return tool_grammar(spec, tokenizer, can_match)
+    return _text(spec.grammar, "structured_outputs.grammar")
 
 
 def tool_grammar(
@@ -49,8 +50,8 @@ def tool_grammar(
 ) -> str:
     """The grammar of tool calls in the model's format, by each tool's schema.
 
-    `tool_choice` "auto" allows thinking, text and calls; "required", one or more calls and nothing else; the
-    name of a tool, one call of it.
+    `tool_choice` "auto" allows thinking, text and calls, or with a form of the answer thinking and either;
+    "required", one or more calls and nothing else; the name of a tool, one call of it.
     """
     schemas = _chosen(_tool_schemas(spec.tools or (), can_match), spec.tool_choice)
     form = TOOL_FORMATS.get(spec.tool_format)
@@ -68,6 +69,9 @@ def tool_grammar(
     if spec.tool_choice == "auto":
         thinking = f"({parts(sp.THINK)} TEXT {parts(sp.THINK_END)})?" if has_tags(tokenizer) else ""
         rules = [f"start: {thinking} TEXT calls?", "TEXT: /(?s:.*)/"]
+        if spec.json is not None or spec.json_object:
+            answer = grammar_text(replace(spec, tools=None), tokenizer, can_match).removeprefix("start: ")
+            rules[0] = f"start: {thinking} (answer | calls)\nanswer: {answer}"
     names = " | ".join(f"tool_{number}" for number in range(len(schemas)))
     rules += [
         f"calls: {parts(form.begin)} call {more} {parts(form.end)}",

@@ -4,6 +4,7 @@ from typing import Literal
 
 Kind = Literal[
     "invalid",
+    "parameter",
     "context_length",
     "authentication",
     "balance",
@@ -18,6 +19,7 @@ Kind = Literal[
 
 STATUS: dict[Kind, int] = {
     "invalid": 400,
+    "parameter": 422,
     "context_length": 400,
     "authentication": 401,
     "balance": 402,

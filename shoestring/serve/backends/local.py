@@ -130,7 +130,11 @@ class LocalBackend:
         usage = Usage(prompt_tokens=len(prompt.token_ids))
         try:
             async with aclosing(outputs):
+                is_first = prompt.echo is not None
                 async for output in outputs:
+                    for choice in choices if is_first else ():
+                        yield choice.echo(prompt, output)
+                    is_first = False
                     for completion in output.outputs:
                         choice = choices[completion.index]
                         if choice.is_finished:
@@ -188,6 +192,15 @@ class _Choice:
             deltas.append(self._finish(output))
         return deltas
 
+    def echo(self, prompt: EnginePrompt, output: RequestOutput) -> Delta:
+        """The prompt as the first delta."""
+        first, entries = prompt.num_begin, []
+        pairs = zip(prompt.token_ids, output.prompt_logprobs or (), strict=False)
+        for token_id, logprobs in list(pairs)[first:]:
+            entries.append(self._ranked(token_id, logprobs or {}))
+        usage = Usage(prompt_tokens=len(prompt.token_ids), cached_tokens=output.num_cached_tokens)
+        return Delta(choice=self._index, text=prompt.echo or "", logprobs=tuple(entries), usage=usage)
+
     def _delta(self, piece: ReplyPiece) -> Delta:
         if isinstance(piece, ToolPiece):
             is_new = piece.index == self._num_calls
@@ -222,13 +235,17 @@ class _Choice:
             if self._reader is not None and token_id in (tags.get(THINK), tags.get(THINK_END)):
                 self._is_thinking = token_id == tags.get(THINK)
             elif token_id not in hidden:
-                entry = self._entry(token_id, logprobs[token_id])
-                likeliest = sorted(logprobs.items(), key=lambda item: item[1].rank)[: self._num_top]
-                alternatives = tuple(self._entry(other, each) for other, each in likeliest)
-                entries.append(replace(entry, top=alternatives, is_thinking=self._is_thinking))
+                entries.append(replace(self._ranked(token_id, logprobs), is_thinking=self._is_thinking))
         return entries
 
-    def _entry(self, token_id: int, logprob: Logprob) -> TokenLogprob:
+    def _ranked(self, token_id: int, logprobs: Mapping[int, Logprob]) -> TokenLogprob:
+        """A token with the likeliest ones in its place; without logprobs, which the first of all has not."""
+        likeliest = sorted(logprobs.items(), key=lambda item: item[1].rank)[: self._num_top]
+        alternatives = tuple(self._entry(other, each) for other, each in likeliest)
+        return replace(self._entry(token_id, logprobs.get(token_id)), top=alternatives)
+
+    def _entry(self, token_id: int, logprob: Logprob | None) -> TokenLogprob:
         assert self._tokenizer is not None
         data = self._tokenizer.token_bytes(token_id)
-        return TokenLogprob(token=data.decode(errors="replace"), token_bytes=data, logprob=logprob.logprob)
+        value = None if logprob is None else logprob.logprob
+        return TokenLogprob(token=data.decode(errors="replace"), token_bytes=data, logprob=value)

@@ -1,6 +1,7 @@
 """A request to a backend as the engine's prompt and sampling: template, tools, fill-in-the-middle, form."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from shoestring.errors import ConfigError, TokenizerError
 from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
@@ -33,6 +34,10 @@ class EnginePrompt:
     """The prompt ends inside the thinking."""
     tool_format: ToolFormat | None = None
     """None for a request without tools."""
+    echo: str | None = None
+    """The prompt's text, if the reply begins with it."""
+    num_begin: int = 0
+    """Tokens of the prompt before its text."""
 
 
 def engine_prompt(
@@ -41,7 +46,8 @@ def engine_prompt(
     """The prompt of a request. Raises RequestError naming what is wrong with it."""
     try:
         if isinstance(request, TextRequest):
-            return EnginePrompt(token_ids=_text_ids(request, tokenizer), sampling=request.sampling)
+            prompt = EnginePrompt(token_ids=_text_ids(request, tokenizer), sampling=request.sampling)
+            return _with_echo(prompt, request.prompt, tokenizer) if request.echo else prompt
         if tokenizer is None or template is None:
             raise RequestError("invalid", "this model has no chat template; use /v1/completions")
         return _chat_prompt(request, tokenizer, template)
@@ -81,16 +87,13 @@ def _form(
     """The form of the reply after its thinking: the tools' grammar, or what the request asks for."""
     form = request.sampling.structured_outputs
     if tool_format is not None:
-        if form is not None:
-            raise RequestError(
-                "invalid", "response_format and tools do not go together here", field="response_format"
-            )
-        form = StructuredOutputsParams(
-            tools=request.tools,
-            tool_choice=request.tool_choice,
-            parallel_tool_calls=request.parallel_tool_calls,
-            tool_format=tool_format,
-        )
+        tools: dict[str, Any] = {
+            "tools": request.tools,
+            "tool_choice": request.tool_choice,
+            "parallel_tool_calls": request.parallel_tool_calls,
+            "tool_format": tool_format,
+        }
+        form = StructuredOutputsParams(**tools) if form is None else replace(form, **tools)
     if form is None:
         return None
     if thinking and after is None:
@@ -104,6 +107,20 @@ def _form(
 
 def _thinking_end(tokenizer: Tokenizer) -> int | None:
     return tokenizer.specials.get(THINK_END)
+
+
+def _with_echo(
+    prompt: EnginePrompt, text: str | tuple[int, ...], tokenizer: Tokenizer | None
+) -> EnginePrompt:
+    """The prompt of a reply that begins with it, and has its logprobs if it has those of the completion."""
+    if tokenizer is None:
+        raise RequestError("invalid", "this model has no tokenizer, so it has no text to echo", field="echo")
+    return replace(
+        prompt,
+        echo=text if isinstance(text, str) else tokenizer.decode(text),
+        num_begin=len(tokenizer.begin_ids) if isinstance(text, str) else 0,
+        sampling=replace(prompt.sampling, prompt_logprobs=prompt.sampling.logprobs),
+    )
 
 
 def _text_ids(request: TextRequest, tokenizer: Tokenizer | None) -> tuple[int, ...]:

@@ -169,7 +169,9 @@ class RemoteBackend:
             prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
             if "logprobs" in fields:
                 fields["logprobs"] = fields.pop("top_logprobs")
-            return {**fields, "prompt": prompt, **({"suffix": request.suffix} if request.suffix else {})}
+            gap = {"suffix": request.suffix} if request.suffix else {}
+            echo = {"echo": True} if request.echo else {}
+            return {**fields, "prompt": prompt, **gap, **echo}
         return {**fields, **chat_fields(request)}
 
 

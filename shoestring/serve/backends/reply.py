@@ -23,7 +23,8 @@ class TokenLogprob:
 
     token: str
     token_bytes: bytes
-    logprob: float
+    logprob: float | None
+    """None for the first token of an echoed prompt, which nothing stands before."""
     is_thinking: bool = False
     top: "tuple[TokenLogprob, ...]" = ()
     """The likeliest tokens, as many as were asked for."""

@@ -38,6 +38,8 @@ class TextRequest:
     """Text, or token ids."""
     sampling: SamplingParams
     suffix: str | None = None
+    echo: bool = False
+    """Begin each choice with the prompt."""
     cache_salt: str = ""
 
 

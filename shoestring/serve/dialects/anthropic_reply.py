@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from shoestring.serve.backends.reply import Choice, Delta, FinishReason, Usage, WholeReply
+from shoestring.serve.backends.reply import Choice, Delta, FinishReason, Usage
 
 Event = dict[str, Any]
 BlockType = Literal["thinking", "text", "tool_use"]
@@ -18,37 +18,22 @@ STOP_REASONS: dict[FinishReason, str] = {
 }
 
 
-def message(whole: WholeReply, model: str, *, shows_thinking: bool) -> dict[str, Any]:
-    """The body of a whole reply."""
-    choice = whole.choices[0]
-    content: list[dict[str, Any]] = []
-    if choice.thinking:
-        text = choice.thinking if shows_thinking else ""
-        content.append({"type": "thinking", "thinking": text, "signature": signature(choice.thinking)})
-    if choice.text:
-        content.append({"type": "text", "text": choice.text, "citations": None})
-    content += [_tool_use(call.id, call.name, _arguments(call.arguments)) for call in choice.tool_calls]
-    return {**_head(model), "content": content, **_end(choice), "usage": usage_fields(whole.usage)}
-
-
 class MessageEvents:
-    """The events of a streamed reply: blocks of thinking, text and tool use, one after the other."""
+    """The events of a reply, and the message that they build up: thinking, text and tool use in blocks."""
 
     def __init__(self, model: str, prompt_tokens: int, *, shows_thinking: bool) -> None:
-        self._head = _head(model)
-        self._prompt_tokens = prompt_tokens
+        usage = usage_fields(Usage(prompt_tokens=prompt_tokens))
+        self.message = {**_head(model), "content": [], **_end(Choice()), "usage": usage}
         self._shows_thinking = shows_thinking
-        self._index = -1
         self._open: BlockType | None = None
-        self._thinking = hashlib.sha256()
+        self._texts: list[str] = []
+        """The text of the open block: thinking also where it is not shown, arguments as JSON."""
         self._usage = Usage(prompt_tokens=prompt_tokens)
         self._choice = Choice()
 
     def begin(self) -> Iterator[Event]:
         """The events before the first delta."""
-        usage = usage_fields(self._usage)
-        end = _end(Choice())
-        yield {"type": "message_start", "message": {**self._head, "content": [], **end, "usage": usage}}
+        yield {"type": "message_start", "message": {**self.message, "content": []}}
         yield {"type": "ping"}
 
     def push(self, delta: Delta) -> Iterator[Event]:
@@ -58,24 +43,27 @@ class MessageEvents:
         self._choice.stop_sequence = delta.stop_sequence or self._choice.stop_sequence
         if delta.thinking:
             yield from self._switch("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-            self._thinking.update(delta.thinking.encode())
+            self._texts.append(delta.thinking)
             if self._shows_thinking:
                 yield self._delta({"type": "thinking_delta", "thinking": delta.thinking})
         if delta.text:
             yield from self._switch("text", {"type": "text", "text": "", "citations": None})
+            self._texts.append(delta.text)
             yield self._delta({"type": "text_delta", "text": delta.text})
         for call in delta.tool_calls:
             if call.id:
                 yield from self._close()
-                yield from self._switch("tool_use", _tool_use(call.id, call.name, {}))
+                yield from self._switch("tool_use", _tool_use(call.id, call.name))
             if call.arguments:
+                self._texts.append(call.arguments)
                 yield self._delta({"type": "input_json_delta", "partial_json": call.arguments})
 
     def finish(self) -> Iterator[Event]:
         """The events after the last delta."""
         yield from self._close()
-        usage = usage_fields(self._usage)
-        yield {"type": "message_delta", "delta": _end(self._choice), "usage": usage}
+        end, usage = _end(self._choice), usage_fields(self._usage)
+        self.message |= {**end, "usage": usage}
+        yield {"type": "message_delta", "delta": end, "usage": usage}
         yield {"type": "message_stop"}
 
     def _switch(self, kind: BlockType, block: dict[str, Any]) -> Iterator[Event]:
@@ -83,15 +71,28 @@ class MessageEvents:
         if self._open == kind:
             return
         yield from self._close()
-        self._open, self._index = kind, self._index + 1
-        yield {"type": "content_block_start", "index": self._index, "content_block": block}
+        self._open, self._texts = kind, []
+        self.message["content"].append(block)
+        yield {"type": "content_block_start", "index": self._index, "content_block": {**block}}
 
     def _close(self) -> Iterator[Event]:
+        """End the open block, if there is one."""
+        if self._open is None:
+            return
+        block, text = self.message["content"][-1], "".join(self._texts)
         if self._open == "thinking":
-            yield self._delta({"type": "signature_delta", "signature": self._thinking.hexdigest()})
-        if self._open is not None:
-            self._open = None
-            yield {"type": "content_block_stop", "index": self._index}
+            block |= {"thinking": text if self._shows_thinking else "", "signature": signature(text)}
+            yield self._delta({"type": "signature_delta", "signature": block["signature"]})
+        elif self._open == "text":
+            block["text"] = text
+        else:
+            block["input"] = _arguments(text)
+        yield {"type": "content_block_stop", "index": self._index}
+        self._open = None
+
+    @property
+    def _index(self) -> int:
+        return len(self.message["content"]) - 1
 
     def _delta(self, delta: dict[str, Any]) -> Event:
         return {"type": "content_block_delta", "index": self._index, "delta": delta}
@@ -138,19 +139,20 @@ def _end(choice: Choice) -> dict[str, Any]:
     }
 
 
-def _tool_use(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+def _tool_use(call_id: str, name: str) -> dict[str, Any]:
     return {
         "type": "tool_use",
         "id": call_id.replace("call_", "toolu_"),
         "name": name,
-        "input": arguments,
+        "input": {},
         "caller": {"type": "direct"},
     }
 
 
-def _arguments(arguments: str) -> Any:
+def _arguments(arguments: str) -> dict[str, Any]:
     """The arguments as an object; empty when the reply broke off inside them."""
     try:
-        return json.loads(arguments)
+        value = json.loads(arguments)
     except ValueError:
         return {}
+    return value if isinstance(value, dict) else {}

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from shoestring.errors import ConfigError
-from shoestring.sampling_params import SamplingParams
+from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.request import ChatRequest
-from shoestring.serve.dialects.openai_fields import Defaults
+from shoestring.serve.dialects.openai_fields import Defaults, Effort, effort_variable, schema_form
 
 WITHOUT_EFFECT = (
     *("cache_control", "container", "context_management", "diagnostics", "inference_geo", "mcp_servers"),
-    *("output_config", "service_tier", "speed", "user_profile_id", "workspace_id", "betas"),
+    *("service_tier", "speed", "user_profile_id", "workspace_id", "betas"),
 )
 """Known fields that change nothing here."""
 BILLING_HEADER = "x-anthropic-billing-header:"
@@ -24,21 +24,31 @@ BILLING_HEADER = "x-anthropic-billing-header:"
 class Message(BaseModel):
     """A message: text, or blocks."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     role: Literal["user", "assistant", "system"]
     content: str | list[dict[str, Any]]
+
+
+class OutputConfig(BaseModel):
+    """The effort of thinking, and the form of the answer."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    effort: Effort | None = None
+    format: dict[str, Any] | None = None
+    """{"type": "json_schema", "schema": ...}."""
 
 
 class CountTokensRequest(BaseModel):
     """Body of POST /v1/messages/count_tokens."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     model: Annotated[str, Field(max_length=512)]
     messages: Annotated[list[Message], Field(min_length=1)]
     system: str | list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
+    output_config: OutputConfig | None = None
 
 
 class MessagesRequest(CountTokensRequest):
@@ -71,6 +81,7 @@ def chat_request(body: CountTokensRequest, defaults: Defaults, *, cache_salt: st
         tool_choice=choice if tools else "none",
         parallel_tool_calls=is_parallel,
         thinking=_thinking(body.thinking),
+        template_variables=effort_variable(body.output_config.effort if body.output_config else None),
         continue_final_message=messages[-1]["role"] == "assistant" and bool(messages[-1].get("content")),
         cache_salt=cache_salt,
     )
@@ -86,10 +97,22 @@ def _sampling(body: MessagesRequest, defaults: Defaults) -> SamplingParams:
     values = {name: value for name, value in values.items() if value is not None}
     try:
         return SamplingParams(
-            **{**defaults, **values}, max_tokens=body.max_tokens, stop=body.stop_sequences or ()
+            **{**defaults, **values},
+            max_tokens=body.max_tokens,
+            stop=body.stop_sequences or (),
+            structured_outputs=_form(body.output_config),
         )
     except ConfigError as error:
         raise RequestError("invalid", str(error), field=str(error).split()[0]) from None
+
+
+def _form(config: OutputConfig | None) -> StructuredOutputsParams | None:
+    if config is None or config.format is None:
+        return None
+    if config.format.get("type") != "json_schema":
+        message = "output_config.format.type must be json_schema"
+        raise RequestError("invalid", message, field="output_config.format")
+    return schema_form(config.format, "output_config.format")
 
 
 def _thinking(thinking: Mapping[str, Any] | None) -> bool | None:

@@ -1,11 +1,13 @@
 """The body of an error in each dialect."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shoestring.serve.backends.errors import Kind, RequestError
 
 OPENAI_TYPES: dict[Kind, tuple[str, str | None]] = {
     "invalid": ("invalid_request_error", None),
+    "parameter": ("invalid_request_error", None),
     "context_length": ("invalid_request_error", "context_length_exceeded"),
     "authentication": ("authentication_error", "invalid_api_key"),
     "balance": ("insufficient_balance_error", "insufficient_balance"),
@@ -19,6 +21,7 @@ OPENAI_TYPES: dict[Kind, tuple[str, str | None]] = {
 }
 ANTHROPIC_TYPES: dict[Kind, str] = {
     "invalid": "invalid_request_error",
+    "parameter": "invalid_request_error",
     "context_length": "invalid_request_error",
     "authentication": "authentication_error",
     "balance": "billing_error",
@@ -50,3 +53,28 @@ def openai_error(error: RequestError) -> dict[str, Any]:
 def anthropic_error(error: RequestError) -> dict[str, Any]:
     """Anthropic's."""
     return {"type": "error", "error": {"type": ANTHROPIC_TYPES[error.kind], "message": str(error)}}
+
+
+OUT_OF_RANGE = (
+    *("greater_than", "greater_than_equal", "less_than", "less_than_equal", "string_too_long", "too_long"),
+    "literal_error",
+)
+"""Pydantic's types of errors for a value of the right form that is not allowed."""
+
+
+def validation_error(problems: Sequence[Mapping[str, Any]]) -> RequestError:
+    """The error of a body of the wrong form, by its first field that is wrong."""
+    return _problem_error("invalid", problems[0])
+
+
+def out_of_range(problems: Sequence[Mapping[str, Any]]) -> RequestError | None:
+    """The error of a body whose form is right and whose first parameter out of range is this one."""
+    outside = [problem for problem in problems if problem["type"] in OUT_OF_RANGE]
+    return _problem_error("parameter", outside[0]) if outside else None
+
+
+def _problem_error(kind: Kind, problem: Mapping[str, Any]) -> RequestError:
+    if problem["type"] == "json_invalid":
+        return RequestError(kind, "the body is not valid JSON")
+    field = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query", "path")) or None
+    return RequestError(kind, f"{field or 'the body'}: {problem['msg']}", field=field)

@@ -27,7 +27,7 @@ DONE_REASONS: dict[FinishReason, str] = {"stop": "stop", "length": "length", "to
 class OllamaFields(BaseModel):
     """Fields of both requests. The reply is streamed unless `stream` is false."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     model: Annotated[str, Field(max_length=512)]
     stream: bool | None = None
     format: str | dict[str, Any] | None = None
@@ -39,7 +39,7 @@ class OllamaFields(BaseModel):
 class OllamaMessage(BaseModel):
     """A message of the conversation."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     role: str
     content: str | None = None
     thinking: str | None = None
@@ -99,6 +99,12 @@ def generate_request(
     )
 
 
+def loaded(model: str, *, is_chat: bool) -> dict[str, Any]:
+    """The reply to a request without a prompt, which only loads the model."""
+    empty = {"message": {"role": "assistant", "content": ""}} if is_chat else {"response": ""}
+    return {"model": model, "created_at": _now(), **empty, "done": True, "done_reason": "load"}
+
+
 class OllamaLines:
     """The lines of a reply. Tool calls come whole, with their arguments as an object."""
 
@@ -141,7 +147,7 @@ class OllamaLines:
         return {**whole, "message": {**message, "tool_calls": calls} if calls else message}
 
     def _head(self) -> dict[str, Any]:
-        return {"model": self._model, "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+        return {"model": self._model, "created_at": _now()}
 
     def _content(self, text: str, thinking: str) -> dict[str, Any]:
         extra = {"thinking": thinking} if thinking else {}
@@ -207,6 +213,10 @@ def _object(arguments: str) -> Any:
         return json.loads(arguments)
     except ValueError:
         return {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -9,17 +9,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 import shoestring
-from shoestring.errors import ConfigError
 from shoestring.sampling_params import StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Choice, Delta, TokenLogprob, Usage, WholeReply
 from shoestring.serve.backends.request import ChatRequest
 from shoestring.serve.dialects.openai_fields import (
     Defaults,
+    Effort,
     SamplingFields,
     chosen_function,
+    effort_variable,
     refuse_fields,
     sampling_params,
+    schema_form,
 )
 
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
@@ -38,13 +40,12 @@ WITHOUT_EFFECT = (
     *("include_reasoning", "add_generation_prompt", "moderation"),
 )
 """Known fields that change nothing here."""
-EFFORTS_WITHOUT_THINKING = ("none",)
 
 
 class ContentPart(BaseModel):
     """A part of a message's content; only text is supported."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     type: str
     text: str | None = None
 
@@ -52,7 +53,7 @@ class ContentPart(BaseModel):
 class ChatMessage(BaseModel):
     """A message of the conversation."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
@@ -61,6 +62,13 @@ class ChatMessage(BaseModel):
     tool_call_id: str | None = None
     prefix: bool | None = None
     """DeepSeek's: continue this message, which is the last one and the assistant's."""
+
+    @property
+    def text(self) -> str:
+        """Its content as text."""
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content)
+        return self.content or ""
 
 
 class ChatCompletionRequest(SamplingFields):
@@ -74,7 +82,7 @@ class ChatCompletionRequest(SamplingFields):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Effort | None = None
     thinking: dict[str, Any] | None = None
     """DeepSeek's: {"type": "enabled"} or {"type": "disabled"}."""
     chat_template_kwargs: dict[str, Any] | None = None
@@ -104,9 +112,9 @@ def chat_request(body: ChatCompletionRequest, defaults: Defaults, *, cache_salt:
         tools=tuple(body.tools or ()),
         tool_choice=_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        thinking=_thinking(body),
+        thinking=asks_thinking(body),
         continue_final_message=bool(last.prefix or body.continue_final_message),
-        template_variables=body.chat_template_kwargs or {},
+        template_variables={**effort_variable(body.reasoning_effort), **(body.chat_template_kwargs or {})},
         cache_salt=cache_salt,
     )
 
@@ -120,14 +128,7 @@ def _form(response_format: dict[str, Any] | None) -> StructuredOutputsParams | N
     if kind != "json_schema":
         message = f"response_format.type = {str(kind)[:40]!r} must be text, json_object or json_schema"
         raise RequestError("invalid", message, field="response_format")
-    holder = response_format.get("json_schema")
-    schema = holder.get("schema") if isinstance(holder, dict) else None
-    if not isinstance(schema, dict):
-        raise RequestError("invalid", "response_format.json_schema has no schema", field="response_format")
-    try:
-        return StructuredOutputsParams(json=schema)
-    except ConfigError as error:
-        raise RequestError("invalid", str(error), field="response_format") from None
+    return schema_form(response_format.get("json_schema"), "response_format.json_schema")
 
 
 def _tool_choice(body: ChatCompletionRequest) -> str:
@@ -148,7 +149,7 @@ def _tool_choice(body: ChatCompletionRequest) -> str:
     return name
 
 
-def _thinking(body: ChatCompletionRequest) -> bool | None:
+def asks_thinking(body: ChatCompletionRequest) -> bool | None:
     """Whether to think: DeepSeek's switch, or OpenAI's effort; None for the model's default."""
     if body.thinking is not None:
         kind = body.thinking.get("type")
@@ -156,7 +157,7 @@ def _thinking(body: ChatCompletionRequest) -> bool | None:
             raise RequestError("invalid", "thinking.type must be enabled or disabled", field="thinking")
         return None if kind == "adaptive" else kind == "enabled"
     if body.reasoning_effort is not None:
-        return body.reasoning_effort not in EFFORTS_WITHOUT_THINKING
+        return body.reasoning_effort != "none"
     return None
 
 
@@ -277,8 +278,12 @@ def _logprob(entry: TokenLogprob) -> dict[str, Any]:
 
 
 def _token(entry: TokenLogprob) -> dict[str, Any]:
-    logprob = max(entry.logprob, -9999.0)  # JSON has no infinity
-    return {"token": entry.token, "logprob": logprob, "bytes": list(entry.token_bytes)}
+    return {"token": entry.token, "logprob": finite(entry.logprob), "bytes": list(entry.token_bytes)}
+
+
+def finite(logprob: float | None) -> float | None:
+    """A logprob for JSON, which has no infinity."""
+    return None if logprob is None else max(logprob, -9999.0)
 
 
 def _call_delta(call: Any) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from pydantic import Field
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Choice, Delta, TokenLogprob, Usage, WholeReply
 from shoestring.serve.backends.request import TextRequest
-from shoestring.serve.dialects.openai_chat import head, stop_fields, usage_fields
+from shoestring.serve.dialects.openai_chat import finite, head, stop_fields, usage_fields
 from shoestring.serve.dialects.openai_fields import Defaults, SamplingFields, refuse_fields, sampling_params
 
 DEFAULT_TOKENS = 16
 """The length of a completion without max_tokens, as in OpenAI's API."""
 MAX_PROMPTS = 64
-NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {"best_of": (1,), "echo": (False,)}
+NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {"best_of": (1,)}
 """Fields of OpenAI's API that cannot be honored, with the values that change nothing."""
 TokenIds = Annotated[list[int], Field(min_length=1)]
 
@@ -28,6 +28,8 @@ class CompletionRequest(SamplingFields):
     suffix: str | None = None
     """Text after the gap that the completion fills."""
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    echo: bool | None = None
+    """Begin the reply with the prompt; with logprobs, with those of its tokens."""
 
 
 def text_requests(body: CompletionRequest, defaults: Defaults, *, cache_salt: str) -> list[TextRequest]:
@@ -41,6 +43,7 @@ def text_requests(body: CompletionRequest, defaults: Defaults, *, cache_salt: st
             prompt=prompt if isinstance(prompt, str) else tuple(prompt),
             sampling=sampling,
             suffix=body.suffix or None,
+            echo=bool(body.echo),
             cache_salt=cache_salt,
         )
         for prompt in _prompts(body.prompt)
@@ -116,10 +119,17 @@ def logprobs_fields(logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, 
         offset += len(entry.token)
     return {
         "tokens": [entry.token for entry in logprobs],
-        "token_logprobs": [max(entry.logprob, -9999.0) for entry in logprobs],
-        "top_logprobs": [{top.token: max(top.logprob, -9999.0) for top in entry.top} for entry in logprobs],
+        "token_logprobs": [finite(entry.logprob) for entry in logprobs],
+        "top_logprobs": [_top_logprobs(entry) for entry in logprobs],
         "text_offset": offsets,
     }
+
+
+def _top_logprobs(entry: TokenLogprob) -> dict[str, float | None] | None:
+    """The likeliest tokens; of equal spellings the likeliest counts."""
+    if entry.logprob is None:
+        return None
+    return {top.token: finite(top.logprob) for top in reversed(entry.top)}
 
 
 def _choice(index: int, choice: Choice) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Fields that OpenAI's chat completions, completions and DeepSeek's dialect share, and their translation."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from shoestring.errors import ConfigError
 from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
@@ -12,6 +13,20 @@ from shoestring.serve.backends.errors import RequestError
 MAX_STOPS = 16
 MAX_CHOICES = 16
 """The most choices of one request; each takes the room of a request of its own."""
+MAX_USER_ID_BYTES = 512
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
+"""Names of the effort in the APIs of OpenAI, Anthropic and DeepSeek."""
+DEEPSEEK_EFFORTS = {"minimal": "low", "medium": "high", "xhigh": "high", "ultra": "max"}
+"""Names with DeepSeek's word for them; low, high and max are its own."""
+
+
+def _check_user_id(name: str) -> str:
+    if len(name.encode(errors="replace")) > MAX_USER_ID_BYTES:
+        raise PydanticCustomError("string_too_long", f"must be at most {MAX_USER_ID_BYTES} bytes long")
+    return name
+
+
+UserId = Annotated[str, Field(max_length=MAX_USER_ID_BYTES), AfterValidator(_check_user_id)]
 
 
 class StreamOptions(BaseModel):
@@ -24,7 +39,7 @@ class StreamOptions(BaseModel):
 class SamplingFields(BaseModel):
     """Sampling, and how the reply is sent. Fields that are not known are ignored."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     model: Annotated[str, Field(max_length=512)]
     stream: bool | None = None
@@ -46,7 +61,7 @@ class SamplingFields(BaseModel):
     ignore_eos: bool | None = None
     structured_outputs: dict[str, Any] | None = None
     """vLLM's: one of json, json_object, regex, choice, grammar."""
-    user_id: Annotated[str | None, Field(max_length=512)] = None
+    user_id: UserId | None = None
     """DeepSeek's: requests of one user share no cached prefix with those of another."""
 
 
@@ -76,6 +91,21 @@ def sampling_params(
         )
     except ConfigError as error:
         raise RequestError("invalid", str(error), field=str(error).split()[0]) from None
+
+
+def schema_form(holder: Any, field: str) -> StructuredOutputsParams:
+    """The form of a JSON schema, in `holder["schema"]`. Raises RequestError naming `field`."""
+    schema = holder.get("schema") if isinstance(holder, Mapping) else None
+    if not isinstance(schema, Mapping):
+        raise RequestError("invalid", f"{field} has no schema", field=field)
+    return StructuredOutputsParams(json=schema)
+
+
+def effort_variable(effort: str | None) -> dict[str, str]:
+    """The effort of thinking for templates that know one, by DeepSeek's three names."""
+    if effort is None or effort == "none":
+        return {}
+    return {"reasoning_effort": DEEPSEEK_EFFORTS.get(effort, effort)}
 
 
 def refuse_fields(fields: BaseModel, neutral_values: Mapping[str, tuple[Any, ...]]) -> None:

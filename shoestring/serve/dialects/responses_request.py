@@ -10,7 +10,14 @@ from shoestring.errors import ConfigError
 from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.request import ChatRequest
-from shoestring.serve.dialects.openai_fields import Defaults, chosen_function, refuse_fields
+from shoestring.serve.dialects.openai_fields import (
+    Defaults,
+    Effort,
+    chosen_function,
+    effort_variable,
+    refuse_fields,
+    schema_form,
+)
 
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "previous_response_id": (),
@@ -29,10 +36,17 @@ WITHOUT_EFFECT = (
 TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 
 
+class Reasoning(BaseModel):
+    """How to think; a summary is never made."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    effort: Effort | None = None
+
+
 class ResponsesRequest(BaseModel):
     """Body of POST /v1/responses."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     model: Annotated[str, Field(max_length=512)]
     input: str | list[dict[str, Any]]
     instructions: str | None = None
@@ -45,7 +59,7 @@ class ResponsesRequest(BaseModel):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: dict[str, Any] | None = None
-    reasoning: dict[str, Any] | None = None
+    reasoning: Reasoning | None = None
 
 
 def chat_request(body: ResponsesRequest, defaults: Defaults, *, cache_salt: str) -> ChatRequest:
@@ -53,13 +67,15 @@ def chat_request(body: ResponsesRequest, defaults: Defaults, *, cache_salt: str)
     refuse_fields(body, NEUTRAL_VALUES)
     tools = tuple(functions(body.tools or ()))
     names = [tool["function"]["name"] for tool in tools]
+    effort = None if body.reasoning is None else body.reasoning.effort
     return ChatRequest(
         messages=tuple(_messages(body)),
         sampling=_sampling(body, defaults),
         tools=tools,
         tool_choice=_tool_choice(body.tool_choice, names),
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        thinking=_thinking(body.reasoning),
+        thinking=None if effort is None else effort != "none",
+        template_variables=effort_variable(effort),
         cache_salt=cache_salt,
     )
 
@@ -96,15 +112,10 @@ def _form(text_format: Any) -> StructuredOutputsParams | None:
         return None
     if kind == "json_object":
         return StructuredOutputsParams(json_object=True)
-    if kind != "json_schema" or not isinstance(text_format.get("schema"), Mapping):
-        message = "text.format must be text, json_object, or json_schema with a schema"
+    if kind != "json_schema":
+        message = "text.format.type must be text, json_object or json_schema"
         raise RequestError("invalid", message, field="text.format")
-    return StructuredOutputsParams(json=text_format["schema"])
-
-
-def _thinking(reasoning: Mapping[str, Any] | None) -> bool | None:
-    effort = (reasoning or {}).get("effort")
-    return None if effort is None else effort != "none"
+    return schema_form(text_format, "text.format")
 
 
 def _tool_choice(choice: Any, names: list[str]) -> str:

@@ -15,7 +15,7 @@ MAX_TOKENS = 1 << 20
 class TokenizeRequest(BaseModel):
     """Body of POST /tokenize: a prompt, or messages."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     model: Annotated[str, Field(max_length=512)]
     prompt: str | None = None
     messages: list[ChatMessage] | None = None
@@ -26,7 +26,7 @@ class TokenizeRequest(BaseModel):
 class DetokenizeRequest(BaseModel):
     """Body of POST /detokenize."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
     model: Annotated[str, Field(max_length=512)]
     tokens: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 32)]], Field(max_length=MAX_TOKENS)]
 

@@ -1,6 +1,7 @@
 """Routes of Anthropic's API: messages, and the number of their tokens."""
 
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
@@ -10,9 +11,9 @@ from fastapi.responses import JSONResponse
 
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.backends.reply import Reply, fold
+from shoestring.serve.backends.reply import Reply
 from shoestring.serve.caller import Caller
-from shoestring.serve.dialects.anthropic_reply import Event, MessageEvents, message
+from shoestring.serve.dialects.anthropic_reply import Event, MessageEvents
 from shoestring.serve.dialects.anthropic_request import (
     WITHOUT_EFFECT,
     CountTokensRequest,
@@ -21,16 +22,18 @@ from shoestring.serve.dialects.anthropic_request import (
     shows_thinking,
     user_id,
 )
+from shoestring.serve.dialects.anthropic_schema import AnthropicMessage, TokenCount
 from shoestring.serve.dialects.errors import anthropic_error
 from shoestring.serve.dialects.openai_fields import ignored_fields
+from shoestring.serve.dialects.schema import AnthropicError, errors, whole, whole_or_stream
 from shoestring.serve.live import event_stream, sse, unless_gone
 from shoestring.serve.routes.parts import TheCaller, TheService, ignored_header
 from shoestring.serve.service import Service
 
-router = APIRouter(tags=["Anthropic"])
+router = APIRouter(tags=["Anthropic"], responses=errors(AnthropicError))
 
 
-@router.post("/v1/messages")
+@router.post("/v1/messages", responses=whole_or_stream(AnthropicMessage))
 @audience(Audience.KEY)
 async def create_message(
     body: MessagesRequest, request: Request, caller: TheCaller, service: TheService
@@ -39,7 +42,7 @@ async def create_message(
     return await answer(body, request, caller, service)
 
 
-@router.post("/v1/messages/count_tokens")
+@router.post("/v1/messages/count_tokens", responses=whole(TokenCount))
 @audience(Audience.KEY)
 async def count_tokens(body: CountTokensRequest, caller: TheCaller, service: TheService) -> dict[str, int]:
     """Count the tokens of a conversation."""
@@ -52,12 +55,17 @@ async def answer(body: MessagesRequest, request: Request, caller: Caller, servic
     chat = chat_request(body, service.sampling(body.model), cache_salt=salt)
     headers = ignored_header(ignored_fields(body, WITHOUT_EFFECT))
     reply: Reply = await unless_gone(request, service.open(caller, body.model, chat))
-    is_shown = shows_thinking(body)
+    events = MessageEvents(reply.model, reply.prompt_tokens, shows_thinking=shows_thinking(body))
     if body.stream:
-        events = MessageEvents(reply.model, reply.prompt_tokens, shows_thinking=is_shown)
         return event_stream(_events(reply, events), headers)
-    whole = await unless_gone(request, fold(reply.deltas, 1))
-    return JSONResponse(message(whole, reply.model, shows_thinking=is_shown), headers=headers)
+
+    async def collect() -> dict[str, Any]:
+        async for delta in reply.deltas:
+            deque(events.push(delta), maxlen=0)
+        deque(events.finish(), maxlen=0)
+        return events.message
+
+    return JSONResponse(await unless_gone(request, collect()), headers=headers)
 
 
 async def count(body: CountTokensRequest, service: Service) -> dict[str, int]:

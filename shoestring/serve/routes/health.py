@@ -1,19 +1,34 @@
 """Routes that say how the service is: alive, ready, and in figures."""
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.backends.local import LocalBackend
+from shoestring.serve.dialects.schema import OpenAIError, Schema, errors
 from shoestring.serve.prometheus import CONTENT_TYPE, metrics_text
 from shoestring.serve.routes.parts import TheCaller, TheService
 
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/health")
+class Health(Schema):
+    """The health of the models."""
+
+    status: Literal["ok", "failed"]
+    dead: list[str]
+    """Models that make no tokens any more."""
+
+
+class Status(Schema):
+    """The state of the service."""
+
+    status: Literal["ready", "ending"]
+
+
+@router.get("/health", responses={200: {"model": Health}, 503: {"model": Health}})
 @audience(Audience.ANYONE)
 async def health(service: TheService) -> Any:
     """Say whether every model still makes tokens: 503 when one does not."""
@@ -23,7 +38,7 @@ async def health(service: TheService) -> Any:
     )
 
 
-@router.get("/ready")
+@router.get("/ready", responses={200: {"model": Status}, 503: {"model": Status}})
 @audience(Audience.ANYONE)
 async def ready(service: TheService) -> Any:
     """Say whether new requests are taken: 503 while the service ends."""
@@ -31,7 +46,7 @@ async def ready(service: TheService) -> Any:
     return JSONResponse({"status": status}, status_code=503 if service.is_draining else 200)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse, responses=errors(OpenAIError))
 @audience(Audience.KEY)
 async def metrics(caller: TheCaller, service: TheService) -> Response:
     """Show the engines' figures in Prometheus's format."""

@@ -22,28 +22,32 @@ from shoestring.serve.dialects.ollama import (
     OllamaLines,
     chat_request,
     generate_request,
+    loaded,
 )
+from shoestring.serve.dialects.ollama_schema import OllamaChat, OllamaGeneration, OllamaModels, Version
+from shoestring.serve.dialects.schema import OllamaError, errors, whole, whole_or_stream
 from shoestring.serve.live import LiveStream, unless_gone
 from shoestring.serve.routes.parts import TheCaller, TheService
 
-router = APIRouter(tags=["Ollama"])
+LINES = "application/x-ndjson"
+
+router = APIRouter(tags=["Ollama"], responses=errors(OllamaError))
 
 
-@router.post("/api/chat")
+@router.post("/api/chat", responses=whole_or_stream(OllamaChat, LINES))
 @audience(Audience.KEY)
 async def chat(body: OllamaChatRequest, request: Request, caller: TheCaller, service: TheService) -> Response:
     """Answer a conversation. Without messages it says that the model is loaded."""
     if not body.messages:
         service.backend(body.model)
-        empty = {"role": "assistant", "content": ""}
-        return JSONResponse({"model": body.model, "message": empty, "done": True, "done_reason": "load"})
+        return JSONResponse(loaded(body.model, is_chat=True))
     salt = caller.cache_salt(None)
     work = chat_request(body, service.sampling(body.model), cache_salt=salt)
     reply = await unless_gone(request, service.open(caller, body.model, work))
     return await _answer(reply, body, request, is_chat=True)
 
 
-@router.post("/api/generate")
+@router.post("/api/generate", responses=whole_or_stream(OllamaGeneration, LINES))
 @audience(Audience.KEY)
 async def generate(
     body: OllamaGenerateRequest, request: Request, caller: TheCaller, service: TheService
@@ -51,14 +55,14 @@ async def generate(
     """Answer a prompt. Without one it says that the model is loaded."""
     if not body.prompt:
         service.backend(body.model)
-        return JSONResponse({"model": body.model, "response": "", "done": True, "done_reason": "load"})
+        return JSONResponse(loaded(body.model, is_chat=False))
     salt = caller.cache_salt(None)
     work: BackendRequest = generate_request(body, service.sampling(body.model), cache_salt=salt)
     reply = await unless_gone(request, service.open(caller, body.model, work))
     return await _answer(reply, body, request, is_chat=False)
 
 
-@router.get("/api/tags")
+@router.get("/api/tags", responses=whole(OllamaModels))
 @audience(Audience.KEY)
 async def tags(caller: TheCaller, service: TheService) -> dict[str, Any]:
     """List the models."""
@@ -67,7 +71,7 @@ async def tags(caller: TheCaller, service: TheService) -> dict[str, Any]:
     }
 
 
-@router.get("/api/version")
+@router.get("/api/version", responses=whole(Version))
 @audience(Audience.ANYONE)
 async def version() -> dict[str, str]:
     """The version of this program."""
@@ -77,7 +81,7 @@ async def version() -> dict[str, str]:
 async def _answer(reply: Reply, body: OllamaFields, request: Request, *, is_chat: bool) -> Response:
     lines = OllamaLines(reply.model, is_chat=is_chat, start_s=time.monotonic())
     if body.stream is not False:
-        return LiveStream(_stream(reply, lines), media_type="application/x-ndjson")
+        return LiveStream(_stream(reply, lines), media_type=LINES)
 
     async def collect() -> list[dict[str, Any]]:
         return [line async for delta in reply.deltas for line in lines.push(delta, time.monotonic())]

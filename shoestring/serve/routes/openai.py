@@ -7,15 +7,24 @@ from fastapi import APIRouter, Request, Response
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.dialects.openai_chat import ChatCompletionRequest
 from shoestring.serve.dialects.openai_completions import CompletionRequest
+from shoestring.serve.dialects.openai_schema import (
+    ChatCompletion,
+    Model,
+    ModelList,
+    Text,
+    TextCompletion,
+    Tokens,
+)
+from shoestring.serve.dialects.schema import OpenAIError, errors, whole, whole_or_stream
 from shoestring.serve.dialects.tokens import DetokenizeRequest, TokenizeRequest, token_request
 from shoestring.serve.routes.chat_replies import answer_chat, answer_text
 from shoestring.serve.routes.parts import TheCaller, TheService
 from shoestring.serve.service import Service
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], responses=errors(OpenAIError))
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=whole_or_stream(ChatCompletion))
 @audience(Audience.KEY)
 async def create_chat_completion(
     body: ChatCompletionRequest, request: Request, caller: TheCaller, service: TheService
@@ -24,7 +33,7 @@ async def create_chat_completion(
     return await answer_chat(body, request, caller, service)
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=whole_or_stream(TextCompletion))
 @audience(Audience.KEY)
 async def create_completion(
     body: CompletionRequest, request: Request, caller: TheCaller, service: TheService
@@ -33,21 +42,21 @@ async def create_completion(
     return await answer_text(body, request, caller, service)
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=whole(ModelList))
 @audience(Audience.KEY)
 async def list_models(caller: TheCaller, service: TheService) -> dict[str, Any]:
     """List the models."""
     return {"object": "list", "data": [model_fields(service, name) for name in service.backends]}
 
 
-@router.get("/v1/models/{model:path}")
+@router.get("/v1/models/{model:path}", responses=whole(Model))
 @audience(Audience.KEY)
 async def retrieve_model(model: str, caller: TheCaller, service: TheService) -> dict[str, Any]:
     """Show one model; its name may have slashes."""
     return model_fields(service, model)
 
 
-@router.post("/tokenize")
+@router.post("/tokenize", responses=whole(Tokens))
 @audience(Audience.KEY)
 async def tokenize(body: TokenizeRequest, caller: TheCaller, service: TheService) -> dict[str, Any]:
     """Show the tokens of a text or a conversation."""
@@ -56,7 +65,7 @@ async def tokenize(body: TokenizeRequest, caller: TheCaller, service: TheService
     return {"count": len(ids), "max_model_len": backend.card.max_model_len, "tokens": list(ids)}
 
 
-@router.post("/detokenize")
+@router.post("/detokenize", responses=whole(Text))
 @audience(Audience.KEY)
 async def detokenize(body: DetokenizeRequest, caller: TheCaller, service: TheService) -> dict[str, str]:
     """Show the text of tokens."""

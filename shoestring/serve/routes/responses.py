@@ -20,14 +20,16 @@ from shoestring.serve.dialects.responses_request import (
     ResponsesRequest,
     chat_request,
 )
+from shoestring.serve.dialects.responses_schema import OpenAIResponse
+from shoestring.serve.dialects.schema import OpenAIError, errors, whole_or_stream
 from shoestring.serve.live import event_stream, sse, unless_gone
 from shoestring.serve.routes.parts import TheCaller, TheService, ignored_header
 from shoestring.serve.service import Service
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(tags=["OpenAI"], responses=errors(OpenAIError))
 
 
-@router.post("/v1/responses")
+@router.post("/v1/responses", responses=whole_or_stream(OpenAIResponse))
 @audience(Audience.KEY)
 async def create_response(
     body: ResponsesRequest, request: Request, caller: TheCaller, service: TheService

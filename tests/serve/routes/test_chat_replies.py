@@ -68,7 +68,6 @@ def test_deepseek_has_the_usage_on_the_last_choice(client, events):
         ({"prompt": [[]]}, "prompt"),
         ({"prompt": [10**9]}, "token id"),
         ({"prompt": None}, "prompt"),
-        ({"echo": True}, "echo is not supported"),
         ({"best_of": 3}, "best_of is not supported"),
         ({"suffix": "x", "prompt": [1, 2]}, "text prompt"),
     ],

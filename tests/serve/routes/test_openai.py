@@ -114,6 +114,22 @@ def test_a_schema_holds_with_and_without_thinking(client):
         assert bool(message.get("reasoning_content")) == ("thinking" in fields)
 
 
+def test_a_form_and_tools_go_together(client):
+    """The answer is in the form, unless it is a call."""
+    one = {"tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 300}
+    calls = create(client, tools=TOOLS, response_format=SCHEMA, **one).json()
+    assert calls["choices"][0]["finish_reason"] == "tool_calls"
+    for form in (SCHEMA, {"type": "json_object"}):
+        kinds = set()
+        for seed in range(6):
+            fields = {"response_format": form, "seed": seed, "temperature": 2, "max_tokens": 200}
+            choice = create(client, tools=TOOLS, **fields).json()["choices"][0]
+            kinds.add(choice["finish_reason"])
+            if choice["finish_reason"] == "stop":
+                assert form is not SCHEMA or json.loads(choice["message"]["content"]) in ("yes", "no")
+        assert kinds & {"stop", "tool_calls"}
+
+
 def test_no_tag_is_left_in_the_content(client):
     message = create(client).json()["choices"][0]["message"]
     assert "think" not in message["content"]

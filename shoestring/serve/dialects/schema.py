@@ -1,0 +1,76 @@
+"""Schemas that all dialects share: errors, and what a route declares for the OpenAPI document."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Schema(BaseModel):
+    """A body of a reply with exactly these fields; those with a default may be absent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class OpenAIErrorFields(Schema):
+    message: str
+    type: str
+    param: str | None
+    """The request's field that is wrong."""
+    code: str | None
+
+
+class OpenAIError(Schema):
+    """An error of OpenAI's and DeepSeek's API."""
+
+    error: OpenAIErrorFields
+
+
+class AnthropicErrorFields(Schema):
+    type: str
+    message: str
+
+
+class AnthropicError(Schema):
+    """An error of Anthropic's API."""
+
+    type: Literal["error"]
+    error: AnthropicErrorFields
+
+
+class OllamaError(Schema):
+    """An error of Ollama's API."""
+
+    error: str
+
+
+ERRORS = {
+    400: "The request is wrong; the message names the field.",
+    401: "The key is missing or unknown.",
+    402: "The balance is used up.",
+    403: "The key may not do this.",
+    404: "There is no such model.",
+    413: "The body is too long.",
+    429: "Too many requests; Retry-After says when to come back.",
+    500: "The server failed.",
+    503: "The server is busy or ending; Retry-After says when to come back.",
+}
+"""Statuses of errors that every route may answer with."""
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def errors(body: type[Schema], others: dict[int, str] | None = None) -> Responses:
+    """The errors of a router, all with one form of body; `others` are further statuses."""
+    statuses = {**ERRORS, **(others or {})}
+    return {status: {"model": body, "description": words} for status, words in statuses.items()}
+
+
+def whole(body: Any) -> Responses:
+    """A reply that is always whole."""
+    return {200: {"model": body, "description": "The reply."}}
+
+
+def whole_or_stream(body: Any, media_type: str = "text/event-stream") -> Responses:
+    """A reply that is whole, or with `stream` a stream."""
+    content = {media_type: {"schema": {"type": "string"}}}
+    return {200: {"model": body, "content": content, "description": "The reply, whole or as a stream."}}
