@@ -4,18 +4,23 @@ import json
 import logging
 import secrets
 import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.caller import LOCAL
+from shoestring.serve.caller import LOCAL, Caller
 from shoestring.serve.dialects.errors import error_body
+from shoestring.serve.ledger.prices import decimal
 from shoestring.serve.service import Service
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
+COST, MOST_COST = "x-request-cost", "x-request-cost-at-most"
+IDEMPOTENCY_KEY = "idempotency-key"
 MAX_BODY_BYTES = 16 << 20
 """The longest body of a request; a conversation of a million tokens is a third of it."""
 RETRY_S = 5
@@ -40,19 +45,35 @@ class Entrance:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                headers.update(self._cost_headers(scope["caller"]))
             await send(message)
 
-        scope.update(caller=LOCAL, request_id=request_id)
+        ending = AsyncExitStack()
+        key = Headers(scope=scope).get(IDEMPOTENCY_KEY)
+        caller = replace(LOCAL, idempotency_key=key, costs=[], ending=ending)
+        scope.update(caller=caller, request_id=request_id)
         try:
-            if refusal := self._refusal(scope):
-                await _refuse(scope["path"], refusal, send_with_id)
-            else:
-                await self._app(scope, receive, send_with_id)
+            async with ending:
+                if refusal := self._refusal(scope):
+                    await _refuse(scope["path"], refusal, send_with_id)
+                else:
+                    await self._app(scope, receive, send_with_id)
         finally:
             entry = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
             entry |= {"status": status, "seconds": round(time.monotonic() - start_s, 4)}
             log.info("%s", json.dumps(entry))
+
+    def _cost_headers(self, caller: Caller) -> dict[str, str]:
+        """What the request cost; of a stream, which is charged when it has ended, the most that it can."""
+        if self._service.meter is None or not caller.costs:
+            return {}
+        amounts = [cost.amount for cost in caller.costs if cost.amount is not None]
+        is_known = len(amounts) == len(caller.costs)
+        name = COST if is_known else MOST_COST
+        total = sum(amounts) if is_known else sum(cost.most for cost in caller.costs)
+        return {name: f"{decimal(total)} {self._service.meter.prices.currency}"}
 
     def _refusal(self, scope: Scope) -> RequestError | None:
         """The error of a request that goes no further, before anything of its body is read."""

@@ -14,7 +14,6 @@ import shoestring
 from shoestring.serve.access import MAX_BODY_BYTES, Entrance
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
-from shoestring.serve.backends.local import LocalBackend
 from shoestring.serve.dialects.errors import error_body, validation_error
 from shoestring.serve.live import ClientGone
 from shoestring.serve.routes import anthropic, deepseek, document, health, ollama, openai, responses
@@ -103,10 +102,8 @@ async def _failure(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    """Start the engines' threads, and end them."""
+    """Start the service, and end it."""
     service: Service = app.state.service
-    for backend in service.backends.values():
-        if isinstance(backend, LocalBackend):
-            backend.start()
+    await service.start()
     yield
     await service.close()

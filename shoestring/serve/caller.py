@@ -1,15 +1,48 @@
-"""The sender of a request: whose it is, and which cached prefixes it may share."""
+"""The sender of a request: whose it is, what it may, and which cached prefixes it may share."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from shoestring.serve.ledger.caps import Cap
+
+Scope = Literal["inference", "account", "admin"]
+"""What a key or a session may: ask models; also manage its own account; also the service."""
+Priority = Literal["interactive", "standard", "batch"]
+
+
+class Cost(Protocol):
+    """What a reply costs, in nanos."""
+
+    most: int
+    """What is held for it."""
+    amount: int | None
+    """What it was charged; None until it has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """A sender that may call the routes of its audience."""
+    """A sender that may call the routes of its audience, for the length of one request."""
 
     account_id: str
-    """The account that pays; LOCAL in the mode `local`."""
+    """The account that pays; local in the mode without accounts."""
+    key_id: str | None = None
+    """The API key; None for a session, or without accounts."""
+    scope: Scope = "inference"
+    priority: Priority = "standard"
+    weight: int = 1
+    """Its share of a busy model beside others."""
+    max_concurrency: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    caps: Sequence[Cap] = ()
+    idempotency_key: str | None = None
+    costs: list[Cost] = field(default_factory=list, repr=False, compare=False)
+    """Of the replies of this request."""
+    ending: AsyncExitStack = field(default_factory=AsyncExitStack, repr=False, compare=False)
+    """Closed when the request has ended, however it did."""
 
     def cache_salt(self, user_id: str | None) -> str:
         """The salt of the prefix cache: prompts of another account or user never share pages with these."""
@@ -17,5 +50,5 @@ class Caller:
         return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
-LOCAL = Caller(account_id="local")
+LOCAL = Caller(account_id="local", scope="admin")
 """The one person of a service on loopback without accounts."""

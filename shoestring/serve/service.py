@@ -1,14 +1,16 @@
 """The service below all dialects: models by name, and a reply for a caller."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from shoestring.serve.backends.backend import Backend
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.backends.reply import Reply
+from shoestring.serve.backends.local import LocalBackend
+from shoestring.serve.backends.reply import Delta, Reply, Work
 from shoestring.serve.backends.request import BackendRequest
 from shoestring.serve.caller import Caller
 from shoestring.serve.dialects.deepseek import Era
+from shoestring.serve.ledger.meter import Meter, metered
 
 
 class Service:
@@ -20,10 +22,12 @@ class Service:
         *,
         aliases: Mapping[str, str] | None = None,
         sampling: Mapping[str, Mapping[str, Any]] | None = None,
+        meter: Meter | None = None,
         deepseek_era: Era = Era.ANY,
     ) -> None:
         """`backends` by the names of their models, the default one first; `sampling`: each one's defaults;
-        `deepseek_era`: the time whose rules hold on DeepSeek's paths."""
+        `deepseek_era`: the time whose rules hold on DeepSeek's paths. Without a `meter` nothing is charged."""
+        self.meter = meter
         self.backends = dict(backends)
         self.aliases = dict(aliases or {})
         self._sampling = sampling or {}
@@ -48,9 +52,30 @@ class Service:
     async def open(self, caller: Caller, model: str, request: BackendRequest) -> Reply:
         """Begin a reply for a caller. Raises RequestError."""
         work = await self.backend(model).prepare(request)
-        return Reply(model=work.model, prompt_tokens=work.prompt_tokens, deltas=await work.start())
+        deltas = await self._start(caller, work)
+        caller.ending.push_async_callback(deltas.aclose)
+        return Reply(model=work.model, prompt_tokens=work.prompt_tokens, deltas=deltas)
+
+    async def _start(self, caller: Caller, work: Work) -> AsyncGenerator[Delta]:
+        """The deltas of a reply, for which money is held and charged when there is a meter."""
+        if self.meter is None:
+            return await work.start()
+        charge = await self.meter.hold(caller, work)
+        caller.costs.append(charge)
+        caller.ending.push_async_callback(charge.settle)
+        return metered(await work.start(), charge)
+
+    async def start(self) -> None:
+        """Start the models of this process, and the meter."""
+        for backend in self.backends.values():
+            if isinstance(backend, LocalBackend):
+                backend.start()
+        if self.meter is not None:
+            await self.meter.start()
 
     async def close(self) -> None:
-        """End all models."""
+        """End all models, and the meter."""
         for backend in self.backends.values():
             await backend.close()
+        if self.meter is not None:
+            await self.meter.stop()

@@ -81,7 +81,10 @@ def top_level(tree: ast.Module) -> list[str]:
     return names
 
 
-SERVICE = {"fastapi", "httpx2", "prometheus_client", "pydantic", "starlette", "uvicorn"}
+SERVICE = {
+    *("alembic", "altcha", "argon2", "authlib", "fastapi", "h11", "httpx2", "limits", "opentelemetry"),
+    *("prometheus_client", "pydantic", "pyotp", "sqlalchemy", "starlette", "uvicorn"),
+}
 """Libraries of the service, which its files import at the top; nobody else may."""
 
 

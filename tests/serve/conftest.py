@@ -1,13 +1,15 @@
-"""The embedded model behind the service, in this process."""
+"""The embedded model behind the service, in this process; databases of both kinds."""
 
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from sqlalchemy import Connection
 from starlette.testclient import TestClient
 
 from shoestring.device import choose
@@ -19,6 +21,9 @@ from shoestring.model.hf.hub import resolve
 from shoestring.serve.app import build_app
 from shoestring.serve.backends.local import LocalBackend
 from shoestring.serve.service import Service
+from shoestring.serve.storage.engines import writing_engine
+from shoestring.serve.storage.migrate import migrate
+from tests.serve.postgres import empty_database, postgres_programs, running_postgres
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +79,33 @@ def events() -> Callable[[str], list[Any]]:
         return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """An empty PostgreSQL server of the tests' own."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    with running_postgres(programs) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database, once of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'service.db'}"
+        return
+    with empty_database(request.getfixturevalue("postgres_url")) as url:
+        yield url
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    """A connection to a database with tables, in a transaction."""
+    migrate(database_url)
+    engine = writing_engine(database_url)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()

@@ -1,0 +1,87 @@
+"""Migrations: the tables of a database get this version's form in one transaction, under a lock."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from shoestring.errors import ConfigError
+from shoestring.serve.storage.engines import sqlite_file, writing_engine
+
+LOCK = 7_405_210_188
+"""The number of the advisory lock that migrations take on PostgreSQL."""
+
+
+def latest_revision() -> str:
+    """The revision of the tables that this version works with."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def revision(url: str) -> str | None:
+    """The revision of a database; None for one without tables. Raises ConfigError if it cannot be opened."""
+    with _connection(url) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def migrate(url: str) -> tuple[str | None, str]:
+    """Bring the tables to this version's form: (revision before, revision after).
+
+    All or nothing: a migration that fails leaves the database as it was. Raises ConfigError when the database
+    cannot be opened, or is newer than this version.
+    """
+    with _connection(url) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        before = MigrationContext.configure(connection).get_current_revision()
+        _check_known(before)
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        return before, latest_revision()
+
+
+def check_revision(url: str) -> None:
+    """Raise ConfigError when the tables have another form than this version works with."""
+    present = revision(url)
+    _check_known(present)
+    if present != latest_revision():
+        place = "" if sqlite_file(url) else f" --database {url!r}"
+        raise ConfigError(
+            f"the database has tables of revision {present or 'none'}, and this version needs "
+            f"{latest_revision()}; run `shoestring database migrate{place}`"
+        )
+
+
+def _check_known(present: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if present is not None and present not in known:
+        raise ConfigError(
+            f"the database has tables of revision {present}, which is newer than this version; "
+            "install the version that wrote it"
+        )
+
+
+@contextmanager
+def _connection(url: str) -> Iterator[Connection]:
+    """A connection in a transaction that waits for every other writer."""
+    engine = writing_engine(url)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise ConfigError(f"the database cannot be opened: {reason}") from None
+    finally:
+        engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config

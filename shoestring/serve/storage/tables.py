@@ -1,0 +1,219 @@
+"""Tables of the service. Times are whole seconds since 1970, money is whole nanos: 1e-9 of the currency."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _account(**options: Any) -> Column[str]:
+    """A column with the account that a row belongs to, and goes with."""
+    return Column("account_id", String(40), ForeignKey("accounts.id", ondelete="CASCADE"), **options)
+
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("email", String(254), unique=True),  # lower case; NULL once the person has left
+    Column("password_hash", String(200)),  # NULL: no password, as for sign-in by another service
+    Column("role", String(10), nullable=False),  # user, admin
+    Column("created_s", BigInteger, nullable=False),
+    Column("email_checked_s", BigInteger),
+    Column("disabled_s", BigInteger),
+    Column("totp_nonce", String(40)),  # the secret is made from it and the server's secret
+    Column("totp_step", BigInteger),  # the newest time step whose code was used; NULL before the first code
+    Column("priority", String(20), nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("max_concurrency", Integer),  # NULL: the service's default
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
+    Column("day_cap", BigInteger),  # nanos; NULL: none
+    Column("month_cap", BigInteger),
+)
+
+identities = Table(  # people as other services know them (OpenID Connect)
+    "identities",
+    metadata,
+    Column("issuer", String(200), primary_key=True),
+    Column("subject", String(200), primary_key=True),
+    _account(nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(20), primary_key=True),
+    _account(nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("scope", String(20), nullable=False),  # inference, account, admin
+    Column("created_s", BigInteger, nullable=False),
+    Column("expires_s", BigInteger),
+    Column("revoked_s", BigInteger),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
+    Column("day_cap", BigInteger),
+    Column("month_cap", BigInteger),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    _account(nullable=False, index=True),
+    Column("created_s", BigInteger, nullable=False),
+    Column("seen_s", BigInteger, nullable=False),
+    Column("expires_s", BigInteger, nullable=False),
+)
+
+devices = (
+    Table(  # browsers that an account has signed in from: a flood of wrong passwords cannot lock them out
+        "devices",
+        metadata,
+        Column("digest", String(64), primary_key=True),
+        _account(nullable=False, index=True),
+        Column("expires_s", BigInteger, nullable=False),
+    )
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    _account(nullable=False, index=True),
+)
+
+links = Table(  # one-time links: first_admin, invite, check_email, reset_password
+    "links",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("purpose", String(20), nullable=False),
+    _account(index=True),
+    Column("email", String(254)),
+    Column("expires_s", BigInteger, nullable=False),
+)
+
+balances = Table(
+    "balances",
+    metadata,
+    Column("account_id", String(40), primary_key=True),  # stays when the person leaves: it is accounting
+    Column("granted", BigInteger, nullable=False),
+    Column("topped_up", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    CheckConstraint("granted >= 0", name="granted"),
+    CheckConstraint("topped_up >= 0", name="topped_up"),
+    CheckConstraint("held >= 0", name="held"),
+)
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", String(60), primary_key=True),
+    Column("kind", String(10), nullable=False),  # usage, grant, top_up, correction
+    Column("account_id", String(40), nullable=False),
+    Column("key_id", String(20)),
+    Column("server_id", String(40)),  # the process that answers
+    Column("model", String(200)),
+    Column("created_s", BigInteger, nullable=False),
+    Column("ended_s", BigInteger),  # NULL: open
+    Column("held", BigInteger, nullable=False),
+    Column("cache_hit_price", BigInteger, nullable=False, server_default="0"),  # nanos per million tokens
+    Column("cache_miss_price", BigInteger, nullable=False, server_default="0"),
+    Column("output_price", BigInteger, nullable=False, server_default="0"),
+    Column("prompt_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("completion_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("charge", BigInteger, nullable=False, server_default="0"),
+    Column("caps", String(300)),  # the rows of spending that hold it: OWNER/PERIOD, with spaces between
+    Column("idempotency_key", String(64)),  # a digest
+    Column("note", String(200)),
+    UniqueConstraint("account_id", "idempotency_key"),
+    Index(None, "ended_s", "server_id"),
+    Index(None, "account_id", "created_s"),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("operation_id", String(60), ForeignKey("operations.id"), nullable=False),
+    Column(
+        "book", String(60), nullable=False, index=True
+    ),  # granted:ID, topped_up:ID, sales, grants, payments
+    Column("amount", BigInteger, nullable=False),
+    UniqueConstraint("operation_id", "book"),
+)
+
+spending = Table(  # against the caps of keys and accounts
+    "spending",
+    metadata,
+    Column("owner_id", String(40), primary_key=True),  # a key or an account
+    Column("period", String(10), primary_key=True),  # 2026-11-30 or 2026-11, UTC
+    Column("spent", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+)
+
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("day", String(10), primary_key=True),  # UTC
+    Column("account_id", String(40), primary_key=True),
+    Column("key_id", String(20), primary_key=True),  # empty for a session
+    Column("model", String(200), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("missed_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("charge", BigInteger, nullable=False),
+)
+
+servers = Table(  # processes that answer, so that another can end what a dead one left open
+    "servers",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("started_s", BigInteger, nullable=False),
+    Column("seen_s", BigInteger, nullable=False),
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("time_s", BigInteger, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("title", String(200), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("ended_s", BigInteger),
+)
+
+gate_changes = Table(
+    "gate_changes",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("time_s", BigInteger, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", String(200), nullable=False),
+    Column("pinned_by", String(40)),  # the operator's account; NULL when signals moved it
+)

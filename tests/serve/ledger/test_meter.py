@@ -1,0 +1,182 @@
+"""Every dialect is charged by the same ledger: equal streamed and not, once, and never more than was held."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from shoestring.serve.app import build_app
+from shoestring.serve.backends.backend import ModelCard
+from shoestring.serve.backends.reply import Delta, Usage, Work
+from shoestring.serve.ledger.audit import audit
+from shoestring.serve.ledger.meter import Meter
+from shoestring.serve.ledger.operations import add_funds, balance
+from shoestring.serve.ledger.prices import NANOS, PriceList
+from shoestring.serve.service import Service
+from shoestring.serve.storage.database import Database
+from shoestring.serve.storage.engines import reading_engine, writing_engine
+from shoestring.serve.storage.migrate import migrate
+from shoestring.serve.storage.tables import operations
+
+PRICES = PriceList.model_validate({"models": {"*": {"cache_hit": 1, "cache_miss": 1, "output": 2}}})
+PROMPT, MOST, WORDS = 10, 20, 8
+PRICE = -(-(PROMPT + 2 * WORDS) * NANOS // 10**6)
+
+
+class Words:
+    """A backend of WORDS words, which may wait before the last one."""
+
+    def __init__(self):
+        self.card = ModelCard(id="words", max_model_len=100, created_s=0)
+        self.is_healthy = True
+        self.gate = threading.Event()
+        self.gate.set()
+        self.num_open = 0
+
+    async def prepare(self, request):
+        async def start():
+            return self._deltas()
+
+        return Work(model="words", prompt_tokens=PROMPT, max_tokens=MOST, start=start)
+
+    async def _deltas(self):
+        self.num_open += 1
+        try:
+            for number in range(1, WORDS + 1):
+                while number == WORDS and not self.gate.is_set():
+                    await asyncio.sleep(0.01)
+                usage = Usage(prompt_tokens=PROMPT, completion_tokens=number)
+                yield Delta(text=f" {number}", usage=usage)
+            yield Delta(finish_reason="stop", usage=usage)
+        finally:
+            self.num_open -= 1
+
+    async def close(self):
+        pass
+
+
+@pytest.fixture
+def service(database_url):
+    """A service whose requests cost money: (client, backend, how to look at the database)."""
+    migrate(database_url)
+    funded = writing_engine(database_url)
+    with funded.begin() as connection:
+        add_funds(connection, "funds", "local", "top_up", 10 * NANOS, 0)
+    funded.dispose()
+    backend = Words()
+    service = Service({"words": backend}, meter=Meter(Database(database_url), PRICES))
+    reader = reading_engine(database_url, 1)
+
+    def look(work):
+        with reader.begin() as connection:
+            return work(connection)
+
+    with TestClient(build_app(service), raise_server_exceptions=False) as client:
+        yield client, backend, look
+    reader.dispose()
+
+
+CHAT = {"model": "words", "messages": [{"role": "user", "content": "x"}], "max_tokens": MOST}
+BODIES = {
+    "/v1/chat/completions": CHAT,
+    "/chat/completions": CHAT,
+    "/v1/completions": {"model": "words", "prompt": "x", "max_tokens": MOST},
+    "/v1/responses": {"model": "words", "input": "x", "max_output_tokens": MOST},
+    "/v1/messages": CHAT,
+    "/anthropic/v1/messages": CHAT,
+    "/api/chat": CHAT,
+    "/api/generate": {"model": "words", "prompt": "x"},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_a_reply_costs_the_same_streamed_and_not(service, path):
+    client, _, look = service
+    whole = client.post(path, json={**BODIES[path], "stream": False})
+    assert whole.status_code == 200, whole.text
+    assert whole.headers["x-request-cost"] == f"{PRICE / NANOS:.6f} USD"
+    with client.stream("POST", path, json={**BODIES[path], "stream": True}) as stream:
+        assert stream.headers["x-request-cost-at-most"] == "0.00005 USD"
+        stream.read()
+    rows = look(
+        lambda connection: connection.execute(select(operations).where(operations.c.kind == "usage")).all()
+    )
+    assert [row.charge for row in rows] == [PRICE, PRICE]
+    assert look(audit) == []
+
+
+def test_a_client_that_leaves_pays_for_what_was_made(service):
+    client, backend, look = service
+    backend.gate.clear()
+    with client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as stream:
+        next(stream.iter_lines())
+    backend.gate.set()
+    present = look(lambda connection: balance(connection, "local"))
+    while present.held:
+        present = look(lambda connection: balance(connection, "local"))
+    assert 10 * NANOS - PRICE <= present.total < 10 * NANOS
+    assert backend.num_open == 0
+
+
+def test_a_balance_for_ten_serves_ten_of_many_at_once(service):
+    client, backend, look = service
+    most = -(-(PROMPT + 2 * MOST) * NANOS // 10**6)
+
+    def leave_ten(connection):
+        add_funds(connection, "less", "local", "top_up", 10 * most - 10 * NANOS, 0)
+
+    client.portal.call(client.app.state.service.meter._database.write, leave_ten)
+    backend.gate.clear()  # so that all are held at once
+    with ThreadPoolExecutor(40) as pool:
+        asked = [pool.submit(client.post, "/v1/chat/completions", json=CHAT) for _ in range(40)]
+        while backend.num_open < 10 or sum(task.done() for task in asked) < 30:
+            pass
+        backend.gate.set()
+        codes = sorted(task.result().status_code for task in asked)
+    assert codes == [200] * 10 + [402] * 30
+    assert look(audit) == []
+
+
+def test_an_idempotency_key_is_charged_once(service):
+    client, _, look = service
+    headers = {"Idempotency-Key": "order 7"}
+    first = client.post("/v1/chat/completions", json=CHAT, headers=headers)
+    second = client.post("/v1/chat/completions", json=CHAT, headers=headers)
+    assert (first.status_code, second.status_code) == (200, 409)
+    assert look(lambda connection: balance(connection, "local")).total == 10 * NANOS - PRICE
+
+
+def test_what_waits_for_a_lost_database_is_charged_when_it_is_back(database_url):
+    migrate(database_url)
+
+    async def main():
+        database = Database(database_url)
+        meter = Meter(database, PRICES)
+        await meter.start()
+        await database.write(lambda connection: add_funds(connection, "f", "a", "grant", NANOS, 0))
+        from shoestring.serve.caller import Caller
+
+        work = Work(model="words", prompt_tokens=PROMPT, max_tokens=MOST, start=None)
+        charge = await meter.hold(Caller(account_id="a"), work)
+        failures = iter([True])
+        original = database.write
+
+        async def write(work):
+            from shoestring.serve.storage.database import DatabaseGone
+
+            if next(failures, False):
+                raise DatabaseGone
+            return await original(work)
+
+        database.write = write
+        await charge.count(Usage(prompt_tokens=PROMPT, completion_tokens=3))
+        amount = await charge.settle()
+        assert amount == -(-(PROMPT + 6) * NANOS // 10**6)
+        assert await original(audit) == []
+        await meter.stop()
+        await database.close()
+
+    asyncio.run(main())

@@ -1,0 +1,73 @@
+"""Migrations reach the tables of the code, all or nothing; another revision is refused with the way out."""
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from shoestring.errors import ConfigError
+from shoestring.serve.storage import migrate as module
+from shoestring.serve.storage.engines import checked_url, sqlite_file, writing_engine
+from shoestring.serve.storage.migrate import check_revision, latest_revision, migrate, revision
+from shoestring.serve.storage.tables import metadata
+
+
+def test_migrations_make_the_tables_of_the_code(database_url):
+    assert migrate(database_url) == (None, latest_revision())
+    assert migrate(database_url) == (latest_revision(), latest_revision())
+    check_revision(database_url)
+    engine = writing_engine(database_url)
+    with engine.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_a_database_without_tables_is_refused_with_the_command(database_url):
+    with pytest.raises(ConfigError, match="run `shoestring database migrate"):
+        check_revision(database_url)
+
+
+def test_a_newer_database_is_refused(database_url):
+    migrate(database_url)
+    engine = writing_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    for call in (migrate, check_revision):
+        with pytest.raises(ConfigError, match="newer than this version"):
+            call(database_url)
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(database_url, monkeypatch):
+    def upgrade(config, target):
+        config.attributes["connection"].execute(text("CREATE TABLE half (id INTEGER)"))
+        raise ConfigError("half way")
+
+    monkeypatch.setattr(module.command, "upgrade", upgrade)
+    with pytest.raises(ConfigError, match="half way"):
+        migrate(database_url)
+    assert revision(database_url) is None
+    engine = writing_engine(database_url)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://a/b", "not supported"),
+        ("sqlite://", "not supported"),
+        ("nonsense", "wrong form"),
+        ("postgresql://user:secret@127.0.0.1:9/x", "cannot be opened"),
+    ],
+)
+def test_a_wrong_url_is_one_sentence_without_the_password(url, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        migrate(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_urls_of_both_kinds():
+    assert str(sqlite_file("sqlite:///a/b.db")) == "a/b.db"
+    assert sqlite_file("postgresql://a/b") is None
+    assert checked_url("postgresql://a/b").drivername == "postgresql+psycopg"
