@@ -9,6 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from shoestring.errors import ConfigError
+from shoestring.serve.protocol import ReceiptLimits, timely_protocol
 from shoestring.serve.service import Service
 
 DRAIN_S = 30
@@ -43,6 +44,9 @@ def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; replies under way are finished."""
     config = uvicorn.Config(
         app,
+        http=timely_protocol(ReceiptLimits()),
+        loop="asyncio",
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

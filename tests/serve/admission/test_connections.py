@@ -1,0 +1,66 @@
+"""Connections: limits of strangers, and room for addresses that are familiar."""
+
+from shoestring.serve.admission.address import Proxies
+from shoestring.serve.admission.connections import ConnectionLimits, Connections
+
+LIMITS = ConnectionLimits(
+    total=8, strangers=5, per_address=2, per_network=3, new_per_s=1000, new_per_network_s=1000
+)
+
+
+def test_one_address_and_one_network_have_their_limits():
+    connections = Connections(LIMITS)
+    assert connections.admit("192.0.2.1")
+    release = connections.admit("192.0.2.1")
+    assert release
+    assert not connections.admit("192.0.2.1")
+    assert connections.admit("192.0.2.2")
+    assert not connections.admit("192.0.2.3")
+    assert connections.num_refusals == 2
+    release()
+    assert connections.admit("192.0.2.3")
+    assert connections.num_open == 3
+
+
+def test_familiar_addresses_and_proxies_have_room_that_strangers_cannot_take():
+    connections = Connections(LIMITS, Proxies(["10.0.0.0/8"]))
+    for number in range(5):
+        assert connections.admit(f"192.0.{number}.1")
+    assert not connections.admit("198.51.100.1")
+    connections.greet("198.51.100.1")
+    assert connections.admit("198.51.100.1")
+    assert connections.admit("198.51.100.1")
+    assert connections.admit("10.0.0.1")
+    assert not connections.admit("10.0.0.1")  # the total
+
+
+def test_familiarity_ends_after_a_day():
+    now_s = [0.0]
+    connections = Connections(LIMITS, clock=lambda: now_s[0])
+    connections.greet("192.0.2.1")
+    now_s[0] = 24 * 3600 - 1
+    assert connections.knows("192.0.2.1")
+    now_s[0] += 2
+    assert not connections.knows("192.0.2.1")
+
+
+def test_new_connections_of_strangers_have_a_rate():
+    now_s = [0.0]
+    limits = ConnectionLimits(new_per_s=10, new_per_network_s=4)
+    connections = Connections(limits, clock=lambda: now_s[0])
+    assert sum(bool(connections.admit("192.0.2.1")) for _ in range(9)) == 4
+    assert sum(bool(connections.admit("192.0.3.1")) for _ in range(9)) == 4
+    assert sum(bool(connections.admit("192.0.4.1")) for _ in range(9)) == 2
+    now_s[0] += 0.5
+    assert sum(bool(connections.admit("192.0.5.1")) for _ in range(9)) == 4
+    connections.greet("192.0.2.1")
+    assert all(connections.admit("192.0.2.1") for _ in range(100))
+
+
+def test_nothing_stays_of_connections_that_have_ended():
+    connections = Connections(ConnectionLimits(new_per_s=1e6, new_per_network_s=1e6))
+    releases = [connections.admit(f"192.0.2.{number % 50}") for number in range(200)]
+    for release in releases:
+        release()
+    assert connections.num_open == 0
+    assert not connections._strangers
