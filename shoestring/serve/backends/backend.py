@@ -31,6 +31,10 @@ class Backend(Protocol):
         """Return whether the model still makes tokens."""
         ...
 
+    def start(self) -> None:
+        """Begin to serve, on the running event loop."""
+        ...
+
     async def prepare(self, request: BackendRequest) -> Work:
         """Check a request and say how much it can be; nothing runs. Raises RequestError."""
         ...

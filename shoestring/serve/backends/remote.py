@@ -1,4 +1,4 @@
-"""The backend of a model on another server that speaks OpenAI's API: vLLM, SGLang, llama.cpp."""
+"""A model on another server that speaks OpenAI's API: vLLM, SGLang, llama.cpp."""
 
 import json
 import secrets
@@ -18,7 +18,9 @@ from shoestring.serve.backends.request import BackendRequest, ChatRequest, TextR
 
 MAX_LINE_BYTES = 1 << 20
 MAX_ERROR_BYTES = 1 << 16
-CONNECT_S = 5.0
+CONNECT_S = 3.0
+KEEP_ALIVE_S = 2.0
+"""Seconds that a connection waits for its next request: less than any server waits, which would close it."""
 SILENCE_S = 300.0
 """Seconds between two events of a stream, comments included, after which the server counts as gone."""
 TEMPLATE_TOKENS = 256
@@ -39,8 +41,15 @@ KINDS: dict[int, Kind] = {
 """Refusals that are the sender's fault, by status; any other is the server's."""
 
 
+class ServerGone(RequestError):
+    """A server that cannot be reached, broke off or fell silent; its sentence is for the request's sender."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("overloaded", message, retry_after_s=1)
+
+
 class RemoteBackend:
-    """A model on another server. Use it on one event loop."""
+    """A model on one other server. Use it on one event loop."""
 
     def __init__(
         self,
@@ -53,17 +62,14 @@ class RemoteBackend:
         """`url` ends before `/chat/completions`; `model` is the name there; `card` is the name here."""
         self._card, self._url, self._model, self._key = card, url.rstrip("/"), model, key
         timeout = httpx2.Timeout(connect=CONNECT_S, read=SILENCE_S, write=SILENCE_S, pool=CONNECT_S)
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+        limits = httpx2.Limits(
+            max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_ALIVE_S
+        )
         self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
-        self._has_failed = False
 
     @property
     def card(self) -> ModelCard:
         return self._card
-
-    @property
-    def is_healthy(self) -> bool:
-        return not self._has_failed
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -89,7 +95,9 @@ class RemoteBackend:
             response = await self._send(sent)
             if response.status_code != 200:
                 raise await self._refusal(response)
-            return self._deltas(response, n)
+            deltas = self._deltas(response, n)
+            await anext(deltas)  # closing one that has not begun would leave the connection open
+            return deltas
 
         return Work(
             model=self._card.id,
@@ -99,32 +107,25 @@ class RemoteBackend:
         )
 
     async def _deltas(self, response: httpx2.Response, n: int) -> AsyncGenerator[Delta]:
-        """The deltas of a stream; a delta with a finish reason stands alone, with the usage at the end."""
+        """An empty delta, and those of a stream; one with a finish reason stands alone, usage at the end."""
         reader = StreamReader(n)
         try:
+            yield Delta()
             async for data in _events(response):
                 for delta in reader.push(data):
                     yield delta
             for delta in reader.finish():
                 yield delta
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            self._has_failed = True
-            raise RequestError(
-                "overloaded", f"the model's server broke off ({type(error).__name__})"
-            ) from None
+            raise ServerGone(f"the model's server broke off ({type(error).__name__})") from None
         finally:
             await response.aclose()
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         try:
-            response = await self._client.send(request, stream=True)
+            return await self._client.send(request, stream=True)
         except (httpx2.HTTPError, OSError) as error:
-            self._has_failed = True
-            raise RequestError(
-                "overloaded", f"the model's server does not answer ({type(error).__name__})", retry_after_s=1
-            ) from None
-        self._has_failed = False
-        return response
+            raise ServerGone(f"the model's server does not answer ({type(error).__name__})") from None
 
     async def _post(self, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """A whole reply of an endpoint beside the base URL."""
@@ -207,7 +208,7 @@ class StreamReader:
     def finish(self) -> list[Delta]:
         """The ends of the choices. Raises RequestError when the stream ended before them."""
         if len(self._ends) < len(self._num_calls):
-            raise RequestError("overloaded", "the model's server ended before its reply did")
+            raise ServerGone("the model's server ended before its reply did")
         return [
             Delta(choice=index, finish_reason=reason, stop_sequence=stop, usage=self._usage)
             for index, (reason, stop) in sorted(self._ends.items())

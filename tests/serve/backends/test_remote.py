@@ -13,7 +13,7 @@ from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
 from shoestring.serve.backends.backend import ModelCard
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.local import LocalBackend
-from shoestring.serve.backends.remote import RemoteBackend, StreamReader
+from shoestring.serve.backends.remote import RemoteBackend, ServerGone, StreamReader
 from shoestring.serve.backends.reply import fold
 from shoestring.serve.backends.request import ChatRequest, TextRequest
 
@@ -97,13 +97,11 @@ def test_refusals_keep_their_meaning_and_hide_the_key(served):
     assert "secret-key" not in str(caught.value)
 
 
-def test_a_server_that_is_gone_is_overload_and_unhealthy():
+def test_a_server_that_is_gone_is_overload():
     async def ask(backend):
-        assert backend.is_healthy
-        with pytest.raises(RequestError) as caught:
+        with pytest.raises(ServerGone) as caught:
             await (await backend.prepare(chat())).start()
         assert caught.value.kind == "overloaded"
-        assert not backend.is_healthy
 
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = closed.getsockname()
