@@ -72,16 +72,8 @@ class LocalBackend:
 
     async def prepare(self, request: BackendRequest) -> Work:
         prompt = await self._prompt(request)
-        length, limit = len(prompt.token_ids), self.engine.max_model_len
-        if length >= limit:
-            raise RequestError(
-                "context_length",
-                f"This model's maximum context length is {limit} tokens, and the prompt has {length} tokens; "
-                "shorten it",
-                field="messages",
-            )
         sampling = replace(prompt.sampling, output_kind="delta")
-        room = limit - length
+        most = most_tokens(sampling, len(prompt.token_ids), self.engine.max_model_len)
         engine_request = Request(
             request_id=secrets.token_hex(8),
             prompt_token_ids=prompt.token_ids,
@@ -99,8 +91,8 @@ class LocalBackend:
 
         return Work(
             model=self._card.id,
-            prompt_tokens=length,
-            max_tokens=sampling.n * min(sampling.max_tokens or room, room),
+            prompt_tokens=len(prompt.token_ids),
+            max_tokens=most,
             start=start,
         )
 
@@ -153,6 +145,19 @@ class LocalBackend:
             raise RequestError("overloaded", str(error)) from None
         except ConfigError as error:
             raise RequestError("invalid", str(error)) from None
+
+
+def most_tokens(sampling: SamplingParams, prompt_tokens: int, max_model_len: int) -> int:
+    """The most tokens of a reply, all choices together. Raises RequestError for too long a prompt."""
+    room = max_model_len - prompt_tokens
+    if room <= 0:
+        raise RequestError(
+            "context_length",
+            f"This model's maximum context length is {max_model_len} tokens, and the prompt has "
+            f"{prompt_tokens} tokens; shorten it",
+            field="messages",
+        )
+    return sampling.n * min(sampling.max_tokens or room, room)
 
 
 class _Choice:

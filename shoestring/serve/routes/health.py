@@ -5,11 +5,14 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from shoestring.engine.engine import Engine
 from shoestring.serve.audience import Audience, audience
+from shoestring.serve.backends.lazy import LazyBackend
 from shoestring.serve.backends.local import LocalBackend
 from shoestring.serve.dialects.schema import OpenAIError, Schema, errors
 from shoestring.serve.prometheus import CONTENT_TYPE, metrics_text
 from shoestring.serve.routes.parts import TheCaller, TheService
+from shoestring.serve.service import Service
 
 router = APIRouter(tags=["operation"])
 
@@ -50,6 +53,13 @@ async def ready(service: TheService) -> Any:
 @audience(Audience.KEY)
 async def metrics(caller: TheCaller, service: TheService) -> Response:
     """Show the engines' figures in Prometheus's format."""
-    backends = service.backends.items()
-    engines = {name: backend.engine for name, backend in backends if isinstance(backend, LocalBackend)}
-    return Response(metrics_text(engines), media_type=CONTENT_TYPE)
+    return Response(metrics_text(engines(service)), media_type=CONTENT_TYPE)
+
+
+def engines(service: Service) -> dict[str, Engine]:
+    """The engines of the models that are in memory, by name."""
+    local = {
+        name: backend.local if isinstance(backend, LazyBackend) else backend
+        for name, backend in service.backends.items()
+    }
+    return {name: backend.engine for name, backend in local.items() if isinstance(backend, LocalBackend)}
