@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from shoestring.device import Runtime
+    from shoestring.engine.engine import Engine
     from shoestring.engine.llm import LLM
     from shoestring.engine.settings import EngineSettings
     from shoestring.model.hf.checkpoint import Checkpoint
@@ -81,11 +82,19 @@ def read_weights(text: str | None) -> "Quantization | int | None":
 
     if text is None or text == "int8" or text == "int4":
         return text  # type: ignore[return-value]
-    size = _SIZE.fullmatch(text.strip())
-    if size is None or float(size[1]) <= 0:
+    size = read_size(text)
+    if size is None:
         raise ConfigError(
             f"{text!r} is not a quantization; give int8, int4, or a limit of memory such as 12G"
         )
+    return size
+
+
+def read_size(text: str) -> int | None:
+    """Bytes of a size such as 12G or 512MiB; None for anything else."""
+    size = _SIZE.fullmatch(text.strip())
+    if size is None or float(size[1]) <= 0:
+        return None
     return int(float(size[1]) * (1024 if size[3] else 1000) ** _EXPONENT[size[2].upper()])
 
 
@@ -137,14 +146,45 @@ def choose_form(
     return form
 
 
-def open_model(
+@dataclass(frozen=True, kw_only=True)
+class LoadPlan:
+    """A checkpoint with all that is decided before its weights are read."""
+
+    checkpoint: "Checkpoint"
+    quantization: "Quantization | None"
+    settings: "EngineSettings"
+    runtime: "Runtime"
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of weights and cache, as it fits now. Raises ConfigError when it does not."""
+        from shoestring.engine.load import fit, required_memory
+
+        settings = fit(self.checkpoint, self.quantization, self.settings, self.runtime)
+        dtype = self.runtime.compute_dtype
+        need = required_memory(self.checkpoint, self.quantization, settings, dtype)
+        return need.weights + need.cache
+
+    def load(self) -> "Engine":
+        """Read the weights."""
+        from shoestring.engine.load import load_engine
+
+        with progress_bar(f"loading {self.checkpoint.folder.name}") as progress:
+            return load_engine(
+                self.checkpoint,
+                self.runtime,
+                quantization=self.quantization,
+                settings=self.settings,
+                progress=progress,
+            )
+
+
+def plan_model(
     checkpoint: "Checkpoint", weights: str | None, engine: Mapping[str, Any], device: str, *, seqs: int = 1
-) -> "LLM":
-    """Load a model; `engine` are EngineSettings other than max_num_seqs, which is `seqs`."""
+) -> LoadPlan:
+    """Decide how to load a model; `engine` are EngineSettings other than max_num_seqs, which is `seqs`."""
     from shoestring.config import build
     from shoestring.device import choose
-    from shoestring.engine.llm import LLM
-    from shoestring.engine.load import default_sampling, load_engine
     from shoestring.engine.settings import EngineSettings
 
     form, runtime = read_weights(None if weights == "none" else weights), choose(device)
@@ -152,10 +192,17 @@ def open_model(
     values = {"max_model_len": min(CONTEXT, longest), "max_num_seqs": seqs, **engine}
     settings = build(EngineSettings, values, where="--set")
     quantization = choose_form(checkpoint, form, settings, runtime)
-    with progress_bar(f"loading {checkpoint.folder.name}") as progress:
-        loaded_engine = load_engine(
-            checkpoint, runtime, quantization=quantization, settings=settings, progress=progress
-        )
+    return LoadPlan(checkpoint=checkpoint, quantization=quantization, settings=settings, runtime=runtime)
+
+
+def open_model(
+    checkpoint: "Checkpoint", weights: str | None, engine: Mapping[str, Any], device: str, *, seqs: int = 1
+) -> "LLM":
+    """Load a model; see plan_model."""
+    from shoestring.engine.llm import LLM
+    from shoestring.engine.load import default_sampling
+
+    loaded_engine = plan_model(checkpoint, weights, engine, device, seqs=seqs).load()
     return LLM.of(loaded_engine, checkpoint, sampling=default_sampling(checkpoint), seed=None)
 
 

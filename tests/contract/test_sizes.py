@@ -14,8 +14,8 @@ INIT_LINES = 20
 FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
     "shoestring": 1_250,
-    "shoestring/cli": 800,
-    "shoestring/cli/verbs": 1_620,
+    "shoestring/cli": 850,
+    "shoestring/cli/verbs": 1_720,
     "shoestring/data": 2_200,
     "shoestring/distill": 1_650,
     "shoestring/engine": 3_540,
@@ -31,9 +31,9 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/remote": 700,
     "shoestring/rl": 2_000,
     "shoestring/sandbox": 950,
-    "shoestring/serve": 900,
+    "shoestring/serve": 1_200,
     "shoestring/serve/admission": 900,
-    "shoestring/serve/backends": 1_250,
+    "shoestring/serve/backends": 2_000,
     "shoestring/serve/dialects": 1_950,
     "shoestring/serve/gate": 700,
     "shoestring/serve/ledger": 900,
@@ -45,7 +45,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
-TEST_LINES = 34_500  # as long as the package at most: beyond that, tests repeat each other
+TEST_LINES = 36_000  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

@@ -1,14 +1,25 @@
 """`shoestring serve`: models behind the APIs of OpenAI, Anthropic, DeepSeek and Ollama."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoestring.cli.options import Device
-from shoestring.cli.weights import Sampling, Weights, default_form, find_checkpoint, open_model, read_choices
+from shoestring.cli.weights import (
+    Choices,
+    Weights,
+    default_form,
+    find_checkpoint,
+    plan_model,
+    read_choices,
+    read_size,
+)
 
 if TYPE_CHECKING:
-    from shoestring.serve.backends.local import LocalBackend
+    from shoestring.serve.backends.lazy import LazyBackend, LoadableModel
+    from shoestring.serve.config import ServiceConfig
 
 
 def serve(
@@ -21,51 +32,123 @@ def serve(
     upstreams: Annotated[
         list[str] | None,
         typer.Option(
-            "--upstream", help="URL of an OpenAI-compatible server whose models to offer; repeatable."
+            "--upstream",
+            metavar="URL[,weight=N][,key_env=NAME]",
+            help="An OpenAI-compatible server whose models to offer, with its share of the requests and the "
+            "environment variable that has its key; repeatable.",
         ),
     ] = None,
-    upstream_key_env: Annotated[
-        str, typer.Option(help="Environment variable with the key of the upstreams.")
-    ] = "",
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with the settings of the service (ServiceConfig).")
+    ] = None,
     weights: Weights = None,
-    settings: Sampling = [],  # noqa: B006 (typer copies it)
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            help="A setting of the service, of sampling or of the engine, such as aliases.gpt-4=mini, "
+            "temperature=0.6 or max_model_len=4096; repeatable.",
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
     device: Device = "auto",
 ) -> None:
     """Serve models on this machine, for its own programs: no key is asked.
 
     The base URL for OpenAI's clients is http://127.0.0.1:8000/v1, for Anthropic's and Ollama's without /v1.
-    Ctrl-C ends it. With --upstream it stands in front of vLLM, SGLang or llama.cpp on this or other machines.
+    Ctrl-C ends it. With --upstream it stands in front of vLLM, SGLang or llama.cpp on this or other machines:
+    a model that several of them have is one model here, and each request goes to one that answers.
     """
     from shoestring.serve.app import build_app
+    from shoestring.serve.backends.address import read_addresses
     from shoestring.serve.backends.backend import Backend
-    from shoestring.serve.backends.upstream import upstream_backends
+    from shoestring.serve.backends.pool import open_pools
+    from shoestring.serve.config import check_aliases
     from shoestring.serve.server import check_address, listen, serve_app
     from shoestring.serve.service import Service
 
     check_address(host)
+    service_config, choices = _read_settings(config, settings)
+    addresses = read_addresses(upstreams or ())
     with listen(host, port) as listener:  # first, since models may take long to load
-        own = [_backend(name, weights, settings, device) for name in _names(models, upstreams)]
-        far = [backend for url in upstreams or () for backend in upstream_backends(url, upstream_key_env)]
+        names = models or ([] if upstreams else ["mini"])
+        seqs = service_config.max_num_seqs
+        own_models = [_model(name, weights, choices, device, seqs) for name in names]
+        own = _own_backends(own_models, service_config.memory, device)
+        far = open_pools(addresses) if addresses else []
         backends: dict[str, Backend] = {backend.card.id: backend for backend in own}
         backends |= {backend.card.id: backend for backend in far}
-        service = Service(backends, sampling={backend.card.id: backend.sampling for backend in own})
+        check_aliases(service_config.aliases, backends)
+        sampling = {backend.card.id: backend.model.sampling for backend in own}
+        service = Service(backends, aliases=service_config.aliases, sampling=sampling)
         print(f"serving {', '.join(backends)} on http://{host}:{listener.getsockname()[1]}", flush=True)
         serve_app(build_app(service), service, listener)
 
 
-def _names(models: list[str] | None, upstreams: list[str] | None) -> list[str]:
-    """The models of this process: those that are named; without any, mini, unless there are upstreams."""
-    return models or ([] if upstreams else ["mini"])
+def _read_settings(path: Path | None, settings: list[str]) -> "tuple[ServiceConfig, Choices]":
+    """The settings of the service, in a file or by --set, and those of sampling and the engine."""
+    from dataclasses import fields
+
+    from shoestring.config import build, load, override
+    from shoestring.serve.config import ServiceConfig
+
+    names = {field.name for field in fields(ServiceConfig)}
+    own = [setting for setting in settings if setting.partition("=")[0].split(".")[0].strip() in names]
+    choices = read_choices([setting for setting in settings if setting not in own])
+    if path is not None:
+        return load(ServiceConfig, path, own), choices
+    return build(ServiceConfig, override({}, own), where="--set"), choices
 
 
-def _backend(model: str, weights: str | None, settings: list[str], device: str) -> "LocalBackend":
-    """A model with its engine, as `run` loads it."""
+def _model(name: str, weights: str | None, choices: Choices, device: str, seqs: int) -> "LoadableModel":
+    """A model that is not loaded yet. Raises ConfigError for one that this machine has no memory for."""
+    from shoestring.engine.load import default_sampling
+    from shoestring.serve.backends.lazy import LoadableModel
     from shoestring.serve.backends.local import LocalBackend
 
-    choices = read_choices(settings)
-    checkpoint = find_checkpoint(model)
+    checkpoint = find_checkpoint(name)
     default = default_form(checkpoint, device) if weights is None else None
-    llm = open_model(checkpoint, weights or default, choices.engine, device)
-    template = llm.template if llm.has_template else None
-    sampling = {**llm.default_sampling, **choices.sampling}
-    return LocalBackend(model, llm.engine, template, sampling=sampling)
+    plan = plan_model(checkpoint, weights or default, choices.engine, device, seqs=seqs)
+    template = checkpoint.template if checkpoint.has_tokenizer and checkpoint.has_template else None
+    sampling = {**default_sampling(checkpoint), **choices.sampling}
+    sampling.pop("max_tokens", None)  # the limit is the context
+    return LoadableModel(
+        name=name,
+        num_bytes=plan.num_bytes,
+        max_model_len=plan.settings.max_model_len or checkpoint.config.max_position_embeddings,
+        tokenizer=checkpoint.tokenizer if checkpoint.has_tokenizer else None,
+        template=template,
+        sampling=sampling,
+        load=lambda: LocalBackend(name, plan.load(), template),
+    )
+
+
+def _own_backends(models: "list[LoadableModel]", memory: str | None, device: str) -> "list[LazyBackend]":
+    """The models of this process; those that fit together are loaded now, the first one in any case."""
+    from shoestring.errors import ConfigError
+    from shoestring.serve.backends.lazy import LazyBackend, ModelMemory
+
+    limit = None if memory is None else read_size(memory)
+    if memory is not None and limit is None:
+        raise ConfigError(f"memory = {memory!r} is not a size such as 8GiB")
+    for model in models:
+        if limit is not None and model.num_bytes > limit:
+            need = f"{model.name} needs {model.num_bytes / 1e9:.1f} GB"
+            raise ConfigError(f"{need}, and memory = {memory!r}; raise it, or quantize the model")
+    model_memory = ModelMemory(_free_bytes(limit, device))
+    backends = [LazyBackend(model, model_memory) for model in models]
+    for backend in backends:
+        if backend is backends[0] or model_memory.has_room(backend.model):
+            backend.load()
+    return backends
+
+
+def _free_bytes(limit: int | None, device: str) -> Callable[[int], int]:
+    """A function that says how much memory is left for models, given the bytes of those that are loaded."""
+    from shoestring.device import choose
+    from shoestring.engine.paged_cache import available_bytes
+    from shoestring.model.memory import RESERVE_BYTES
+
+    if limit is not None:
+        return lambda loaded_bytes: limit - loaded_bytes
+    place = choose(device).device
+    return lambda _: (available_bytes(place) or 1 << 62) - RESERVE_BYTES // 2  # the load itself counts it all

@@ -67,3 +67,39 @@ def test_an_upstream_that_cannot_be_is_one_sentence(capsys, url):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "pw" not in error
+
+
+def test_several_models_and_upstreams_have_one_list_and_aliases(tmp_path):
+    config = tmp_path / "service.toml"
+    config.write_text('memory = "4GiB"\n[aliases]\n"deepseek-chat" = "mini"\n')
+    body = {"model": "deepseek-chat", "prompt": "2+3=", "temperature": 0, "max_tokens": 3}
+    with (
+        served("--config", str(config), "--set", "aliases.gpt-4=mini", "--set", "max_num_seqs=2") as (
+            near,
+            _,
+        ),
+        served("--upstream", f"{near}/v1,weight=2", "--upstream", "http://127.0.0.1:9/v1") as (far, _),
+    ):
+        reply = post(f"{near}/v1/completions", body)
+        assert reply["model"] == "mini"
+        assert post(f"{near}/v1/completions", {**body, "model": "gpt-4"})["choices"] == reply["choices"]
+        assert post(f"{far}/v1/completions", {**body, "model": "mini"})["choices"] == reply["choices"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("aliases.gpt-4=other", "not served"),
+        ("aliases.mini=mini", "name of a model already"),
+        ("memory=much", "not a size"),
+        ("memory=1MB", "raise it"),
+        ("max_num_seqs=0", "at least 1"),
+        ("tls_cert=a.pem", "go together"),
+        ("speed=9", "no 'speed'"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(capsys, setting, words):
+    assert exit_code(["serve", "--port", "0", "--set", setting]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
