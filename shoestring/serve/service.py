@@ -5,7 +5,6 @@ from typing import Any
 
 from shoestring.serve.backends.backend import Backend
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.backends.local import LocalBackend
 from shoestring.serve.backends.reply import Delta, Reply, Work
 from shoestring.serve.backends.request import BackendRequest
 from shoestring.serve.caller import Caller
@@ -26,7 +25,7 @@ class Service:
         deepseek_era: Era = Era.ANY,
     ) -> None:
         """`backends` by the names of their models, the default one first; `sampling`: each one's defaults;
-        `deepseek_era`: the time whose rules hold on DeepSeek's paths. Without a `meter` nothing is charged."""
+        `deepseek_era`: the time whose rules hold on DeepSeek's paths. Without a `meter` all is free."""
         self.meter = meter
         self.backends = dict(backends)
         self.aliases = dict(aliases or {})
@@ -66,10 +65,9 @@ class Service:
         return metered(await work.start(), charge)
 
     async def start(self) -> None:
-        """Start the models of this process, and the meter."""
+        """Start the models, and the meter."""
         for backend in self.backends.values():
-            if isinstance(backend, LocalBackend):
-                backend.start()
+            backend.start()
         if self.meter is not None:
             await self.meter.start()
 
