@@ -71,7 +71,7 @@ async def _request_error(request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     """A body of the wrong form: the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
-    return await _request_error(request, validation_error(error.errors()))
+    return await _request_error(request, validation_error(error.errors(), error.body))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

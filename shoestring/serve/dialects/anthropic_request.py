@@ -10,7 +10,8 @@ from shoestring.errors import ConfigError
 from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.request import ChatRequest
-from shoestring.serve.dialects.openai_fields import Defaults, Effort, effort_variable, schema_form
+from shoestring.serve.dialects.numbers import Count, TopP, Whole
+from shoestring.serve.dialects.openai_fields import Defaults, Effort, Thinking, effort_variable, schema_form
 
 WITHOUT_EFFECT = (
     *("cache_control", "container", "context_management", "diagnostics", "inference_geo", "mcp_servers"),
@@ -47,18 +48,18 @@ class CountTokensRequest(BaseModel):
     system: str | list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
-    thinking: dict[str, Any] | None = None
+    thinking: Thinking | None = None
     output_config: OutputConfig | None = None
 
 
 class MessagesRequest(CountTokensRequest):
     """Body of POST /v1/messages."""
 
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Count
     stream: bool | None = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    top_k: Annotated[int | None, Field(ge=0)] = None
+    top_p: TopP | None = None
+    top_k: Whole[Annotated[int, Field(ge=0)]] | None = None
     stop_sequences: Annotated[list[str] | None, Field(max_length=64)] = None
     metadata: dict[str, Any] | None = None
 
@@ -80,7 +81,7 @@ def chat_request(body: CountTokensRequest, defaults: Defaults, *, cache_salt: st
         tools=tools,
         tool_choice=choice if tools else "none",
         parallel_tool_calls=is_parallel,
-        thinking=_thinking(body.thinking),
+        thinking=None if body.thinking is None else body.thinking.is_on,
         template_variables=effort_variable(body.output_config.effort if body.output_config else None),
         continue_final_message=messages[-1]["role"] == "assistant" and bool(messages[-1].get("content")),
         cache_salt=cache_salt,
@@ -89,7 +90,7 @@ def chat_request(body: CountTokensRequest, defaults: Defaults, *, cache_salt: st
 
 def shows_thinking(body: MessagesRequest) -> bool:
     """Return whether the text of the thinking goes into the reply."""
-    return (body.thinking or {}).get("display") != "omitted"
+    return body.thinking is None or body.thinking.display != "omitted"
 
 
 def _sampling(body: MessagesRequest, defaults: Defaults) -> SamplingParams:
@@ -113,15 +114,6 @@ def _form(config: OutputConfig | None) -> StructuredOutputsParams | None:
         message = "output_config.format.type must be json_schema"
         raise RequestError("invalid", message, field="output_config.format")
     return schema_form(config.format, "output_config.format")
-
-
-def _thinking(thinking: Mapping[str, Any] | None) -> bool | None:
-    kind = (thinking or {}).get("type")
-    if thinking is None or kind == "adaptive":
-        return None
-    if kind not in ("enabled", "disabled"):
-        raise RequestError("invalid", "thinking.type must be enabled, disabled or adaptive", field="thinking")
-    return bool(kind == "enabled")
 
 
 def _tools(tools: Any) -> Iterator[dict[str, Any]]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
 
 from shoestring.errors import ConfigError
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.dialects.openai_chat import ChatCompletionRequest, asks_thinking
 from shoestring.serve.dialects.openai_completions import CompletionRequest
+from shoestring.serve.dialects.openai_fields import Thinking
 from shoestring.serve.dialects.strict_tools import check_strict_tools
 
 REASONER, CHAT = "deepseek-reasoner", "deepseek-chat"
@@ -82,13 +82,13 @@ def claude_model(model: str, names: Iterable[str]) -> str:
     return next((name for name in names if size in name.split("-")), names[0])
 
 
-def _mode(body: ChatCompletionRequest, era: Era) -> dict[str, Any] | None:
+def _mode(body: ChatCompletionRequest, era: Era) -> Thinking | None:
     """The switch of thinking: the request's own, else by the model's name, else the era's default."""
     if body.thinking is not None or body.reasoning_effort is not None:
         return body.thinking
     if body.model in (REASONER, CHAT):
-        return {"type": "enabled" if body.model == REASONER else "disabled"}
-    return {"type": "enabled"} if era is Era.LATE_2026 else None
+        return Thinking(type="enabled" if body.model == REASONER else "disabled")
+    return Thinking(type="enabled") if era is Era.LATE_2026 else None
 
 
 def _check_history(body: ChatCompletionRequest, era: Era) -> None:

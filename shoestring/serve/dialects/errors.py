@@ -62,19 +62,36 @@ OUT_OF_RANGE = (
 """Pydantic's types of errors for a value of the right form that is not allowed."""
 
 
-def validation_error(problems: Sequence[Mapping[str, Any]]) -> RequestError:
+def validation_error(problems: Sequence[Mapping[str, Any]], body: Any) -> RequestError:
     """The error of a body of the wrong form, by its first field that is wrong."""
-    return _problem_error("invalid", problems[0])
+    return _problem_error("invalid", problems, body)
 
 
-def out_of_range(problems: Sequence[Mapping[str, Any]]) -> RequestError | None:
+def out_of_range(problems: Sequence[Mapping[str, Any]], body: Any) -> RequestError | None:
     """The error of a body whose form is right and whose first parameter out of range is this one."""
     outside = [problem for problem in problems if problem["type"] in OUT_OF_RANGE]
-    return _problem_error("parameter", outside[0]) if outside else None
+    return _problem_error("parameter", outside, body) if outside else None
 
 
-def _problem_error(kind: Kind, problem: Mapping[str, Any]) -> RequestError:
-    if problem["type"] == "json_invalid":
+def _problem_error(kind: Kind, problems: Sequence[Mapping[str, Any]], body: Any) -> RequestError:
+    """The error of the first field; of a field that may have several forms, by the one that fits best."""
+    if problems[0]["type"] == "json_invalid":
         return RequestError(kind, "the body is not valid JSON")
-    field = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query", "path")) or None
-    return RequestError(kind, f"{field or 'the body'}: {problem['msg']}", field=field)
+    places = [_place(problem["loc"][1:], body) for problem in problems]
+    same = [number for number, place in enumerate(places) if place[:1] == places[0][:1]]
+    best = max(same, key=lambda number: len(places[number]))
+    field = ".".join(places[best]) or None
+    return RequestError(kind, f"{field or 'the body'}: {problems[best]['msg']}", field=field)
+
+
+def _place(location: Sequence[str | int], body: Any) -> list[str]:
+    """A place in the body by its names, without pydantic's words for the forms that a field may have."""
+    place = []
+    for number, part in enumerate(location):
+        is_list = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if is_list or (isinstance(body, Mapping) and part in body):
+            body = body[part]
+        elif number + 1 < len(location) or not isinstance(body, Mapping):
+            continue
+        place.append(str(part))
+    return place

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,7 +30,7 @@ class OllamaFields(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
     model: Annotated[str, Field(max_length=512)]
     stream: bool | None = None
-    format: str | dict[str, Any] | None = None
+    format: Literal["json", ""] | dict[str, Any] | None = None
     """json, or a JSON schema."""
     options: dict[str, Any] | None = None
     think: bool | str | None = None
@@ -199,8 +199,6 @@ def _sampling(body: OllamaFields, defaults: Defaults) -> SamplingParams:
         form = StructuredOutputsParams(json_object=True)
     elif isinstance(body.format, Mapping):
         form = StructuredOutputsParams(json=body.format)
-    elif body.format:
-        raise RequestError("invalid", "format must be json or a JSON schema", field="format")
     try:
         return SamplingParams(**{"max_tokens": None, **defaults, **values}, structured_outputs=form)
     except ConfigError as error:

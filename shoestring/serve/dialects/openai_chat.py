@@ -13,10 +13,12 @@ from shoestring.sampling_params import StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Choice, Delta, TokenLogprob, Usage, WholeReply
 from shoestring.serve.backends.request import ChatRequest
+from shoestring.serve.dialects.numbers import Count, TopCount
 from shoestring.serve.dialects.openai_fields import (
     Defaults,
     Effort,
     SamplingFields,
+    Thinking,
     chosen_function,
     effort_variable,
     refuse_fields,
@@ -75,16 +77,16 @@ class ChatCompletionRequest(SamplingFields):
     """Body of POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_completion_tokens: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    top_logprobs: TopCount | None = None
     response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
-    thinking: dict[str, Any] | None = None
-    """DeepSeek's: {"type": "enabled"} or {"type": "disabled"}."""
+    thinking: Thinking | None = None
+    """DeepSeek's switch."""
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
 
@@ -152,10 +154,7 @@ def _tool_choice(body: ChatCompletionRequest) -> str:
 def asks_thinking(body: ChatCompletionRequest) -> bool | None:
     """Whether to think: DeepSeek's switch, or OpenAI's effort; None for the model's default."""
     if body.thinking is not None:
-        kind = body.thinking.get("type")
-        if kind not in ("enabled", "disabled", "adaptive"):
-            raise RequestError("invalid", "thinking.type must be enabled or disabled", field="thinking")
-        return None if kind == "adaptive" else kind == "enabled"
+        return body.thinking.is_on
     if body.reasoning_effort is not None:
         return body.reasoning_effort != "none"
     return None

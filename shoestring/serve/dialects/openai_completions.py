@@ -8,6 +8,7 @@ from pydantic import Field
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Choice, Delta, TokenLogprob, Usage, WholeReply
 from shoestring.serve.backends.request import TextRequest
+from shoestring.serve.dialects.numbers import TopCount
 from shoestring.serve.dialects.openai_chat import finite, head, stop_fields, usage_fields
 from shoestring.serve.dialects.openai_fields import Defaults, SamplingFields, refuse_fields, sampling_params
 
@@ -27,7 +28,7 @@ class CompletionRequest(SamplingFields):
     )
     suffix: str | None = None
     """Text after the gap that the completion fills."""
-    logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    logprobs: TopCount | None = None
     echo: bool | None = None
     """Begin the reply with the prompt; with logprobs, with those of its tokens."""
 

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from shoestring.errors import ConfigError
 from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.dialects.numbers import AnyInt, Count, TopP, Whole
 
 MAX_STOPS = 16
 MAX_CHOICES = 16
@@ -44,25 +45,38 @@ class SamplingFields(BaseModel):
     model: Annotated[str, Field(max_length=512)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_tokens: Count | None = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
+    top_p: TopP | None = None
+    n: Whole[Annotated[int, Field(ge=1, le=MAX_CHOICES)]] | None = None
     stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
-    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    seed: Whole[Annotated[int, Field(ge=-(2**63), lt=2**63)]] | None = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     logit_bias: dict[str, float] | None = None
     user: str | None = None
-    top_k: int | None = None
+    top_k: AnyInt | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    min_tokens: int | None = None
+    min_tokens: AnyInt | None = None
     ignore_eos: bool | None = None
     structured_outputs: dict[str, Any] | None = None
     """vLLM's: one of json, json_object, regex, choice, grammar."""
     user_id: UserId | None = None
     """DeepSeek's: requests of one user share no cached prefix with those of another."""
+
+
+class Thinking(BaseModel):
+    """The switch of thinking; adaptive is the model's default."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    type: Literal["enabled", "disabled", "adaptive"]
+    display: str | None = None
+    """Anthropic's: omitted leaves the text of the thinking out of the reply."""
+
+    @property
+    def is_on(self) -> bool | None:
+        return None if self.type == "adaptive" else self.type == "enabled"
 
 
 Defaults = Mapping[str, Any]

@@ -10,6 +10,7 @@ from shoestring.errors import ConfigError
 from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.request import ChatRequest
+from shoestring.serve.dialects.numbers import Count, TopCount, TopP
 from shoestring.serve.dialects.openai_fields import (
     Defaults,
     Effort,
@@ -51,10 +52,10 @@ class ResponsesRequest(BaseModel):
     input: str | list[dict[str, Any]]
     instructions: str | None = None
     stream: bool | None = None
-    max_output_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_output_tokens: Count | None = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    top_p: TopP | None = None
+    top_logprobs: TopCount | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None

@@ -35,7 +35,7 @@ class DeepSeekRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                if wrong := out_of_range(error.errors()):
+                if wrong := out_of_range(error.errors(), error.body):
                     raise wrong from None
                 raise
 

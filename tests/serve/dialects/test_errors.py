@@ -1,0 +1,41 @@
+import pytest
+from pydantic import ValidationError
+
+from shoestring.serve.dialects.errors import out_of_range, validation_error
+from shoestring.serve.dialects.openai_chat import ChatCompletionRequest
+from shoestring.serve.dialects.openai_completions import CompletionRequest
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
+TEXT = {"model": "m", "prompt": "a"}
+EMPTY_PART = [{"role": "user", "content": [{}]}]
+
+
+def problems(model, body):
+    with pytest.raises(ValidationError) as error:
+        model.model_validate(body)
+    return [{**each, "loc": ("body", *each["loc"])} for each in error.value.errors()]
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "field"),
+    [
+        (ChatCompletionRequest, {"model": "m"}, "messages"),
+        (ChatCompletionRequest, CHAT | {"messages": EMPTY_PART}, "messages.0.content.0.type"),
+        (ChatCompletionRequest, CHAT | {"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
+        (ChatCompletionRequest, CHAT | {"stop": ["a", 3]}, "stop.1"),
+        (ChatCompletionRequest, CHAT | {"thinking": {}}, "thinking.type"),
+        (ChatCompletionRequest, CHAT | {"max_tokens": "3", "top_p": "1"}, "max_tokens"),
+        (CompletionRequest, TEXT | {"prompt": [[1, "a"]]}, "prompt.0.1"),
+        (CompletionRequest, None, None),
+    ],
+)  # fmt: skip
+def test_the_field_is_named_without_words_of_pydantic(model, body, field):
+    error = validation_error(problems(model, body), body)
+    assert (error.status, error.field) == (400, field)
+
+
+def test_a_parameter_out_of_range_is_found_behind_other_forms():
+    body = CHAT | {"stop": ["a"] * 17}
+    error = out_of_range(problems(ChatCompletionRequest, body), body)
+    assert (error.status, error.field) == (422, "stop")
+    assert out_of_range(problems(ChatCompletionRequest, {}), {}) is None
