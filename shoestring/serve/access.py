@@ -48,6 +48,9 @@ class Entrance:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 headers.update(self._cost_headers(scope["caller"]))
+                if self._service.admission is not None:
+                    rates = self._service.admission.headers(scope["caller"], scope["path"])
+                    headers.raw.extend(rates)
             await send(message)
 
         ending = AsyncExitStack()
@@ -83,6 +86,11 @@ class Entrance:
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdigit() and int(length) > MAX_BODY_BYTES:
             return RequestError("too_large", f"the body is longer than {MAX_BODY_BYTES >> 20} MiB")
+        if self._service.admission is not None and scope["path"] not in ALWAYS:
+            try:
+                self._service.admission.check_caller(scope["caller"])
+            except RequestError as error:
+                return error
         return None
 
 

@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from shoestring.serve.admission.fair_queue import Priority
 from shoestring.serve.ledger.caps import Cap
 
 Scope = Literal["inference", "account", "admin"]
 """What a key or a session may: ask models; also manage its own account; also the service."""
-Priority = Literal["interactive", "standard", "batch"]
 
 
 class Cost(Protocol):

@@ -3,14 +3,16 @@
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from shoestring.serve.admission.admission import Admission
+from shoestring.serve.admission.turns import Start
 from shoestring.serve.backends.backend import Backend
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Delta, Reply, Work
 from shoestring.serve.backends.request import BackendRequest
 from shoestring.serve.caller import Caller
 from shoestring.serve.dialects.deepseek import Era
+from shoestring.serve.gate.gate import Gate
 from shoestring.serve.ledger.meter import Meter, metered
-from shoestring.serve.watch import watched
 
 
 class Service:
@@ -23,11 +25,14 @@ class Service:
         aliases: Mapping[str, str] | None = None,
         sampling: Mapping[str, Mapping[str, Any]] | None = None,
         meter: Meter | None = None,
+        admission: Admission | None = None,
+        gate: Gate | None = None,
         deepseek_era: Era = Era.ANY,
     ) -> None:
         """`backends` by the names of their models, the default one first; `sampling`: each one's defaults;
-        `deepseek_era`: the time whose rules hold on DeepSeek's paths. Without a `meter` all is free."""
-        self.meter = meter
+        `deepseek_era`: the time whose rules hold on DeepSeek's paths. Without a `meter` all is free,
+        without `admission` nobody is refused, and without a `gate` there is no registration."""
+        self.meter, self.admission, self.gate = meter, admission, gate
         self.backends = dict(backends)
         self.aliases = dict(aliases or {})
         self._sampling = sampling or {}
@@ -51,30 +56,42 @@ class Service:
 
     async def open(self, caller: Caller, model: str, request: BackendRequest) -> Reply:
         """Begin a reply for a caller. Raises RequestError."""
-        work = watched(await self.backend(model).prepare(request))
+        work = await self.backend(model).prepare(request)
         deltas = await self._start(caller, work)
         caller.ending.push_async_callback(deltas.aclose)
         return Reply(model=work.model, prompt_tokens=work.prompt_tokens, deltas=deltas)
 
     async def _start(self, caller: Caller, work: Work) -> AsyncGenerator[Delta]:
-        """The deltas of a reply, for which money is held and charged when there is a meter."""
-        if self.meter is None:
-            return await work.start()
-        charge = await self.meter.hold(caller, work)
+        """The deltas of a reply, in its turn, for which money is held and charged when there is a meter."""
+        turn = None if self.admission is None else self.admission.turn(caller, work)
+        start = work.start if self.meter is None else await self._metered(self.meter, caller, work)
+        return await (start() if turn is None else turn.deltas(start))
+
+    async def _metered(self, meter: Meter, caller: Caller, work: Work) -> Start:
+        """The start of work that is paid for. Raises RequestError when the caller cannot pay."""
+        charge = await meter.hold(caller, work)
         caller.costs.append(charge)
         caller.ending.push_async_callback(charge.settle)
-        return metered(await work.start(), charge)
+
+        async def start() -> AsyncGenerator[Delta]:
+            return metered(await work.start(), charge)
+
+        return start
 
     async def start(self) -> None:
-        """Start the models, and the meter."""
+        """Start the models, the meter and the gate."""
         for backend in self.backends.values():
             backend.start()
         if self.meter is not None:
             await self.meter.start()
+        if self.gate is not None:
+            await self.gate.start()
 
     async def close(self) -> None:
-        """End all models, and the meter."""
+        """End all models, the meter and the gate."""
         for backend in self.backends.values():
             await backend.close()
         if self.meter is not None:
             await self.meter.stop()
+        if self.gate is not None:
+            await self.gate.stop()

@@ -58,13 +58,8 @@ class PoolBackend:
         return self._card
 
     @property
-    def num_up(self) -> int:
-        """The servers that answer now."""
-        return sum(upstream.takes(self._card.id) for upstream in self.upstreams)
-
-    @property
     def is_healthy(self) -> bool:
-        return self.num_up > 0
+        return any(upstream.takes(self._card.id) for upstream in self.upstreams)
 
     def start(self) -> None:
         """Begin to probe the servers, on the running event loop."""

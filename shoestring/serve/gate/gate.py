@@ -8,10 +8,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from shoestring.serve.admission.admission import Admission
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.gate.proof_of_work import ProofOfWork
 from shoestring.serve.gate.records import Change, Note, NoteKind, Records
@@ -49,14 +51,16 @@ class Gate:
         records: Records,
         settings: GateSettings | None = None,
         *,
-        paying_wait_s: Callable[[], float] = lambda: 0.0,
+        admission: Admission | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`paying_wait_s` tells how long paying requests wait for their turn."""
+        """`admission` tells how long paying requests wait, and how many connections were refused."""
         self.signals = Signals(clock)
         self.records = records
         self._settings = settings or GateSettings()
-        self._paying_wait_s, self._clock = paying_wait_s, clock
+        self._admission, self._clock = admission, clock
+        self._num_refusals = 0
+        self._watching: asyncio.Task[None] | None = None
         self._proofs = ProofOfWork(clock)
         self._now = GateState(since_s=clock(), state=self._settings.start, pin=self._pin(), reason="calm")
         self._incident: int | None = None
@@ -91,6 +95,18 @@ class Gate:
             raise RequestError("permission", f"{SENTENCES[State.PROOF_OF_WORK]} For programs: {sentence}.")
         self._proofs.check(proof, self.difficulty)
 
+    async def start(self) -> None:
+        """Take up the last state and begin to measure."""
+        await self.restore()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """End measuring."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+
     async def restore(self) -> None:
         """Take up the state in which an earlier process has left the registration."""
         changes = await self.records.changes(1)
@@ -103,7 +119,7 @@ class Gate:
         if last_own is not None and last_own.kind != "end":
             self._incident = last_own.incident
 
-    async def watch(self) -> None:
+    async def _watch(self) -> None:
         """Measure every second until cancelled."""
         while True:
             try:
@@ -114,7 +130,7 @@ class Gate:
 
     async def measure(self) -> None:
         """Measure once and change the state if that is due."""
-        reading = self.signals.read(self._paying_wait_s())
+        reading = self.signals.read(self._load())
         rules = self._settings
         new = next_state(
             self._now, reading, self._clock(), thresholds=rules.thresholds, relax_s=rules.relax_s
@@ -124,6 +140,15 @@ class Gate:
         else:
             self.signals.forget()
         await self._change(new, ACTOR)
+
+    def _load(self) -> float:
+        """Seconds that paying requests wait; connections that were refused are counted on the way."""
+        if self._admission is None:
+            return 0.0
+        num_refusals = self._admission.connections.num_refusals
+        self.signals.refusals(num_refusals - self._num_refusals)
+        self._num_refusals = num_refusals
+        return self._admission.paying_wait_s()
 
     async def pin(self, state: State | None, reason: str, actor: str) -> None:
         """Hold a state whatever the signals are; None lets go."""

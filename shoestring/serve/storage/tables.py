@@ -197,23 +197,25 @@ servers = Table(  # processes that answer, so that another can end what a dead o
     Column("seen_s", BigInteger, nullable=False),
 )
 
-incidents = Table(
-    "incidents",
+incident_notes = Table(  # rows are only ever added
+    "incident_notes",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("incident", BigInteger, nullable=False),  # its number; notes on one incident share it
     Column("time_s", BigInteger, nullable=False),
-    Column("kind", String(40), nullable=False),
-    Column("title", String(200), nullable=False),
+    Column("kind", String(10), nullable=False),  # begin, update, end
     Column("text", Text, nullable=False),
-    Column("ended_s", BigInteger),
+    Column("actor", String(40), nullable=False),  # `gate`, or the operator's account
 )
 
-gate_changes = Table(
+gate_changes = Table(  # rows are only ever added
     "gate_changes",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("time_s", BigInteger, nullable=False),
-    Column("state", String(20), nullable=False),
+    Column("old", String(20), nullable=False),  # open, proof_of_work, invite, closed
+    Column("new", String(20), nullable=False),
     Column("reason", String(200), nullable=False),
-    Column("pinned_by", String(40)),  # the operator's account; NULL when signals moved it
+    Column("actor", String(40), nullable=False),
+    Column("is_pinned", Integer, nullable=False),  # 1: the operator holds it
 )

@@ -8,7 +8,7 @@ import pytest
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.gate import proof_of_work
 from shoestring.serve.gate.gate import Gate, GateSettings
-from shoestring.serve.gate.records import Change, MemoryRecords, Note, incidents
+from shoestring.serve.gate.records import Change, MemoryRecords, incidents
 from shoestring.serve.gate.states import State
 
 
@@ -146,18 +146,5 @@ def test_changes_are_written_down_when_the_database_is_back():
         await seconds(gate, clock, 1)
         assert len(await records.changes(10)) == 1
         assert len(await records.notes(10)) == 1
-
-    asyncio.run(main())
-
-
-def test_incidents_of_the_operator():
-    async def main():
-        records = MemoryRecords()
-        first = await records.begin_incident(1.0, "a disk is full", "ann")
-        second = await records.begin_incident(2.0, "the network is slow", "ann")
-        await records.add_note(Note(incident=first, time_s=3.0, kind="end", text="a new disk", actor="ann"))
-        late, early = incidents(await records.notes(10))
-        assert (late.number, late.end_s) == (second, None)
-        assert (early.number, early.end_s, len(early.notes)) == (first, 3.0, 2)
 
     asyncio.run(main())

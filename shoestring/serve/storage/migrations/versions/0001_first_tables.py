@@ -223,16 +223,16 @@ def _service() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_servers")),
     )
     op.create_table(
-        "incidents",
+        "incident_notes",
         sa.Column(
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
         ),
+        sa.Column("incident", sa.BigInteger(), nullable=False),
         sa.Column("time_s", sa.BigInteger(), nullable=False),
-        sa.Column("kind", sa.String(length=40), nullable=False),
-        sa.Column("title", sa.String(length=200), nullable=False),
+        sa.Column("kind", sa.String(length=10), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("ended_s", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_incidents")),
+        sa.Column("actor", sa.String(length=40), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_incident_notes")),
     )
     op.create_table(
         "gate_changes",
@@ -240,8 +240,10 @@ def _service() -> None:
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
         ),
         sa.Column("time_s", sa.BigInteger(), nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("old", sa.String(length=20), nullable=False),
+        sa.Column("new", sa.String(length=20), nullable=False),
         sa.Column("reason", sa.String(length=200), nullable=False),
-        sa.Column("pinned_by", sa.String(length=40), nullable=True),
+        sa.Column("actor", sa.String(length=40), nullable=False),
+        sa.Column("is_pinned", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_gate_changes")),
     )
