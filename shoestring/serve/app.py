@@ -18,6 +18,9 @@ from shoestring.serve.dialects.errors import error_body, validation_error
 from shoestring.serve.live import ClientGone
 from shoestring.serve.routes import anthropic, deepseek, document, health, ollama, openai, responses
 from shoestring.serve.service import Service
+from shoestring.serve.tracing import trace_observer
+from shoestring.serve.traffic import Traffic
+from shoestring.serve.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,9 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(Exception, _failure)
     app.add_middleware(Entrance, service=service)
+    app.state.traffic = Traffic(service.backends)
+    traces = trace_observer()
+    app.add_middleware(Watch, observers=[app.state.traffic.observe, *([traces] if traces else [])])
     return app
 
 

@@ -13,6 +13,7 @@ from shoestring.serve.caller import Caller
 from shoestring.serve.dialects.deepseek import Era
 from shoestring.serve.gate.gate import Gate
 from shoestring.serve.ledger.meter import Meter, metered
+from shoestring.serve.watch import watched
 
 
 class Service:
@@ -56,7 +57,7 @@ class Service:
 
     async def open(self, caller: Caller, model: str, request: BackendRequest) -> Reply:
         """Begin a reply for a caller. Raises RequestError."""
-        work = await self.backend(model).prepare(request)
+        work = watched(await self.backend(model).prepare(request))
         deltas = await self._start(caller, work)
         caller.ending.push_async_callback(deltas.aclose)
         return Reply(model=work.model, prompt_tokens=work.prompt_tokens, deltas=deltas)

@@ -58,8 +58,13 @@ class PoolBackend:
         return self._card
 
     @property
+    def num_up(self) -> int:
+        """The servers that answer now."""
+        return sum(upstream.takes(self._card.id) for upstream in self.upstreams)
+
+    @property
     def is_healthy(self) -> bool:
-        return any(upstream.takes(self._card.id) for upstream in self.upstreams)
+        return self.num_up > 0
 
     def start(self) -> None:
         """Begin to probe the servers, on the running event loop."""
