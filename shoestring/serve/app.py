@@ -16,7 +16,8 @@ from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
 from shoestring.serve.dialects.errors import error_body, validation_error
 from shoestring.serve.live import ClientGone
-from shoestring.serve.routes import anthropic, deepseek, document, health, ollama, openai, responses
+from shoestring.serve.pages.tally import Tally
+from shoestring.serve.routes import anthropic, deepseek, document, health, ollama, openai, responses, status
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
@@ -31,6 +32,7 @@ ROUTERS = (
     deepseek.router,
     ollama.router,
     health.router,
+    status.router,
     document.router,
 )
 CLIENT_CLOSED_REQUEST = 499
@@ -57,9 +59,9 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(Exception, _failure)
     app.add_middleware(Entrance, service=service)
-    app.state.traffic = Traffic(service.backends)
-    traces = trace_observer()
-    app.add_middleware(Watch, observers=[app.state.traffic.observe, *([traces] if traces else [])])
+    app.state.traffic, app.state.tally = Traffic(service.backends), Tally()
+    observers = [app.state.traffic.observe, app.state.tally.observe, trace_observer()]
+    app.add_middleware(Watch, observers=[observer for observer in observers if observer])
     return app
 
 
