@@ -3,6 +3,7 @@
 import ipaddress
 import signal
 import socket
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from shoestring.errors import ConfigError
 from shoestring.serve.protocol import ReceiptLimits, timely_protocol
 from shoestring.serve.service import Service
+from shoestring.serve.tls import Tls
 
 DRAIN_S = 30
 """Seconds that replies under way get at the end."""
@@ -40,8 +42,15 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; replies under way are finished."""
+def serve_app(
+    app: FastAPI,
+    service: Service,
+    listener: socket.socket,
+    *,
+    tls: Tls | None = None,
+    reloads: Sequence[Callable[[], None]] = (),
+) -> None:
+    """Serve until SIGINT or SIGTERM; replies under way are finished. SIGHUP calls `reloads` and reads `tls`."""
     config = uvicorn.Config(
         app,
         http=timely_protocol(ReceiptLimits()),
@@ -52,7 +61,10 @@ def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
         lifespan="on",
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
     )
+    all_reloads = [*reloads, *([tls.reload] if tls else [])]
+    signal.signal(signal.SIGHUP, lambda *_: [reload() for reload in all_reloads])
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended
         signal.signal(number, lambda *_: None)
     Server(config, service).run(sockets=[listener])

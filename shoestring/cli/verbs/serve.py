@@ -65,10 +65,12 @@ def serve(
     from shoestring.serve.config import check_aliases
     from shoestring.serve.server import check_address, listen, serve_app
     from shoestring.serve.service import Service
+    from shoestring.serve.tls import Tls
 
     check_address(host)
     service_config, choices = _read_settings(config, settings)
     addresses = read_addresses(upstreams or ())
+    tls = Tls(service_config.tls_cert, service_config.tls_key or "") if service_config.tls_cert else None
     with listen(host, port) as listener:  # first, since models may take long to load
         names = models or ([] if upstreams else ["mini"])
         seqs = service_config.max_num_seqs
@@ -80,8 +82,9 @@ def serve(
         check_aliases(service_config.aliases, backends)
         sampling = {backend.card.id: backend.model.sampling for backend in own}
         service = Service(backends, aliases=service_config.aliases, sampling=sampling)
-        print(f"serving {', '.join(backends)} on http://{host}:{listener.getsockname()[1]}", flush=True)
-        serve_app(build_app(service), service, listener)
+        scheme = "https" if tls else "http"
+        print(f"serving {', '.join(backends)} on {scheme}://{host}:{listener.getsockname()[1]}", flush=True)
+        serve_app(build_app(service), service, listener, tls=tls)
 
 
 def _read_settings(path: Path | None, settings: list[str]) -> "tuple[ServiceConfig, Choices]":
