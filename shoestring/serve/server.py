@@ -50,7 +50,10 @@ def serve_app(
     tls: Tls | None = None,
     reloads: Sequence[Callable[[], None]] = (),
 ) -> None:
-    """Serve until SIGINT or SIGTERM; replies under way are finished. SIGHUP makes `reloads`, that of TLS too."""
+    """Serve until SIGINT or SIGTERM; replies under way are finished.
+
+    SIGHUP calls `reloads` and reads the files of `tls` again.
+    """
     config = uvicorn.Config(
         app,
         http=timely_protocol(ReceiptLimits()),
