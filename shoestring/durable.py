@@ -81,6 +81,15 @@ def cache_folder(name: str) -> Path:
     return (Path(root).expanduser() if root else Path.home() / ".cache") / "shoestring" / name
 
 
+def data_folder(name: str) -> Path:
+    """Folder `name` of the user's data, for files that cannot be made again; it may not exist.
+
+    Raises RuntimeError where the user has no home folder.
+    """
+    root = os.environ.get("XDG_DATA_HOME")
+    return (Path(root).expanduser() if root else Path.home() / ".local" / "share") / "shoestring" / name
+
+
 def sync(path: Path) -> None:
     """Sync a file to the disk, or the entries of a folder where the file system supports it."""
     try:

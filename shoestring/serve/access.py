@@ -11,8 +11,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.caller import LOCAL, Caller
+from shoestring.serve.caller import NOBODY, Caller
 from shoestring.serve.dialects.errors import error_body
+from shoestring.serve.guard import ALWAYS, Guard
 from shoestring.serve.ledger.prices import decimal
 from shoestring.serve.service import Service
 
@@ -25,15 +26,13 @@ MAX_BODY_BYTES = 16 << 20
 """The longest body of a request; a conversation of a million tokens is a third of it."""
 RETRY_S = 5
 """Seconds after which a client should try again when the service ends."""
-ALWAYS = ("/health", "/ready", "/metrics")
-"""Paths that answer while the service ends."""
 
 
 class Entrance:
     """ASGI middleware around the app. The log has no prompt, no key and no query."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+    def __init__(self, app: ASGIApp, service: Service, guard: Guard) -> None:
+        self._app, self._service, self._guard = app, service, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,16 +52,20 @@ class Entrance:
                     headers.raw.extend(rates)
             await send(message)
 
-        ending = AsyncExitStack()
-        key = Headers(scope=scope).get(IDEMPOTENCY_KEY)
-        caller = replace(LOCAL, idempotency_key=key, costs=[], ending=ending)
-        scope.update(caller=caller, request_id=request_id)
+        scope.update(caller=NOBODY, request_id=request_id)
         try:
-            async with ending:
-                if refusal := self._refusal(scope):
+            async with AsyncExitStack() as ending:
+                try:
+                    self._check(scope)
+                    caller = scope["caller"] = await self._guard.caller(scope)
+                    if self._service.admission is not None and scope["path"] not in ALWAYS:
+                        self._service.admission.check_caller(caller)
+                except RequestError as refusal:
                     await _refuse(scope["path"], refusal, send_with_id)
-                else:
-                    await self._app(scope, receive, send_with_id)
+                    return
+                key = Headers(scope=scope).get(IDEMPOTENCY_KEY)
+                scope["caller"] = replace(caller, idempotency_key=key, costs=[], ending=ending)
+                await self._app(scope, receive, send_with_id)
         finally:
             entry = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
             entry |= {"status": status, "seconds": round(time.monotonic() - start_s, 4)}
@@ -78,20 +81,14 @@ class Entrance:
         total = sum(amounts) if is_known else sum(cost.most for cost in caller.costs)
         return {name: f"{decimal(total)} {self._service.meter.prices.currency}"}
 
-    def _refusal(self, scope: Scope) -> RequestError | None:
-        """The error of a request that goes no further, before anything of its body is read."""
+    def _check(self, scope: Scope) -> None:
+        """Raise RequestError for a request that goes no further, before anything of its body is read."""
         if self._service.is_draining and scope["path"] not in ALWAYS:
             sentence = "the service is ending; try again in a moment"
-            return RequestError("overloaded", sentence, retry_after_s=RETRY_S)
+            raise RequestError("overloaded", sentence, retry_after_s=RETRY_S)
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdigit() and int(length) > MAX_BODY_BYTES:
-            return RequestError("too_large", f"the body is longer than {MAX_BODY_BYTES >> 20} MiB")
-        if self._service.admission is not None and scope["path"] not in ALWAYS:
-            try:
-                self._service.admission.check_caller(scope["caller"])
-            except RequestError as error:
-                return error
-        return None
+            raise RequestError("too_large", f"the body is longer than {MAX_BODY_BYTES >> 20} MiB")
 
 
 async def _refuse(path: str, error: RequestError, send: Send) -> None:

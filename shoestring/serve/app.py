@@ -15,9 +15,20 @@ from shoestring.serve.access import MAX_BODY_BYTES, Entrance
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
 from shoestring.serve.dialects.errors import error_body, validation_error
+from shoestring.serve.guard import Guard
+from shoestring.serve.hosting import Hosting
 from shoestring.serve.live import ClientGone
-from shoestring.serve.pages.tally import Tally
-from shoestring.serve.routes import anthropic, deepseek, document, health, ollama, openai, responses, status
+from shoestring.serve.routes import (
+    account,
+    anthropic,
+    deepseek,
+    document,
+    health,
+    ollama,
+    openai,
+    responses,
+    sign_in,
+)
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
@@ -32,15 +43,19 @@ ROUTERS = (
     deepseek.router,
     ollama.router,
     health.router,
-    status.router,
     document.router,
+    sign_in.router,
+    account.router,
 )
 CLIENT_CLOSED_REQUEST = 499
 """Status of a reply that nobody receives, for logs."""
 
 
-def build_app(service: Service) -> FastAPI:
-    """The app of a service. Raises TypeError when a route does not say who may call it."""
+def build_app(service: Service, hosting: Hosting | None = None) -> FastAPI:
+    """The app of a service; without `hosting` nobody is asked who they are.
+
+    Raises TypeError when a route does not say who may call it.
+    """
     app = FastAPI(
         title="shoestring",
         version=shoestring.__version__,
@@ -49,7 +64,7 @@ def build_app(service: Service) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
-    app.state.service = service
+    app.state.service, app.state.hosting = service, hosting
     audiences(ROUTERS)
     for router in ROUTERS:
         app.include_router(router, max_body_size=MAX_BODY_BYTES)  # counts bodies without a length too
@@ -58,10 +73,11 @@ def build_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientGone, _client_gone)
     app.add_exception_handler(Exception, _failure)
-    app.add_middleware(Entrance, service=service)
-    app.state.traffic, app.state.tally = Traffic(service.backends), Tally()
-    observers = [app.state.traffic.observe, app.state.tally.observe, trace_observer()]
-    app.add_middleware(Watch, observers=[observer for observer in observers if observer])
+    guard = Guard(ROUTERS, service, hosting.accounts if hosting else None)
+    app.add_middleware(Entrance, service=service, guard=guard)
+    app.state.traffic = Traffic(service.backends)
+    traces = trace_observer()
+    app.add_middleware(Watch, observers=[app.state.traffic.observe, *([traces] if traces else [])])
     return app
 
 
@@ -112,6 +128,11 @@ async def _failure(request: Request, error: Exception) -> Response:
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """Start the service, and end it."""
     service: Service = app.state.service
+    hosting: Hosting | None = app.state.hosting
     await service.start()
+    if hosting is not None:
+        await hosting.start()
     yield
     await service.close()
+    if hosting is not None:
+        await hosting.stop()

@@ -11,12 +11,16 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Audience(StrEnum):
-    """The callers of a route."""
+    """The callers of a route; without accounts, whoever reaches the port is all of them."""
 
     ANYONE = "anyone"
     """Anyone who reaches the port."""
     KEY = "key"
-    """The owner of an API key; in the mode `local`, anyone."""
+    """The owner of an API key, or a person who is signed in."""
+    ACCOUNT = "account"
+    """A person who is signed in, or the owner of a key that may manage the account."""
+    ADMIN = "admin"
+    """An admin of the service."""
 
 
 def audience(who: Audience) -> Callable[[Endpoint], Endpoint]:

@@ -39,6 +39,8 @@ class Caller:
     tokens_per_minute: int | None = None
     caps: Sequence[Cap] = ()
     idempotency_key: str | None = None
+    address: str = ""
+    """The address that the request comes from."""
     costs: list[Cost] = field(default_factory=list, repr=False, compare=False)
     """Of the replies of this request."""
     ending: AsyncExitStack = field(default_factory=AsyncExitStack, repr=False, compare=False)
@@ -50,5 +52,7 @@ class Caller:
         return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
+NOBODY = Caller(account_id="")
+"""The sender of a request that anyone may make."""
 LOCAL = Caller(account_id="local", scope="admin")
 """The one person of a service on loopback without accounts."""

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shoestring.errors import ConfigError
+from shoestring.serve.accounts.mail import MailConfig
+from shoestring.serve.admission.admission import Limits
+from shoestring.serve.dialects.deepseek import Era
+from shoestring.serve.gate.gate import GateSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,26 @@ class ServiceConfig:
     """Certificate chain, a PEM file; with it the service speaks HTTPS. SIGHUP reads it again."""
     tls_key: str | None = None
     """Private key of the certificate, a PEM file."""
+
+    accounts: bool = False
+    """Ask every caller for an API key or a session. An address beyond this machine always does."""
+    url: str = ""
+    """Where people reach the service, for links; without it, the address it listens on."""
+    data: str = ""
+    """Folder of the service's secret and database; without it, a folder of the user's data."""
+    database: str = ""
+    """URL of a database, such as postgresql://user@host/name; without it, a SQLite file in `data`."""
+    prices: str = ""
+    """A price list: a TOML file, or the name of one that comes along. Without it everything is free."""
+    mail: MailConfig = field(default_factory=MailConfig)
+    limits: Limits = field(default_factory=Limits)
+    """Limits of everyone; an account or a key may have its own."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks of proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8."""
+    gate: GateSettings = field(default_factory=GateSettings)
+    """The rules of registration."""
+    deepseek_era: Era = Era.ANY
+    """The time whose rules hold on DeepSeek's paths."""
 
     def __post_init__(self) -> None:
         if self.max_num_seqs < 1:

@@ -3,7 +3,6 @@
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -12,22 +11,17 @@ from fastapi import FastAPI
 from shoestring.errors import ConfigError
 from shoestring.serve.protocol import ReceiptLimits, timely_protocol
 from shoestring.serve.service import Service
-from shoestring.serve.tls import Tls
 
 DRAIN_S = 30
 """Seconds that replies under way get at the end."""
 
 
-def check_address(host: str) -> None:
-    """Raise ConfigError for an address that others could reach: there are no accounts."""
-    if host == "localhost":
-        return
+def is_loopback(host: str) -> bool:
+    """Return whether an address is reached from this machine alone. Raises ConfigError for what is none."""
     try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         raise ConfigError(f"--host {host} is not an IP address; use 127.0.0.1") from None
-    if not is_loopback:
-        raise ConfigError(f"--host {host} would let others in without a key; use 127.0.0.1")
 
 
 class Server(uvicorn.Server):
@@ -42,18 +36,8 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve_app(
-    app: FastAPI,
-    service: Service,
-    listener: socket.socket,
-    *,
-    tls: Tls | None = None,
-    reloads: Sequence[Callable[[], None]] = (),
-) -> None:
-    """Serve until SIGINT or SIGTERM; replies under way are finished.
-
-    SIGHUP calls `reloads` and reads the files of `tls` again.
-    """
+def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; replies under way are finished."""
     config = uvicorn.Config(
         app,
         http=timely_protocol(ReceiptLimits()),
@@ -64,10 +48,7 @@ def serve_app(
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
         lifespan="on",
-        ssl_context_factory=(lambda *_: tls.context) if tls else None,
     )
-    all_reloads = [*reloads, *([tls.reload] if tls else [])]
-    signal.signal(signal.SIGHUP, lambda *_: [reload() for reload in all_reloads])
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended
         signal.signal(number, lambda *_: None)
     Server(config, service).run(sockets=[listener])

@@ -52,8 +52,9 @@ def serve(
     ] = [],  # noqa: B006 (typer copies it)
     device: Device = "auto",
 ) -> None:
-    """Serve models on this machine, for its own programs: no key is asked.
+    """Serve models: on this machine, for its own programs, no key is asked; for others, there are accounts.
 
+    Any --host but this machine's own, and --set accounts=true, ask every caller for an API key.
     The base URL for OpenAI's clients is http://127.0.0.1:8000/v1, for Anthropic's and Ollama's without /v1.
     Ctrl-C ends it. With --upstream it stands in front of vLLM, SGLang or llama.cpp on this or other machines:
     a model that several of them have is one model here, and each request goes to one that answers.
@@ -63,14 +64,13 @@ def serve(
     from shoestring.serve.backends.backend import Backend
     from shoestring.serve.backends.pool import open_pools
     from shoestring.serve.config import check_aliases
-    from shoestring.serve.server import check_address, listen, serve_app
+    from shoestring.serve.hosting import open_hosting
+    from shoestring.serve.server import is_loopback, listen, serve_app
     from shoestring.serve.service import Service
-    from shoestring.serve.tls import Tls
 
-    check_address(host)
+    is_open = not is_loopback(host)
     service_config, choices = _read_settings(config, settings)
     addresses = read_addresses(upstreams or ())
-    tls = Tls(service_config.tls_cert, service_config.tls_key or "") if service_config.tls_cert else None
     with listen(host, port) as listener:  # first, since models may take long to load
         names = models or ([] if upstreams else ["mini"])
         seqs = service_config.max_num_seqs
@@ -81,10 +81,21 @@ def serve(
         backends |= {backend.card.id: backend for backend in far}
         check_aliases(service_config.aliases, backends)
         sampling = {backend.card.id: backend.model.sampling for backend in own}
-        service = Service(backends, aliases=service_config.aliases, sampling=sampling)
-        scheme = "https" if tls else "http"
-        print(f"serving {', '.join(backends)} on {scheme}://{host}:{listener.getsockname()[1]}", flush=True)
-        serve_app(build_app(service), service, listener, tls=tls)
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        hosting = None
+        if is_open or service_config.accounts:
+            hosting = open_hosting(service_config, url, {model.name: seqs for model in own_models})
+        service = Service(
+            backends,
+            aliases=service_config.aliases,
+            sampling=sampling,
+            meter=hosting.meter if hosting else None,
+            admission=hosting.admission if hosting else None,
+            gate=hosting.gate if hosting else None,
+            deepseek_era=service_config.deepseek_era,
+        )
+        print(f"serving {', '.join(backends)} on {url}", flush=True)
+        serve_app(build_app(service, hosting), service, listener)
 
 
 def _read_settings(path: Path | None, settings: list[str]) -> "tuple[ServiceConfig, Choices]":

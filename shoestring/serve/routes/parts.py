@@ -6,7 +6,11 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from shoestring.serve.accounts.accounts import Accounts
+from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.caller import Caller
+from shoestring.serve.gate.gate import Gate
+from shoestring.serve.hosting import Hosting
 from shoestring.serve.service import Service
 
 IGNORED_FIELDS = "x-ignored-fields"
@@ -38,5 +42,28 @@ def ignored_header(names: Sequence[str]) -> dict[str, str]:
     return {IGNORED_FIELDS: ", ".join(printable)[:1000]} if printable else {}
 
 
+def accounts_of(request: Request) -> Accounts:
+    """The accounts of the service. Raises RequestError when it has none."""
+    return hosting_of(request).accounts
+
+
+def gate_of(request: Request) -> Gate:
+    """The gate of registration. Raises RequestError when the service has none."""
+    gate = service_of(request).gate
+    if gate is None:
+        raise RequestError("not_found", "nobody registers with this service")
+    return gate
+
+
+def hosting_of(request: Request) -> Hosting:
+    """What the service has because it is for others too. Raises RequestError when it is not."""
+    hosting: Hosting | None = request.app.state.hosting
+    if hosting is None:
+        raise RequestError("not_found", "this service has no accounts: it is for one person on this machine")
+    return hosting
+
+
+TheAccounts = Annotated[Accounts, Depends(accounts_of)]
+TheGate = Annotated[Gate, Depends(gate_of)]
 TheCaller = Annotated[Caller, Depends(caller_of)]
 TheService = Annotated[Service, Depends(service_of)]

@@ -1,7 +1,6 @@
 """Every dialect is charged by the same ledger: equal streamed and not, once, and never more than was held."""
 
 import asyncio
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,8 +8,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from shoestring.serve.app import build_app
-from shoestring.serve.backends.backend import ModelCard
-from shoestring.serve.backends.reply import Delta, Usage, Work
+from shoestring.serve.backends.reply import Usage, Work
 from shoestring.serve.ledger.audit import audit
 from shoestring.serve.ledger.meter import Meter
 from shoestring.serve.ledger.operations import add_funds, balance
@@ -20,42 +18,10 @@ from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import reading_engine, writing_engine
 from shoestring.serve.storage.migrate import migrate
 from shoestring.serve.storage.tables import operations
+from tests.serve.words import MOST, PROMPT, WORDS, Words
 
 PRICES = PriceList.model_validate({"models": {"*": {"cache_hit": 1, "cache_miss": 1, "output": 2}}})
-PROMPT, MOST, WORDS = 10, 20, 8
 PRICE = -(-(PROMPT + 2 * WORDS) * NANOS // 10**6)
-
-
-class Words:
-    """A backend of WORDS words, which may wait before the last one."""
-
-    def __init__(self):
-        self.card = ModelCard(id="words", max_model_len=100, created_s=0)
-        self.is_healthy = True
-        self.gate = threading.Event()
-        self.gate.set()
-        self.num_open = 0
-
-    async def prepare(self, request):
-        async def start():
-            return self._deltas()
-
-        return Work(model="words", prompt_tokens=PROMPT, max_tokens=MOST, start=start)
-
-    async def _deltas(self):
-        self.num_open += 1
-        try:
-            for number in range(1, WORDS + 1):
-                while number == WORDS and not self.gate.is_set():
-                    await asyncio.sleep(0.01)
-                usage = Usage(prompt_tokens=PROMPT, completion_tokens=number)
-                yield Delta(text=f" {number}", usage=usage)
-            yield Delta(finish_reason="stop", usage=usage)
-        finally:
-            self.num_open -= 1
-
-    async def close(self):
-        pass
 
 
 @pytest.fixture

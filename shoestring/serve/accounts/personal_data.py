@@ -1,0 +1,49 @@
+"""A person's data: all of it in one document, and its deletion."""
+
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+
+from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.ledger.operations import balance
+from shoestring.serve.storage.tables import (
+    accounts,
+    api_keys,
+    devices,
+    identities,
+    links,
+    operations,
+    recovery_codes,
+    sessions,
+    usage_days,
+)
+
+SECRETS = ("digest", "password_hash", "totp_nonce", "totp_step", "idempotency_key")
+"""Columns that are worth nothing to the person and something to a thief."""
+OWN_TABLES = (identities, api_keys, sessions, devices, recovery_codes, links)
+"""Tables that go with the account."""
+
+
+def export(connection: Connection, account_id: str) -> dict[str, Any]:
+    """Everything that is kept about an account, without the digests of secrets."""
+    tables = {"accounts": accounts.c.id}
+    tables |= {table.name: table.c.account_id for table in (*OWN_TABLES, operations, usage_days)}
+    data: dict[str, Any] = {}
+    for name, column in tables.items():
+        rows = connection.execute(select(column.table).where(column == account_id))
+        data[name] = [
+            {field: value for field, value in row._mapping.items() if field not in SECRETS} for row in rows
+        ]
+    return data | {"balance": vars(balance(connection, account_id))}
+
+
+def erase(connection: Connection, account_id: str) -> None:
+    """Delete an account and what belongs to it; money and usage stay, under its number, for the books.
+
+    Raises RequestError while a request of the account is under way.
+    """
+    if balance(connection, account_id).held:
+        raise RequestError("conflict", "a request of yours is under way; try again when it has ended")
+    for table in OWN_TABLES:
+        connection.execute(delete(table).where(table.c.account_id == account_id))
+    connection.execute(delete(accounts).where(accounts.c.id == account_id))

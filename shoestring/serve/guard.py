@@ -1,0 +1,96 @@
+"""The guard: which route a request is for, who sends it, and whether that sender may call it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fastapi import APIRouter
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
+
+from shoestring.serve.accounts.accounts import Accounts
+from shoestring.serve.admission.address import network_of
+from shoestring.serve.audience import Audience
+from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.caller import LOCAL, NOBODY, Caller
+from shoestring.serve.service import Service
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+ALWAYS = ("/health", "/ready", "/metrics")
+"""Paths that answer while the service ends, and however often they are asked."""
+NO_KEY = "Authentication Fails: send an API key, as in `Authorization: Bearer ss-...`"
+SENTENCES = {
+    Audience.ACCOUNT: "this key may only ask models; sign in, or use a key of the scope `account`",
+    Audience.ADMIN: "only an admin may do this",
+}
+SCOPES = {
+    Audience.KEY: ("inference", "account", "admin"),
+    Audience.ACCOUNT: ("account", "admin"),
+    Audience.ADMIN: ("admin",),
+}
+
+
+class Guard:
+    """The callers of routes, found from a request's head alone."""
+
+    def __init__(self, routers: Sequence[APIRouter], service: Service, accounts: Accounts | None) -> None:
+        """Without `accounts` whoever reaches the port may do everything."""
+        self._routes = [route for router in routers for route in router.routes]
+        self._service, self._accounts = service, accounts
+
+    async def caller(self, scope: Scope) -> Caller:
+        """The caller of a request. Raises RequestError when it may not call its route, or asks too often."""
+        if self._accounts is None:
+            return LOCAL
+        headers = Headers(scope=scope)
+        address = self._address(scope)
+        who = self._audience(scope)
+        if who is Audience.ANYONE:
+            if scope["path"] not in ALWAYS:
+                self._count_stranger(address)
+            return replace(NOBODY, address=address)
+        try:
+            caller = await self._identify(self._accounts, headers, address, scope["method"])
+        except RequestError as error:
+            if error.kind == "authentication":
+                self._count_stranger(address, is_refused=True)
+            raise
+        if caller.scope not in SCOPES[who]:
+            raise RequestError("permission", SENTENCES[who])
+        return replace(caller, address=address)
+
+    async def _identify(self, accounts: Accounts, headers: Headers, address: str, method: str) -> Caller:
+        """Who sends a request. An address that has sent too many wrong keys is not looked up any more."""
+        admission = self._service.admission
+        if admission is not None and not admission.may_try(address):
+            admission.check_stranger(address)
+        caller = await accounts.authenticator.caller(headers, is_safe=method in SAFE)
+        if caller is None:
+            raise RequestError("authentication", NO_KEY)
+        if admission is not None:
+            admission.connections.greet(address)
+        return caller
+
+    def _count_stranger(self, address: str, *, is_refused: bool = False) -> None:
+        """Count a request of nobody we know. Raises RequestError when there are too many."""
+        if is_refused and self._service.gate is not None:
+            self._service.gate.signals.refusal(network_of(address))
+        if self._service.admission is not None:
+            self._service.admission.check_stranger(address)
+
+    def _address(self, scope: Scope) -> str:
+        """The address that a request comes from; behind a proxy that is trusted, the one that it names."""
+        peer = scope["client"][0] if scope.get("client") else ""
+        if self._service.admission is None:
+            return peer
+        return self._service.admission.proxies.client(peer, scope["headers"])
+
+    def _audience(self, scope: Scope) -> Audience:
+        """The audience of a request's route; a path that does not exist is anyone's to ask for."""
+        route = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
+        return _declared(route) if route else Audience.ANYONE
+
+
+def _declared(route: BaseRoute) -> Audience:
+    audience: Audience = route.endpoint.audience  # type: ignore[attr-defined]
+    return audience

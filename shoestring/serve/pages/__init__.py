@@ -1,1 +1,0 @@
-"""Pages for people: the status of the service, and the figures on it."""
