@@ -3,15 +3,20 @@
 import ipaddress
 import signal
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from shoestring.errors import ConfigError
-from shoestring.serve.protocol import ReceiptLimits, timely_protocol
+from shoestring.serve.admission.receipt import ReceiptLimits
+from shoestring.serve.listener import Listener
+from shoestring.serve.protocol import timely_protocol
 from shoestring.serve.service import Service
 
+OTHER_FILES = 256
+"""Files that the process has open beside connections."""
 DRAIN_S = 30
 """Seconds that replies under way get at the end."""
 
@@ -38,9 +43,13 @@ class Server(uvicorn.Server):
 
 def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; replies under way are finished."""
+    admission = service.admission
+    if admission is not None:
+        listener = Listener(listener, admission.connections)
+        admission.connections.total = connections_within(admission.connections.total)
     config = uvicorn.Config(
         app,
-        http=timely_protocol(ReceiptLimits()),
+        http=timely_protocol(ReceiptLimits() if admission is None else admission.limits.receipt),
         loop="asyncio",
         ws="none",
         log_config=None,
@@ -52,6 +61,21 @@ def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended
         signal.signal(number, lambda *_: None)
     Server(config, service).run(sockets=[listener])
+
+
+def connections_within(num_connections: int) -> int:
+    """Let this process open so many connections beside its files; returns how many the system lets it."""
+    if sys.platform == "win32":
+        return num_connections
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = num_connections + OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most - OTHER_FILES
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -10,8 +10,9 @@ import pytest
 import uvicorn
 
 from shoestring.serve.admission.connections import ConnectionLimits, Connections
+from shoestring.serve.admission.receipt import ReceiptLimits
 from shoestring.serve.listener import Listener
-from shoestring.serve.protocol import ReceiptLimits, timely_protocol
+from shoestring.serve.protocol import timely_protocol
 
 LIMITS = ReceiptLimits(
     head_s=0.3,

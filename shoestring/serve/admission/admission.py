@@ -10,6 +10,7 @@ from shoestring.serve.admission.buckets import Buckets, Level, Rate
 from shoestring.serve.admission.connections import ConnectionLimits, Connections
 from shoestring.serve.admission.fair_queue import QueueLimits
 from shoestring.serve.admission.rates import Headers, rate_headers
+from shoestring.serve.admission.receipt import ReceiptLimits
 from shoestring.serve.admission.turns import Turn, Turns
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Work
@@ -23,6 +24,7 @@ SLOTS = 256
 class Limits:
     """Limits of everyone; an account or a key may have its own. None is no limit."""
 
+    receipt: ReceiptLimits = field(default_factory=ReceiptLimits)
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     concurrency: int | None = 500
     """Requests of an account under way, from the first byte to the last of the reply."""
@@ -75,7 +77,7 @@ class Admission:
         pots = {address: Rate(self.limits.stranger_per_minute)}
         if not self.connections.knows(address):
             pots[network_of(address)] = Rate(self.limits.network_per_minute)
-            pots[""] = Rate(self.limits.strangers_per_s, 1.0)
+            pots["everyone"] = Rate(self.limits.strangers_per_s, 1.0)
         for name, rate in pots.items():
             level = self._buckets.take(f"stranger {name}", rate)
             if not level.is_enough:

@@ -44,11 +44,13 @@ class Connections:
         proxies: Proxies | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.total = limits.total
+        """The most open connections; the server lowers it to what the system lets it open."""
         self.num_open = self.num_refusals = 0
         self._limits, self._proxies, self._clock = limits, proxies or Proxies(), clock
         self._buckets = Buckets(clock=clock)
         self._strangers: Counter[str] = Counter()
-        """Open connections of strangers by address and by network, and of all under the empty name."""
+        """Open connections of strangers by address and by network, and of all together."""
         self._familiar: OrderedDict[str, float] = OrderedDict()
 
     def greet(self, address: str) -> None:
@@ -65,9 +67,9 @@ class Connections:
     def admit(self, address: str) -> Release | None:
         """Count a new connection; None when it must be closed at once."""
         names: tuple[str, ...] = ()
-        is_admitted = self.num_open < self._limits.total
+        is_admitted = self.num_open < self.total
         if is_admitted and not (self.knows(address) or self._proxies.include(address)):
-            names = (address, network_of(address), "")
+            names = (address, f"network {network_of(address)}", "everyone")
             is_admitted = self._has_room(*names)
         if not is_admitted:
             self.num_refusals += 1
