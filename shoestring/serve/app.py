@@ -18,6 +18,7 @@ from shoestring.serve.dialects.errors import error_body, validation_error
 from shoestring.serve.guard import Guard
 from shoestring.serve.hosting import Hosting
 from shoestring.serve.live import ClientGone
+from shoestring.serve.pages.tally import Tally
 from shoestring.serve.routes import (
     account,
     anthropic,
@@ -28,6 +29,7 @@ from shoestring.serve.routes import (
     openai,
     responses,
     sign_in,
+    status,
 )
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
@@ -43,6 +45,7 @@ ROUTERS = (
     deepseek.router,
     ollama.router,
     health.router,
+    status.router,
     document.router,
     sign_in.router,
     account.router,
@@ -75,9 +78,9 @@ def build_app(service: Service, hosting: Hosting | None = None) -> FastAPI:
     app.add_exception_handler(Exception, _failure)
     guard = Guard(ROUTERS, service, hosting.accounts if hosting else None)
     app.add_middleware(Entrance, service=service, guard=guard)
-    app.state.traffic = Traffic(service.backends)
-    traces = trace_observer()
-    app.add_middleware(Watch, observers=[app.state.traffic.observe, *([traces] if traces else [])])
+    app.state.traffic, app.state.tally = Traffic(service.backends), Tally()
+    observers = [app.state.traffic.observe, app.state.tally.observe, trace_observer()]
+    app.add_middleware(Watch, observers=[observer for observer in observers if observer])
     return app
 
 

@@ -4,6 +4,7 @@ import ipaddress
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -14,6 +15,7 @@ from shoestring.serve.admission.receipt import ReceiptLimits
 from shoestring.serve.listener import Listener
 from shoestring.serve.protocol import timely_protocol
 from shoestring.serve.service import Service
+from shoestring.serve.tls import Tls
 
 OTHER_FILES = 256
 """Files that the process has open beside connections."""
@@ -41,8 +43,18 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; replies under way are finished."""
+def serve_app(
+    app: FastAPI,
+    service: Service,
+    listener: socket.socket,
+    *,
+    tls: Tls | None = None,
+    reloads: Sequence[Callable[[], None]] = (),
+) -> None:
+    """Serve until SIGINT or SIGTERM; replies under way are finished.
+
+    SIGHUP calls `reloads` and reads the files of `tls` again.
+    """
     admission = service.admission
     if admission is not None:
         listener = Listener(listener, admission.connections)
@@ -57,7 +69,10 @@ def serve_app(app: FastAPI, service: Service, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
         lifespan="on",
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
     )
+    all_reloads = [*reloads, *([tls.reload] if tls else [])]
+    signal.signal(signal.SIGHUP, lambda *_: [reload() for reload in all_reloads])
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended
         signal.signal(number, lambda *_: None)
     Server(config, service).run(sockets=[listener])

@@ -4,7 +4,10 @@ from fastapi import APIRouter
 from shoestring.serve.app import ROUTERS
 from shoestring.serve.audience import Audience, audience, audiences
 
-ANYONE = {("GET", path) for path in ("/health", "/openapi.json", "/ready", "/api/version")}
+ANYONE = {
+    *(("GET", path) for path in ("/health", "/ready", "/status", "/incidents")),
+    *(("GET", path) for path in ("/openapi.json", "/api/version")),
+}
 BY_KEY = {
     *(
         ("GET", path)

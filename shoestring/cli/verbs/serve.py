@@ -67,10 +67,12 @@ def serve(
     from shoestring.serve.hosting import open_hosting
     from shoestring.serve.server import is_loopback, listen, serve_app
     from shoestring.serve.service import Service
+    from shoestring.serve.tls import Tls
 
     is_open = not is_loopback(host)
     service_config, choices = _read_settings(config, settings)
     addresses = read_addresses(upstreams or ())
+    tls = Tls(service_config.tls_cert, service_config.tls_key or "") if service_config.tls_cert else None
     with listen(host, port) as listener:  # first, since models may take long to load
         names = models or ([] if upstreams else ["mini"])
         seqs = service_config.max_num_seqs
@@ -81,7 +83,7 @@ def serve(
         backends |= {backend.card.id: backend for backend in far}
         check_aliases(service_config.aliases, backends)
         sampling = {backend.card.id: backend.model.sampling for backend in own}
-        url = f"http://{host}:{listener.getsockname()[1]}"
+        url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
         hosting = None
         if is_open or service_config.accounts:
             hosting = open_hosting(service_config, url, {model.name: seqs for model in own_models})
@@ -95,7 +97,7 @@ def serve(
             deepseek_era=service_config.deepseek_era,
         )
         print(f"serving {', '.join(backends)} on {url}", flush=True)
-        serve_app(build_app(service, hosting), service, listener)
+        serve_app(build_app(service, hosting), service, listener, tls=tls)
 
 
 def _read_settings(path: Path | None, settings: list[str]) -> "tuple[ServiceConfig, Choices]":

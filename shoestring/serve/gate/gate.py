@@ -16,13 +16,15 @@ from typing import Any
 from shoestring.serve.admission.admission import Admission
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.gate.proof_of_work import ProofOfWork
-from shoestring.serve.gate.records import Change, Note, NoteKind, Records
+from shoestring.serve.gate.records import Change, Incident, Note, NoteKind, Records, incidents
 from shoestring.serve.gate.signals import Signals
 from shoestring.serve.gate.states import GateState, State, Thresholds, hold, next_state
 
 log = logging.getLogger(__name__)
 
 MEASURE_S = 1.0
+CACHE_S = 3.0
+MAX_NOTES = 500
 ACTOR = "gate"
 SENTENCES = {
     State.OPEN: "Registration is open.",
@@ -65,6 +67,8 @@ class Gate:
         self._now = GateState(since_s=clock(), state=self._settings.start, pin=self._pin(), reason="calm")
         self._incident: int | None = None
         """The incident that the gate itself has begun."""
+        self._incidents: list[Incident] = []
+        self._incidents_s = 0.0
         self._unwritten: deque[Callable[[], Awaitable[None]]] = deque()
 
     @property
@@ -149,6 +153,13 @@ class Gate:
         self.signals.refusals(num_refusals - self._num_refusals)
         self._num_refusals = num_refusals
         return self._admission.paying_wait_s()
+
+    async def incidents(self) -> list[Incident]:
+        """The last incidents, the newest first; read anew every few seconds at most. Raises DatabaseGone."""
+        if self._clock() - self._incidents_s >= CACHE_S:
+            self._incidents = incidents(await self.records.notes(MAX_NOTES))
+            self._incidents_s = self._clock()
+        return self._incidents
 
     async def pin(self, state: State | None, reason: str, actor: str) -> None:
         """Hold a state whatever the signals are; None lets go."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shoestring.serve.window import Window
+from shoestring.serve.admission.window import Window
 
 MINUTE_S = 60
 BURST_S = 5
@@ -64,7 +64,7 @@ class Signals:
         """Count an account that was opened."""
         self._accounts.add()
 
-    def sign_in(self, network: str, *, is_right: bool) -> None:
+    def sign_in(self, network: str = "", *, is_right: bool) -> None:
         """Count a sign-in."""
         self._sign_ins.add()
         if not is_right:
@@ -108,7 +108,7 @@ class Signals:
 
     def _add_network(self, network: str) -> None:
         networks = self._recent_networks()[self._networks_s % BURST_S]
-        if len(networks) < MAX_NETWORKS:
+        if network and len(networks) < MAX_NETWORKS:
             networks.add(network)
 
     def _recent_networks(self) -> list[set[str]]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.serve.window import Window
+from shoestring.serve.admission.window import Window
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 3)), max_size=50), st.integers(1, 10))

@@ -1,0 +1,1 @@
+"""Pages for people: the status of the service, and the figures on it."""
