@@ -32,7 +32,7 @@ CODE = (
     "heapq.merge",
     "shlex.quote",
     "statistics.mode",
-    "bisect.insort_left",
+    "fnmatch.translate",
     "calendar.monthrange",
 )
 TOPICS = ("assignment", "comparisons", "exceptions", "for", "import", "numbers", "try", "with")
