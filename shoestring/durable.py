@@ -1,4 +1,4 @@
-"""Files that survive a crash: fsync, rename, and a clear error for a full disk; the cache folder."""
+"""Files that survive a crash: fsync, rename, a clear error for a full disk; folders of cache and data."""
 
 import errno
 import os
@@ -77,17 +77,20 @@ def cache_folder(name: str) -> Path:
 
     Raises RuntimeError where the user has no home folder.
     """
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root).expanduser() if root else Path.home() / ".cache") / "shoestring" / name
+    return _home("XDG_CACHE_HOME", ".cache") / name
 
 
 def data_folder(name: str) -> Path:
-    """Folder `name` of the user's data, for files that cannot be made again; it may not exist.
+    """Folder `name` of the user's data, which nothing can make again; it may not exist.
 
     Raises RuntimeError where the user has no home folder.
     """
-    root = os.environ.get("XDG_DATA_HOME")
-    return (Path(root).expanduser() if root else Path.home() / ".local" / "share") / "shoestring" / name
+    return _home("XDG_DATA_HOME", ".local/share") / name
+
+
+def _home(variable: str, default: str) -> Path:
+    root = os.environ.get(variable)
+    return (Path(root).expanduser() if root else Path.home() / default) / "shoestring"
 
 
 def sync(path: Path) -> None:

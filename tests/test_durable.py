@@ -158,9 +158,16 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
         assert living.exists()
 
 
-def test_the_cache_folder_is_the_systems(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert durable.cache_folder("data") == tmp_path / "shoestring" / "data"
-    monkeypatch.delenv("XDG_CACHE_HOME")
+@pytest.mark.parametrize(
+    ("folder", "variable", "default"),
+    [
+        (durable.cache_folder, "XDG_CACHE_HOME", ".cache"),
+        (durable.data_folder, "XDG_DATA_HOME", ".local/share"),
+    ],
+)
+def test_the_folders_are_the_systems(tmp_path, monkeypatch, folder, variable, default):
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert folder("data") == tmp_path / "shoestring" / "data"
+    monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert durable.cache_folder("data") == tmp_path / "home" / ".cache" / "shoestring" / "data"
+    assert folder("data") == tmp_path / "home" / default / "shoestring" / "data"

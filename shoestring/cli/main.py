@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from shoestring.cli.terminal import printable
 from shoestring.cli.verbs import (
     bench,
+    database,
     demo,
     distill,
     doctor,
@@ -48,6 +49,7 @@ app.command("pull")(models.pull)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("import")(export.import_model)
+app.add_typer(database.app, name="database")
 app.add_typer(bench.app, name="bench")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(template.app, name="template")

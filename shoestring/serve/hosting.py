@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from shoestring.durable import data_folder
@@ -22,6 +22,7 @@ from shoestring.serve.ledger.meter import Meter
 from shoestring.serve.ledger.prices import PriceList, read_prices
 from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import sqlite_file
+from shoestring.serve.storage.lock import database_lock
 from shoestring.serve.storage.migrate import check_revision, migrate
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,18 @@ class Hosting:
     """The database of a service, and everything that stands on it. Start it on the service's event loop."""
 
     def __init__(
-        self, accounts: Accounts, meter: Meter, admission: Admission, gate: Gate, folder: Path | None = None
+        self,
+        accounts: Accounts,
+        meter: Meter,
+        admission: Admission,
+        gate: Gate,
+        folder: Path | None = None,
+        lock: ExitStack | None = None,
     ) -> None:
-        """`folder` is where the operator's command line finds the service."""
+        """`folder` is where the operator's command line finds the service; `lock`, closed at the end, keeps
+        other processes from writing to its SQLite file."""
         self.accounts, self.meter, self.admission, self.gate = accounts, meter, admission, gate
-        self._folder = folder
+        self._folder, self._lock = folder, lock or ExitStack()
         self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -60,6 +68,7 @@ class Hosting:
         self.accounts.sign_in.passwords.close()
         if self._folder is not None:
             (self._folder / OPERATOR_FILE).unlink(missing_ok=True)
+        self._lock.close()
 
     async def _forget(self) -> None:
         while True:
@@ -82,7 +91,8 @@ def open_hosting(config: ServiceConfig, url: str, slots: Mapping[str, int]) -> H
     """The hosting that a configuration describes.
 
     `url` is where the service is reached; `slots`, how many requests each model here takes at once.
-    A database that does not exist is made. Raises ConfigError for one with other tables than this version's.
+    A database that does not exist is made. Raises ConfigError for one with other tables than this version's,
+    or one that another process has.
     """
     folder = service_folder(config)
     try:
@@ -90,6 +100,8 @@ def open_hosting(config: ServiceConfig, url: str, slots: Mapping[str, int]) -> H
     except OSError as error:
         raise ConfigError(f"cannot make {folder}: {error.strerror}; name another with --set data=") from None
     place = database_url(config)
+    lock = ExitStack()
+    lock.enter_context(database_lock(place))
     file = sqlite_file(place)
     if file is not None and not file.exists():
         migrate(place)
@@ -101,4 +113,4 @@ def open_hosting(config: ServiceConfig, url: str, slots: Mapping[str, int]) -> H
     prices = read_prices(config.prices) if config.prices else PriceList()
     admission = Admission(config.limits, slots=slots, proxies=Proxies(config.trusted_proxies))
     gate = Gate(StoredRecords(database), config.gate, admission=admission)
-    return Hosting(accounts, Meter(database, prices), admission, gate, folder)
+    return Hosting(accounts, Meter(database, prices), admission, gate, folder, lock)

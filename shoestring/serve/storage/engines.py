@@ -34,6 +34,11 @@ def sqlite_file(url: str) -> Path | None:
     return Path(parts.database or "") if parts.get_backend_name() == "sqlite" else None
 
 
+def sqlite_url(file: Path) -> str:
+    """The URL of a SQLite database in a file."""
+    return URL.create("sqlite", database=str(file)).render_as_string()
+
+
 def writing_engine(url: str) -> Engine:
     """An engine with the one connection that writes."""
     return _engine(url, 1, _sqlite_writer, "BEGIN IMMEDIATE")

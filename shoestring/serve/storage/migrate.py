@@ -8,11 +8,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shoestring.errors import ConfigError
-from shoestring.serve.storage.engines import sqlite_file, writing_engine
+from shoestring.serve.storage.engines import writing_engine
 
 LOCK = 7_405_210_188
 """The number of the advisory lock that migrations take on PostgreSQL."""
@@ -25,8 +25,15 @@ def latest_revision() -> str:
 
 def revision(url: str) -> str | None:
     """The revision of a database; None for one without tables. Raises ConfigError if it cannot be opened."""
-    with _connection(url) as connection:
+    with transaction(writing_engine(url)) as connection:
         return MigrationContext.configure(connection).get_current_revision()
+
+
+def present_revision(connection: Connection) -> str | None:
+    """The revision of the tables; None without any. Raises ConfigError for one newer than this version."""
+    present = MigrationContext.configure(connection).get_current_revision()
+    _check_known(present)
+    return present
 
 
 def migrate(url: str) -> tuple[str | None, str]:
@@ -35,15 +42,24 @@ def migrate(url: str) -> tuple[str | None, str]:
     All or nothing: a migration that fails leaves the database as it was. Raises ConfigError when the database
     cannot be opened, or is newer than this version.
     """
-    with _connection(url) as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        before = MigrationContext.configure(connection).get_current_revision()
-        _check_known(before)
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        return before, latest_revision()
+    with transaction(writing_engine(url)) as connection:
+        return upgrade(connection)
+
+
+def upgrade(connection: Connection, target: str | None = None) -> tuple[str | None, str]:
+    """Bring tables to a revision, by default this version's: (revision before, revision after).
+
+    Other processes that migrate wait for the end of the transaction. Raises ConfigError for tables that are
+    newer than this version.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    before = present_revision(connection)
+    config = _config()
+    config.attributes["connection"] = connection
+    target = target or latest_revision()
+    command.upgrade(config, target)
+    return before, target
 
 
 def check_revision(url: str) -> None:
@@ -51,10 +67,9 @@ def check_revision(url: str) -> None:
     present = revision(url)
     _check_known(present)
     if present != latest_revision():
-        place = "" if sqlite_file(url) else f" --database {url!r}"
         raise ConfigError(
             f"the database has tables of revision {present or 'none'}, and this version needs "
-            f"{latest_revision()}; run `shoestring database migrate{place}`"
+            f"{latest_revision()}; run `shoestring database migrate --database {make_url(url)}`"
         )
 
 
@@ -68,15 +83,14 @@ def _check_known(present: str | None) -> None:
 
 
 @contextmanager
-def _connection(url: str) -> Iterator[Connection]:
-    """A connection in a transaction that waits for every other writer."""
-    engine = writing_engine(url)
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """A connection in the only transaction of an engine. Raises ConfigError for the database's errors."""
     try:
         with engine.begin() as connection:
             yield connection
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise ConfigError(f"the database cannot be opened: {reason}") from None
+        raise ConfigError(f"the database cannot be used: {reason}") from None
     finally:
         engine.dispose()
 

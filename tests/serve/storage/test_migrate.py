@@ -58,7 +58,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(database_url, monkeypatch)
         ("mysql://a/b", "not supported"),
         ("sqlite://", "not supported"),
         ("nonsense", "wrong form"),
-        ("postgresql://user:secret@127.0.0.1:9/x", "cannot be opened"),
+        ("postgresql://user:secret@127.0.0.1:9/x", "cannot be used"),
     ],
 )
 def test_a_wrong_url_is_one_sentence_without_the_password(url, words):
