@@ -9,6 +9,7 @@ from typer.exceptions import TyperException
 
 from shoestring.cli.terminal import printable
 from shoestring.cli.verbs import (
+    admin,
     bench,
     database,
     demo,
@@ -43,6 +44,7 @@ app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
+app.add_typer(admin.app, name="admin")
 app.command("show")(models.show)
 app.command("list")(models.list_models)
 app.command("pull")(models.pull)

@@ -21,6 +21,7 @@ from shoestring.serve.live import ClientGone
 from shoestring.serve.pages.tally import Tally
 from shoestring.serve.routes import (
     account,
+    admin,
     anthropic,
     deepseek,
     document,
@@ -49,6 +50,7 @@ ROUTERS = (
     document.router,
     sign_in.router,
     account.router,
+    admin.router,
 )
 CLIENT_CLOSED_REQUEST = 499
 """Status of a reply that nobody receives, for logs."""

@@ -12,9 +12,9 @@ from shoestring.serve.accounts import keys, people
 from shoestring.serve.accounts.authenticator import Authenticator
 from shoestring.serve.accounts.keys import KeySettings
 from shoestring.serve.accounts.mail import Send
-from shoestring.serve.accounts.people import Account, Purpose
+from shoestring.serve.accounts.people import Account, Purpose, Role
 from shoestring.serve.accounts.secret import Secret
-from shoestring.serve.accounts.sign_in import LINK_S, SignIn
+from shoestring.serve.accounts.sign_in import LINK_S, SignIn, checked_email
 from shoestring.serve.accounts.tokens import new_key, new_token
 from shoestring.serve.storage.database import Database
 
@@ -72,6 +72,13 @@ class Accounts:
         link = await self.link(purpose, account=account)
         text = f"{SUBJECTS[purpose]}: open this link within an hour.\n\n{link}\n"
         await self.send(account.email, SUBJECTS[purpose], text)
+
+    async def invite(self, email: str, role: Role) -> Account:
+        """An account for somebody who sets a password by a link. Raises RequestError."""
+        address, now_s = checked_email(email), self.now_s()
+        return await self.database.write(
+            lambda connection: people.add_account(connection, address, None, role, now_s)
+        )
 
     async def add_key(self, account_id: str, settings: KeySettings) -> str:
         """A new API key: its text, which is shown this once."""

@@ -161,6 +161,10 @@ class Gate:
             self._incidents_s = self._clock()
         return self._incidents
 
+    def now_s(self) -> float:
+        """The time by the gate's clock."""
+        return self._clock()
+
     async def pin(self, state: State | None, reason: str, actor: str) -> None:
         """Hold a state whatever the signals are; None lets go."""
         await self._change(hold(self._now, state, self._clock(), reason), actor)
