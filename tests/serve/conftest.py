@@ -87,8 +87,8 @@ def postgres_url() -> Iterator[str]:
     programs = postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    with running_postgres(programs) as server:
-        yield server.url
+    with running_postgres(programs) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

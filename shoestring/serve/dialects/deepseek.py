@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from shoestring.errors import ConfigError
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.dialects.openai_chat import ChatCompletionRequest, asks_thinking
 from shoestring.serve.dialects.openai_completions import CompletionRequest
@@ -29,13 +28,6 @@ class Era(StrEnum):
     """R1's update: JSON output, prefixes and tools; old thinking is still refused."""
     LATE_2026 = "2026"
     """Thinking is the default; with tools, the thinking of earlier calls must be passed back."""
-
-
-def read_era(name: str) -> Era:
-    """The era of a name. Raises ConfigError for an unknown one."""
-    if name not in list(Era):
-        raise ConfigError(f"deepseek_era = {name!r} is not one of {', '.join(Era)}")
-    return Era(name)
 
 
 def deepseek_chat(body: ChatCompletionRequest, era: Era) -> ChatCompletionRequest:

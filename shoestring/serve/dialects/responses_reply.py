@@ -162,7 +162,10 @@ def _response(body: ResponsesRequest, model: str) -> dict[str, Any]:
         "tool_choice": body.tool_choice or "auto",
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "text": {"format": (body.text or {}).get("format") or {"type": "text"}},
-        "reasoning": {"effort": body.reasoning and body.reasoning.effort, "summary": None},
+        "reasoning": {
+            "effort": body.reasoning and body.reasoning.effort,
+            "summary": body.reasoning and body.reasoning.summary,
+        },
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "top_logprobs": body.top_logprobs or 0,

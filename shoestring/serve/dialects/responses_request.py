@@ -38,10 +38,11 @@ TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_te
 
 
 class Reasoning(BaseModel):
-    """How to think; a summary is never made."""
+    """The effort of thinking. The thinking itself is in the reply, so there is no summary of it."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     effort: Effort | None = None
+    summary: str | None = None
 
 
 class ResponsesRequest(BaseModel):

@@ -68,7 +68,7 @@ class TextConfig(Schema):
 
 class ReasoningConfig(Schema):
     effort: str | None
-    summary: None
+    summary: str | None
 
 
 class OpenAIResponse(Schema):

@@ -49,6 +49,7 @@ ERRORS = {
     402: "The balance is used up.",
     403: "The key may not do this.",
     404: "There is no such model.",
+    409: "Another request has this Idempotency-Key, or what is asked cannot be done now.",
     413: "The body is too long.",
     429: "Too many requests; Retry-After says when to come back.",
     500: "The server failed.",

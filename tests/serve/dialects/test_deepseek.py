@@ -1,13 +1,11 @@
 import pytest
 
-from shoestring.errors import ConfigError
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.dialects.deepseek import (
     Era,
     claude_model,
     deepseek_chat,
     deepseek_completion,
-    read_era,
 )
 from shoestring.serve.dialects.openai_chat import ChatCompletionRequest, asks_thinking
 from shoestring.serve.dialects.openai_completions import CompletionRequest
@@ -114,9 +112,3 @@ def test_names_of_anthropics_models_are_names_of_ours():
     with pytest.raises(RequestError, match="does not exist") as error:
         claude_model("gpt-9", names)
     assert error.value.status == 400
-
-
-def test_eras_are_read_by_name():
-    assert read_era("2026") is Era.LATE_2026
-    with pytest.raises(ConfigError, match="any, 2025-01, 2025-05, 2026"):
-        read_era("1999")
