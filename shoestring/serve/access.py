@@ -57,19 +57,24 @@ class Entrance:
             async with AsyncExitStack() as ending:
                 try:
                     self._check(scope)
-                    caller = scope["caller"] = await self._guard.caller(scope)
-                    if self._service.admission is not None and scope["path"] not in ALWAYS:
-                        self._service.admission.check_caller(caller)
+                    await self._enter(scope, ending)
                 except RequestError as refusal:
                     await _refuse(scope["path"], refusal, send_with_id)
                     return
-                key = Headers(scope=scope).get(IDEMPOTENCY_KEY)
-                scope["caller"] = replace(caller, idempotency_key=key, costs=[], ending=ending)
                 await self._app(scope, receive, send_with_id)
         finally:
             entry = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
             entry |= {"status": status, "seconds": round(time.monotonic() - start_s, 4)}
             log.info("%s", json.dumps(entry))
+
+    async def _enter(self, scope: Scope, ending: AsyncExitStack) -> None:
+        """Give the request its caller, who has one more under way until `ending`. Raises RequestError."""
+        key = Headers(scope=scope).get(IDEMPOTENCY_KEY)
+        caller = await self._guard.caller(scope)
+        caller = scope["caller"] = replace(caller, idempotency_key=key, costs=[], ending=ending)
+        is_somebody = caller.account_id != NOBODY.account_id
+        if self._service.admission is not None and is_somebody and scope["path"] not in ALWAYS:
+            self._service.admission.check_caller(caller)
 
     def _cost_headers(self, caller: Caller) -> dict[str, str]:
         """What the request cost; of a stream, which is charged when it has ended, the most that it can."""

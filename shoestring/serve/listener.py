@@ -6,7 +6,7 @@ from typing import Any
 
 from shoestring.serve.admission.connections import Connections, Release
 
-MAX_ACCEPTS = 64
+MAX_ACCEPTS = 256
 """Connections taken or refused in a row, before the event loop turns to its other work."""
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER of a connection that is reset: nothing of it stays behind in the kernel."""

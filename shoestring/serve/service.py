@@ -80,19 +80,23 @@ class Service:
         return start
 
     async def start(self) -> None:
-        """Start the models, the meter and the gate."""
+        """Start the models, the meter, admission and the gate."""
         for backend in self.backends.values():
             backend.start()
         if self.meter is not None:
             await self.meter.start()
+        if self.admission is not None:
+            await self.admission.start()
         if self.gate is not None:
             await self.gate.start()
 
     async def close(self) -> None:
-        """End all models, the meter and the gate."""
+        """End all models, the meter, the gate and admission."""
         for backend in self.backends.values():
             await backend.close()
         if self.meter is not None:
             await self.meter.stop()
         if self.gate is not None:
             await self.gate.stop()
+        if self.admission is not None:
+            await self.admission.stop()

@@ -65,7 +65,7 @@ class SignIn:
         """A new account; a link of the first admin makes an admin. Raises RequestError."""
         email = checked_email(email)
         check_password(password, email=email)
-        password_hash = await self.passwords.hash(password)
+        password_hash = await self.passwords.hash(password, is_stranger=True)
         digest, now_s = self.digest("links", link or ""), self.now_s()
 
         def add(connection: Connection) -> Account:
@@ -91,7 +91,8 @@ class SignIn:
         is_known = await self._knows(account, sent.device)
         budgets = self._budgets(sent, email, is_known)
         self._begin(budgets)
-        fits = await self.passwords.fits(sent.password, account.password_hash if account else None)
+        password_hash = account.password_hash if account else None
+        fits = await self.passwords.fits(sent.password, password_hash, is_stranger=not is_known)
         if account is None or not fits:
             raise RequestError("authentication", WRONG)
         if account.has_codes and not sent.code:

@@ -1,5 +1,6 @@
 """Admission: what a caller may ask for now, from the connection to the turn at a model."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +10,13 @@ from shoestring.serve.admission.address import Proxies, network_of
 from shoestring.serve.admission.buckets import Buckets, Level, Rate
 from shoestring.serve.admission.connections import ConnectionLimits, Connections
 from shoestring.serve.admission.fair_queue import QueueLimits
+from shoestring.serve.admission.pace import keep_pace
 from shoestring.serve.admission.rates import Headers, rate_headers
 from shoestring.serve.admission.receipt import ReceiptLimits
 from shoestring.serve.admission.turns import Turn, Turns
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Work
-from shoestring.serve.caller import Caller
+from shoestring.serve.caller import NOBODY, Caller
 
 SLOTS = 256
 """Requests at the same time to a model on other servers."""
@@ -61,8 +63,18 @@ class Admission:
         """The turns of the models that were asked for, by name."""
         self._slots, self._clock = dict(slots or {}), clock
         self._buckets = Buckets(clock=clock)
+        self._pacing: asyncio.Task[None] | None = None
         self._num_requests: Counter[str] = Counter()
         """Requests under way by account."""
+
+    async def start(self) -> None:
+        """Begin to measure how late the event loop is."""
+        self._pacing = asyncio.create_task(keep_pace(self.connections.pace.measure))
+
+    async def stop(self) -> None:
+        """End measuring."""
+        if self._pacing is not None:
+            self._pacing.cancel()
 
     def may_try(self, address: str) -> bool:
         """Return whether an address has not used up its requests without a valid key."""
@@ -136,6 +148,8 @@ class Admission:
 
     def _rates(self, caller: Caller, unit: str) -> Iterator[tuple[str, Rate]]:
         """The buckets of the account and of the key, with their rates."""
+        if caller.account_id == NOBODY.account_id:
+            return  # strangers have limits of their own
         everyone: float | None = getattr(self.limits, f"{unit}_per_minute")
         own: int | None = getattr(caller, f"{unit}_per_minute")
         account = own if own is not None and caller.key_id is None else everyone

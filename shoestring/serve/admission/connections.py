@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from shoestring.serve.admission.address import Proxies, network_of
 from shoestring.serve.admission.buckets import Buckets, Rate
+from shoestring.serve.admission.pace import Pace
 
+BURST_S = 0.1
+"""Strangers of so many seconds may come at the same moment."""
 FAMILIAR_S = 24 * 3600.0
 MAX_FAMILIAR = 65536
 
@@ -30,7 +33,7 @@ class ConnectionLimits:
     per_network: int = 256
     """Open connections from the strangers of one network (/24 or /64)."""
     new_per_s: float = 200.0
-    """New connections from all strangers."""
+    """New connections from all strangers; fewer while the event loop is late."""
     new_per_network_s: float = 50.0
     """New connections from the strangers of one network."""
 
@@ -46,6 +49,7 @@ class Connections:
     ) -> None:
         self.total = limits.total
         """The most open connections; the server lowers it to what the system lets it open."""
+        self.pace = Pace()
         self.num_open = self.num_refusals = 0
         self._limits, self._proxies, self._clock = limits, proxies or Proxies(), clock
         self._buckets = Buckets(clock=clock)
@@ -81,7 +85,8 @@ class Connections:
     def _has_room(self, address: str, network: str, everyone: str) -> bool:
         """Whether a stranger may connect. A network over its rate takes nothing from the others."""
         limits, num = self._limits, self._strangers
-        new, new_per_network = Rate(limits.new_per_s, 1.0), Rate(limits.new_per_network_s, 1.0)
+        new = Rate(limits.new_per_s * BURST_S * self.pace.share, BURST_S)
+        new_per_network = Rate(limits.new_per_network_s, 1.0)
         return (
             num[address] < limits.per_address
             and num[network] < limits.per_network

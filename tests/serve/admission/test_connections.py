@@ -46,7 +46,7 @@ def test_familiarity_ends_after_a_day():
 
 def test_new_connections_of_strangers_have_a_rate():
     now_s = [0.0]
-    limits = ConnectionLimits(new_per_s=10, new_per_network_s=4)
+    limits = ConnectionLimits(new_per_s=100, new_per_network_s=4)
     connections = Connections(limits, clock=lambda: now_s[0])
     assert sum(bool(connections.admit("192.0.2.1")) for _ in range(9)) == 4
     assert sum(bool(connections.admit("192.0.3.1")) for _ in range(9)) == 4
