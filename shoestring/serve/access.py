@@ -77,7 +77,7 @@ class Entrance:
             self._service.admission.check_caller(caller)
 
     def _cost_headers(self, caller: Caller) -> dict[str, str]:
-        """What the request cost; of a stream, which is charged when it has ended, the most that it can."""
+        """The cost of the request; of a stream, which is charged at its end, the most that it can be."""
         if self._service.meter is None or not caller.costs:
             return {}
         amounts = [cost.amount for cost in caller.costs if cost.amount is not None]

@@ -10,16 +10,16 @@ from shoestring.serve.admission.fair_queue import Priority
 from shoestring.serve.ledger.caps import Cap
 
 Scope = Literal["inference", "account", "admin"]
-"""What a key or a session may: ask models; also manage its own account; also the service."""
+"""Rights of a key or session: ask models; also manage its own account; also the service."""
 
 
 class Cost(Protocol):
-    """What a reply costs, in nanos."""
+    """The cost of a reply, in nanos."""
 
     most: int
-    """What is held for it."""
+    """The amount that is held for it."""
     amount: int | None
-    """What it was charged; None until it has ended."""
+    """The amount that was charged; None until it has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class ServiceConfig:
     accounts: bool = False
     """Ask every caller for an API key or a session. An address beyond this machine always does."""
     url: str = ""
-    """Where people reach the service, for links; without it, the address it listens on."""
+    """Address by which people reach the service, for links; without it, the one it listens on."""
     data: str = ""
     """Folder of the service's secret and database; without it, a folder of the user's data."""
     database: str = ""

@@ -60,7 +60,7 @@ class Guard:
         return replace(caller, address=address)
 
     async def _identify(self, accounts: Accounts, headers: Headers, address: str, method: str) -> Caller:
-        """Who sends a request. An address that has sent too many wrong keys is not looked up any more."""
+        """The sender of a request. An address that has sent too many wrong keys is not looked up."""
         admission = self._service.admission
         if admission is not None and not admission.may_try(address):
             admission.check_stranger(address)

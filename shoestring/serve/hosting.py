@@ -40,13 +40,15 @@ class Hosting:
         meter: Meter,
         admission: Admission,
         gate: Gate,
+        *,
         folder: Path | None = None,
         lock: ExitStack | None = None,
+        prices: str = "",
     ) -> None:
         """`folder` is where the operator's command line finds the service; `lock`, closed at the end, keeps
-        other processes from writing to its SQLite file."""
+        other processes from writing to its SQLite file; `prices` names the price list."""
         self.accounts, self.meter, self.admission, self.gate = accounts, meter, admission, gate
-        self._folder, self._lock = folder, lock or ExitStack()
+        self._folder, self._lock, self._prices = folder, lock or ExitStack(), prices
         self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -69,6 +71,16 @@ class Hosting:
         if self._folder is not None:
             (self._folder / OPERATOR_FILE).unlink(missing_ok=True)
         self._lock.close()
+
+    def reload(self) -> None:
+        """Read the price list, keys and accounts anew; a price list that cannot be read changes nothing."""
+        self.accounts.authenticator.forget()
+        if not self._prices:
+            return
+        try:
+            self.meter.prices = read_prices(self._prices)
+        except ConfigError as error:
+            log.error("the old prices stay: %s", error)
 
     async def _forget(self) -> None:
         while True:
@@ -113,4 +125,5 @@ def open_hosting(config: ServiceConfig, url: str, slots: Mapping[str, int]) -> H
     prices = read_prices(config.prices) if config.prices else PriceList()
     admission = Admission(config.limits, slots=slots, proxies=Proxies(config.trusted_proxies))
     gate = Gate(StoredRecords(database), config.gate, admission=admission)
-    return Hosting(accounts, Meter(database, prices), admission, gate, folder, lock)
+    meter = Meter(database, prices)
+    return Hosting(accounts, meter, admission, gate, folder=folder, lock=lock, prices=config.prices)

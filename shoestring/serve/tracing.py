@@ -63,10 +63,10 @@ class SpanObserver:
             span.set_status(trace.Status(trace.StatusCode.ERROR))
         inside = trace.set_span_in_context(span, above)
         times = [course.begin_s, course.work_s, course.first_token_s, course.end_s]
-        known = [time for time in times if time is not None]
+        moments = [time for time in times if time is not None]
         if course.work_s is not None:
             for name, begin_s, end_s in zip(
-                ("queue", "first token", "reply"), known, known[1:], strict=False
+                ("queue", "first token", "reply"), moments, moments[1:], strict=False
             ):
                 part = self._tracer.start_span(name, inside, start_time=_nanoseconds(begin_s))
                 part.end(_nanoseconds(end_s))

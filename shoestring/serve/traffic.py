@@ -49,7 +49,7 @@ class Traffic:
 
 
 class BackendCollector(Collector):
-    """Which models are in memory, and how the servers of the others are."""
+    """Models in memory, and the state of the others' servers."""
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         self._backends = backends

@@ -32,34 +32,34 @@ class TagSplitter:
         self._kind: Kind = "thinking" if thinking else "answer"
         self._tag = THINK_END if thinking else THINK
         """The tag that may come next; empty after the last one."""
-        self._held = ""
+        self._waiting = ""
 
     def push(self, text: str) -> list[TextPiece]:
         """Add text; returns what is certain to be no tag."""
         pieces: list[TextPiece] = []
-        self._held += text
+        self._waiting += text
         if self._tag == THINK:
-            opening = self._held.lstrip()
+            opening = self._waiting.lstrip()
             if THINK.startswith(opening):
                 if opening == THINK:
-                    self._held, self._kind, self._tag = "", "thinking", THINK_END
+                    self._waiting, self._kind, self._tag = "", "thinking", THINK_END
                 return pieces
             is_open = opening.startswith(THINK)
-            self._held = opening.removeprefix(THINK) if is_open else self._held
+            self._waiting = opening.removeprefix(THINK) if is_open else self._waiting
             self._kind, self._tag = ("thinking", THINK_END) if is_open else ("answer", "")
-        if self._tag == THINK_END and THINK_END in self._held:
-            thinking, _, self._held = self._held.partition(THINK_END)
+        if self._tag == THINK_END and THINK_END in self._waiting:
+            thinking, _, self._waiting = self._waiting.partition(THINK_END)
             pieces += text_pieces(thinking, self._kind)
             self._kind, self._tag = "answer", ""
-        ends = (n for n in range(len(self._tag), 0, -1) if self._held.endswith(self._tag[:n]))
-        length = len(self._held) - next(ends, 0)
-        pieces += text_pieces(self._held[:length], self._kind)
-        self._held = self._held[length:]
+        ends = (n for n in range(len(self._tag), 0, -1) if self._waiting.endswith(self._tag[:n]))
+        length = len(self._waiting) - next(ends, 0)
+        pieces += text_pieces(self._waiting[:length], self._kind)
+        self._waiting = self._waiting[length:]
         return pieces
 
     def finish(self) -> list[TextPiece]:
         """The text that was held back."""
-        rest, self._held = self._held, ""
+        rest, self._waiting = self._waiting, ""
         return text_pieces(rest, self._kind)
 
 

@@ -14,8 +14,8 @@ INIT_LINES = 20
 FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
     "shoestring": 1_250,
-    "shoestring/cli": 850,
-    "shoestring/cli/verbs": 1_820,
+    "shoestring/cli": 920,
+    "shoestring/cli/verbs": 2_080,
     "shoestring/data": 2_200,
     "shoestring/distill": 1_650,
     "shoestring/engine": 3_540,
@@ -31,23 +31,25 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/remote": 700,
     "shoestring/rl": 2_000,
     "shoestring/sandbox": 950,
-    "shoestring/serve": 1_200,
+    "shoestring/serve": 1_620,
     "shoestring/serve/admission": 1_100,
-    "shoestring/serve/accounts": 1_000,
+    "shoestring/serve/accounts": 1_160,
     "shoestring/serve/backends": 2_000,
-    "shoestring/serve/dialects": 1_950,
-    "shoestring/serve/gate": 700,
+    "shoestring/serve/dialects": 2_480,
+    "shoestring/serve/gate": 760,
     "shoestring/serve/ledger": 900,
     "shoestring/serve/pages": 260,
-    "shoestring/serve/routes": 1_150,
+    "shoestring/serve/routes": 1_480,
     "shoestring/serve/storage": 850,
+    "shoestring/serve/storage/migrations": 30,
+    "shoestring/serve/storage/migrations/versions": 400,
     "shoestring/tasks": 1_950,
     "shoestring/tokenizer": 1_170,
     "shoestring/tokenizer/chat": 1_820,
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
-TEST_LINES = 36_000  # as long as the package at most: beyond that, tests repeat each other
+TEST_LINES = 48_000  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

@@ -24,6 +24,7 @@ from shoestring.serve.service import Service
 from shoestring.serve.storage.engines import writing_engine
 from shoestring.serve.storage.migrate import migrate
 from tests.serve.postgres import empty_database, postgres_programs, running_postgres
+from tests.serve.site import Site, new_site
 
 
 @pytest.fixture(scope="session")
@@ -109,3 +110,22 @@ def connection(database_url: str) -> Iterator[Connection]:
     with engine.begin() as connection:
         yield connection
     engine.dispose()
+
+
+@pytest.fixture
+def site(database_url: str) -> Iterator[Site]:
+    """A service with accounts that runs, on a database of each kind."""
+    migrate(database_url)
+    site = new_site(database_url)
+    with site.client:
+        yield site
+
+
+@pytest.fixture
+def mail_site(tmp_path: Path) -> Iterator[Site]:
+    """A service with accounts that sends mail."""
+    url = f"sqlite:///{tmp_path / 'service.db'}"
+    migrate(url)
+    site = new_site(url, has_mail=True)
+    with site.client:
+        yield site

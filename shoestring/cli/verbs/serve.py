@@ -1,6 +1,6 @@
 """`shoestring serve`: models behind the APIs of OpenAI, Anthropic, DeepSeek and Ollama."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +18,11 @@ from shoestring.cli.weights import (
 )
 
 if TYPE_CHECKING:
+    from shoestring.serve.backends.backend import Backend
     from shoestring.serve.backends.lazy import LazyBackend, LoadableModel
     from shoestring.serve.config import ServiceConfig
+    from shoestring.serve.hosting import Hosting
+    from shoestring.serve.service import Service
 
 
 def serve(
@@ -61,43 +64,47 @@ def serve(
     """
     from shoestring.serve.app import build_app
     from shoestring.serve.backends.address import read_addresses
-    from shoestring.serve.backends.backend import Backend
     from shoestring.serve.backends.pool import open_pools
-    from shoestring.serve.config import check_aliases
     from shoestring.serve.hosting import open_hosting
     from shoestring.serve.server import is_loopback, listen, serve_app
-    from shoestring.serve.service import Service
     from shoestring.serve.tls import Tls
 
-    is_open = not is_loopback(host)
     service_config, choices = _read_settings(config, settings)
+    has_accounts = not is_loopback(host) or service_config.accounts
     addresses = read_addresses(upstreams or ())
     tls = Tls(service_config.tls_cert, service_config.tls_key or "") if service_config.tls_cert else None
     with listen(host, port) as listener:  # first, since models may take long to load
-        names = models or ([] if upstreams else ["mini"])
-        seqs = service_config.max_num_seqs
+        names, seqs = models or ([] if upstreams else ["mini"]), service_config.max_num_seqs
         own_models = [_model(name, weights, choices, device, seqs) for name in names]
         own = _own_backends(own_models, service_config.memory, device)
         far = open_pools(addresses) if addresses else []
-        backends: dict[str, Backend] = {backend.card.id: backend for backend in own}
-        backends |= {backend.card.id: backend for backend in far}
-        check_aliases(service_config.aliases, backends)
-        sampling = {backend.card.id: backend.model.sampling for backend in own}
         url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
-        hosting = None
-        if is_open or service_config.accounts:
-            hosting = open_hosting(service_config, url, {model.name: seqs for model in own_models})
-        service = Service(
-            backends,
-            aliases=service_config.aliases,
-            sampling=sampling,
-            meter=hosting.meter if hosting else None,
-            admission=hosting.admission if hosting else None,
-            gate=hosting.gate if hosting else None,
-            deepseek_era=service_config.deepseek_era,
-        )
-        print(f"serving {', '.join(backends)} on {url}", flush=True)
-        serve_app(build_app(service, hosting), service, listener, tls=tls)
+        slots = dict.fromkeys(names, seqs)
+        hosting = open_hosting(service_config, url, slots) if has_accounts else None
+        service = _service(service_config, own, far, hosting)
+        print(f"serving {', '.join(service.backends)} on {url}", flush=True)
+        app, reloads = build_app(service, hosting), [hosting.reload] if hosting else []
+        serve_app(app, service, listener, tls=tls, reloads=reloads)
+
+
+def _service(
+    config: "ServiceConfig", own: "list[LazyBackend]", far: "Sequence[Backend]", hosting: "Hosting | None"
+) -> "Service":
+    """The service of models in this process and on other servers."""
+    from shoestring.serve.config import check_aliases
+    from shoestring.serve.service import Service
+
+    backends: dict[str, Backend] = {backend.card.id: backend for backend in [*own, *far]}
+    check_aliases(config.aliases, backends)
+    return Service(
+        backends,
+        aliases=config.aliases,
+        sampling={backend.card.id: backend.model.sampling for backend in own},
+        meter=hosting.meter if hosting else None,
+        admission=hosting.admission if hosting else None,
+        gate=hosting.gate if hosting else None,
+        deepseek_era=config.deepseek_era,
+    )
 
 
 def _read_settings(path: Path | None, settings: list[str]) -> "tuple[ServiceConfig, Choices]":

@@ -1,4 +1,4 @@
-"""Who a request comes from: an API key, a signed-in person, or nobody; found before its body is read."""
+"""The sender of a request, found before its body is read: an API key, a person, or nobody."""
 
 import secrets
 import time
@@ -34,7 +34,7 @@ class Authenticator:
 
     def __init__(self, database: Database, secret: Secret, clock: Callable[[], float] = time.time) -> None:
         self._database, self._secret, self._clock = database, secret, clock
-        self._known: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
+        self._callers: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
         self.operator_key = secrets.token_urlsafe(32)
         """The key of the operator's command line; a new one for each process."""
 
@@ -61,7 +61,7 @@ class Authenticator:
 
     def forget(self) -> None:
         """Read everything anew: somebody has changed a key, a session or an account."""
-        self._known.clear()
+        self._callers.clear()
 
     async def _by_key(self, text: str) -> Caller:
         if secrets.compare_digest(text.encode(), self.operator_key.encode()):
@@ -76,16 +76,16 @@ class Authenticator:
         return caller
 
     async def _recall(self, name: str, read: Callable[[], Any]) -> Caller | None:
-        """What was read a moment ago, or what is read now."""
+        """The caller that was read a moment ago, or is read now."""
         now_s = self._clock()
-        known = self._known.get(name)
-        if known is not None and now_s - known[0] < KNOWN_S:
-            return known[1]
+        memory = self._callers.get(name)
+        if memory is not None and now_s - memory[0] < KNOWN_S:
+            return memory[1]
         caller: Caller | None = await read()
-        self._known[name] = now_s, caller
-        self._known.move_to_end(name)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
+        self._callers[name] = now_s, caller
+        self._callers.move_to_end(name)
+        if len(self._callers) > MAX_KNOWN:
+            self._callers.popitem(last=False)
         return caller
 
     async def _read_key(self, key_id: str, digest: str) -> Caller | None:

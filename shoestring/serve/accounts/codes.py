@@ -12,7 +12,7 @@ NUM_RECOVERY_CODES = 10
 
 
 def new_nonce() -> str:
-    """What an account keeps of its codes; the codes are made of it and the service's secret."""
+    """The part of its codes that an account keeps; they are made of it and the service's secret."""
     return secrets.token_hex(16)
 
 

@@ -15,7 +15,7 @@ MAX_KEYS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class KeySettings:
-    """What a key may."""
+    """Rights and limits of a key."""
 
     name: str = ""
     scope: Scope = "inference"
@@ -66,8 +66,8 @@ def keys_of(connection: Connection, account_id: str) -> list[KeyInfo]:
 def revoke_key(connection: Connection, key_id: str, account_id: str, time_s: int) -> None:
     """Revoke a key for good. Raises RequestError when the account has no such key."""
     here = (api_keys.c.id == key_id) & (api_keys.c.account_id == account_id)
-    revoked = update(api_keys).where(here & api_keys.c.revoked_s.is_(None)).values(revoked_s=time_s)
-    if connection.execute(revoked).rowcount != 1:
+    statement = update(api_keys).where(here & api_keys.c.revoked_s.is_(None)).values(revoked_s=time_s)
+    if connection.execute(statement).rowcount != 1:
         raise RequestError("not_found", "you have no such key in use")
 
 

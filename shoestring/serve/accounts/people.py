@@ -112,8 +112,8 @@ def change_account(connection: Connection, account_id: str, **values: Any) -> Ac
 def use_code_step(connection: Connection, account_id: str, step: int) -> bool:
     """Use up a time step's code; False when it or a later one was used meanwhile."""
     is_new = accounts.c.totp_step.is_(None) | (accounts.c.totp_step < step)
-    used = update(accounts).where((accounts.c.id == account_id) & is_new).values(totp_step=step)
-    return connection.execute(used).rowcount == 1
+    statement = update(accounts).where((accounts.c.id == account_id) & is_new).values(totp_step=step)
+    return connection.execute(statement).rowcount == 1
 
 
 def add_session(connection: Connection, digest: str, account_id: str, time_s: int) -> None:
@@ -137,8 +137,8 @@ def see_session(connection: Connection, digest: str, time_s: int) -> None:
 
 def end_sessions(connection: Connection, account_id: str, *, but: str | None = None) -> None:
     """End all sessions of an account but one."""
-    ended = delete(sessions).where(sessions.c.account_id == account_id)
-    connection.execute(ended.where(sessions.c.digest != but) if but else ended)
+    statement = delete(sessions).where(sessions.c.account_id == account_id)
+    connection.execute(statement.where(sessions.c.digest != but) if but else statement)
 
 
 def end_session(connection: Connection, digest: str) -> None:

@@ -26,7 +26,7 @@ LINK_S = 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """What a person signs in with."""
+    """The things by which a person signs in."""
 
     email: str
     password: str
@@ -84,20 +84,20 @@ class SignIn:
             lambda connection: people.link_is_good(connection, digest, purpose, now_s)
         )
 
-    async def sign_in(self, sent: Credentials) -> SignedIn:
+    async def sign_in(self, credentials: Credentials) -> SignedIn:
         """Begin a session. Raises RequestError for wrong credentials, or after too many wrong ones."""
-        email = sent.email.strip().lower()
+        email = credentials.email.strip().lower()
         account = await self._database.read(lambda connection: people.account_by_email(connection, email))
-        is_known = await self._knows(account, sent.device)
-        budgets = self._budgets(sent, email, is_known)
+        is_known = await self._knows(account, credentials.device)
+        budgets = self._budgets(credentials, email, is_known)
         self._begin(budgets)
         password_hash = account.password_hash if account else None
-        fits = await self.passwords.fits(sent.password, password_hash, is_stranger=not is_known)
+        fits = await self.passwords.fits(credentials.password, password_hash, is_stranger=not is_known)
         if account is None or not fits:
             raise RequestError("authentication", WRONG)
-        if account.has_codes and not sent.code:
+        if account.has_codes and not credentials.code:
             raise RequestError("authentication", CODE_NEEDED, field="code")
-        if account.has_codes and not await self._use_code(account, sent.code or ""):
+        if account.has_codes and not await self._use_code(account, credentials.code or ""):
             raise RequestError("authentication", WRONG)
         self._succeed(budgets)
         if account.disabled_s is not None:
@@ -125,7 +125,7 @@ class SignIn:
         return account
 
     def digest(self, purpose: str, token: str) -> str:
-        """What the database keeps of a token."""
+        """The digest of a token, which is all that the database keeps."""
         return self._secret.digest(purpose, token)
 
     async def _knows(self, account: Account | None, device: str | None) -> bool:
@@ -149,16 +149,19 @@ class SignIn:
             lambda connection: people.use_recovery_code(connection, digest, account.id)
         )
 
-    def _budgets(self, sent: Credentials, email: str, is_known: bool) -> dict[str, Rate]:
+    def _budgets(self, credentials: Credentials, email: str, is_known: bool) -> dict[str, Rate]:
         """Budgets of failures that a try counts in.
 
         A browser that the account knows has one of its own, so that nobody else can use up its owner's.
         """
         if is_known:
-            return {f"device {sent.device}": DEVICE_RATE}
+            return {f"device {credentials.device}": DEVICE_RATE}
         budgets = {f"account {email}": ACCOUNT_RATE}
-        if sent.address:
-            budgets |= {f"address {sent.address}": ADDRESS_RATE, f"network {sent.network}": NETWORK_RATE}
+        if credentials.address:
+            budgets |= {
+                f"address {credentials.address}": ADDRESS_RATE,
+                f"network {credentials.network}": NETWORK_RATE,
+            }
         return budgets
 
     def _begin(self, budgets: dict[str, Rate]) -> None:

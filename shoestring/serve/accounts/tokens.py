@@ -22,7 +22,7 @@ class ApiKey:
         return f"ss-{self.id}-{self.secret}{self._mark(secret)}"
 
     def digest(self, secret: Secret) -> str:
-        """What the database keeps of it."""
+        """The digest of its secret, which is all that the database keeps."""
         return secret.digest("API keys", self.secret)
 
     def _mark(self, secret: Secret) -> str:

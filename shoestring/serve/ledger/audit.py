@@ -27,12 +27,12 @@ def _balances(connection: Connection) -> list[str]:
     sentences = []
     for row in connection.execute(select(balances)):
         account = row.account_id
-        expected = {
+        targets = {
             "granted": books.pop(f"granted:{account}", 0),
             "topped_up": books.pop(f"topped_up:{account}", 0),
             "held": holds.pop(account, 0),
         }
-        for name, amount in expected.items():
+        for name, amount in targets.items():
             present = getattr(row, name)
             if present != amount:
                 sentences.append(f"{account} has {present} as {name}, its operations say {amount}")
@@ -44,10 +44,10 @@ def _balances(connection: Connection) -> list[str]:
 
 
 def _charges(connection: Connection) -> list[str]:
-    """What operations were charged is what arrived in sales, and never more than was held."""
-    charged = select(func.coalesce(func.sum(operations.c.charge), 0))
-    sold = select(func.coalesce(func.sum(entries.c.amount), 0)).where(entries.c.book == "sales")
-    charges, sales = (int(connection.execute(query).scalar_one()) for query in (charged, sold))
+    """Charges of operations are what arrived in sales, and never more than was held."""
+    charges_query = select(func.coalesce(func.sum(operations.c.charge), 0))
+    sales_query = select(func.coalesce(func.sum(entries.c.amount), 0)).where(entries.c.book == "sales")
+    charges, sales = (int(connection.execute(query).scalar_one()) for query in (charges_query, sales_query))
     sentences = [f"operations were charged {charges}, sales are {sales}"] if charges != sales else []
     query = select(operations.c.id).where(operations.c.charge > operations.c.held)
     return sentences + [f"{row.id} was charged more than it held" for row in connection.execute(query)]

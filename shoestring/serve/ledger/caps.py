@@ -42,8 +42,8 @@ def hold_caps(connection: Connection, caps: Sequence[Cap], amount: int, time_s: 
         _open(connection, cap.owner_id, period)
         row = _row(cap.owner_id, period)
         enough = spending.c.spent + spending.c.held + amount <= cap.amount
-        held = update(spending).where(row & enough).values(held=spending.c.held + amount)
-        if connection.execute(held).rowcount != 1:
+        statement = update(spending).where(row & enough).values(held=spending.c.held + amount)
+        if connection.execute(statement).rowcount != 1:
             raise RequestError(
                 "balance",
                 f"Insufficient Balance: this request may cost {decimal(amount)}, and the cap of "
@@ -59,8 +59,8 @@ def settle_caps(connection: Connection, operation: Row[Any], charge: int) -> Non
     here = spending.c.owner_id.in_(owners) & spending.c.period.in_(periods(operation.created_s).values())
     connection.execute(update(spending).where(here).values(spent=spending.c.spent + charge))
     for name in (operation.caps or "").split():
-        held = update(spending).where(_row(*name.split("/")))
-        connection.execute(held.values(held=spending.c.held - operation.held))
+        statement = update(spending).where(_row(*name.split("/")))
+        connection.execute(statement.values(held=spending.c.held - operation.held))
 
 
 def _open(connection: Connection, owner_id: str, period: str) -> None:
@@ -69,8 +69,8 @@ def _open(connection: Connection, owner_id: str, period: str) -> None:
         return
     owner = or_(usage_days.c.key_id == owner_id, usage_days.c.account_id == owner_id)
     total = select(func.coalesce(func.sum(usage_days.c.charge), 0))
-    spent = connection.execute(total.where(owner & usage_days.c.day.startswith(period))).scalar_one()
-    row = {"owner_id": owner_id, "period": period, "spent": int(spent), "held": 0}
+    total_spent = connection.execute(total.where(owner & usage_days.c.day.startswith(period))).scalar_one()
+    row = {"owner_id": owner_id, "period": period, "spent": int(total_spent), "held": 0}
     connection.execute(insert(spending).values(**row))
 
 

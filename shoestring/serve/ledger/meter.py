@@ -130,13 +130,13 @@ class Meter:
         while True:
             await asyncio.sleep(servers.SEEN_EVERY_S)
             try:
-                ended = await self._database.write(
+                num_ended = await self._database.write(
                     lambda connection: servers.seen(connection, self.server_id, _now_s())
                 )
             except DatabaseGone:
                 continue
-            if ended:
-                log.warning("%d requests of processes that died were charged what was noted", ended)
+            if num_ended:
+                log.warning("%d requests of processes that died were charged what was noted", num_ended)
 
 
 async def metered(deltas: AsyncGenerator[Delta], charge: Charge) -> AsyncGenerator[Delta]:

@@ -70,10 +70,10 @@ def hold(connection: Connection, request: Hold) -> None:
     """
     _insert(connection, request)
     if request.amount:
-        held = update(balances).where(balances.c.account_id == request.account_id)
+        statement = update(balances).where(balances.c.account_id == request.account_id)
         enough = balances.c.granted + balances.c.topped_up - balances.c.held >= request.amount
-        held = held.where(enough).values(held=balances.c.held + request.amount)
-        if connection.execute(held).rowcount != 1:
+        statement = statement.where(enough).values(held=balances.c.held + request.amount)
+        if connection.execute(statement).rowcount != 1:
             present = balance(connection, request.account_id).available
             raise RequestError(
                 "balance",
@@ -150,17 +150,17 @@ def _pay(connection: Connection, row: Row[Any], charge: int) -> None:
     account = row.account_id
     query = select(balances).where(balances.c.account_id == account).with_for_update()
     present = connection.execute(query).one()
-    granted = min(present.granted, charge)
-    topped_up = charge - granted
-    amounts = {f"granted:{account}": -granted, f"topped_up:{account}": -topped_up, "sales": charge}
+    from_grants = min(present.granted, charge)
+    from_payments = charge - from_grants
+    amounts = {f"granted:{account}": -from_grants, f"topped_up:{account}": -from_payments, "sales": charge}
     _book(connection, row.id, amounts)
-    paid = update(balances).where(balances.c.account_id == account)
+    statement = update(balances).where(balances.c.account_id == account)
     values = {
-        "granted": balances.c.granted - granted,
-        "topped_up": balances.c.topped_up - topped_up,
+        "granted": balances.c.granted - from_grants,
+        "topped_up": balances.c.topped_up - from_payments,
         "held": balances.c.held - row.held,
     }
-    connection.execute(paid.values(**values))
+    connection.execute(statement.values(**values))
 
 
 def add_funds(
@@ -193,8 +193,8 @@ def add_funds(
     open_balance(connection, account_id)
     column = balances.c[target]
     enough = (column + amount >= 0) & (balances.c.granted + balances.c.topped_up + amount >= balances.c.held)
-    given = update(balances).where((balances.c.account_id == account_id) & enough)
-    if connection.execute(given.values({column.name: column + amount})).rowcount != 1:
+    statement = update(balances).where((balances.c.account_id == account_id) & enough)
+    if connection.execute(statement.values({column.name: column + amount})).rowcount != 1:
         raise RequestError("balance", f"less than {decimal(-amount)} is available")
     _book(connection, operation_id, {source: -amount, f"{target}:{account_id}": amount})
     return True

@@ -53,8 +53,8 @@ class Price(BaseModel):
 
     def charge(self, usage: Usage) -> int:
         """The price of a request in nanos, rounded up once."""
-        missed = usage.prompt_tokens - usage.cached_tokens
-        parts = usage.cached_tokens * self.cache_hit + missed * self.cache_miss
+        num_missed = usage.prompt_tokens - usage.cached_tokens
+        parts = usage.cached_tokens * self.cache_hit + num_missed * self.cache_miss
         return -(-(parts + usage.completion_tokens * self.output) // MILLION)
 
     def most(self, prompt_tokens: int, max_tokens: int) -> int:

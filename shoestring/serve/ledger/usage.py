@@ -16,7 +16,7 @@ SUMS = ("requests", "cached_tokens", "missed_tokens", "completion_tokens", "char
 
 @dataclass(frozen=True, kw_only=True)
 class UsageDay:
-    """What one key (or a person's session) used of one model on one day."""
+    """The use of one model by one key (or a person's session) on one day."""
 
     day: str
     account_id: str
@@ -45,9 +45,9 @@ def add_usage(connection: Connection, operation: Row[Any], usage: Usage, charge:
         "charge": charge,
     }
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    added = dialect.insert(usage_days).values(**row)
-    sums = {name: usage_days.c[name] + added.excluded[name] for name in SUMS}
-    connection.execute(added.on_conflict_do_update(index_elements=KEYS, set_=sums))
+    statement = dialect.insert(usage_days).values(**row)
+    sums = {name: usage_days.c[name] + statement.excluded[name] for name in SUMS}
+    connection.execute(statement.on_conflict_do_update(index_elements=KEYS, set_=sums))
 
 
 def usage_of(

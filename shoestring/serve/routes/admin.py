@@ -38,7 +38,7 @@ class AccountBody(Schema):
 
 
 class AccountChange(Schema):
-    """What an admin may change; a field that is absent stays, null takes a limit away."""
+    """Changes to an account; a field that is absent stays, null takes a limit away."""
 
     role: Literal["user", "admin"] | None = None
     is_disabled: bool | None = None
@@ -68,7 +68,7 @@ class LinkBody(Schema):
 
     purpose: Literal["invite", "reset_password"]
     account_id: str | None = None
-    """Whose password is reset."""
+    """The account whose password is reset."""
 
 
 class GateBody(Schema):

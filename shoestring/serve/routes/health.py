@@ -26,7 +26,7 @@ class Health(Schema):
     dead: list[str]
     """Models that make no tokens any more."""
     servers: dict[str, str]
-    """How many servers of a model answer, such as `1 of 2`; without those in this process."""
+    """Servers of a model that answer, such as `1 of 2`; without those in this process."""
 
 
 class Status(Schema):

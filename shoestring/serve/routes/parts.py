@@ -56,7 +56,7 @@ def gate_of(request: Request) -> Gate:
 
 
 def hosting_of(request: Request) -> Hosting:
-    """What the service has because it is for others too. Raises RequestError when it is not."""
+    """The parts of a service that is for others too. Raises RequestError when it is not."""
     hosting: Hosting | None = request.app.state.hosting
     if hosting is None:
         raise RequestError("not_found", "this service has no accounts: it is for one person on this machine")

@@ -119,7 +119,7 @@ async def sign_in(
     gate: TheGate,
 ) -> dict[str, Any]:
     """Begin a session; its cookie is for browsers."""
-    sent = Credentials(
+    credentials = Credentials(
         email=body.email,
         password=body.password,
         code=body.code,
@@ -128,12 +128,12 @@ async def sign_in(
         network=network_of(caller.address),
     )
     try:
-        signed_in = await accounts.sign_in.sign_in(sent)
+        signed_in = await accounts.sign_in.sign_in(credentials)
     except RequestError as error:
         is_right = error.kind not in ("authentication", "rate_limit")
-        gate.signals.sign_in(sent.network, is_right=is_right)
+        gate.signals.sign_in(credentials.network, is_right=is_right)
         raise
-    gate.signals.sign_in(sent.network, is_right=True)
+    gate.signals.sign_in(credentials.network, is_right=True)
     if accounts.send is not None and signed_in.account.email_checked_s is None:
         await accounts.mail_link("check_email", signed_in.account)
         raise RequestError("permission", "confirm your address first; a new link has been sent to it")

@@ -39,9 +39,9 @@ class Incidents(Schema):
 async def show_status(request: Request, service: TheService) -> Response | ServiceStatus:
     """Show how the service is: as a page for browsers, as JSON for programs."""
     tally: Tally = request.app.state.tally
-    known = await _incidents(service)
-    lasting = [incident for incident in known if incident.end_s is None]
-    others = [incident for incident in known if incident.end_s is not None]
+    all_incidents = await _incidents(service)
+    lasting = [incident for incident in all_incidents if incident.end_s is None]
+    others = [incident for incident in all_incidents if incident.end_s is not None]
     status = service_status(service, service.gate, tally, [*lasting, *others[:NUM_SHOWN]], time.time())
     if "text/html" not in request.headers.get("accept", ""):
         return status

@@ -151,8 +151,8 @@ def _remove_tables(database: Connection, names: Collection[str], *, replace: boo
 def _refuse_living(database: Connection) -> None:
     """Raise ConfigError when a process of the service was seen a moment ago."""
     since_s = int(time.time()) - DEAD_AFTER_S
-    seen = select(func.count()).select_from(servers).where(servers.c.seen_s >= since_s)
-    if database.dialect.name == "postgresql" and database.execute(seen).scalar_one():
+    query = select(func.count()).select_from(servers).where(servers.c.seen_s >= since_s)
+    if database.dialect.name == "postgresql" and database.execute(query).scalar_one():
         raise ConfigError(f"processes answer from this database; end them and wait {DEAD_AFTER_S} s")
 
 

@@ -74,8 +74,8 @@ def check_revision(url: str) -> None:
 
 
 def _check_known(present: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if present is not None and present not in known:
+    revisions = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if present is not None and present not in revisions:
         raise ConfigError(
             f"the database has tables of revision {present}, which is newer than this version; "
             "install the version that wrote it"

@@ -11,7 +11,7 @@ import uvicorn
 from shoestring.cli.main import exit_code
 from shoestring.serve.accounts.accounts import write_operator_file
 from shoestring.serve.storage.migrate import migrate
-from tests.serve.accounts.conftest import new_site
+from tests.serve.site import new_site
 
 
 @pytest.fixture

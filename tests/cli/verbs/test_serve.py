@@ -48,9 +48,7 @@ def test_a_served_model_answers_directly_and_through_another_server():
         assert process.wait(timeout=30) == 0
 
 
-def test_an_address_that_others_reach_is_refused(capsys):
-    assert exit_code(["serve", "--host", "0.0.0.0"]) == 2
-    assert "without a key" in capsys.readouterr().err
+def test_an_address_that_is_none_is_refused(capsys):
     assert exit_code(["serve", "--host", "example.com"]) == 2
     assert "not an IP address" in capsys.readouterr().err
 

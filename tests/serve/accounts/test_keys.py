@@ -107,7 +107,7 @@ def test_known_keys_are_few_and_forgotten(site, monkeypatch):
     for _ in range(4):
         key = person.post("/account/keys", json={}).json()["key"]
         assert site.browser().get("/v1/models", headers=bearer(key)).status_code == 200
-    assert len(site.hosting.accounts.authenticator._known) <= 2
+    assert len(site.hosting.accounts.authenticator._callers) <= 2
 
 
 @given(st.text(string.printable, max_size=80))

@@ -9,7 +9,7 @@ from shoestring.serve.accounts import codes
 from shoestring.serve.accounts.passwords import check_password
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.storage.tables import metadata
-from tests.serve.accounts.conftest import PASSWORD
+from tests.serve.site import PASSWORD
 
 
 def sign_in(browser, email="ada@example.com", password=PASSWORD, **fields):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from starlette.testclient import TestClient
 
 from shoestring.serve.accounts.accounts import Accounts
@@ -17,7 +16,6 @@ from shoestring.serve.ledger.meter import Meter
 from shoestring.serve.ledger.prices import PriceList
 from shoestring.serve.service import Service
 from shoestring.serve.storage.database import Database
-from shoestring.serve.storage.migrate import migrate
 from tests.serve.words import Words
 
 PASSWORD = "correct horse battery"
@@ -79,20 +77,3 @@ def new_site(url: str, *, has_mail: bool = False, prices: PriceList | None = Non
     service = Service({"words": Words()}, meter=hosting.meter, admission=admission, gate=gate)
     app = build_app(service, hosting)
     return Site(app, hosting, mails, TestClient(app, raise_server_exceptions=False))
-
-
-@pytest.fixture
-def site(database_url):
-    migrate(database_url)
-    site = new_site(database_url)
-    with site.client:
-        yield site
-
-
-@pytest.fixture
-def mail_site(tmp_path):
-    url = f"sqlite:///{tmp_path / 'service.db'}"
-    migrate(url)
-    site = new_site(url, has_mail=True)
-    with site.client:
-        yield site
