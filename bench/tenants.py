@@ -3,8 +3,8 @@
     python bench/tenants.py [--requests 100000] [--probes 150] [--seed 0] [--json FILE]
 
 Both tenants ask the embedded model through the service, each for sums that hold the tenant's canary, a
-number that no other prompt has; half of all prompts begin alike. A small cache makes the engine preempt, and a
-third of the requests are left in the middle. Every reply must be the one that its prompt gets alone, or its
+number that no other prompt has; half of all prompts begin alike. A small cache makes the engine preempt, and
+a third of the requests are left in the middle. Every reply must be the one that its prompt gets alone, or its
 beginning, so a canary that crosses, or a page that is shared across tenants, changes a reply.
 
 Then time to first token of long prompts: asked for the first time, again by the same tenant, and by the

@@ -26,6 +26,7 @@ from shoestring.serve.routes import (
     deepseek,
     document,
     health,
+    oidc,
     ollama,
     openai,
     responses,
@@ -49,6 +50,7 @@ ROUTERS = (
     status.router,
     document.router,
     sign_in.router,
+    oidc.router,
     account.router,
     admin.router,
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from shoestring.errors import ConfigError
 from shoestring.serve.accounts.mail import MailConfig
+from shoestring.serve.accounts.oidc import OidcConfig
 from shoestring.serve.admission.admission import Limits
 from shoestring.serve.dialects.deepseek import Era
 from shoestring.serve.gate.gate import GateSettings
@@ -43,6 +44,8 @@ class ServiceConfig:
     """Networks of proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8."""
     gate: GateSettings = field(default_factory=GateSettings)
     """The rules of registration."""
+    oidc: OidcConfig = field(default_factory=OidcConfig)
+    """A provider of OpenID Connect by whom people may sign in."""
     deepseek_era: Era = Era.ANY
     """The time whose rules hold on DeepSeek's paths."""
 

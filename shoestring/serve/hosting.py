@@ -11,6 +11,7 @@ from shoestring.durable import data_folder
 from shoestring.errors import ConfigError
 from shoestring.serve.accounts.accounts import Accounts, write_operator_file
 from shoestring.serve.accounts.mail import mailer
+from shoestring.serve.accounts.oidc import Provider
 from shoestring.serve.accounts.secret import read_secret
 from shoestring.serve.admission.address import Proxies
 from shoestring.serve.admission.admission import Admission
@@ -68,6 +69,8 @@ class Hosting:
             self._forgetting.cancel()
         await self.accounts.database.close()
         self.accounts.sign_in.passwords.close()
+        if self.accounts.provider is not None:
+            await self.accounts.provider.close()
         if self._folder is not None:
             (self._folder / OPERATOR_FILE).unlink(missing_ok=True)
         self._lock.close()
@@ -121,7 +124,9 @@ def open_hosting(config: ServiceConfig, url: str, slots: Mapping[str, int]) -> H
         check_revision(place)
     secret = read_secret(folder / "secret")
     database = Database(place)
-    accounts = Accounts(database, secret, url=config.url or url, send=mailer(config.mail))
+    address = config.url or url
+    provider = Provider(config.oidc, f"{address}/auth/oidc/callback") if config.oidc.issuer else None
+    accounts = Accounts(database, secret, url=address, send=mailer(config.mail), provider=provider)
     prices = read_prices(config.prices) if config.prices else PriceList()
     admission = Admission(config.limits, slots=slots, proxies=Proxies(config.trusted_proxies))
     gate = Gate(StoredRecords(database), config.gate, admission=admission)

@@ -12,6 +12,7 @@ from shoestring.serve.accounts import keys, people
 from shoestring.serve.accounts.authenticator import Authenticator
 from shoestring.serve.accounts.keys import KeySettings
 from shoestring.serve.accounts.mail import Send
+from shoestring.serve.accounts.oidc import Provider
 from shoestring.serve.accounts.people import Account, Purpose, Role
 from shoestring.serve.accounts.secret import Secret
 from shoestring.serve.accounts.sign_in import LINK_S, SignIn, checked_email
@@ -33,11 +34,12 @@ class Accounts:
         *,
         url: str = "",
         send: Send | None = None,
-        sign_in: SignIn | None = None,
+        provider: Provider | None = None,
     ) -> None:
-        """`url` is where people reach the service, for links; `send` sends mail, if there is a server."""
+        """`url` is where people reach the service, for links; `send` sends mail, `provider` knows people."""
         self.database, self.secret, self.url, self.send = database, secret, url, send
-        self.sign_in = sign_in or SignIn(database, secret)
+        self.provider = provider
+        self.sign_in = SignIn(database, secret)
         self.authenticator = Authenticator(database, secret)
 
     async def read(self, work: Callable[..., Any], *arguments: Any) -> Any:

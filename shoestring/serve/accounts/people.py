@@ -11,9 +11,10 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from shoestring.serve.accounts.oidc import Identity
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.ledger.operations import open_balance
-from shoestring.serve.storage.tables import accounts, devices, links, recovery_codes, sessions
+from shoestring.serve.storage.tables import accounts, devices, identities, links, recovery_codes, sessions
 
 Role = Literal["user", "admin"]
 Purpose = Literal["first_admin", "invite", "check_email", "reset_password"]
@@ -89,6 +90,20 @@ def account_by_email(connection: Connection, email: str) -> Account | None:
     """The account of an address."""
     row = connection.execute(select(accounts).where(accounts.c.email == email)).first()
     return account(row) if row else None
+
+
+def account_by_identity(connection: Connection, identity: Identity) -> Account | None:
+    """The account of a person whom another service knows."""
+    here = (identities.c.issuer == identity.issuer) & (identities.c.subject == identity.subject)
+    query = select(accounts).join(identities, identities.c.account_id == accounts.c.id)
+    row = connection.execute(query.where(here)).first()
+    return account(row) if row else None
+
+
+def add_identity(connection: Connection, identity: Identity, account_id: str) -> None:
+    """Remember by which name another service knows the owner of an account."""
+    row = {"issuer": identity.issuer, "subject": identity.subject, "account_id": account_id}
+    connection.execute(insert(identities).values(**row))
 
 
 def has_admin(connection: Connection) -> bool:

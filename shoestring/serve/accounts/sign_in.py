@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from shoestring.serve.accounts import codes, people
+from shoestring.serve.accounts.oidc import Identity
 from shoestring.serve.accounts.passwords import Passwords, check_password
 from shoestring.serve.accounts.people import Account, Purpose
 from shoestring.serve.accounts.secret import Secret
@@ -100,11 +101,32 @@ class SignIn:
         if account.has_codes and not await self._use_code(account, credentials.code or ""):
             raise RequestError("authentication", WRONG)
         self._succeed(budgets)
+        return await self.begin_session(account)
+
+    async def account_of(self, identity: Identity) -> Account | None:
+        """The account of a person whom another service knows; None for somebody new."""
+        return await self._database.read(lambda connection: people.account_by_identity(connection, identity))
+
+    async def sign_up_by(self, identity: Identity) -> Account:
+        """A new account for a person whom another service knows. Raises RequestError.
+
+        An address that has an account is not taken over: its owner signs in with the password.
+        """
+        if identity.email is None:
+            raise RequestError("permission", "the other service has not checked your e-mail address")
+        email, now_s = checked_email(identity.email), self.now_s()
+
+        def add(connection: Connection) -> Account:
+            account = people.add_account(connection, email, None, "user", now_s)
+            people.add_identity(connection, identity, account.id)
+            return people.change_account(connection, account.id, email_checked_s=now_s)
+
+        return await self._database.write(add)
+
+    async def begin_session(self, account: Account) -> SignedIn:
+        """A session of a person who has shown who they are. Raises RequestError for a disabled account."""
         if account.disabled_s is not None:
             raise RequestError("permission", "this account is disabled; ask the operator")
-        return await self._begin_session(account)
-
-    async def _begin_session(self, account: Account) -> SignedIn:
         session, device, now_s = new_token(), new_token(), self.now_s()
 
         def begin(connection: Connection) -> None:

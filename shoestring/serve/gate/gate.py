@@ -84,11 +84,16 @@ class Gate:
         """A challenge of ALTCHA for one sign-up."""
         return self._proofs.challenge(self.difficulty)
 
-    def check(self, network: str, *, proof: str | None, is_invited: bool) -> None:
-        """Let a sign-up pass or raise RequestError; `proof` is a solution of `challenge`. Counts the try."""
+    def check(
+        self, network: str, *, proof: str | None = None, is_invited: bool = False, is_vouched: bool = False
+    ) -> None:
+        """Let a sign-up pass or raise RequestError. Counts the try.
+
+        `proof` is a solution of `challenge`; none is needed when another service vouches for the person.
+        """
         self.signals.sign_up(network)
         state = self._now.state
-        if state is State.OPEN:
+        if state is State.OPEN or (state is State.PROOF_OF_WORK and is_vouched):
             return
         if state is State.CLOSED:
             raise RequestError("overloaded", SENTENCES[state], retry_after_s=self._settings.relax_s)

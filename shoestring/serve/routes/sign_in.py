@@ -137,7 +137,7 @@ async def sign_in(
     if accounts.send is not None and signed_in.account.email_checked_s is None:
         await accounts.mail_link("check_email", signed_in.account)
         raise RequestError("permission", "confirm your address first; a new link has been sent to it")
-    _set_cookies(request, response, signed_in)
+    set_cookies(request, response, signed_in)
     return person(signed_in.account)
 
 
@@ -254,7 +254,7 @@ async def _use(accounts: Accounts, link: str, purpose: people.Purpose) -> Any:
     )
 
 
-def _set_cookies(request: Request, response: Response, signed_in: SignedIn) -> None:
+def set_cookies(request: Request, response: Response, signed_in: SignedIn) -> None:
     """Set the session's cookie and the browser's: no script can read them, no other site can use them."""
     is_secure = request.url.scheme == "https"
     tokens = ((SESSION_COOKIE, signed_in.session, SESSION_S), (DEVICE_COOKIE, signed_in.device, DEVICE_S))

@@ -1,0 +1,66 @@
+"""Routes of sign-in by another service: to its page, and back with a code."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from shoestring.serve.accounts.authenticator import cookie
+from shoestring.serve.accounts.oidc import Provider, new_attempt, read_attempt
+from shoestring.serve.admission.address import network_of
+from shoestring.serve.audience import Audience, audience
+from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.dialects.schema import OpenAIError, errors
+from shoestring.serve.routes.parts import TheAccounts, TheCaller, TheGate
+from shoestring.serve.routes.sign_in import set_cookies
+
+router = APIRouter(prefix="/auth/oidc", tags=["sign-in"], responses=errors(OpenAIError))
+
+ATTEMPT_COOKIE = "shoestring_attempt"
+ATTEMPT_S = 600
+
+
+@router.get("", status_code=303, response_class=RedirectResponse)
+@audience(Audience.ANYONE)
+async def begin(request: Request, accounts: TheAccounts) -> Response:
+    """Go to the other service's page."""
+    attempt = new_attempt()
+    response = RedirectResponse(await _provider(accounts.provider).address(attempt), status_code=303)
+    response.set_cookie(
+        ATTEMPT_COOKIE,
+        attempt.text(),
+        max_age=ATTEMPT_S,
+        httponly=True,
+        secure=request.url.scheme == "https",
+        samesite="lax",  # the browser comes back from another site
+        path="/auth/oidc",
+    )
+    return response
+
+
+@router.get("/callback", status_code=303, response_class=RedirectResponse)
+@audience(Audience.ANYONE)
+async def come_back(
+    request: Request,
+    caller: TheCaller,
+    accounts: TheAccounts,
+    gate: TheGate,
+    code: str = "",
+    state: str = "",
+) -> Response:
+    """Begin a session for the person whom the other service names; somebody new passes the gate."""
+    attempt = read_attempt(cookie(request.headers, ATTEMPT_COOKIE) or "")
+    identity = await _provider(accounts.provider).identity(attempt, code, state)
+    account = await accounts.sign_in.account_of(identity)
+    if account is None:
+        gate.check(network_of(caller.address), is_vouched=True)
+        account = await accounts.sign_in.sign_up_by(identity)
+        gate.signals.new_account()
+    response = RedirectResponse("/", status_code=303)
+    set_cookies(request, response, await accounts.sign_in.begin_session(account))
+    response.delete_cookie(ATTEMPT_COOKIE, path="/auth/oidc")
+    return response
+
+
+def _provider(provider: Provider | None) -> Provider:
+    if provider is None:
+        raise RequestError("not_found", "nobody signs in by another service here")
+    return provider
