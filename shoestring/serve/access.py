@@ -10,6 +10,7 @@ from dataclasses import replace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shoestring.serve.answers import Answers
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.caller import NOBODY, Caller
 from shoestring.serve.dialects.errors import error_body
@@ -33,6 +34,7 @@ class Entrance:
 
     def __init__(self, app: ASGIApp, service: Service, guard: Guard) -> None:
         self._app, self._service, self._guard = app, service, guard
+        self._answers = Answers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +63,7 @@ class Entrance:
                 except RequestError as refusal:
                     await _refuse(scope["path"], refusal, send_with_id)
                     return
-                await self._app(scope, receive, send_with_id)
+                await self._answer(scope, receive, send_with_id)
         finally:
             entry = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
             entry |= {"status": status, "seconds": round(time.monotonic() - start_s, 4)}
@@ -75,6 +77,17 @@ class Entrance:
         is_somebody = caller.account_id != NOBODY.account_id
         if self._service.admission is not None and is_somebody and scope["path"] not in ALWAYS:
             self._service.admission.check_caller(caller)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app, once for an Idempotency-Key of an account that pays."""
+        caller: Caller = scope["caller"]
+        if self._service.meter is None or not caller.idempotency_key or not caller.account_id:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._answers.run(self._app, scope, receive, send)
+        except RequestError as refusal:
+            await _refuse(scope["path"], refusal, send)
 
     def _cost_headers(self, caller: Caller) -> dict[str, str]:
         """The cost of the request; of a stream, which is charged at its end, the most that it can be."""

@@ -20,11 +20,16 @@ from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
 from shoestring.serve.app import build_app
 from shoestring.serve.backends.local import LocalBackend
+from shoestring.serve.ledger.meter import Meter
+from shoestring.serve.ledger.operations import add_funds
+from shoestring.serve.ledger.prices import NANOS
 from shoestring.serve.service import Service
-from shoestring.serve.storage.engines import writing_engine
+from shoestring.serve.storage.database import Database
+from shoestring.serve.storage.engines import reading_engine, writing_engine
 from shoestring.serve.storage.migrate import migrate
 from tests.serve.postgres import empty_database, postgres_programs, running_postgres
 from tests.serve.site import Site, new_site
+from tests.serve.words import PRICES, Words
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +93,8 @@ def postgres_url() -> Iterator[str]:
     programs = postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
-    with running_postgres(programs) as url:
-        yield url
+    with running_postgres(programs) as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -129,3 +134,24 @@ def mail_site(tmp_path: Path) -> Iterator[Site]:
     site = new_site(url, has_mail=True)
     with site.client:
         yield site
+
+
+@pytest.fixture
+def paid(database_url: str) -> Iterator[tuple[TestClient, Words, Callable[..., Any]]]:
+    """A service whose requests cost money: (client, backend, how to look at the database)."""
+    migrate(database_url)
+    funded = writing_engine(database_url)
+    with funded.begin() as connection:
+        add_funds(connection, "funds", "local", "top_up", 10 * NANOS, 0)
+    funded.dispose()
+    backend = Words()
+    service = Service({"words": backend}, meter=Meter(Database(database_url), PRICES))
+    reader = reading_engine(database_url, 1)
+
+    def look(work: Callable[[Connection], Any]) -> Any:
+        with reader.begin() as connection:
+            return work(connection)
+
+    with TestClient(build_app(service), raise_server_exceptions=False) as client:
+        yield client, backend, look
+    reader.dispose()

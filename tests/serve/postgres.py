@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -23,42 +24,69 @@ def postgres_programs() -> Path | None:
     return debian[-1] if debian else Path(found).parent if found else None
 
 
+@dataclass(frozen=True)
+class Postgres:
+    """A server in a folder of its own."""
+
+    programs: Path
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The URL of the server, without a database's name."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}"
+
+    def create(self) -> None:
+        """Make the server's files."""
+        self._call("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        self._call("pg_ctl", "-w", "-l", str(self.folder / "log"), "-o", settings, "start")
+
+    def stop(self) -> None:
+        """Stop the server at once, as a crash does."""
+        self._call("pg_ctl", "-m", "immediate", "stop")
+
+    def _call(self, program: str, *arguments: str) -> None:
+        command = [str(self.programs / program), "-D", str(self.folder / "data"), *arguments]
+        options = {"user": USER} if os.geteuid() == 0 else {}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **options)
+
+
 @contextmanager
-def running_postgres(programs: Path) -> Iterator[str]:
-    """The URL of a server that runs for so long, without its database's name."""
+def running_postgres(programs: Path) -> Iterator[Postgres]:
+    """A server that runs for so long."""
     with (
         tempfile.TemporaryDirectory(prefix="postgres-") as name,
         socket.create_server(("127.0.0.1", 0)) as free,
     ):
         port = free.getsockname()[1]
         free.close()
-        folder = Path(name)
-        is_root = os.geteuid() == 0
-        if is_root:
-            shutil.chown(folder, USER)
-        options = {"user": USER} if is_root else {}
-        data, log = str(folder / "data"), str(folder / "log")
-
-        def call(program: str, *arguments: str) -> None:
-            command = [str(programs / program), "-D", data, *arguments]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **options)
-
-        call("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-        settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        call("pg_ctl", "-w", "-l", log, "-o", settings, "start")
+        if os.geteuid() == 0:
+            shutil.chown(name, USER)
+        server = Postgres(programs, Path(name), port)
+        server.create()
+        server.start()
         try:
-            yield f"postgresql://postgres@127.0.0.1:{port}"
+            yield server
         finally:
-            call("pg_ctl", "-m", "immediate", "stop")
+            server.stop()
 
 
 @contextmanager
 def empty_database(server_url: str) -> Iterator[str]:
     """The URL of a new database on a server."""
     name = f"test_{uuid.uuid4().hex}"
+    _execute(server_url, f"CREATE DATABASE {name}")
+    try:
+        yield f"{server_url}/{name}"
+    finally:
+        _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(server_url: str, statement: str) -> None:
     with psycopg.connect(f"{server_url}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield f"{server_url}/{name}"
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        connection.execute(statement)

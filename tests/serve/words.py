@@ -5,8 +5,13 @@ import threading
 
 from shoestring.serve.backends.backend import ModelCard
 from shoestring.serve.backends.reply import Delta, Usage, Work
+from shoestring.serve.ledger.prices import NANOS, PriceList
 
 PROMPT, MOST, WORDS = 10, 20, 8
+CHAT = {"model": "words", "messages": [{"role": "user", "content": "x"}], "max_tokens": MOST}
+PRICES = PriceList.model_validate({"models": {"*": {"cache_hit": 1, "cache_miss": 1, "output": 2}}})
+PRICE = -(-(PROMPT + 2 * WORDS) * NANOS // 10**6)
+"""What a reply costs."""
 
 
 class Words:
@@ -18,12 +23,15 @@ class Words:
         self.gate = threading.Event()
         self.gate.set()
         self.num_open = 0
+        self.error = None
 
     def start(self):
         pass
 
     async def prepare(self, request):
         async def start():
+            if self.error:
+                raise self.error
             return self._deltas()
 
         return Work(model="words", prompt_tokens=PROMPT, max_tokens=MOST, start=start)

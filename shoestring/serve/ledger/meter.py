@@ -102,6 +102,9 @@ class Meter:
         charge = Charge(self, request)
         try:
             await asyncio.shield(holding)
+        except DatabaseGone:  # before the commit or after it, nobody knows: give the money back if it is held
+            charge.settle_soon()
+            raise
         except asyncio.CancelledError:  # the money may be held by now: give it back
             holding.add_done_callback(lambda task: _settle_if_held(task, charge))
             raise
@@ -151,7 +154,7 @@ async def metered(deltas: AsyncGenerator[Delta], charge: Charge) -> AsyncGenerat
 
 
 def _settle_if_held(task: "asyncio.Task[None]", charge: Charge) -> None:
-    if not task.cancelled() and task.exception() is None:
+    if not task.cancelled() and isinstance(task.exception(), DatabaseGone | None):
         charge.settle_soon()
 
 

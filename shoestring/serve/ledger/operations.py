@@ -106,8 +106,12 @@ def _insert(connection: Connection, request: Hold) -> None:
         with connection.begin_nested():
             connection.execute(row)
     except IntegrityError:
-        sentence = "a request with this Idempotency-Key was made before; it is not run and not charged again"
-        raise RequestError("conflict", sentence, field="Idempotency-Key") from None
+        raise RequestError(
+            "conflict",
+            "a request with this Idempotency-Key was made before, and its answer is not here: whole ones are "
+            "kept for ten minutes, streams and broken ones not at all; it is not run and not charged again",
+            field="Idempotency-Key",
+        ) from None
 
 
 def note_usage(connection: Connection, operation_id: str, usage: Usage) -> None:
@@ -120,12 +124,13 @@ def note_usage(connection: Connection, operation_id: str, usage: Usage) -> None:
 def settle(connection: Connection, operation_id: str, usage: Usage | None, time_s: int) -> int:
     """End a request and charge its usage, in nanos: never more than was held, and never twice.
 
-    `usage` None charges what was noted. A request that has ended keeps its charge.
+    `usage` None charges what was noted. A request that has ended keeps its charge; one that never began, and
+    whose money was perhaps not even held, has none. When nothing ran, its idempotency key may be used again.
     """
     query = select(operations).where(operations.c.id == operation_id).with_for_update()
-    row = connection.execute(query).one()
-    if row.ended_s is not None:
-        return int(row.charge)
+    row = connection.execute(query).first()
+    if row is None or row.ended_s is not None:
+        return int(row.charge) if row else 0
     usage = usage or Usage(
         prompt_tokens=row.prompt_tokens,
         cached_tokens=row.cached_tokens,
@@ -135,7 +140,9 @@ def settle(connection: Connection, operation_id: str, usage: Usage | None, time_
         cache_hit=row.cache_hit_price, cache_miss=row.cache_miss_price, output=row.output_price
     )
     charge = int(min(price.charge(usage), row.held))
-    values = {"ended_s": time_s, "charge": charge, **_tokens(usage)}
+    values: dict[str, Any] = {"ended_s": time_s, "charge": charge, **_tokens(usage)}
+    if usage == Usage():
+        values["idempotency_key"] = None
     connection.execute(update(operations).where(operations.c.id == operation_id).values(**values))
     _pay(connection, row, charge)
     settle_caps(connection, row, charge)

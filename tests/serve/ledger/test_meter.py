@@ -5,47 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select
-from starlette.testclient import TestClient
 
-from shoestring.serve.app import build_app
 from shoestring.serve.backends.reply import Usage, Work
+from shoestring.serve.caller import Caller
 from shoestring.serve.ledger.audit import audit
 from shoestring.serve.ledger.meter import Meter
 from shoestring.serve.ledger.operations import add_funds, balance
-from shoestring.serve.ledger.prices import NANOS, PriceList
-from shoestring.serve.service import Service
-from shoestring.serve.storage.database import Database
-from shoestring.serve.storage.engines import reading_engine, writing_engine
+from shoestring.serve.ledger.prices import NANOS
+from shoestring.serve.storage.database import Database, DatabaseGone
 from shoestring.serve.storage.migrate import migrate
 from shoestring.serve.storage.tables import operations
-from tests.serve.words import MOST, PROMPT, WORDS, Words
+from tests.serve.words import CHAT, MOST, PRICE, PRICES, PROMPT
 
-PRICES = PriceList.model_validate({"models": {"*": {"cache_hit": 1, "cache_miss": 1, "output": 2}}})
-PRICE = -(-(PROMPT + 2 * WORDS) * NANOS // 10**6)
-
-
-@pytest.fixture
-def service(database_url):
-    """A service whose requests cost money: (client, backend, how to look at the database)."""
-    migrate(database_url)
-    funded = writing_engine(database_url)
-    with funded.begin() as connection:
-        add_funds(connection, "funds", "local", "top_up", 10 * NANOS, 0)
-    funded.dispose()
-    backend = Words()
-    service = Service({"words": backend}, meter=Meter(Database(database_url), PRICES))
-    reader = reading_engine(database_url, 1)
-
-    def look(work):
-        with reader.begin() as connection:
-            return work(connection)
-
-    with TestClient(build_app(service), raise_server_exceptions=False) as client:
-        yield client, backend, look
-    reader.dispose()
-
-
-CHAT = {"model": "words", "messages": [{"role": "user", "content": "x"}], "max_tokens": MOST}
 BODIES = {
     "/v1/chat/completions": CHAT,
     "/chat/completions": CHAT,
@@ -59,8 +30,8 @@ BODIES = {
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_a_reply_costs_the_same_streamed_and_not(service, path):
-    client, _, look = service
+def test_a_reply_costs_the_same_streamed_and_not(paid, path):
+    client, _, look = paid
     whole = client.post(path, json={**BODIES[path], "stream": False})
     assert whole.status_code == 200, whole.text
     assert whole.headers["x-request-cost"] == f"{PRICE / NANOS:.6f} USD"
@@ -74,8 +45,8 @@ def test_a_reply_costs_the_same_streamed_and_not(service, path):
     assert look(audit) == []
 
 
-def test_a_client_that_leaves_pays_for_what_was_made(service):
-    client, backend, look = service
+def test_a_client_that_leaves_pays_for_what_was_made(paid):
+    client, backend, look = paid
     backend.gate.clear()
     with client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as stream:
         next(stream.iter_lines())
@@ -87,8 +58,8 @@ def test_a_client_that_leaves_pays_for_what_was_made(service):
     assert backend.num_open == 0
 
 
-def test_a_balance_for_ten_serves_ten_of_many_at_once(service):
-    client, backend, look = service
+def test_a_balance_for_ten_serves_ten_of_many_at_once(paid):
+    client, backend, look = paid
     most = -(-(PROMPT + 2 * MOST) * NANOS // 10**6)
 
     def leave_ten(connection):
@@ -106,13 +77,33 @@ def test_a_balance_for_ten_serves_ten_of_many_at_once(service):
     assert look(audit) == []
 
 
-def test_an_idempotency_key_is_charged_once(service):
-    client, _, look = service
-    headers = {"Idempotency-Key": "order 7"}
-    first = client.post("/v1/chat/completions", json=CHAT, headers=headers)
-    second = client.post("/v1/chat/completions", json=CHAT, headers=headers)
-    assert (first.status_code, second.status_code) == (200, 409)
-    assert look(lambda connection: balance(connection, "local")).total == 10 * NANOS - PRICE
+def test_money_held_by_a_commit_whose_answer_was_lost_is_given_back(database_url):
+    migrate(database_url)
+
+    async def main():
+        database = Database(database_url)
+        meter = Meter(database, PRICES)
+        await database.write(lambda connection: add_funds(connection, "f", "a", "grant", NANOS, 0))
+        original, losses = database.write, [True]
+
+        async def write(work):
+            result = await original(work)
+            if losses:
+                losses.pop()
+                raise DatabaseGone
+            return result
+
+        database.write = write
+        work = Work(model="words", prompt_tokens=PROMPT, max_tokens=MOST, start=None)
+        with pytest.raises(DatabaseGone):
+            await meter.hold(Caller(account_id="a", idempotency_key="k"), work)
+        await asyncio.sleep(0)
+        assert (await original(lambda connection: balance(connection, "a"))).available == NANOS
+        await (await meter.hold(Caller(account_id="a", idempotency_key="k"), work)).settle()
+        assert await original(audit) == []
+        await database.close()
+
+    asyncio.run(main())
 
 
 def test_what_waits_for_a_lost_database_is_charged_when_it_is_back(database_url):
@@ -123,16 +114,12 @@ def test_what_waits_for_a_lost_database_is_charged_when_it_is_back(database_url)
         meter = Meter(database, PRICES)
         await meter.start()
         await database.write(lambda connection: add_funds(connection, "f", "a", "grant", NANOS, 0))
-        from shoestring.serve.caller import Caller
-
         work = Work(model="words", prompt_tokens=PROMPT, max_tokens=MOST, start=None)
         charge = await meter.hold(Caller(account_id="a"), work)
         failures = iter([True])
         original = database.write
 
         async def write(work):
-            from shoestring.serve.storage.database import DatabaseGone
-
             if next(failures, False):
                 raise DatabaseGone
             return await original(work)
