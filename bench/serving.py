@@ -63,6 +63,11 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def cpu_s(self) -> float:
+        """Processor time of the process until now."""
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self) -> int:
         """Bytes of its resident memory."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()

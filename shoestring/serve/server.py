@@ -19,6 +19,8 @@ from shoestring.serve.tls import Tls
 
 OTHER_FILES = 256
 """Files that the process has open beside connections."""
+CONNECTIONS = 10_000
+"""Connections of a service without limits of its own: to itself, and to servers behind it."""
 DRAIN_S = 30
 """Seconds that replies under way get at the end."""
 
@@ -56,7 +58,9 @@ def serve_app(
     SIGHUP calls `reloads` and reads the files of `tls` again.
     """
     admission = service.admission
-    if admission is not None:
+    if admission is None:
+        connections_within(CONNECTIONS)
+    else:
         listener = Listener(listener, admission.connections)
         admission.connections.total = connections_within(admission.connections.total)
     config = uvicorn.Config(
