@@ -251,9 +251,14 @@ class Engine:
             self._end(self.speculation.failures.drain())
 
     def _report(self) -> list[RequestOutput]:
-        """The outputs of the requests that changed; a finished request is removed."""
-        outputs = []
+        """The outputs of the requests that changed and are due; a finished request is removed."""
+        outputs, waiting = [], {}
+        interval_s = self.settings.stream_interval_s
+        tick = time.monotonic() // interval_s if interval_s else None  # one for all: they come together
         for request_id, state in self._changes.items():
+            if not state.is_due(tick):
+                waiting[request_id] = state
+                continue
             if state.finished or state.request.sampling_params.output_kind != "final_only":
                 try:
                     outputs.append(state.output())
@@ -262,7 +267,7 @@ class Engine:
             if state.finished:
                 del self._requests[request_id]
                 _count_end(self._counters, self.latencies, state)
-        self._changes.clear()
+        self._changes = waiting
         return outputs
 
     def _error_output(self, state: RequestState, error: Exception) -> RequestOutput:

@@ -167,6 +167,7 @@ class RequestState:
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
         self.num_drafted = self.num_accepted = 0
+        self._tick: float | None = None
         self.prompt_logprobs: list[dict[int, Logprob] | None] | None = None
         """Those of the prompt's first tokens, as far as they are computed, if the request has them."""
         if request.sampling_params.prompt_logprobs is not None:
@@ -175,6 +176,12 @@ class RequestState:
     @property
     def finished(self) -> bool:
         return all(completion.finish_reason is not None for completion in self.completions)
+
+    def is_due(self, tick: float | None) -> bool:
+        """Return whether its output is due: the first one in a tick of the clock, and the last one."""
+        is_new = tick is None or tick != self._tick
+        self._tick = tick
+        return is_new or self.finished
 
     def record_token_time(self, now: float) -> None:
         """Record that a token was accepted `now`."""

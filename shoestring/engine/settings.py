@@ -33,6 +33,9 @@ class EngineSettings:
     """Tokens drafted ahead for each sequence and step."""
     adaptive_speculation: bool = True
     """Measure whether drafts make decoding faster, and pause them while they do not."""
+    stream_interval_s: float = 0.0
+    """Seconds over which the tokens of a streamed request are collected into one output, its first ones
+    apart; 0 gives an output after each step."""
     enable_return_routed_experts: bool = False
     """Report the experts of each token with a request's last output, if the model has experts."""
 
@@ -129,6 +132,8 @@ def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
     for name in ("max_num_seqs", "max_num_batched_tokens", "num_speculative_tokens"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"{name} = {getattr(settings, name)} must be at least 1")
+    if not 0.0 <= settings.stream_interval_s <= 60.0:
+        raise ConfigError(f"stream_interval_s = {settings.stream_interval_s} must be from 0 to 60")
     if settings.max_num_batched_tokens < settings.max_num_seqs:
         raise ConfigError(
             f"max_num_batched_tokens = {settings.max_num_batched_tokens} must be at least max_num_seqs = "

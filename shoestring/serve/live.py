@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-KEEP_ALIVE_S = 10.0
-"""Seconds without an event after which a comment is sent: some clients give up after 20."""
+KEEP_ALIVE_S = 5.0
+"""A comment is sent when no event came for so long, and at twice that at the latest: some clients give up
+after 20."""
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -39,12 +40,19 @@ class LiveStream(Response):
     """Parts of a reply as they come; ends when the client leaves."""
 
     def __init__(
-        self, parts: AsyncGenerator[bytes], media_type: str, headers: Mapping[str, str] | None = None
+        self,
+        parts: AsyncGenerator[bytes],
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        comment: bytes = b"",
     ) -> None:
+        """`comment` is sent from time to time while no part comes, if the media type has comments."""
         live = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy may collect the parts
         super().__init__(None, media_type=media_type, headers={**(headers or {}), **live})
         del self.headers["content-length"]
-        self._parts = parts
+        self._parts, self._comment = parts, comment
+        self._is_silent = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
@@ -59,33 +67,28 @@ class LiveStream(Response):
     async def _send(self, send: Send) -> None:
         """Send the head at once, so that no client waits for a long prompt without a sign of life."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(self._parts) as parts:
-            async for part in parts:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+        comments = asyncio.ensure_future(self._send_comments(send))
+        try:
+            async with aclosing(self._parts) as parts:
+                async for part in parts:
+                    self._is_silent = False
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        finally:
+            await _cancel(comments)
         await send({"type": "http.response.body", "body": b""})
+
+    async def _send_comments(self, send: Send) -> None:
+        """Send a comment after each KEEP_ALIVE_S in which no part came, by the clock."""
+        while self._comment:
+            self._is_silent = True
+            await asyncio.sleep(KEEP_ALIVE_S)
+            if self._is_silent:
+                await send({"type": "http.response.body", "body": self._comment, "more_body": True})
 
 
 def event_stream(events: AsyncGenerator[bytes], headers: Mapping[str, str] | None = None) -> LiveStream:
     """A stream of server-sent events, with comments while none come."""
-    return LiveStream(_with_keep_alive(events), "text/event-stream", headers)
-
-
-async def _with_keep_alive(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The events, and a comment whenever none came for KEEP_ALIVE_S."""
-    coming = asyncio.ensure_future(anext(events, None))
-    try:
-        while True:
-            if not (await asyncio.wait((coming,), timeout=KEEP_ALIVE_S))[0]:
-                yield KEEP_ALIVE
-                continue
-            event = coming.result()
-            if event is None:
-                return
-            coming = asyncio.ensure_future(anext(events, None))
-            yield event
-    finally:
-        await _cancel(coming)
-        await events.aclose()
+    return LiveStream(events, "text/event-stream", headers, comment=KEEP_ALIVE)
 
 
 def sse(data: str, event: str | None = None) -> bytes:

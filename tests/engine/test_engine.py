@@ -260,3 +260,31 @@ def test_times_and_drafts_are_reported(gqa):
     assert metrics.arrival_s <= metrics.first_token_s <= metrics.last_token_s
     assert metrics.drafted_tokens == serving.counters.drafted_tokens >= metrics.accepted_tokens
     assert metrics.accepted_tokens == serving.counters.accepted_tokens
+
+
+def test_outputs_of_a_stream_come_by_the_clock_and_lose_nothing(gqa):
+    """The first at once, the last at once, and between them one in each interval, of which few can begin."""
+    outputs = []
+    for interval_s in (0.0, 60.0):
+        served = engine(gqa, stream_interval_s=interval_s)
+        served.add_request(request("a", PROMPTS[1], max_tokens=9, output_kind="delta"))
+        steps = []
+        while served.has_unfinished():
+            steps += [output.outputs[0].token_ids for output in served.step()]
+        outputs.append(steps)
+    assert [len(tokens) for tokens in outputs[0]] == [1] * 9
+    assert len(outputs[1]) <= 3
+    assert len(outputs[1][0]) == 1
+    assert [token for tokens in outputs[1] for token in tokens] == [token for (token,) in outputs[0]]
+
+
+def test_an_aborted_stream_is_reported_between_two_outputs(gqa):
+    served = engine(gqa, stream_interval_s=60.0)
+    served.add_request(request("a", PROMPTS[1], output_kind="delta"))
+    for _ in range(3):
+        served.step()
+    served.abort("a")
+    (last,) = served.step()
+    assert last.finished
+    assert len(last.outputs[0].token_ids) <= 2
+    assert not served.has_unfinished()

@@ -3,9 +3,10 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from shoestring.engine.engine import Engine
@@ -23,7 +24,7 @@ from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.reply import ReplyPiece, ReplyReader, ToolPiece
 from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.special import THINK, THINK_END
-from shoestring.tokenizer.stream import text_pieces
+from shoestring.tokenizer.stream import TextPiece, text_pieces
 from shoestring.tokenizer.thinking import has_tags, thinking_tokens
 
 HEARTBEAT_LIMIT_S = 30.0
@@ -160,6 +161,16 @@ def most_tokens(sampling: SamplingParams, prompt_tokens: int, max_model_len: int
     return sampling.n * min(sampling.max_tokens or room, room)
 
 
+def joined(pieces: Iterable[ReplyPiece]) -> Iterator[ReplyPiece]:
+    """The pieces, with text of one kind that follows on itself in one piece."""
+    for kind, group in groupby(pieces, key=lambda piece: getattr(piece, "kind", None)):
+        if kind is None:
+            yield from group
+        else:
+            text = "".join(piece.text for piece in group if isinstance(piece, TextPiece))
+            yield TextPiece(text=text, kind=kind)
+
+
 class _Choice:
     """One completion of a reply, read as deltas."""
 
@@ -188,7 +199,7 @@ class _Choice:
         else:
             pieces += self._reader.push(output.token_ids, output.text)
             pieces += self._reader.finish() if output.finish_reason else []
-        deltas = [self._delta(piece) for piece in pieces]
+        deltas = [self._delta(piece) for piece in joined(pieces)]
         if output.logprobs is not None:
             logprobs = tuple(self._logprobs(output))
             first = deltas[0] if deltas else Delta(choice=self._index)
