@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -117,7 +118,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
         413: f"the body is longer than {MAX_BODY_BYTES >> 20} MiB",
     }
     body = error_body(path, RequestError(kind, sentences.get(error.status_code, str(error.detail))))
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+    headers = {"Allow": ", ".join(_methods(path))} if error.status_code == 405 else error.headers
+    return JSONResponse(body, status_code=error.status_code, headers=headers)
+
+
+def _methods(path: str) -> list[str]:
+    """The methods of all routes with this path; the router's own header has those of the first one."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods})
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:

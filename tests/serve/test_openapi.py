@@ -114,6 +114,16 @@ def test_streams_have_the_declared_type(client, document, path, body, media_type
     assert media_type in declared(document, "post", path)["200"]["content"]
 
 
+def test_a_wrong_method_is_told_all_that_the_path_takes(client):
+    for path, methods in (
+        ("/account/keys", "GET, POST"),
+        ("/v1/models", "GET"),
+        ("/chat/completions", "POST"),
+    ):
+        reply = client.put(path)
+        assert (reply.status_code, reply.headers["allow"]) == (405, methods)
+
+
 def test_every_route_declares_its_errors_in_its_dialect(document):
     for path, methods in document["paths"].items():
         for operation in methods.values():

@@ -154,6 +154,8 @@ def _parts(message: Message) -> Iterator[dict[str, Any]]:
     if isinstance(message.content, str):
         yield {"role": message.role, "content": message.content}
         return
+    if not message.content:
+        raise RequestError("invalid", "a message has no content", field="messages")
     if message.role == "assistant":
         yield _assistant(message.content)
         return

@@ -57,6 +57,14 @@ ERRORS = {
 }
 """Statuses of errors that every route may answer with."""
 
+EVENTS = "text/event-stream"
+EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+"""A server-sent event: its data is JSON, or [DONE]."""
+
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -71,7 +79,7 @@ def whole(body: Any) -> Responses:
     return {200: {"model": body, "description": "The reply."}}
 
 
-def whole_or_stream(body: Any, media_type: str = "text/event-stream") -> Responses:
+def whole_or_stream(body: Any, media_type: str = EVENTS) -> Responses:
     """A reply that is whole, or with `stream` a stream."""
-    content = {media_type: {"schema": {"type": "string"}}}
+    content = {media_type: {"itemSchema": EVENT if media_type == EVENTS else {"type": "object"}}}
     return {200: {"model": body, "content": content, "description": "The reply, whole or as a stream."}}

@@ -145,6 +145,7 @@ def test_a_billing_header_does_not_reach_the_prompt(client):
             "invalid_request_error",
             "only text",
         ),
+        ({"messages": [{"role": "user", "content": []}]}, 400, "invalid_request_error", "no content"),
         ({"tool_choice": {"type": "maybe"}}, 400, "invalid_request_error", "tool_choice.type"),
         ({"thinking": {"type": "maybe"}}, 400, "invalid_request_error", "thinking.type"),
         (
