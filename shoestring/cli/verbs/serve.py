@@ -20,6 +20,7 @@ from shoestring.cli.weights import (
 if TYPE_CHECKING:
     from shoestring.serve.backends.backend import Backend
     from shoestring.serve.backends.lazy import LazyBackend, LoadableModel
+    from shoestring.serve.backends.pool import PoolBackend
     from shoestring.serve.config import ServiceConfig
     from shoestring.serve.hosting import Hosting
     from shoestring.serve.service import Service
@@ -81,25 +82,28 @@ def serve(
         names, seqs = models or ([] if upstreams else ["mini"]), service_config.max_num_seqs
         own_models = [_model(name, weights, choices, device, seqs) for name in names]
         own = _own_backends(own_models, service_config.memory, device)
-        far = open_pools(addresses) if addresses else []
         url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
-        slots = dict.fromkeys(names, seqs)
-        hosting = open_hosting(service_config, url, slots) if has_accounts else None
-        service = _service(service_config, own, far, hosting)
+        hosting = open_hosting(service_config, url, dict.fromkeys(names, seqs)) if has_accounts else None
+        service = _service(service_config, [*own, *open_pools(addresses)], hosting)
         print(f"serving {', '.join(service.backends)} on {url}", flush=True)
         app, reloads = build_app(service, hosting), [hosting.reload] if hosting else []
         serve_app(app, service, listener, tls=tls, reloads=reloads)
 
 
 def _service(
-    config: "ServiceConfig", own: "list[LazyBackend]", far: "Sequence[Backend]", hosting: "Hosting | None"
+    config: "ServiceConfig", models: "Sequence[LazyBackend | PoolBackend]", hosting: "Hosting | None"
 ) -> "Service":
-    """The service of models in this process and on other servers."""
+    """The service of models in this process and on other servers; one for others writes its log as JSON."""
+    from shoestring.serve.backends.lazy import LazyBackend
     from shoestring.serve.config import check_aliases
+    from shoestring.serve.logs import log_json
     from shoestring.serve.service import Service
 
-    backends: dict[str, Backend] = {backend.card.id: backend for backend in [*own, *far]}
+    backends: dict[str, Backend] = {backend.card.id: backend for backend in models}
     check_aliases(config.aliases, backends)
+    own = [backend for backend in models if isinstance(backend, LazyBackend)]
+    if hosting is not None:
+        log_json()
     return Service(
         backends,
         aliases=config.aliases,

@@ -37,7 +37,7 @@ def open_pools(addresses: Sequence[Address]) -> "list[PoolBackend]":
         elif isinstance(models, BaseException):
             raise models
         upstreams.append(Upstream(address, models if isinstance(models, dict) else {}))
-    if len(errors) == len(addresses):
+    if addresses and len(errors) == len(addresses):
         raise errors[0]
     for error in errors:
         log.warning("%s; it is used when it answers", error)
