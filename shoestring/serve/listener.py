@@ -8,8 +8,8 @@ from shoestring.serve.admission.connections import Connections, Release
 
 MAX_ACCEPTS = 256
 """Connections taken or refused in a row, before the event loop turns to its other work."""
-RESET_AT_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER of a connection that is reset: nothing of it stays behind in the kernel."""
+RESET_AT_CLOSE, NO_LINGER = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+"""SO_LINGER of a connection that is reset, so that nothing of it stays behind, and of every other one."""
 
 
 class Listener(socket.socket):
@@ -22,6 +22,7 @@ class Listener(socket.socket):
         """Take over a socket that listens; `listener` is detached from its descriptor."""
         family, kind, protocol = listener.family, listener.type, listener.proto
         super().__init__(family, kind, protocol, fileno=listener.detach())
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)  # connections inherit it
         self._connections = connections
         self._num_accepts = 0
 
@@ -36,8 +37,8 @@ class Listener(socket.socket):
                 raise
             release = self._connections.admit(peer[0])
             if release is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
                 return _Connection(connection, release), peer
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
             connection.close()
         self._num_accepts = 0
         raise BlockingIOError

@@ -17,6 +17,9 @@ from shoestring.serve.protocol import timely_protocol
 from shoestring.serve.service import Service
 from shoestring.serve.tls import Tls
 
+SWITCH_S = 1e-4
+"""Seconds after which the engine's thread lets the event loop go on. Each call into the kernel gives the
+interpreter away: with Python's 5 ms, a flood of connections that are only closed would keep users waiting."""
 OTHER_FILES = 256
 """Files that the process has open beside connections."""
 CONNECTIONS = 10_000
@@ -77,6 +80,7 @@ def serve_app(
     )
     all_reloads = [*reloads, *([tls.reload] if tls else [])]
     signal.signal(signal.SIGHUP, lambda *_: [reload() for reload in all_reloads])
+    sys.setswitchinterval(SWITCH_S)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended
         signal.signal(number, lambda *_: None)
     Server(config, service).run(sockets=[listener])

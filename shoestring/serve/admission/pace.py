@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-LATE_S = 0.05
+LATE_S = 0.025
 """A loop that is this late has more to do than it can; users notice it."""
 MEASURE_S = 0.1
 RISE = 1.05
