@@ -20,6 +20,7 @@ from shoestring.cli.main import app
 from shoestring.distill.distill import DistillConfig
 from shoestring.evals.passk import TaskEvalConfig
 from shoestring.rl.recipe import GRPOConfig
+from shoestring.serve.config import ServiceConfig
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.sft_recipe import SFTConfig
 
@@ -31,6 +32,7 @@ RECIPES = {
     "rl": GRPOConfig,
     "distill": DistillConfig,
     "eval": TaskEvalConfig,
+    "serve": ServiceConfig,
 }
 
 
