@@ -113,6 +113,7 @@ async def _refuse(path: str, error: RequestError, send: Send) -> None:
     """Answer with an error in the dialect of the path."""
     body = json.dumps(error_body(path, error)).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    headers.append((b"content-length", str(len(body)).encode()))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(round(error.retry_after_s)).encode()))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
