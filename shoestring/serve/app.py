@@ -125,7 +125,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 def _methods(path: str) -> list[str]:
     """The methods of all routes with this path; the router's own header has those of the first one."""
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods})
+    return sorted(
+        {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+    )
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:

@@ -129,7 +129,7 @@ def test_every_route_declares_its_errors_in_its_dialect(document):
         for operation in methods.values():
             if path in ("/health", "/ready", "/status", "/incidents"):
                 continue
-            assert any(status.startswith("2") for status in operation["responses"])
+            assert any(status[0] in "23" for status in operation["responses"])
             assert {"400", "401", "402", "404", "409", "413", "429", "500", "503"} <= set(
                 operation["responses"]
             )

@@ -39,7 +39,7 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
 WITHOUT_EFFECT = (
     *("metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity"),
     *("prompt_cache_retention", "skip_special_tokens", "spaces_between_special_tokens"),
-    *("include_reasoning", "add_generation_prompt", "moderation"),
+    *("include_reasoning", "moderation"),
 )
 """Known fields that change nothing here."""
 
@@ -89,6 +89,7 @@ class ChatCompletionRequest(SamplingFields):
     """DeepSeek's switch."""
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
 
 def chat_request(body: ChatCompletionRequest, defaults: Defaults, *, cache_salt: str) -> ChatRequest:
@@ -100,6 +101,9 @@ def chat_request(body: ChatCompletionRequest, defaults: Defaults, *, cache_salt:
         raise RequestError(
             "invalid", "prefix belongs to the last message, of the assistant", field="messages"
         )
+    if body.continue_final_message and body.add_generation_prompt:
+        message = "continue_final_message and add_generation_prompt exclude each other"
+        raise RequestError("invalid", message, field="continue_final_message")
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("invalid", "top_logprobs needs logprobs = true", field="top_logprobs")
     return ChatRequest(
@@ -125,6 +129,8 @@ def _form(response_format: dict[str, Any] | None) -> StructuredOutputsParams | N
     kind = (response_format or {}).get("type", "text")
     if response_format is None or kind == "text":
         return None
+    if kind == "json_object" and "schema" in response_format:  # llama.cpp's way
+        return schema_form(response_format, "response_format")
     if kind == "json_object":
         return StructuredOutputsParams(json_object=True)
     if kind != "json_schema":

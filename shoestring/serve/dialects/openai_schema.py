@@ -144,3 +144,4 @@ class Text(Schema):
     """The text of tokens."""
 
     prompt: str
+    content: str

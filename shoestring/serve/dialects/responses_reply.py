@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from shoestring.serve.backends.reply import Delta, ToolCallDelta, Usage
-from shoestring.serve.dialects.responses_request import ResponsesRequest
+from shoestring.serve.dialects.responses_request import ResponsesRequest, namespaces
 
 Event = dict[str, Any]
 Item = dict[str, Any]
@@ -18,6 +18,7 @@ class ResponseEvents:
 
     def __init__(self, body: ResponsesRequest, model: str) -> None:
         self.response = _response(body, model)
+        self._namespaces = namespaces(body.tools or ())
         self._number = -1
         self._item: Item | None = None
         self._part: dict[str, Any] | None = None
@@ -77,12 +78,20 @@ class ResponseEvents:
     def _call(self, call: ToolCallDelta) -> Iterator[Event]:
         if call.id:
             yield from self._close()
-            fields = {"call_id": call.id, "name": call.name, "arguments": ""}
-            yield self._open({"type": "function_call", **fields})
+            yield self._open(
+                {"type": "function_call", "call_id": call.id, **self._name(call), "arguments": ""}
+            )
         if call.arguments:
             assert self._item is not None
             self._item["arguments"] += call.arguments
             yield self._item_event("response.function_call_arguments.delta", delta=call.arguments)
+
+    def _name(self, call: ToolCallDelta) -> dict[str, str]:
+        """The name of a called function, as the client knows it."""
+        if call.name not in self._namespaces:
+            return {"name": call.name}
+        namespace, name = self._namespaces[call.name]
+        return {"name": name, "namespace": namespace}
 
     def _open(self, item: Item) -> Event:
         prefix = {"reasoning": "rs", "message": "msg", "function_call": "fc"}[item["type"]]

@@ -34,6 +34,7 @@ WITHOUT_EFFECT = (
     *("context_management", "verbosity"),
 )
 """Known fields that change nothing here; the reply repeats some of them."""
+MAX_NAME = 64
 TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 
 
@@ -82,16 +83,34 @@ def chat_request(body: ResponsesRequest, defaults: Defaults, *, cache_salt: str)
     )
 
 
-def functions(tools: Any) -> Iterator[dict[str, Any]]:
+def functions(tools: Any, namespace: str | None = None) -> Iterator[dict[str, Any]]:
     """The functions among the tools, also those of a namespace; tools of other types are left out."""
     for tool in tools:
         if tool.get("type") == "namespace" and isinstance(tool.get("tools"), list):
-            yield from functions(inner for inner in tool["tools"] if isinstance(inner, Mapping))
+            inside = [inner for inner in tool["tools"] if isinstance(inner, Mapping)]
+            yield from functions(inside, str(tool.get("name") or ""))
         elif tool.get("type") == "function":
             if not isinstance(tool.get("name"), str):
                 raise RequestError("invalid", "a tool of type function has no name", field="tools")
-            function = {name: tool[name] for name in ("name", "description", "parameters") if tool.get(name)}
-            yield {"type": "function", "function": function}
+            function = {name: tool[name] for name in ("description", "parameters") if tool.get(name)}
+            yield {"type": "function", "function": {"name": full_name(tool["name"], namespace), **function}}
+
+
+def full_name(name: str, namespace: Any) -> str:
+    """The name of a function for the model: with its namespace, unless that is too long for a name."""
+    full = f"{namespace}.{name}" if namespace and isinstance(namespace, str) else name
+    return full if len(full) <= MAX_NAME else name
+
+
+def namespaces(tools: Any) -> dict[str, tuple[str, str]]:
+    """Namespace and own name of each function of a namespace, by its full name."""
+    return {
+        full_name(str(inner.get("name")), tool.get("name")): (str(tool.get("name")), str(inner.get("name")))
+        for tool in tools
+        if tool.get("type") == "namespace" and isinstance(tool.get("tools"), list)
+        for inner in tool["tools"]
+        if isinstance(inner, Mapping)
+    }
 
 
 def _sampling(body: ResponsesRequest, defaults: Defaults) -> SamplingParams:
@@ -131,7 +150,7 @@ def _tool_choice(choice: Any, names: list[str]) -> str:
     if not isinstance(choice, Mapping) or choice.get("type") != "function":
         message = "tool_choice must be auto, none, required or {type: function, name: ...}"
         raise RequestError("invalid", message, field="tool_choice")
-    name = chosen_function(choice)
+    name = full_name(chosen_function(choice), choice.get("namespace"))
     if name not in names:
         raise RequestError("invalid", f"tool_choice names {name[:64]!r}, no tool here", field="tool_choice")
     return name
@@ -147,7 +166,9 @@ def _messages(body: ResponsesRequest) -> Iterator[dict[str, Any]]:
     turn: dict[str, Any] = {}
     for item in body.input:
         kind = item.get("type", "message")
-        if kind in ("reasoning", "function_call") or (kind == "message" and item.get("role") == "assistant"):
+        if kind in ("reasoning", "function_call", "custom_tool_call") or (
+            kind == "message" and item.get("role") == "assistant"
+        ):
             _add(turn, kind, item)
             continue
         if message := _message(kind, item):
@@ -173,8 +194,11 @@ def _add(turn: dict[str, Any], kind: str, item: Mapping[str, Any]) -> None:
             turn["content"] = turn["content"] or ""
     else:
         name, arguments = item.get("name"), item.get("arguments", "{}")
+        if kind == "custom_tool_call":  # another model's; its free text is what a function would be given
+            arguments = json.dumps({"input": item.get("input")}, ensure_ascii=False)
         if not isinstance(name, str) or not isinstance(arguments, str):
-            raise RequestError("invalid", "a function_call has no name or arguments", field="input")
+            raise RequestError("invalid", f"a {kind} has no name or arguments", field="input")
+        name = full_name(name, item.get("namespace"))
         call = {"id": str(item.get("call_id")), "type": "function"}
         turn.setdefault("tool_calls", []).append({**call, "function": {"name": name, "arguments": arguments}})
 
@@ -183,7 +207,7 @@ def _message(kind: str, item: Mapping[str, Any]) -> dict[str, Any] | None:
     """A message of another role; None for an item that this service cannot have written."""
     if kind == "message":
         return {"role": item.get("role"), "content": _text(item.get("content"))}
-    if kind == "function_call_output":
+    if kind in ("function_call_output", "custom_tool_call_output"):
         output = item.get("output", "")
         text = output if isinstance(output, str) else _text(output)
         return {"role": "tool", "tool_call_id": str(item.get("call_id")), "content": text}

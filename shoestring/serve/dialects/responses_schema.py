@@ -44,6 +44,8 @@ class FunctionCallItem(Schema):
     status: ItemStatus
     call_id: str
     name: str
+    namespace: str = ""
+    """The namespace of the function, if it has one."""
     arguments: str
 
 

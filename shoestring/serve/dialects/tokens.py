@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from shoestring.sampling_params import SamplingParams
 from shoestring.serve.backends.errors import RequestError
@@ -13,11 +13,11 @@ MAX_TOKENS = 1 << 20
 
 
 class TokenizeRequest(BaseModel):
-    """Body of POST /tokenize: a prompt, or messages."""
+    """Body of POST /tokenize: a prompt, or messages. `content` is llama.cpp's name for a prompt."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     model: Annotated[str, Field(max_length=512)]
-    prompt: str | None = None
+    prompt: Annotated[str | None, Field(validation_alias=AliasChoices("prompt", "content"))] = None
     messages: list[ChatMessage] | None = None
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None

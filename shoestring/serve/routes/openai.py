@@ -68,8 +68,9 @@ async def tokenize(body: TokenizeRequest, caller: TheCaller, service: TheService
 @router.post("/detokenize", responses=whole(Text))
 @audience(Audience.KEY)
 async def detokenize(body: DetokenizeRequest, caller: TheCaller, service: TheService) -> dict[str, str]:
-    """Show the text of tokens."""
-    return {"prompt": await service.backend(body.model).detokenize(body.tokens)}
+    """Show the text of tokens, under vLLM's name and llama.cpp's."""
+    text = await service.backend(body.model).detokenize(body.tokens)
+    return {"prompt": text, "content": text}
 
 
 def model_fields(service: Service, name: str) -> dict[str, Any]:

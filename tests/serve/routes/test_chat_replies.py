@@ -82,7 +82,9 @@ def test_tokens_come_and_go(client):
     tokens = client.post("/tokenize", json={"model": "mini", "prompt": "Use 3, 5"}).json()
     assert tokens["count"] == len(tokens["tokens"]) > 3
     text = client.post("/detokenize", json={"model": "mini", "tokens": tokens["tokens"][1:]}).json()
-    assert text == {"prompt": "Use 3, 5"}
+    assert text == {"prompt": "Use 3, 5", "content": "Use 3, 5"}
+    named = client.post("/tokenize", json={"model": "mini", "content": "Use 3, 5"}).json()
+    assert named == tokens
     messages = [{"role": "user", "content": "Use 3, 5"}]
     assert (
         client.post("/tokenize", json={"model": "mini", "messages": messages}).json()["count"]

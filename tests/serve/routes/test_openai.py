@@ -30,6 +30,7 @@ REQUESTS = [
     {"tools": TOOLS},
     {"response_format": SCHEMA},
     {"response_format": SCHEMA, "thinking": {"type": "enabled"}, "max_tokens": 100},
+    {"response_format": {"type": "json_object", "schema": {"enum": ["yes", "no"]}}},
     {"response_format": {"type": "json_object"}, "max_tokens": 30, "reasoning_effort": "none"},
     {"logprobs": True, "top_logprobs": 2},
     {"messages": [*SUM, {"role": "assistant", "content": "The answer", "prefix": True}]},
@@ -160,6 +161,13 @@ def test_cached_prompt_tokens_are_counted(client):
         ({"tool_choice": "required"}, 400, "tool_choice", "needs tools"),
         ({"tools": TOOLS, "tool_choice": "perhaps"}, 400, "tool_choice", "must be auto"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, 400, "tools", "name of 1 to 64"),
+        ({"response_format": {"type": "json_object", "schema": 3}}, 400, "response_format", "no schema"),
+        (
+            {"add_generation_prompt": True, "continue_final_message": True},
+            400,
+            "continue_final_message",
+            "exclude each other",
+        ),
         ({"response_format": {"type": "xml"}}, 400, "response_format", "must be text"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "no"}}}},
