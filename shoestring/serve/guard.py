@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from shoestring.serve.accounts.accounts import Accounts
+from shoestring.serve.accounts.authenticator import key_text
 from shoestring.serve.admission.address import network_of
 from shoestring.serve.audience import Audience
 from shoestring.serve.backends.errors import RequestError
@@ -60,9 +61,13 @@ class Guard:
         return replace(caller, address=address)
 
     async def _identify(self, accounts: Accounts, headers: Headers, address: str, method: str) -> Caller:
-        """The sender of a request. An address that has sent too many wrong keys is not looked up."""
+        """The sender of a request.
+
+        The sessions of an address that has sent too much of what is wrong are not looked up. Keys are: a
+        wrong one is seen without the database, and the owner of a right one may share the address.
+        """
         admission = self._service.admission
-        if admission is not None and not admission.may_try(address):
+        if admission is not None and key_text(headers) is None and not admission.may_try(address):
             admission.check_stranger(address)
         caller = await accounts.authenticator.caller(headers, is_safe=method in SAFE)
         if caller is None:

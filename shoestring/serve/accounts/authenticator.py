@@ -44,7 +44,7 @@ class Authenticator:
         `is_safe` is False for methods that change something: then a cookie counts only from the service's own
         pages.
         """
-        text = _key_text(headers)
+        text = key_text(headers)
         if text is not None:
             return await self._by_key(text)
         token = cookie(headers, SESSION_COOKIE)
@@ -157,7 +157,7 @@ def is_same_site(headers: Headers) -> bool:
     return origin is None or urlsplit(origin).netloc == headers.get("host")
 
 
-def _key_text(headers: Headers) -> str | None:
+def key_text(headers: Headers) -> str | None:
     """The key of a request, as OpenAI's or as Anthropic's clients send it."""
     scheme, _, text = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":

@@ -41,6 +41,16 @@ def test_an_accounts_requests_end_one_after_the_other(site, limit):
     assert not site.hosting.admission._num_requests
 
 
+def test_a_neighbour_with_wrong_keys_does_not_lock_out_the_owner_of_a_right_one(site, limit):
+    key = site.person().post("/account/keys", json={}).json()["key"]
+    limit(stranger_per_minute=3)
+    stranger = site.browser()
+    for text in ("ss-wrong", f"{key[:-1]}x"):
+        wrong = {"authorization": f"Bearer {text}"}
+        assert 429 in [stranger.get("/v1/models", headers=wrong).status_code for _ in range(5)]
+    assert stranger.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status_code == 200
+
+
 def test_wrong_keys_are_refused_and_then_not_even_looked_at(site, limit):
     limit(stranger_per_minute=3)
     stranger = site.browser()
