@@ -233,7 +233,10 @@ class StreamReader:
 
     def _call(self, choice: int, call: Mapping[str, Any]) -> ToolCallDelta:
         function, index = call.get("function") or {}, int(call.get("index", 0))
-        is_new = index == self._num_calls[choice]
+        num_calls = self._num_calls[choice]
+        if index < 0 or index not in (num_calls - 1, num_calls):
+            raise RequestError("failed", "the server's tool calls are not in order")
+        is_new = index == num_calls
         self._num_calls[choice] += is_new
         return ToolCallDelta(
             index=index,

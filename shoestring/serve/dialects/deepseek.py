@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.dialects.openai_chat import ChatCompletionRequest, asks_thinking
+from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest, asks_thinking
 from shoestring.serve.dialects.openai_completions import CompletionRequest
 from shoestring.serve.dialects.openai_fields import Thinking
 from shoestring.serve.dialects.strict_tools import check_strict_tools

@@ -9,7 +9,7 @@ from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Choice, Delta, TokenLogprob, Usage, WholeReply
 from shoestring.serve.backends.request import TextRequest
 from shoestring.serve.dialects.numbers import TopCount
-from shoestring.serve.dialects.openai_chat import finite, head, stop_fields, usage_fields
+from shoestring.serve.dialects.openai_chat_reply import finite, head, stop_fields, usage_fields
 from shoestring.serve.dialects.openai_fields import Defaults, SamplingFields, refuse_fields, sampling_params
 
 DEFAULT_TOKENS = 16

@@ -7,7 +7,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from shoestring.sampling_params import SamplingParams
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.request import BackendRequest, ChatRequest, TextRequest
-from shoestring.serve.dialects.openai_chat import ChatMessage
+from shoestring.serve.dialects.openai_chat_request import ChatMessage
 
 MAX_TOKENS = 1 << 20
 

@@ -10,9 +10,10 @@ from fastapi.responses import JSONResponse
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Delta, Reply, WholeReply, fold
 from shoestring.serve.caller import Caller
-from shoestring.serve.dialects import openai_chat, openai_completions
+from shoestring.serve.dialects import openai_chat_request, openai_completions
 from shoestring.serve.dialects.errors import openai_error
-from shoestring.serve.dialects.openai_chat import ChatChunks, ChatCompletionRequest, event
+from shoestring.serve.dialects.openai_chat_reply import ChatChunks, chat_completion, event
+from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest
 from shoestring.serve.dialects.openai_completions import CompletionRequest, TextChunks
 from shoestring.serve.dialects.openai_fields import ignored_fields
 from shoestring.serve.live import event_stream, sse, unless_gone
@@ -25,15 +26,15 @@ async def answer_chat(
 ) -> Response:
     """The reply to a conversation; with `deepseek` the usage of a stream is on the last choice."""
     salt = caller.cache_salt(body.user_id)
-    chat = openai_chat.chat_request(body, service.sampling(body.model), cache_salt=salt)
-    names = (*openai_chat.WITHOUT_EFFECT, *openai_chat.NEUTRAL_VALUES)
+    chat = openai_chat_request.chat_request(body, service.sampling(body.model), cache_salt=salt)
+    names = (*openai_chat_request.WITHOUT_EFFECT, *openai_chat_request.NEUTRAL_VALUES)
     headers = ignored_header(ignored_fields(body, names))
     reply: Reply = await unless_gone(request, service.open(caller, body.model, chat))
     if body.stream:
         chunks = ChatChunks(body, reply.model, usage_on_choice=deepseek)
         return event_stream(_chat_events(reply, chunks), headers)
     whole = await unless_gone(request, fold(reply.deltas, body.n or 1))
-    return JSONResponse(openai_chat.chat_completion(whole, reply.model), headers=headers)
+    return JSONResponse(chat_completion(whole, reply.model), headers=headers)
 
 
 async def answer_text(

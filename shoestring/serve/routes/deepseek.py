@@ -12,7 +12,7 @@ from shoestring.serve.dialects.anthropic_request import CountTokensRequest, Mess
 from shoestring.serve.dialects.anthropic_schema import AnthropicMessage, TokenCount
 from shoestring.serve.dialects.deepseek import claude_model, deepseek_chat, deepseek_completion
 from shoestring.serve.dialects.errors import out_of_range
-from shoestring.serve.dialects.openai_chat import ChatCompletionRequest
+from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest
 from shoestring.serve.dialects.openai_completions import CompletionRequest
 from shoestring.serve.dialects.openai_schema import ChatCompletion, ModelList, TextCompletion
 from shoestring.serve.dialects.responses_request import ResponsesRequest

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from shoestring.serve.audience import Audience, audience
-from shoestring.serve.dialects.openai_chat import ChatCompletionRequest
+from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest
 from shoestring.serve.dialects.openai_completions import CompletionRequest
 from shoestring.serve.dialects.openai_schema import (
     ChatCompletion,

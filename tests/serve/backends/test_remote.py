@@ -135,6 +135,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close
     [
         (b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n', "ended before"),
         (b'data: {"error": {"message": "secret"}}\n\ndata: [DONE]\n\n', "failed on the way"),
+        (b'data: {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 1}]}}]}\n\n', "not in order"),
+        (b'data: {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": -1}]}}]}\n\n', "not in order"),
         (b"data: {nonsense\n\n", "no JSON"),
         (b"data: " + b"x" * (1 << 21), "without end"),
     ],

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.serve.backends.reply import Choice, Delta, ToolCallDelta, Usage, WholeReply
-from shoestring.serve.dialects import openai_chat, openai_completions
+from shoestring.serve.dialects import openai_completions
 from shoestring.serve.dialects.anthropic_reply import MessageEvents
 from shoestring.serve.dialects.ollama import OllamaLines
-from shoestring.serve.dialects.openai_chat import ChatChunks, ChatCompletionRequest
+from shoestring.serve.dialects.openai_chat_reply import ChatChunks, chat_completion
+from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest
 from shoestring.serve.dialects.openai_completions import CompletionRequest, TextChunks
 from shoestring.serve.dialects.responses_reply import ResponseEvents
 from shoestring.serve.dialects.responses_request import ResponsesRequest
@@ -96,7 +97,7 @@ def test_chat_completions(streams, asks_usage, deepseek):
         {"model": "m", "messages": [{"role": "user", "content": "a"}], "n": 2}
         | ({"stream_options": {"include_usage": True}} if asks_usage else {})
     )
-    whole = openai_chat.chat_completion(whole_reply(streams[0], 2), "m")
+    whole = chat_completion(whole_reply(streams[0], 2), "m")
     for stream in streams:
         chunks = ChatChunks(body, "m", usage_on_choice=deepseek)
         parts = [chunk for delta in stream for chunk in chunks.push(delta)] + list(chunks.finish())

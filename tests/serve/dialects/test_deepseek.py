@@ -7,7 +7,7 @@ from shoestring.serve.dialects.deepseek import (
     deepseek_chat,
     deepseek_completion,
 )
-from shoestring.serve.dialects.openai_chat import ChatCompletionRequest, asks_thinking
+from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest, asks_thinking
 from shoestring.serve.dialects.openai_completions import CompletionRequest
 
 ASK = {"role": "user", "content": "Give me JSON."}

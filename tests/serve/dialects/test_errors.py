@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from shoestring.serve.dialects.errors import out_of_range, validation_error
-from shoestring.serve.dialects.openai_chat import ChatCompletionRequest
+from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest
 from shoestring.serve.dialects.openai_completions import CompletionRequest
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
