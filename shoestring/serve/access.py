@@ -4,6 +4,7 @@ import json
 import logging
 import secrets
 import time
+import traceback
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -27,6 +28,19 @@ MAX_BODY_BYTES = 16 << 20
 """The longest body of a request; a conversation of a million tokens is a third of it."""
 RETRY_S = 5
 """Seconds after which a client should try again when the service ends."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status of a reply that nobody receives, for logs."""
+FAILED = "the server failed; its log says why, under the x-request-id of this reply"
+
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+"""Headers that keep browsers from using a reply for anything but what it is; a reply may have its own."""
+HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 
 
 class Entrance:
@@ -40,7 +54,10 @@ class Entrance:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, start_s, status = f"req_{secrets.token_hex(12)}", time.monotonic(), 499
+        request_id, start_s = f"req_{secrets.token_hex(12)}", time.monotonic()
+        status = CLIENT_CLOSED_REQUEST
+        is_https = scope.get("scheme") == "https" or self._guard.is_https
+        safe_headers = SAFE_HEADERS | (HTTPS_ONLY if is_https else {})
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -48,6 +65,8 @@ class Entrance:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
+                for name, value in safe_headers.items():
+                    headers.setdefault(name, value)
                 headers.update(self._cost_headers(scope["caller"]))
                 if self._service.admission is not None:
                     rates = self._service.admission.headers(scope["caller"], scope["path"])
@@ -64,10 +83,29 @@ class Entrance:
                     await _refuse(scope["path"], refusal, send_with_id)
                     return
                 await self._answer(scope, receive, send_with_id)
+        except Exception as error:
+            _log_failure(request_id, error)
+            if status == CLIENT_CLOSED_REQUEST:  # nothing was sent; a reply that had begun breaks off here
+                await _refuse(scope["path"], RequestError("failed", FAILED), send_with_id)
         finally:
-            entry = {"request_id": request_id, "method": scope["method"], "path": scope["path"][:200]}
-            entry |= {"status": status, "seconds": round(time.monotonic() - start_s, 4)}
-            log.info("%s", json.dumps(entry))
+            self._log(scope, status, time.monotonic() - start_s)
+
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        """Write a request's line: who, from where, what, and how it ended."""
+        if not log.isEnabledFor(logging.INFO):
+            return
+        caller: Caller = scope["caller"]
+        entry = {
+            "request_id": scope["request_id"],
+            "address": self._guard.address(scope),
+            "account": scope.get("account") or caller.account_id,
+            "key": caller.key_id,
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "status": status,
+            "seconds": round(seconds, 4),
+        }
+        log.info("%s", json.dumps(entry))
 
     async def _enter(self, scope: Scope, ending: AsyncExitStack) -> None:
         """Give the request its caller, who has one more under way until `ending`. Raises RequestError."""
@@ -107,6 +145,12 @@ class Entrance:
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdigit() and int(length) > MAX_BODY_BYTES:
             raise RequestError("too_large", f"the body is longer than {MAX_BODY_BYTES >> 20} MiB")
+
+
+def _log_failure(request_id: str, error: Exception) -> None:
+    """Log an error of our own by its kind and place: its text may hold a prompt."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    log.error("request %s failed: %s\n%s", request_id, type(error).__name__, place)
 
 
 async def _refuse(path: str, error: RequestError, send: Send) -> None:

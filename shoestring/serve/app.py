@@ -1,6 +1,5 @@
 """The app: routes, their callers, and one form of error for each dialect."""
 
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -12,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 import shoestring
-from shoestring.serve.access import MAX_BODY_BYTES, Entrance
+from shoestring.serve.access import CLIENT_CLOSED_REQUEST, MAX_BODY_BYTES, Entrance
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
 from shoestring.serve.dialects.errors import error_body, validation_error
@@ -39,8 +38,6 @@ from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
 from shoestring.serve.watch import Watch
 
-log = logging.getLogger(__name__)
-
 ROUTERS = (
     openai.router,
     responses.router,
@@ -55,8 +52,6 @@ ROUTERS = (
     account.router,
     admin.router,
 )
-CLIENT_CLOSED_REQUEST = 499
-"""Status of a reply that nobody receives, for logs."""
 
 
 def build_app(service: Service, hosting: Hosting | None = None) -> FastAPI:
@@ -80,7 +75,6 @@ def build_app(service: Service, hosting: Hosting | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientGone, _client_gone)
-    app.add_exception_handler(Exception, _failure)
     guard = Guard(ROUTERS, service, hosting.accounts if hosting else None)
     app.add_middleware(Entrance, service=service, guard=guard)
     app.state.traffic, app.state.tally = Traffic(service.backends), Tally()
@@ -132,13 +126,6 @@ def _methods(path: str) -> list[str]:
 
 async def _client_gone(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-async def _failure(request: Request, error: Exception) -> Response:
-    """An error of our own: its text may hold what nobody should see, so only the log has it."""
-    log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
-    body = error_body(request.scope["path"], RequestError("failed", "the server failed; its log says why"))
-    return JSONResponse(body, status_code=500)
 
 
 @asynccontextmanager

@@ -38,13 +38,15 @@ class Guard:
         """Without `accounts` whoever reaches the port may do everything."""
         self._routes = [route for router in routers for route in router.routes]
         self._service, self._accounts = service, accounts
+        self.is_https = accounts is not None and accounts.is_https
+        """People reach the service over HTTPS, also when a proxy speaks plain HTTP to it."""
 
     async def caller(self, scope: Scope) -> Caller:
         """The caller of a request. Raises RequestError when it may not call its route, or asks too often."""
         if self._accounts is None:
             return LOCAL
         headers = Headers(scope=scope)
-        address = self._address(scope)
+        address = self.address(scope)
         who = self._audience(scope)
         if who is Audience.ANYONE:
             if scope["path"] not in ALWAYS:
@@ -83,7 +85,7 @@ class Guard:
         if self._service.admission is not None:
             self._service.admission.check_stranger(address)
 
-    def _address(self, scope: Scope) -> str:
+    def address(self, scope: Scope) -> str:
         """The address that a request comes from; behind a proxy that is trusted, the one that it names."""
         peer = scope["client"][0] if scope.get("client") else ""
         if self._service.admission is None:

@@ -48,7 +48,7 @@ class LiveStream(Response):
         comment: bytes = b"",
     ) -> None:
         """`comment` is sent from time to time while no part comes, if the media type has comments."""
-        live = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy may collect the parts
+        live = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no proxy may collect the parts
         super().__init__(None, media_type=media_type, headers={**(headers or {}), **live})
         del self.headers["content-length"]
         self._parts, self._comment = parts, comment

@@ -75,6 +75,7 @@ def serve_app(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # admission knows which proxies to believe
         timeout_graceful_shutdown=DRAIN_S,
         lifespan="on",
         ssl_context_factory=(lambda *_: tls.context) if tls else None,

@@ -7,6 +7,9 @@ from shoestring.serve.audience import Audience, audience, audiences
 ANYONE = {
     *(("GET", path) for path in ("/health", "/ready", "/status", "/incidents")),
     *(("GET", path) for path in ("/openapi.json", "/api/version")),
+    *(("GET", f"/auth/{name}") for name in ("challenge", "oidc", "oidc/callback")),
+    *(("POST", f"/auth/{name}") for name in ("sign-up", "sign-in", "check-email")),
+    *(("POST", f"/auth/{name}") for name in ("forgotten", "reset-password")),
 }
 BY_KEY = {
     *(
@@ -19,7 +22,26 @@ BY_KEY = {
     *(("POST", f"{base}/v1/messages{end}") for base in ("", "/anthropic") for end in ("", "/count_tokens")),
     *(("POST", path) for path in ("/tokenize", "/detokenize", "/api/chat", "/api/generate")),
 }
-CALLERS = dict.fromkeys(ANYONE, Audience.ANYONE) | dict.fromkeys(BY_KEY, Audience.KEY)
+BY_ACCOUNT = {
+    *(("POST", f"/auth/{name}") for name in ("sign-out", "password", "codes", "codes/confirm")),
+    *(("GET", f"/account{name}") for name in ("", "/keys", "/sessions", "/export")),
+    *(("POST", f"/account/{name}") for name in ("keys", "delete")),
+    *(("DELETE", f"/account/{name}") for name in ("keys/{key_id}", "sessions/{session_id}", "sessions")),
+    ("DELETE", "/auth/codes"),
+}
+BY_ADMIN = {
+    *(("GET", f"/admin/{name}") for name in ("accounts", "gate", "prices", "audit")),
+    *(("POST", f"/admin/{name}") for name in ("accounts", "links", "gate", "incidents")),
+    *(("POST", f"/admin/accounts/{{account_id}}/{name}") for name in ("credit", "keys")),
+    ("PATCH", "/admin/accounts/{account_id}"),
+    ("DELETE", "/admin/accounts/{account_id}/sessions"),
+}
+CALLERS = {
+    **dict.fromkeys(ANYONE, Audience.ANYONE),
+    **dict.fromkeys(BY_KEY, Audience.KEY),
+    **dict.fromkeys(BY_ACCOUNT, Audience.ACCOUNT),
+    **dict.fromkeys(BY_ADMIN, Audience.ADMIN),
+}
 """Every route, and who may call it."""
 
 

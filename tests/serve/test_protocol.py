@@ -192,6 +192,19 @@ def test_long_heads_are_answered_with_431(address, head):
         assert read_all(connection).startswith(b"HTTP/1.1 431")
 
 
+def test_a_body_in_chunks_ends_where_they_say_whatever_length_is_claimed(address):
+    both = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(address) as connection:
+        connection.sendall(both + b"5\r\nhello\r\n0\r\n\r\n")
+        assert read_reply(connection) == b"5"
+        connection.sendall(post(2) + b"ab")
+        assert read_reply(connection) == b"2"
+    two = post(5).replace(b"\r\n\r\n", b"\r\nContent-Length: 6\r\n\r\n")
+    with connect(address) as connection:
+        connection.sendall(two + b"hello")
+        assert read_all(connection).startswith(b"HTTP/1.1 400")
+
+
 def test_what_is_no_http_is_answered_with_400(address):
     with connect(address) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")

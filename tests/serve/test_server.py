@@ -3,6 +3,7 @@
 import resource
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -38,10 +39,9 @@ def test_a_higher_limit_stays(files):
     assert len(files) == 1
 
 
-def test_connections_over_the_limit_are_closed_before_they_are_read(new_service, monkeypatch):
-    service = new_service()
-    limits = ConnectionLimits(per_address=1)
-    service.admission = Admission(Limits(connections=limits), slots={"mini": 2})
+@contextmanager
+def running(service, monkeypatch):
+    """A service that `serve_app` runs: its address."""
     servers = []
     monkeypatch.setattr(server.signal, "signal", lambda *_: None)  # another thread may not
     monkeypatch.setattr(server.Server, "on_tick", lambda self, n: _tick(self, n, servers), raising=True)
@@ -49,15 +49,31 @@ def test_connections_over_the_limit_are_closed_before_they_are_read(new_service,
         address = listener.getsockname()
         thread = threading.Thread(target=serve_app, args=(build_app(service), service, listener))
         thread.start()
-        with socket.create_connection(address) as first:
-            first.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert first.recv(100).startswith(b"HTTP/1.1 200")
-            with socket.create_connection(address) as second:
-                second.settimeout(10)
-                assert _is_closed(second)
+        yield address
         servers[0].should_exit = True
         thread.join()
+
+
+def test_connections_over_the_limit_are_closed_before_they_are_read(new_service, monkeypatch):
+    service = new_service()
+    limits = ConnectionLimits(per_address=1)
+    service.admission = Admission(Limits(connections=limits), slots={"mini": 2})
+    with running(service, monkeypatch) as address, socket.create_connection(address) as first:
+        first.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+        with socket.create_connection(address) as second:
+            second.settimeout(10)
+            assert _is_closed(second)
     assert service.admission.connections.num_refusals == 1
+
+
+def test_a_client_of_this_machine_is_no_proxy_either(new_service, monkeypatch, caplog):
+    caplog.set_level("INFO", "shoestring.serve.access")
+    lie = b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n"
+    with running(new_service(), monkeypatch) as address, socket.create_connection(address) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n" + lie + b"\r\n")
+        assert b"strict-transport" not in client.recv(1000).lower()
+    assert '"address": "127.0.0.1"' in caplog.text
 
 
 async def _tick(running: server.Server, counter: int, servers: list) -> bool:

@@ -40,7 +40,12 @@ class Accounts:
         self.database, self.secret, self.url, self.send = database, secret, url, send
         self.provider = provider
         self.sign_in = SignIn(database, secret)
-        self.authenticator = Authenticator(database, secret)
+        self.is_https = url.startswith("https:")
+        prefix = "__Host-" if self.is_https else ""  # then no other host and no plain HTTP can set them
+        names = ("session", "device", "attempt")
+        cookies = (f"{prefix}shoestring_{name}" for name in names)
+        self.session_cookie, self.device_cookie, self.attempt_cookie = cookies
+        self.authenticator = Authenticator(database, secret, self.session_cookie)
 
     async def read(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """The result of statements that read."""
@@ -74,6 +79,12 @@ class Accounts:
         link = await self.link(purpose, account=account)
         text = f"{SUBJECTS[purpose]}: open this link within an hour.\n\n{link}\n"
         await self.send(account.email, SUBJECTS[purpose], text)
+
+    async def tell(self, account: Account, sentence: str) -> None:
+        """Mail the owner of an account that the way into it has changed, if there is a mail server."""
+        if self.send is not None and account.email is not None:
+            advice = "If this was not you, set a new password at once and end all sessions."
+            await self.send(account.email, "Your account", f"{sentence}\n{advice}\n")
 
     async def invite(self, email: str, role: Role) -> Account:
         """An account for somebody who sets a password by a link. Raises RequestError."""

@@ -19,7 +19,6 @@ from shoestring.serve.caller import Caller, Scope
 from shoestring.serve.ledger.caps import Cap
 from shoestring.serve.storage.database import Database
 
-SESSION_COOKIE = "shoestring_session"
 KNOWN_S = 10.0
 """Seconds for which a key or session is taken as it was read: another process may revoke it meanwhile."""
 MAX_KNOWN = 10_000
@@ -32,8 +31,16 @@ OPERATOR = "operator"
 class Authenticator:
     """Callers by their credentials. A key that this service never gave out costs no look at the database."""
 
-    def __init__(self, database: Database, secret: Secret, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        secret: Secret,
+        session_cookie: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`session_cookie` is the name of the cookie with a session's token."""
         self._database, self._secret, self._clock = database, secret, clock
+        self._session_cookie = session_cookie
         self._callers: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
         self.operator_key = secrets.token_urlsafe(32)
         """The key of the operator's command line; a new one for each process."""
@@ -47,7 +54,7 @@ class Authenticator:
         text = key_text(headers)
         if text is not None:
             return await self._by_key(text)
-        token = cookie(headers, SESSION_COOKIE)
+        token = cookie(headers, self._session_cookie)
         if token is None:
             return None
         if not is_safe and not is_same_site(headers):

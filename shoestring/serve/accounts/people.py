@@ -150,10 +150,17 @@ def see_session(connection: Connection, digest: str, time_s: int) -> None:
     connection.execute(update(sessions).where(sessions.c.digest == digest).values(seen_s=time_s))
 
 
-def end_sessions(connection: Connection, account_id: str, *, but: str | None = None) -> None:
-    """End all sessions of an account but one."""
-    statement = delete(sessions).where(sessions.c.account_id == account_id)
-    connection.execute(statement.where(sessions.c.digest != but) if but else statement)
+def sessions_of(connection: Connection, account_id: str) -> list[Row[Any]]:
+    """The sessions of an account, the newest first."""
+    query = select(sessions).where(sessions.c.account_id == account_id)
+    return list(connection.execute(query.order_by(sessions.c.created_s.desc(), sessions.c.digest)))
+
+
+def end_sessions(connection: Connection, account_id: str, begin: str = "") -> None:
+    """End the sessions whose digests begin so, or all. Raises RequestError when there is none to end."""
+    here = (sessions.c.account_id == account_id) & sessions.c.digest.startswith(begin, autoescape=True)
+    if connection.execute(delete(sessions).where(here)).rowcount == 0 and begin:
+        raise RequestError("not_found", "you have no such session")
 
 
 def end_session(connection: Connection, digest: str) -> None:

@@ -96,10 +96,7 @@ class SignIn:
         fits = await self.passwords.fits(credentials.password, password_hash, is_stranger=not is_known)
         if account is None or not fits:
             raise RequestError("authentication", WRONG)
-        if account.has_codes and not credentials.code:
-            raise RequestError("authentication", CODE_NEEDED, field="code")
-        if account.has_codes and not await self._use_code(account, credentials.code or ""):
-            raise RequestError("authentication", WRONG)
+        await self._check_code(account, credentials.code)
         self._succeed(budgets)
         return await self.begin_session(account)
 
@@ -136,13 +133,17 @@ class SignIn:
         await self._database.write(begin)
         return SignedIn(account=account, session=session, device=device)
 
-    async def confirm_password(self, account_id: str, password: str) -> Account:
-        """The account of a signed-in person who says the password again. Raises RequestError."""
+    async def confirm(self, account_id: str, password: str, code: str | None) -> Account:
+        """The account of a signed-in person who says the password, and a code if there are codes, again.
+
+        Raises RequestError.
+        """
         account = await self._database.read(lambda connection: people.account_of(connection, account_id))
         budgets = {f"confirm {account_id}": DEVICE_RATE}
         self._begin(budgets)
         if not await self.passwords.fits(password, account.password_hash):
             raise RequestError("authentication", WRONG)
+        await self._check_code(account, code)
         self._succeed(budgets)
         return account
 
@@ -157,6 +158,13 @@ class SignIn:
         return await self._database.read(
             lambda connection: people.knows_device(connection, digest, account.id, now_s)
         )
+
+    async def _check_code(self, account: Account, code: str | None) -> None:
+        """Raise RequestError when an account has codes and this is none of them."""
+        if account.has_codes and not code:
+            raise RequestError("authentication", CODE_NEEDED, field="code")
+        if account.has_codes and not await self._use_code(account, code or ""):
+            raise RequestError("authentication", WRONG)
 
     async def _use_code(self, account: Account, code: str) -> bool:
         """Use up a code or recovery code; False for a wrong one."""

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Request
 from pydantic import Field
 
 from shoestring.serve.accounts import keys, people
+from shoestring.serve.accounts.authenticator import cookie
 from shoestring.serve.accounts.keys import KeyInfo, KeySettings
 from shoestring.serve.accounts.personal_data import erase, export
 from shoestring.serve.audience import Audience, audience
@@ -20,6 +21,10 @@ router = APIRouter(
     tags=["account"],
     responses=errors(OpenAIError, {409: "Not now; the message says why."}),
 )
+
+
+ID_LENGTH = 16
+"""Digits of a session's digest by which its owner names it."""
 
 
 class KeyBody(Schema):
@@ -69,6 +74,32 @@ async def revoke_key(key_id: str, caller: TheCaller, accounts: TheAccounts) -> N
     await accounts.change(keys.revoke_key, key_id, caller.account_id, accounts.now_s())
 
 
+@router.get("/sessions")
+@audience(Audience.ACCOUNT)
+async def list_sessions(request: Request, caller: TheCaller, accounts: TheAccounts) -> dict[str, Any]:
+    """List the sessions of the account; the present one is this browser's."""
+    token = cookie(request.headers, accounts.session_cookie)
+    own = accounts.sign_in.digest("sessions", token) if token else None
+    rows = await accounts.read(people.sessions_of, caller.account_id)
+    data = [
+        {"id": row.digest[:ID_LENGTH], "created": row.created_s, "seen": row.seen_s, "expires": row.expires_s}
+        | {"is_present": row.digest == own}
+        for row in rows
+    ]
+    return {"data": data}
+
+
+@router.delete("/sessions/{session_id}", status_code=204)
+@audience(Audience.ACCOUNT)
+async def end_session(
+    session_id: Annotated[str, Path(pattern=f"^[0-9a-f]{{{ID_LENGTH}}}$")],
+    caller: TheCaller,
+    accounts: TheAccounts,
+) -> None:
+    """End one session of the account."""
+    await accounts.change(people.end_sessions, caller.account_id, session_id)
+
+
 @router.delete("/sessions", status_code=204)
 @audience(Audience.ACCOUNT)
 async def end_sessions(caller: TheCaller, accounts: TheAccounts) -> None:
@@ -88,7 +119,7 @@ async def export_data(caller: TheCaller, accounts: TheAccounts) -> dict[str, Any
 @audience(Audience.ACCOUNT)
 async def delete_account(body: ConfirmBody, caller: TheCaller, accounts: TheAccounts) -> None:
     """Delete the account with all that belongs to it; its accounting stays, under a number alone."""
-    account = await accounts.sign_in.confirm_password(caller.account_id, body.password)
+    account = await accounts.sign_in.confirm(caller.account_id, body.password, body.code)
     await accounts.change(erase, account.id)
 
 

@@ -134,6 +134,14 @@ async def change_account(
     return fields
 
 
+@router.delete("/accounts/{account_id}/sessions", status_code=204)
+@audience(Audience.ADMIN)
+async def end_sessions(account_id: str, caller: TheCaller, accounts: TheAccounts) -> None:
+    """End all sessions of an account."""
+    await accounts.read(people.account_of, account_id)
+    await accounts.change(people.end_sessions, account_id)
+
+
 @router.post("/accounts/{account_id}/credit")
 @audience(Audience.ADMIN)
 async def add_credit(

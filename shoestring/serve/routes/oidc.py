@@ -10,28 +10,26 @@ from shoestring.serve.audience import Audience, audience
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.dialects.schema import OpenAIError, errors
 from shoestring.serve.routes.parts import TheAccounts, TheCaller, TheGate
-from shoestring.serve.routes.sign_in import set_cookies
+from shoestring.serve.routes.sign_in import renew_session
 
 router = APIRouter(prefix="/auth/oidc", tags=["sign-in"], responses=errors(OpenAIError))
 
-ATTEMPT_COOKIE = "shoestring_attempt"
 ATTEMPT_S = 600
 
 
 @router.get("", status_code=303, response_class=RedirectResponse)
 @audience(Audience.ANYONE)
-async def begin(request: Request, accounts: TheAccounts) -> Response:
+async def begin(accounts: TheAccounts) -> Response:
     """Go to the other service's page."""
     attempt = new_attempt()
     response = RedirectResponse(await _provider(accounts.provider).address(attempt), status_code=303)
     response.set_cookie(
-        ATTEMPT_COOKIE,
+        accounts.attempt_cookie,
         attempt.text(),
         max_age=ATTEMPT_S,
         httponly=True,
-        secure=request.url.scheme == "https",
+        secure=accounts.is_https,
         samesite="lax",  # the browser comes back from another site
-        path="/auth/oidc",
     )
     return response
 
@@ -47,7 +45,7 @@ async def come_back(
     state: str = "",
 ) -> Response:
     """Begin a session for the person whom the other service names; somebody new passes the gate."""
-    attempt = read_attempt(cookie(request.headers, ATTEMPT_COOKIE) or "")
+    attempt = read_attempt(cookie(request.headers, accounts.attempt_cookie) or "")
     identity = await _provider(accounts.provider).identity(attempt, code, state)
     account = await accounts.sign_in.account_of(identity)
     if account is None:
@@ -55,8 +53,8 @@ async def come_back(
         account = await accounts.sign_in.sign_up_by(identity)
         gate.signals.new_account()
     response = RedirectResponse("/", status_code=303)
-    set_cookies(request, response, await accounts.sign_in.begin_session(account))
-    response.delete_cookie(ATTEMPT_COOKIE, path="/auth/oidc")
+    await renew_session(request, response, accounts, await accounts.sign_in.begin_session(account))
+    response.delete_cookie(accounts.attempt_cookie, secure=accounts.is_https, httponly=True)
     return response
 
 

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Request, Response
 from pydantic import Field
 
 from shoestring.serve.accounts import codes, people
 from shoestring.serve.accounts.accounts import Accounts
-from shoestring.serve.accounts.authenticator import SESSION_COOKIE, cookie
+from shoestring.serve.accounts.authenticator import cookie
 from shoestring.serve.accounts.passwords import check_password
 from shoestring.serve.accounts.people import DEVICE_S, SESSION_S, Account
 from shoestring.serve.accounts.sign_in import Credentials, SignedIn
@@ -21,7 +21,6 @@ router = APIRouter(
     prefix="/auth", tags=["sign-in"], responses=errors(OpenAIError, {409: "This address has an account."})
 )
 
-DEVICE_COOKIE = "shoestring_device"
 Text = Annotated[str, Field(max_length=1000)]
 
 
@@ -64,17 +63,18 @@ class EmailBody(Schema):
     email: Text
 
 
-class PasswordBody(Schema):
+class ConfirmBody(Schema):
+    """The present password, said again for what must not happen by accident or by a thief."""
+
+    password: Text
+    code: Text | None = None
+    """Of the authenticator app, or a recovery code, when the account has codes."""
+
+
+class PasswordBody(ConfirmBody):
     """A new password, with the present one."""
 
-    password: Text
     new_password: Text
-
-
-class ConfirmBody(Schema):
-    """The present password, said again for what must not happen by accident."""
-
-    password: Text
 
 
 class CodeBody(Schema):
@@ -123,7 +123,7 @@ async def sign_in(
         email=body.email,
         password=body.password,
         code=body.code,
-        device=cookie(request.headers, DEVICE_COOKIE),
+        device=cookie(request.headers, accounts.device_cookie),
         address=caller.address,
         network=network_of(caller.address),
     )
@@ -137,7 +137,7 @@ async def sign_in(
     if accounts.send is not None and signed_in.account.email_checked_s is None:
         await accounts.mail_link("check_email", signed_in.account)
         raise RequestError("permission", "confirm your address first; a new link has been sent to it")
-    set_cookies(request, response, signed_in)
+    await renew_session(request, response, accounts, signed_in)
     return person(signed_in.account)
 
 
@@ -145,9 +145,9 @@ async def sign_in(
 @audience(Audience.ACCOUNT)
 async def sign_out(request: Request, response: Response, caller: TheCaller, accounts: TheAccounts) -> None:
     """End this session."""
-    if token := cookie(request.headers, SESSION_COOKIE):
-        await accounts.change(people.end_session, accounts.sign_in.digest("sessions", token))
-    response.delete_cookie(SESSION_COOKIE)
+    await _end_session(request, accounts)
+    response.delete_cookie(accounts.session_cookie, secure=accounts.is_https, httponly=True)
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
 
 
 @router.post("/check-email", status_code=204)
@@ -160,11 +160,11 @@ async def check_email(body: LinkBody, accounts: TheAccounts) -> None:
 
 @router.post("/forgotten", status_code=202)
 @audience(Audience.ANYONE)
-async def forgotten(body: EmailBody, accounts: TheAccounts) -> dict[str, str]:
-    """Send a link for a new password. The answer is the same for an address that has no account."""
+async def forgotten(body: EmailBody, later: BackgroundTasks, accounts: TheAccounts) -> dict[str, str]:
+    """Send a link for a new password. The answer, and its time, is the same for an unknown address."""
     account = await accounts.read(people.account_by_email, body.email.strip().lower())
     if account is not None:
-        await accounts.mail_link("reset_password", account)
+        later.add_task(accounts.mail_link, "reset_password", account)
     by = (
         "a link is on its way" if accounts.send else "ask the operator for a link: this service sends no mail"
     )
@@ -178,30 +178,30 @@ async def reset_password(body: ResetBody, accounts: TheAccounts) -> None:
     check_password(body.password, email="")
     password_hash = await accounts.sign_in.passwords.hash(body.password)
     account_id = (await _use(accounts, body.link, "reset_password")).account_id
-    await accounts.change(people.change_account, account_id, password_hash=password_hash)
+    account = await accounts.change(people.change_account, account_id, password_hash=password_hash)
     await accounts.change(people.end_sessions, account_id)
+    await accounts.tell(account, "The password of your account was set anew by a link.")
 
 
 @router.post("/password", status_code=204)
 @audience(Audience.ACCOUNT)
 async def change_password(
-    body: PasswordBody, request: Request, caller: TheCaller, accounts: TheAccounts
+    body: PasswordBody, request: Request, response: Response, caller: TheCaller, accounts: TheAccounts
 ) -> None:
-    """Set a new password; all other sessions end."""
-    account = await accounts.sign_in.confirm_password(caller.account_id, body.password)
+    """Set a new password; all other sessions end, and this one gets a new token."""
+    account = await accounts.sign_in.confirm(caller.account_id, body.password, body.code)
     check_password(body.new_password, email=account.email or "")
     password_hash = await accounts.sign_in.passwords.hash(body.new_password)
     await accounts.change(people.change_account, account.id, password_hash=password_hash)
-    token = cookie(request.headers, SESSION_COOKIE)
-    present = accounts.sign_in.digest("sessions", token) if token else None
-    await accounts.change(people.end_sessions, account.id, but=present)
+    await _renew(request, response, accounts, account)
+    await accounts.tell(account, "The password of your account was changed.")
 
 
 @router.post("/codes")
 @audience(Audience.ACCOUNT)
 async def begin_codes(body: ConfirmBody, caller: TheCaller, accounts: TheAccounts) -> dict[str, str]:
     """Give the secret for an authenticator app; codes are asked once one was sent to /auth/codes/confirm."""
-    account = await accounts.sign_in.confirm_password(caller.account_id, body.password)
+    account = await accounts.sign_in.confirm(caller.account_id, body.password, body.code)
     nonce = codes.new_nonce()
     await accounts.change(people.change_account, account.id, totp_nonce=nonce, totp_step=None)
     generator = codes.totp(accounts.secret, nonce)
@@ -211,7 +211,9 @@ async def begin_codes(body: ConfirmBody, caller: TheCaller, accounts: TheAccount
 
 @router.post("/codes/confirm")
 @audience(Audience.ACCOUNT)
-async def confirm_codes(body: CodeBody, caller: TheCaller, accounts: TheAccounts) -> dict[str, list[str]]:
+async def confirm_codes(
+    body: CodeBody, request: Request, response: Response, caller: TheCaller, accounts: TheAccounts
+) -> dict[str, list[str]]:
     """Switch codes on by a first one; the answer has the recovery codes, shown this once."""
     account: Account = await accounts.read(people.account_of, caller.account_id)
     step = None
@@ -223,16 +225,22 @@ async def confirm_codes(body: CodeBody, caller: TheCaller, accounts: TheAccounts
     digests = [accounts.sign_in.digest("recovery codes", text) for text in texts]
     await accounts.change(people.change_account, account.id, totp_step=step)
     await accounts.change(people.set_recovery_codes, account.id, digests)
+    await _renew(request, response, accounts, account)
+    await accounts.tell(account, "Codes of an authenticator app are asked now when you sign in.")
     return {"recovery_codes": texts}
 
 
 @router.delete("/codes", status_code=204)
 @audience(Audience.ACCOUNT)
-async def end_codes(body: ConfirmBody, caller: TheCaller, accounts: TheAccounts) -> None:
+async def end_codes(
+    body: ConfirmBody, request: Request, response: Response, caller: TheCaller, accounts: TheAccounts
+) -> None:
     """Switch codes off."""
-    account = await accounts.sign_in.confirm_password(caller.account_id, body.password)
+    account = await accounts.sign_in.confirm(caller.account_id, body.password, body.code)
     await accounts.change(people.change_account, account.id, totp_nonce=None, totp_step=None)
     await accounts.change(people.set_recovery_codes, account.id, [])
+    await _renew(request, response, accounts, account)
+    await accounts.tell(account, "Codes of an authenticator app are not asked any more when you sign in.")
 
 
 def person(account: Account) -> dict[str, Any]:
@@ -254,11 +262,35 @@ async def _use(accounts: Accounts, link: str, purpose: people.Purpose) -> Any:
     )
 
 
-def set_cookies(request: Request, response: Response, signed_in: SignedIn) -> None:
+async def renew_session(
+    request: Request, response: Response, accounts: Accounts, signed_in: SignedIn
+) -> None:
+    """Begin a session in a browser and end the one that it had; the log names the account."""
+    request.scope["account"] = signed_in.account.id
+    await _end_session(request, accounts)
+    _set_cookies(response, accounts, signed_in)
+
+
+async def _end_session(request: Request, accounts: Accounts) -> None:
+    """End the session that a request comes with, if any."""
+    if token := cookie(request.headers, accounts.session_cookie):
+        await accounts.change(people.end_session, accounts.sign_in.digest("sessions", token))
+
+
+async def _renew(request: Request, response: Response, accounts: Accounts, account: Account) -> None:
+    """End all sessions of an account whose way in has changed; this browser gets a new one."""
+    await accounts.change(people.end_sessions, account.id)
+    if cookie(request.headers, accounts.session_cookie):
+        _set_cookies(response, accounts, await accounts.sign_in.begin_session(account))
+
+
+def _set_cookies(response: Response, accounts: Accounts, signed_in: SignedIn) -> None:
     """Set the session's cookie and the browser's: no script can read them, no other site can use them."""
-    is_secure = request.url.scheme == "https"
-    tokens = ((SESSION_COOKIE, signed_in.session, SESSION_S), (DEVICE_COOKIE, signed_in.device, DEVICE_S))
+    tokens = (
+        (accounts.session_cookie, signed_in.session, SESSION_S),
+        (accounts.device_cookie, signed_in.device, DEVICE_S),
+    )
     for name, token, seconds in tokens:
         response.set_cookie(
-            name, token, max_age=seconds, httponly=True, secure=is_secure, samesite="strict", path="/"
+            name, token, max_age=seconds, httponly=True, secure=accounts.is_https, samesite="strict", path="/"
         )

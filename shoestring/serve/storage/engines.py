@@ -52,6 +52,7 @@ def reading_engine(url: str, num_connections: int) -> Engine:
 def _engine(url: str, num_connections: int, set_up: Any, begin: str, isolation_level: str = "") -> Engine:
     parts = checked_url(url)
     options: dict[str, Any] = {"pool_size": num_connections, "max_overflow": 0, "pool_timeout": TIMEOUT_S}
+    options["hide_parameters"] = True  # in logs and errors: they are people's data
     if parts.get_backend_name() == "sqlite":
         engine = create_engine(
             parts, connect_args={"timeout": TIMEOUT_S, "check_same_thread": False}, **options

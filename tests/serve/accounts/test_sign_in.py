@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from shoestring.serve.accounts import codes
 from shoestring.serve.accounts.passwords import check_password
+from shoestring.serve.accounts.people import account_by_email
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.storage.tables import metadata
 from tests.serve.site import PASSWORD
@@ -91,7 +92,11 @@ def test_codes_of_an_app_are_asked_and_used_once(site):
     assert sign_in(stranger, code=code).status_code == 401  # it was used to switch codes on
     assert sign_in(stranger, code=recovery[0].upper()).status_code == 200
     assert sign_in(stranger, code=recovery[0]).status_code == 401
-    assert person.request("DELETE", "/auth/codes", json={"password": PASSWORD}).status_code == 204
+    confirmation = {"password": PASSWORD}
+    assert person.request("DELETE", "/auth/codes", json=confirmation).json()["error"]["param"] == "code"
+    assert person.post("/auth/codes", json=confirmation).status_code == 401
+    confirmation["code"] = recovery[1]
+    assert person.request("DELETE", "/auth/codes", json=confirmation).status_code == 204
     assert sign_in(site.browser()).status_code == 200
 
 
@@ -111,6 +116,76 @@ def test_a_new_password_ends_other_sessions(site):
     assert person.post("/auth/password", json=body).status_code == 204
     assert (person.get("/account").status_code, other.get("/account").status_code) == (200, 401)
     assert sign_in(other, password="another long one").status_code == 200
+
+
+def test_every_sign_in_has_a_session_of_its_own_and_ends_the_browsers_last(site):
+    person = site.person()
+    first = person.cookies["__Host-shoestring_session"]
+    assert sign_in(person).status_code == 200
+    second = person.cookies["__Host-shoestring_session"]
+    thief = site.browser()
+    for token, status in ((first, 401), (second, 200)):
+        assert (
+            thief.get("/account", headers={"cookie": f"__Host-shoestring_session={token}"}).status_code
+            == status
+        )
+        assert thief.get("/account", headers={"cookie": f"shoestring_session={token}"}).status_code == 401
+    body = {"password": PASSWORD, "new_password": "another long one"}
+    assert person.post("/auth/password", json=body).status_code == 204
+    assert person.cookies["__Host-shoestring_session"] not in (first, second)
+
+
+def test_sessions_end_by_themselves(site, monkeypatch):
+    person = site.person()
+    authenticator = site.hosting.accounts.authenticator
+    now = authenticator._clock()
+    for days, status in ((6, 200), (12, 200), (18, 200), (24, 200), (29, 200), (31, 401)):
+        monkeypatch.setattr(authenticator, "_clock", lambda days=days: now + days * 86_400)
+        assert person.get("/account").status_code == status, days
+    other = site.person("bob@example.com")
+    monkeypatch.setattr(authenticator, "_clock", lambda: now + 7.5 * 86_400)
+    assert other.get("/account").status_code == 401  # not seen for a week
+
+
+def test_sessions_are_listed_and_ended_one_by_one(site):
+    person, other, stranger = site.person(), site.browser(), site.person("bob@example.com")
+    assert sign_in(other).status_code == 200
+    listed = person.get("/account/sessions").json()["data"]
+    assert sorted(each["is_present"] for each in listed) == [False, True]
+    (path,) = (f"/account/sessions/{each['id']}" for each in listed if not each["is_present"])
+    assert stranger.delete(path).status_code == 404
+    assert person.delete(path).status_code == 204
+    assert (person.get("/account").status_code, other.get("/account").status_code) == (200, 401)
+    assert person.delete("/account/sessions/%").status_code == 400
+    assert person.delete("/account/sessions").status_code == 204
+    assert person.get("/account").status_code == 401
+
+
+def test_the_owner_hears_of_every_change_to_the_way_in(mail_site):
+    browser = mail_site.browser()
+    browser.post("/auth/sign-up", json={"email": "ada@example.com", "password": PASSWORD})
+    token = mail_site.mails[-1][2].strip().rpartition("/")[2]
+    browser.post("/auth/check-email", json={"link": token})
+    assert sign_in(browser).status_code == 200
+    browser.post("/auth/password", json={"password": PASSWORD, "new_password": "another long one"})
+    confirmation = {"password": "another long one"}
+    secret = browser.post("/auth/codes", json=confirmation).json()["secret"]
+    code = codes.pyotp.TOTP(secret).now()
+    recovery = browser.post("/auth/codes/confirm", json={"code": code}).json()["recovery_codes"]
+    browser.request("DELETE", "/auth/codes", json={**confirmation, "code": recovery[0]})
+    told = [text for address, subject, text in mail_site.mails if subject == "Your account"]
+    assert ["password" in text.splitlines()[0] for text in told] == [True, False, False]
+
+
+def test_a_reset_password_does_not_replace_a_code(site):
+    person = site.person()
+    secret = person.post("/auth/codes", json={"password": PASSWORD}).json()["secret"]
+    person.post("/auth/codes/confirm", json={"code": codes.pyotp.TOTP(secret).now()})
+    accounts = site.hosting.accounts
+    account = site.do(accounts.read, account_by_email, "ada@example.com")
+    body = {"link": site.link("reset_password", account=account), "password": "another long one"}
+    assert person.post("/auth/reset-password", json=body).status_code == 204
+    assert sign_in(person, password="another long one").json()["error"]["param"] == "code"
 
 
 def test_links_confirm_addresses_and_reset_passwords_once(mail_site):
@@ -144,6 +219,10 @@ def test_pages_of_other_sites_cannot_use_a_session(site):
     for headers in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}):
         assert person.post("/auth/sign-out", headers=headers).status_code == 403
     assert person.post("/auth/sign-out", headers={"origin": "https://testserver"}).status_code == 204
+    # a form can send this, without a preflight
+    body = f'{{"email": "ada@example.com", "password": "{PASSWORD}"}}'
+    plain = person.post("/auth/sign-in", content=body, headers={"content-type": "text/plain"})
+    assert (plain.status_code, list(plain.cookies)) == (400, [])
 
 
 def test_one_may_take_ones_data_and_leave(site):

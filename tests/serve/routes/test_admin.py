@@ -4,6 +4,7 @@ import pytest
 
 from shoestring.serve.app import ROUTERS
 from shoestring.serve.audience import Audience, audiences
+from tests.serve.site import PASSWORD
 
 ADMIN_ROUTES = [route for route, who in audiences(ROUTERS).items() if who is Audience.ADMIN]
 
@@ -54,12 +55,16 @@ def test_credit_is_given_once_and_taken_back_as_far_as_it_goes(site, admin):
 
 def test_accounts_are_changed_and_disabled_at_once(site, admin):
     person = site.person()
+    body = {"email": "ada@example.com", "password": PASSWORD}
     account_id = person.get("/account").json()["id"]
     path = f"/admin/accounts/{account_id}"
     changed = admin.patch(path, json={"priority": "batch", "day_cap": "1.5", "max_concurrency": 2}).json()
     assert (changed["priority"], changed["day_cap"], changed["max_concurrency"]) == ("batch", "1.50", 2)
     assert admin.patch(path, json={"day_cap": None}).json()["day_cap"] is None
     assert admin.patch(path, json={"role": None}).status_code == 400
+    assert admin.delete(f"{path}/sessions").status_code == 204
+    assert person.get("/account").status_code == 401
+    assert person.post("/auth/sign-in", json=body).status_code == 200
     assert admin.patch(path, json={"is_disabled": True}).json()["is_disabled"]
     assert person.get("/account").status_code in (401, 403)
     assert admin.patch("/admin/accounts/none", json={"weight": 2}).status_code == 404
