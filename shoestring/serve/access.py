@@ -2,7 +2,6 @@
 
 import json
 import logging
-import secrets
 import time
 import traceback
 from contextlib import AsyncExitStack
@@ -13,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoestring.serve.answers import Answers
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.caller import NOBODY, Caller
+from shoestring.serve.caller import NOBODY, Caller, new_request_id
 from shoestring.serve.dialects.errors import error_body
 from shoestring.serve.guard import ALWAYS, Guard
 from shoestring.serve.ledger.prices import decimal
@@ -54,7 +53,7 @@ class Entrance:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, start_s = f"req_{secrets.token_hex(12)}", time.monotonic()
+        request_id, start_s = new_request_id(), time.monotonic()
         status = CLIENT_CLOSED_REQUEST
         is_https = scope.get("scheme") == "https" or self._guard.is_https
         safe_headers = SAFE_HEADERS | (HTTPS_ONLY if is_https else {})
@@ -111,7 +110,8 @@ class Entrance:
         """Give the request its caller, who has one more under way until `ending`. Raises RequestError."""
         key = Headers(scope=scope).get(IDEMPOTENCY_KEY)
         caller = await self._guard.caller(scope)
-        caller = scope["caller"] = replace(caller, idempotency_key=key, costs=[], ending=ending)
+        own = {"idempotency_key": key, "request_id": scope["request_id"], "costs": [], "ending": ending}
+        caller = scope["caller"] = replace(caller, **own)
         is_somebody = caller.account_id != NOBODY.account_id
         if self._service.admission is not None and is_somebody and scope["path"] not in ALWAYS:
             self._service.admission.check_caller(caller)

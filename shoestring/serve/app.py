@@ -32,6 +32,7 @@ from shoestring.serve.routes import (
     responses,
     sign_in,
     status,
+    usage,
 )
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
@@ -50,6 +51,7 @@ ROUTERS = (
     sign_in.router,
     oidc.router,
     account.router,
+    usage.router,
     admin.router,
 )
 

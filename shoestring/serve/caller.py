@@ -1,6 +1,7 @@
 """The sender of a request: whose it is, what it may, and which cached prefixes it may share."""
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -11,6 +12,11 @@ from shoestring.serve.ledger.caps import Cap
 
 Scope = Literal["inference", "account", "admin"]
 """Rights of a key or session: ask models; also manage its own account; also the service."""
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return f"req_{secrets.token_hex(12)}"
 
 
 class Cost(Protocol):
@@ -39,6 +45,8 @@ class Caller:
     tokens_per_minute: int | None = None
     caps: Sequence[Cap] = ()
     idempotency_key: str | None = None
+    request_id: str = field(default_factory=new_request_id, compare=False)
+    """The id in the reply's headers and in the log; its operations in the ledger begin with it."""
     address: str = ""
     """The address that the request comes from."""
     costs: list[Cost] = field(default_factory=list, repr=False, compare=False)

@@ -5,15 +5,18 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from shoestring.serve.backends.reply import Delta, Usage, Work
 from shoestring.serve.caller import Caller
 from shoestring.serve.ledger import operations, servers
-from shoestring.serve.ledger.operations import Hold
+from shoestring.serve.ledger.operations import Hold, operation_id
 from shoestring.serve.ledger.prices import PriceList
 from shoestring.serve.storage.database import Database, DatabaseGone
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class Meter:
         now_s = _now_s()
         price = self.prices.at(work.model, now_s)
         request = Hold(
-            operation_id=f"op_{secrets.token_hex(12)}",
+            operation_id=operation_id(caller.request_id, len(caller.costs)),
             account_id=caller.account_id,
             key_id=caller.key_id,
             server_id=self.server_id,
@@ -109,6 +112,10 @@ class Meter:
             holding.add_done_callback(lambda task: _settle_if_held(task, charge))
             raise
         return charge
+
+    async def read(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of statements that read the ledger. Raises DatabaseGone."""
+        return await self._database.read(lambda connection: work(connection, *arguments))
 
     async def note(self, operation_id: str, usage: Usage) -> None:
         """Keep the usage of an open request; a database that is gone for a moment does not end the reply."""

@@ -62,6 +62,22 @@ class Hold:
     """A digest; the account's second request with it is refused."""
 
 
+def operation_id(request_id: str, number: int) -> str:
+    """The id of the operation for one reply of a request; most requests have only number 0."""
+    return f"{request_id}.{number}"
+
+
+def operations_of(connection: Connection, request_id: str, account_id: str) -> list[Row[Any]]:
+    """The operations of an account's request; none for one that is not its own."""
+    rows: list[Row[Any]] = []
+    mine = operations.c.account_id == account_id
+    while row := connection.execute(
+        select(operations).where(mine & (operations.c.id == operation_id(request_id, len(rows))))
+    ).first():
+        rows.append(row)
+    return rows
+
+
 def hold(connection: Connection, request: Hold) -> None:
     """Hold the most that a request can cost.
 

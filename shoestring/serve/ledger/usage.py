@@ -1,34 +1,19 @@
 """Usage by day, key, account and model."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shoestring.serve.backends.reply import Usage
 from shoestring.serve.ledger.caps import periods
 from shoestring.serve.storage.tables import usage_days
 
-KEYS = ("day", "account_id", "key_id", "model")
+Group = Literal["day", "account_id", "key_id", "model"]
+KEYS: tuple[Group, ...] = ("day", "account_id", "key_id", "model")
+"""A row is what one key (empty for a person's session) used of one model on one day, in UTC."""
 SUMS = ("requests", "cached_tokens", "missed_tokens", "completion_tokens", "charge")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UsageDay:
-    """The use of one model by one key (or a person's session) on one day."""
-
-    day: str
-    account_id: str
-    key_id: str
-    """Empty for a session."""
-    model: str
-    requests: int
-    cached_tokens: int
-    missed_tokens: int
-    completion_tokens: int
-    charge: int
-    """Nanos."""
 
 
 def add_usage(connection: Connection, operation: Row[Any], usage: Usage, charge: int) -> None:
@@ -51,11 +36,17 @@ def add_usage(connection: Connection, operation: Row[Any], usage: Usage, charge:
 
 
 def usage_of(
-    connection: Connection, first_day: str, last_day: str, account_id: str | None = None
-) -> list[UsageDay]:
-    """Usage of the days from the first to the last one, of one account or of all."""
-    query = select(usage_days).where(usage_days.c.day.between(first_day, last_day))
+    connection: Connection,
+    first_day: str,
+    last_day: str,
+    groups: Sequence[Group],
+    account_id: str | None = None,
+) -> list[dict[str, Any]]:
+    """Sums over the days from the first to the last one, of one account or of all, by what is asked for."""
+    columns = [usage_days.c[name] for name in groups]
+    sums = [func.sum(usage_days.c[name]).label(name) for name in SUMS]
+    query = select(*columns, *sums).where(usage_days.c.day.between(first_day, last_day))
     if account_id is not None:
         query = query.where(usage_days.c.account_id == account_id)
-    rows = connection.execute(query.order_by(*(usage_days.c[name] for name in KEYS)))
-    return [UsageDay(**row._mapping) for row in rows]
+    rows = connection.execute(query.group_by(*columns).order_by(*columns)).mappings()
+    return [{name: int(value) if name in SUMS else value for name, value in row.items()} for row in rows]
