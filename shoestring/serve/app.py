@@ -29,6 +29,7 @@ from shoestring.serve.routes import (
     oidc,
     ollama,
     openai,
+    payments,
     responses,
     sign_in,
     status,
@@ -52,6 +53,7 @@ ROUTERS = (
     oidc.router,
     account.router,
     usage.router,
+    payments.router,
     admin.router,
 )
 

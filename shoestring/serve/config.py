@@ -9,6 +9,7 @@ from shoestring.serve.accounts.oidc import OidcConfig
 from shoestring.serve.admission.admission import Limits
 from shoestring.serve.dialects.deepseek import Era
 from shoestring.serve.gate.gate import GateSettings
+from shoestring.serve.ledger.stripe import StripeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class ServiceConfig:
     """URL of a database, such as postgresql://user@host/name; without it, a SQLite file in `data`."""
     prices: str = ""
     """A price list: a TOML file, or the name of one that comes along. Without it everything is free."""
+    stripe: StripeConfig = field(default_factory=StripeConfig)
+    """Payments by Stripe."""
     mail: MailConfig = field(default_factory=MailConfig)
     limits: Limits = field(default_factory=Limits)
     """Limits of everyone; an account or a key may have its own."""

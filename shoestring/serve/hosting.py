@@ -21,6 +21,7 @@ from shoestring.serve.gate.gate import Gate
 from shoestring.serve.gate.stored_records import StoredRecords
 from shoestring.serve.ledger.meter import Meter
 from shoestring.serve.ledger.prices import PriceList, read_prices
+from shoestring.serve.ledger.stripe import stripe_secret
 from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import sqlite_file
 from shoestring.serve.storage.lock import database_lock
@@ -45,11 +46,14 @@ class Hosting:
         folder: Path | None = None,
         lock: ExitStack | None = None,
         prices: str = "",
+        stripe_secret: str | None = None,
     ) -> None:
         """`folder` is where the operator's command line finds the service; `lock`, closed at the end, keeps
-        other processes from writing to its SQLite file; `prices` names the price list."""
+        other processes from writing to its SQLite file; `prices` names the price list; without a
+        `stripe_secret` no payments are taken."""
         self.accounts, self.meter, self.admission, self.gate = accounts, meter, admission, gate
         self._folder, self._lock, self._prices = folder, lock or ExitStack(), prices
+        self.stripe_secret = stripe_secret
         self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -131,4 +135,13 @@ def open_hosting(config: ServiceConfig, url: str, slots: Mapping[str, int]) -> H
     admission = Admission(config.limits, slots=slots, proxies=Proxies(config.trusted_proxies))
     gate = Gate(StoredRecords(database), config.gate, admission=admission)
     meter = Meter(database, prices)
-    return Hosting(accounts, meter, admission, gate, folder=folder, lock=lock, prices=config.prices)
+    return Hosting(
+        accounts,
+        meter,
+        admission,
+        gate,
+        folder=folder,
+        lock=lock,
+        prices=config.prices,
+        stripe_secret=stripe_secret(config.stripe),
+    )

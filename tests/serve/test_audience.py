@@ -10,6 +10,7 @@ ANYONE = {
     *(("GET", f"/auth/{name}") for name in ("challenge", "oidc", "oidc/callback")),
     *(("POST", f"/auth/{name}") for name in ("sign-up", "sign-in", "check-email")),
     *(("POST", f"/auth/{name}") for name in ("forgotten", "reset-password")),
+    ("POST", "/webhooks/stripe"),
 }
 BY_KEY = {
     *(
@@ -21,6 +22,7 @@ BY_KEY = {
     *(("POST", f"{base}/responses") for base in ("", "/v1")),
     *(("POST", f"{base}/v1/messages{end}") for base in ("", "/anthropic") for end in ("", "/count_tokens")),
     *(("POST", path) for path in ("/tokenize", "/detokenize", "/api/chat", "/api/generate")),
+    *(("GET", path) for path in ("/user/balance", "/v1/usage/{request_id}")),
 }
 BY_ACCOUNT = {
     *(("POST", f"/auth/{name}") for name in ("sign-out", "password", "codes", "codes/confirm")),
@@ -28,9 +30,10 @@ BY_ACCOUNT = {
     *(("POST", f"/account/{name}") for name in ("keys", "delete")),
     *(("DELETE", f"/account/{name}") for name in ("keys/{key_id}", "sessions/{session_id}", "sessions")),
     ("DELETE", "/auth/codes"),
+    ("GET", "/v1/usage"),
 }
 BY_ADMIN = {
-    *(("GET", f"/admin/{name}") for name in ("accounts", "gate", "prices", "audit")),
+    *(("GET", f"/admin/{name}") for name in ("accounts", "gate", "prices", "audit", "usage")),
     *(("POST", f"/admin/{name}") for name in ("accounts", "links", "gate", "incidents")),
     *(("POST", f"/admin/accounts/{{account_id}}/{name}") for name in ("credit", "keys")),
     ("PATCH", "/admin/accounts/{account_id}"),
