@@ -10,11 +10,11 @@ from dataclasses import replace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shoestring.serve.answers import Answers
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.caller import NOBODY, Caller, new_request_id
 from shoestring.serve.dialects.errors import error_body
 from shoestring.serve.guard import ALWAYS, Guard
+from shoestring.serve.ledger.answers import Answers
 from shoestring.serve.ledger.prices import decimal
 from shoestring.serve.service import Service
 

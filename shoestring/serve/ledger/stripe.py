@@ -29,8 +29,12 @@ PLACES = dict.fromkeys(WHOLE.split(), 0) | dict.fromkeys(("BHD", "JOD", "KWD", "
 """Decimal places of Stripe's amounts in currencies that do not have two."""
 MAX_AMOUNT = 10**9
 """The largest payment, in the currency's smallest unit."""
-PAID = ("checkout.session.completed", "checkout.session.async_payment_succeeded", "payment_intent.succeeded")
-REFUNDED = "charge.refunded"
+PAYMENTS = (
+    "checkout.session.completed",
+    "checkout.session.async_payment_succeeded",
+    "payment_intent.succeeded",
+)
+REFUND = "charge.refunded"
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class StripeConfig:
 
 
 class _Object(BaseModel):
-    """What an event is about: a checkout session, a payment intent or a charge."""
+    """The thing that an event is about: a checkout session, a payment intent or a charge."""
 
     id: str
     currency: str = ""
@@ -94,19 +98,21 @@ def read_event(body: bytes, currency: str) -> Booking | None:
     """
     try:
         event = _Event.model_validate_json(body)
-        if event.type not in (*PAID, REFUNDED):
+        if event.type not in (*PAYMENTS, REFUND):
             return None
         thing = _Object.model_validate(event.data.object)
     except ValidationError:
         raise RequestError("invalid", "this is no event that Stripe describes") from None
-    if event.type in PAID and ("account_id" not in (thing.metadata or {}) or thing.payment_status != "paid"):
+    if event.type in PAYMENTS and (
+        "account_id" not in (thing.metadata or {}) or thing.payment_status != "paid"
+    ):
         return None  # a payment for something else, or one that is still to come
     if thing.currency.upper() != currency:
         raise RequestError(
             "invalid", f"the price list is in {currency}, not in {thing.currency.upper()[:10]}"
         )
     unit, payment = NANOS // 10 ** PLACES.get(currency, 2), _payment_id(thing)
-    if event.type == REFUNDED:
+    if event.type == REFUND:
         return lambda connection, time_s: _refund(connection, payment, thing.amount_refunded, unit, time_s)
     amount = thing.amount_received if thing.amount_total is None else thing.amount_total
     if amount is None or not 0 <= amount <= MAX_AMOUNT:
@@ -134,21 +140,21 @@ def _refund(connection: Connection, payment: str, total: int, unit: int, time_s:
 
     `total` is of all refunds of the payment together, in the currency's smallest `unit`.
     """
-    paid = connection.execute(select(operations).where(operations.c.id == payment)).first()
-    if paid is None:
+    row = connection.execute(select(operations).where(operations.c.id == payment)).first()
+    if row is None:
         return f"{payment} was not paid to an account here"
-    mine = (operations.c.account_id == paid.account_id) & operations.c.id.startswith(
+    mine = (operations.c.account_id == row.account_id) & operations.c.id.startswith(
         f"{payment}:refund:", autoescape=True
     )
-    ids = [row.id for row in connection.execute(select(operations.c.id).where(mine))]
+    ids = [other.id for other in connection.execute(select(operations.c.id).where(mine))]
     before = max((int(name.rpartition(":")[2]) for name in ids), default=0)
     if total <= before:
         return f"{payment} was refunded before"
-    present, due = balance(connection, paid.account_id), (total - before) * unit
+    present, due = balance(connection, row.account_id), (total - before) * unit
     amount = max(min(due, present.topped_up, present.available), 0)
-    add_funds(connection, f"{payment}:refund:{total}", paid.account_id, "top_up", -amount, time_s)
+    add_funds(connection, f"{payment}:refund:{total}", row.account_id, "top_up", -amount, time_s)
     if amount < due:
         log.error(
-            "%s was refunded, but %s had spent %s of it", payment, paid.account_id, decimal(due - amount)
+            "%s was refunded, but %s had spent %s of it", payment, row.account_id, decimal(due - amount)
         )
-    return f"{paid.account_id} gave back {decimal(amount)}"
+    return f"{row.account_id} gave back {decimal(amount)}"

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Request
 from sqlalchemy import Connection
@@ -24,7 +24,7 @@ MAX_BYTES = 1 << 20
 class Receipt(Schema):
     """An event that has arrived for good."""
 
-    received: bool = True
+    status: Literal["ok"] = "ok"
 
 
 @router.post("/webhooks/stripe", responses=whole(Receipt))

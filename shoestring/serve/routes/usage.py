@@ -63,11 +63,11 @@ class UsageReport(Schema):
 
 
 class RequestUsage(Schema):
-    """What one request used and was charged; prompts and answers are not kept."""
+    """The tokens and the charge of one request; prompts and answers are not kept."""
 
     request_id: str
     model: str
-    created: int
+    time: int
     """Seconds since 1970."""
     is_settled: bool
     prompt_tokens: int
@@ -160,7 +160,7 @@ async def show_request(
     return {
         "request_id": request_id,
         "model": rows[0].model,
-        "created": rows[0].created_s,
+        "time": rows[0].created_s,
         "is_settled": all(row.ended_s is not None for row in rows),
         **{name: sum(getattr(row, name) for row in rows) for name in counts},
         "charge": decimal(sum(row.charge for row in rows)),

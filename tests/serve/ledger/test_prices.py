@@ -1,6 +1,7 @@
 """Prices are exact whole numbers; hours of the day change them; presets are what was published."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,16 @@ from hypothesis import strategies as st
 
 from shoestring.errors import ConfigError
 from shoestring.serve.backends.reply import Usage
-from shoestring.serve.ledger.prices import NANOS, Price, PriceList, decimal, nanos, preset_names, read_prices
+from shoestring.serve.ledger.prices import (
+    DAYS,
+    NANOS,
+    Price,
+    PriceList,
+    decimal,
+    nanos,
+    preset_names,
+    read_prices,
+)
 
 
 def at(text):
@@ -76,6 +86,24 @@ def test_presets_are_the_published_prices(preset, model, time, prices):
 def test_all_presets_can_be_read():
     assert len(preset_names()) >= 4
     assert not any(read_prices(name).is_free for name in preset_names())
+
+
+def table_rows():
+    """The rows of the presets in docs/service.md, as they should be."""
+    for preset in preset_names():
+        for model, price in read_prices(preset).models.items():
+            amounts = [decimal(amount) for amount in (price.cache_hit, price.cache_miss, price.output)]
+            spans = [f"x {each.factor} {each.start:%H:%M}-{each.end:%H:%M}" for each in price.hours]
+            days = {each.days for each in price.hours} - {DAYS}
+            hours = ", ".join(spans) + "".join(f" ({each[0]}-{each[-1]})" for each in days)
+            name = "every other" if model == "*" else f"`{model}`"
+            yield f"| `{preset}` | {name} | {' | '.join(amounts)} | {hours} |"
+
+
+def test_the_table_of_presets_is_true():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "service.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `deepseek-")]
+    assert rows == list(table_rows())
 
 
 def test_a_model_without_a_price_is_free():

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from shoestring.serve import answers
-from shoestring.serve.answers import Answer, Answers
 from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.ledger import answers
+from shoestring.serve.ledger.answers import Answer, Answers
 from shoestring.serve.ledger.audit import audit
 from shoestring.serve.storage.tables import operations
 from tests.serve.words import CHAT, PRICE
