@@ -33,6 +33,7 @@ UserId = Annotated[str, Field(max_length=MAX_USER_ID_BYTES), AfterValidator(_che
 class StreamOptions(BaseModel):
     """Options of a streamed reply."""
 
+    model_config = ConfigDict(extra="allow", strict=True)
     include_usage: bool | None = None
     """End with a chunk that has the usage and no choice."""
 
@@ -50,7 +51,7 @@ class SamplingFields(BaseModel):
     top_p: TopP | None = None
     n: Whole[Annotated[int, Field(ge=1, le=MAX_CHOICES)]] | None = None
     stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
-    seed: Whole[Annotated[int, Field(ge=-(2**63), lt=2**63)]] | None = None
+    seed: Whole[Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]] | None = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     logit_bias: dict[str, float] | None = None

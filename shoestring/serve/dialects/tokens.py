@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shoestring.sampling_params import SamplingParams
 from shoestring.serve.backends.errors import RequestError
@@ -13,11 +13,16 @@ MAX_TOKENS = 1 << 20
 
 
 class TokenizeRequest(BaseModel):
-    """Body of POST /tokenize: a prompt, or messages. `content` is llama.cpp's name for a prompt."""
+    """Body of POST /tokenize: a prompt, or messages; or llama.cpp's, where a prompt is called content."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     model: Annotated[str, Field(max_length=512)]
-    prompt: Annotated[str | None, Field(validation_alias=AliasChoices("prompt", "content"))] = None
+    prompt: str | None = None
+    add_special_tokens: bool | None = None
+    """Begin the prompt with the begin token, as is the default."""
+    content: str | None = None
+    add_special: bool | None = None
+    """Begin the content with the begin token, as is not the default."""
     messages: list[ChatMessage] | None = None
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -33,13 +38,19 @@ class DetokenizeRequest(BaseModel):
 
 def token_request(body: TokenizeRequest) -> BackendRequest:
     """The backend's request whose prompt is counted. Raises RequestError unless it has one form."""
-    if (body.prompt is None) == (body.messages is None):
+    texts = [text for text in (body.prompt, body.content) if text is not None]
+    if len(texts) + (body.messages is not None) != 1:
         raise RequestError("invalid", "tokenize takes either prompt or messages", field="prompt")
     if body.messages is None:
-        return TextRequest(prompt=body.prompt or "", sampling=SamplingParams())
+        return TextRequest(prompt=texts[0], sampling=SamplingParams())
     return ChatRequest(
         messages=tuple(message.model_dump(exclude_unset=True) for message in body.messages),
         sampling=SamplingParams(),
         tools=tuple(body.tools or ()),
         template_variables=body.chat_template_kwargs or {},
     )
+
+
+def drops_begin(body: TokenizeRequest) -> bool:
+    """Return whether the begin token is left out."""
+    return not body.add_special if body.content is not None else body.add_special_tokens is False

@@ -4,7 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from shoestring.sampling_params import SamplingParams
 from shoestring.serve.audience import Audience, audience
+from shoestring.serve.backends.request import TextRequest
 from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest
 from shoestring.serve.dialects.openai_completions import CompletionRequest
 from shoestring.serve.dialects.openai_schema import (
@@ -16,7 +18,7 @@ from shoestring.serve.dialects.openai_schema import (
     Tokens,
 )
 from shoestring.serve.dialects.schema import OpenAIError, errors, whole, whole_or_stream
-from shoestring.serve.dialects.tokens import DetokenizeRequest, TokenizeRequest, token_request
+from shoestring.serve.dialects.tokens import DetokenizeRequest, TokenizeRequest, drops_begin, token_request
 from shoestring.serve.routes.chat_replies import answer_chat, answer_text
 from shoestring.serve.routes.parts import TheCaller, TheService
 from shoestring.serve.service import Service
@@ -62,6 +64,8 @@ async def tokenize(body: TokenizeRequest, caller: TheCaller, service: TheService
     """Show the tokens of a text or a conversation."""
     backend = service.backend(body.model)
     ids = await backend.tokenize(token_request(body))
+    if drops_begin(body):
+        ids = ids[len(await backend.tokenize(TextRequest(prompt="", sampling=SamplingParams()))) :]
     return {"count": len(ids), "max_model_len": backend.card.max_model_len, "tokens": list(ids)}
 
 

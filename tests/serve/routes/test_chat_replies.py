@@ -83,8 +83,11 @@ def test_tokens_come_and_go(client):
     assert tokens["count"] == len(tokens["tokens"]) > 3
     text = client.post("/detokenize", json={"model": "mini", "tokens": tokens["tokens"][1:]}).json()
     assert text == {"prompt": "Use 3, 5", "content": "Use 3, 5"}
-    named = client.post("/tokenize", json={"model": "mini", "content": "Use 3, 5"}).json()
-    assert named == tokens
+    for fields in ({"content": "Use 3, 5"}, {"prompt": "Use 3, 5", "add_special_tokens": False}):
+        rest = client.post("/tokenize", json={"model": "mini", **fields}).json()["tokens"]
+        assert rest == tokens["tokens"][1:]
+    named = {"model": "mini", "content": "Use 3, 5", "add_special": True}
+    assert client.post("/tokenize", json=named).json() == tokens
     messages = [{"role": "user", "content": "Use 3, 5"}]
     assert (
         client.post("/tokenize", json={"model": "mini", "messages": messages}).json()["count"]
