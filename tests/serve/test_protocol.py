@@ -58,7 +58,7 @@ def app() -> App:
 
 @pytest.fixture(scope="module")
 def connections() -> Connections:
-    return Connections(ConnectionLimits(per_address=6, new_per_s=1e6, new_per_network_s=1e6))
+    return Connections(ConnectionLimits(per_address=6, new_per_s=1e6, again_per_s=1e6, new_per_network_s=1e6))
 
 
 @pytest.fixture(scope="module")

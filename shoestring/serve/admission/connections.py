@@ -9,10 +9,11 @@ from shoestring.serve.admission.address import Proxies, network_of
 from shoestring.serve.admission.buckets import Buckets, Rate
 from shoestring.serve.admission.pace import Pace
 
-BURST_S = 0.1
+BURST_S = 0.5
 """Strangers of so many seconds may come at the same moment."""
 FAMILIAR_S = 24 * 3600.0
-MAX_FAMILIAR = 65536
+SEEN_S = 600.0
+MAX_NAMES = 65536
 
 Release = Callable[[], None]
 """Says that a connection has ended."""
@@ -32,8 +33,12 @@ class ConnectionLimits:
     """Open connections from one stranger."""
     per_network: int = 256
     """Open connections from the strangers of one network (/24 or /64)."""
-    new_per_s: float = 200.0
-    """New connections from all strangers; fewer while the event loop is late."""
+    new_per_s: float = 50.0
+    """New connections from all strangers of fresh networks; fewer while the event loop is late."""
+    again_per_s: float = 25.0
+    """The same from networks of which a stranger came within ten minutes and had no valid key or session.
+
+    In an attack almost every attacker's network has soon been seen, and a newcomer's has not."""
     new_per_network_s: float = 50.0
     """New connections from the strangers of one network."""
 
@@ -56,13 +61,14 @@ class Connections:
         self._strangers: Counter[str] = Counter()
         """Open connections of strangers by address and by network, and of all together."""
         self._familiar: OrderedDict[str, float] = OrderedDict()
+        """Addresses, and until when they are familiar."""
+        self._networks: OrderedDict[str, float] = OrderedDict()
+        """Networks of which a stranger came, and until when they are not fresh."""
 
     def greet(self, address: str) -> None:
         """Remember an address from which a valid key or session came."""
-        self._familiar[address] = self._clock() + FAMILIAR_S
-        self._familiar.move_to_end(address)
-        if len(self._familiar) > MAX_FAMILIAR:
-            self._familiar.popitem(last=False)
+        _remember(self._familiar, address, self._clock() + FAMILIAR_S)
+        self._networks.pop(f"network {network_of(address)}", None)
 
     def knows(self, address: str) -> bool:
         """Return whether a valid key or session came from an address within a day."""
@@ -80,20 +86,26 @@ class Connections:
             return None
         self.num_open += 1
         self._strangers.update(names)
+        if names:
+            _remember(self._networks, names[1], self._clock() + SEEN_S)
         return lambda: self._release(names)
 
     def _has_room(self, address: str, network: str, everyone: str) -> bool:
         """Whether a stranger may connect. A network over its rate takes nothing from the others."""
         limits, num = self._limits, self._strangers
-        new = Rate(limits.new_per_s * BURST_S * self.pace.share, BURST_S)
-        new_per_network = Rate(limits.new_per_network_s, 1.0)
+        is_fresh = self._networks.get(network, 0.0) <= self._clock()
+        per_s, pot = (limits.new_per_s, "fresh") if is_fresh else (limits.again_per_s, "again")
+        new, new_per_network = (
+            Rate(per_s * BURST_S * self.pace.share, BURST_S),
+            Rate(limits.new_per_network_s, 1.0),
+        )
         return (
             num[address] < limits.per_address
             and num[network] < limits.per_network
             and num[everyone] < limits.strangers
-            and self._buckets.look(everyone, new).is_enough
+            and self._buckets.look(pot, new).is_enough
             and self._buckets.take(network, new_per_network).is_enough
-            and self._buckets.take(everyone, new).is_enough
+            and self._buckets.take(pot, new).is_enough
         )
 
     def _release(self, names: tuple[str, ...]) -> None:
@@ -102,3 +114,11 @@ class Connections:
             self._strangers[name] -= 1
             if not self._strangers[name]:
                 del self._strangers[name]
+
+
+def _remember(times_s: "OrderedDict[str, float]", name: str, until_s: float) -> None:
+    """Keep the names that were used last."""
+    times_s[name] = until_s
+    times_s.move_to_end(name)
+    if len(times_s) > MAX_NAMES:
+        times_s.popitem(last=False)

@@ -4,7 +4,13 @@ from shoestring.serve.admission.address import Proxies
 from shoestring.serve.admission.connections import ConnectionLimits, Connections
 
 LIMITS = ConnectionLimits(
-    total=8, strangers=5, per_address=2, per_network=3, new_per_s=1000, new_per_network_s=1000
+    total=8,
+    strangers=5,
+    per_address=2,
+    per_network=3,
+    new_per_s=1000,
+    again_per_s=1000,
+    new_per_network_s=1000,
 )
 
 
@@ -44,21 +50,40 @@ def test_familiarity_ends_after_a_day():
     assert not connections.knows("192.0.2.1")
 
 
+def admitted(connections: Connections, address: str, number: int = 9) -> int:
+    return sum(bool(connections.admit(address)) for _ in range(number))
+
+
 def test_new_connections_of_strangers_have_a_rate():
     now_s = [0.0]
-    limits = ConnectionLimits(new_per_s=100, new_per_network_s=4)
+    limits = ConnectionLimits(new_per_s=20, again_per_s=20, new_per_network_s=4)
     connections = Connections(limits, clock=lambda: now_s[0])
-    assert sum(bool(connections.admit("192.0.2.1")) for _ in range(9)) == 4
-    assert sum(bool(connections.admit("192.0.3.1")) for _ in range(9)) == 4
-    assert sum(bool(connections.admit("192.0.4.1")) for _ in range(9)) == 2
-    now_s[0] += 0.5
-    assert sum(bool(connections.admit("192.0.5.1")) for _ in range(9)) == 4
+    assert admitted(connections, "192.0.2.1") == 4
+    assert sum(admitted(connections, f"192.0.{n}.1", 1) for n in range(3, 30)) == 9
+    now_s[0] += 0.25
+    assert sum(admitted(connections, f"192.0.{n}.1", 1) for n in range(30, 60)) == 5
     connections.greet("192.0.2.1")
-    assert all(connections.admit("192.0.2.1") for _ in range(100))
+    assert admitted(connections, "192.0.2.1", 100) == 100
+
+
+def test_a_newcomers_network_goes_before_those_whose_strangers_came_for_nothing():
+    now_s = [0.0]
+    limits = ConnectionLimits(new_per_s=100, again_per_s=10, new_per_network_s=1e6)
+    connections = Connections(limits, clock=lambda: now_s[0])
+    for tick in range(100):  # two thousand tries a second from 500 networks, in ten seconds
+        now_s[0] += 0.1
+        for n in range(200):
+            connections.admit(f"127.{(tick * 200 + n) % 500}.1.{n}")
+    assert sum(admitted(connections, f"127.{n}.1.1", 1) for n in range(300)) == 0
+    assert admitted(connections, "203.0.113.7", 1) == 1
+    connections.greet("203.0.113.8")  # its neighbour has a key
+    assert admitted(connections, "203.0.113.7", 1) == 1
+    now_s[0] += 601
+    assert admitted(connections, "127.1.1.1", 1) == 1
 
 
 def test_nothing_stays_of_connections_that_have_ended():
-    connections = Connections(ConnectionLimits(new_per_s=1e6, new_per_network_s=1e6))
+    connections = Connections(ConnectionLimits(new_per_s=1e6, again_per_s=1e6, new_per_network_s=1e6))
     releases = [connections.admit(f"192.0.2.{number % 50}") for number in range(200)]
     for release in releases:
         release()
