@@ -37,7 +37,7 @@ TENANTS = {"ada": 7919, "bob": 6841}
 """Accounts, and their canaries."""
 PROMPTS, TOKENS = 100, 12
 STREAMS = 16
-CACHE_BYTES = 1 << 20
+CACHE_BYTES = 400_000
 LONG_PROMPT = 400
 SHARED = "12+34=46\n50-8=42\n7*6=42\n"
 

@@ -29,6 +29,7 @@ from shoestring.serve.routes import (
     oidc,
     ollama,
     openai,
+    page,
     payments,
     responses,
     sign_in,
@@ -55,6 +56,7 @@ ROUTERS = (
     usage.router,
     payments.router,
     admin.router,
+    page.router,
 )
 
 

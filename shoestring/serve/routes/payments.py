@@ -33,7 +33,7 @@ async def take_event(
     request: Request, signature: Annotated[str, Header(alias="stripe-signature")] = ""
 ) -> Receipt:
     """Take an event that Stripe has signed; one that comes again changes nothing."""
-    hosting = hosting_of(request)
+    hosting = await hosting_of(request)
     if hosting.stripe_secret is None:
         raise RequestError("not_found", "this service takes no payments")
     body = await request.body()

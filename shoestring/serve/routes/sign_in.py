@@ -15,6 +15,7 @@ from shoestring.serve.admission.address import network_of
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.dialects.schema import OpenAIError, Schema, errors
+from shoestring.serve.hosting import Hosting
 from shoestring.serve.routes.parts import TheAccounts, TheCaller, TheGate
 
 router = APIRouter(
@@ -81,6 +82,23 @@ class CodeBody(Schema):
     """A code of the authenticator app."""
 
     code: Text
+
+
+@router.get("/here")
+@audience(Audience.ANYONE)
+async def who_is_here(request: Request) -> dict[str, Any]:
+    """Say who is signed in, if anyone is, for the page."""
+    hosting: Hosting | None = request.app.state.hosting
+    if hosting is None:
+        return {"has_accounts": False, "person": None}
+    token = cookie(request.headers, hosting.accounts.session_cookie)
+    caller = await hosting.accounts.authenticator.by_session(token) if token else None
+    if caller is None:
+        return {"has_accounts": True, "person": None}
+    return {
+        "has_accounts": True,
+        "person": person(await hosting.accounts.read(people.account_of, caller.account_id)),
+    }
 
 
 @router.get("/challenge")

@@ -18,8 +18,10 @@ def sign_in(browser, email="ada@example.com", password=PASSWORD, **fields):
 
 
 def test_a_person_signs_up_and_in_and_out(site):
+    assert site.browser().get("/auth/here").json() == {"has_accounts": True, "person": None}
     person = site.person()
     assert person.get("/account").json()["email"] == "ada@example.com"
+    assert person.get("/auth/here").json()["person"]["email"] == "ada@example.com"
     cookie = person.cookies.jar
     assert all(each.has_nonstandard_attr("HttpOnly") and each.secure for each in cookie)
     assert person.post("/auth/sign-out").status_code == 204

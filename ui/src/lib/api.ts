@@ -1,0 +1,78 @@
+// Calls to the service that this page comes from; an error is one sentence for the reader.
+
+export class ServiceError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly retryAfterS: number | null = null,
+  ) {
+    super(message);
+  }
+}
+
+export interface Person {
+  id: string;
+  email: string | null;
+  role: "user" | "admin";
+  has_codes: boolean;
+}
+
+export interface Model {
+  id: string;
+  max_model_len: number;
+}
+
+/** The JSON that a route answers; null for an empty answer. */
+export async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
+  const reply = await send(method, path, body);
+  return (reply.status === 204 ? null : await reply.json()) as T;
+}
+
+/** The reply of a route that did not refuse. Throws ServiceError. */
+export async function send(
+  method: string,
+  path: string,
+  body?: unknown,
+  signal?: AbortSignal,
+): Promise<Response> {
+  let reply: Response;
+  try {
+    reply = await fetch(path, {
+      method,
+      signal,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ServiceError("", 0);
+  }
+  if (reply.ok) return reply;
+  const wait = Number(reply.headers.get("retry-after"));
+  const content = await reply.json().catch(() => null);
+  throw new ServiceError(content?.error?.message ?? reply.statusText, reply.status, wait || null);
+}
+
+/** The data of a stream's events, up to [DONE]. */
+export async function* events(reply: Response): AsyncGenerator<any> {
+  const reader = reply.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  while (true) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) {
+      if (!line.startsWith("data: ")) continue;
+      const data = line.slice(6).trim();
+      if (data === "[DONE]") return;
+      yield JSON.parse(data);
+    }
+  }
+}
+
+/** Who is here: a person, nobody, or the one person of a service without accounts. */
+export async function whoIsHere(): Promise<Person | "nobody" | "local"> {
+  const here = await call<{ has_accounts: boolean; person: Person | null }>("GET", "/auth/here");
+  return here.has_accounts ? (here.person ?? "nobody") : "local";
+}

@@ -1,0 +1,38 @@
+// Chats of this browser, in IndexedDB.
+
+import type { Chat } from "./tree";
+
+const NAME = "shoestring";
+
+function open(): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(NAME, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("chats", { keyPath: "id" });
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+async function run<T>(mode: IDBTransactionMode, work: (chats: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+  const database = await open();
+  try {
+    return await new Promise<T>((resolve, reject) => {
+      const transaction = database.transaction("chats", mode);
+      const request = work(transaction.objectStore("chats"));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onerror = transaction.onabort = () => reject(transaction.error);
+    });
+  } finally {
+    database.close();
+  }
+}
+
+/** All chats. */
+export const readChats = (): Promise<Chat[]> => run("readonly", (chats) => chats.getAll());
+
+/** Keep a chat. */
+export const writeChat = (chat: Chat): Promise<IDBValidKey> =>
+  run("readwrite", (chats) => chats.put(JSON.parse(JSON.stringify(chat))));
+
+/** Delete a chat. */
+export const deleteChat = (id: string): Promise<undefined> => run("readwrite", (chats) => chats.delete(id));
