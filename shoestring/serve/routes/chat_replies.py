@@ -1,14 +1,15 @@
 """Replies of chat completions and completions, for the routes of OpenAI's and DeepSeek's API."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.backends.reply import Delta, Reply, WholeReply, fold
+from shoestring.serve.backends.reply import Delta, Reply, fold
 from shoestring.serve.caller import Caller
 from shoestring.serve.dialects import openai_chat_request, openai_completions
 from shoestring.serve.dialects.errors import openai_error
@@ -18,13 +19,15 @@ from shoestring.serve.dialects.openai_completions import CompletionRequest, Text
 from shoestring.serve.dialects.openai_fields import ignored_fields
 from shoestring.serve.live import event_stream, sse, unless_gone
 from shoestring.serve.routes.parts import ignored_header
+from shoestring.serve.routes.slow_json import Making, slow_json
 from shoestring.serve.service import Service
 
 
 async def answer_chat(
     body: ChatCompletionRequest, request: Request, caller: Caller, service: Service, *, deepseek: bool = False
 ) -> Response:
-    """The reply to a conversation; with `deepseek` the usage of a stream is on the last choice."""
+    """The reply to a conversation; with `deepseek` the usage of a stream is on the last choice, and blank
+    lines come before a whole reply that takes long."""
     salt = caller.cache_salt(body.user_id)
     chat = openai_chat_request.chat_request(body, service.sampling(body.model), cache_salt=salt)
     names = (*openai_chat_request.WITHOUT_EFFECT, *openai_chat_request.NEUTRAL_VALUES)
@@ -33,8 +36,11 @@ async def answer_chat(
     if body.stream:
         chunks = ChatChunks(body, reply.model, usage_on_choice=deepseek)
         return event_stream(_chat_events(reply, chunks), headers)
-    whole = await unless_gone(request, fold(reply.deltas, body.n or 1))
-    return JSONResponse(chat_completion(whole, reply.model), headers=headers)
+
+    async def whole() -> dict[str, Any]:
+        return chat_completion(await fold(reply.deltas, body.n or 1), reply.model)
+
+    return await _whole_reply(request, whole(), headers, deepseek=deepseek)
 
 
 async def answer_text(
@@ -53,11 +59,19 @@ async def answer_text(
         chunks = TextChunks(body, replies[0].model, usage_on_choice=deepseek)
         return event_stream(_text_events(replies, chunks), headers)
 
-    async def fold_all() -> list[WholeReply]:
-        return await asyncio.gather(*(fold(reply.deltas, body.n or 1) for reply in replies))
+    async def whole() -> dict[str, Any]:
+        wholes = await asyncio.gather(*(fold(reply.deltas, body.n or 1) for reply in replies))
+        return openai_completions.text_completion(wholes, replies[0].model)
 
-    wholes = await unless_gone(request, fold_all())
-    return JSONResponse(openai_completions.text_completion(wholes, replies[0].model), headers=headers)
+    return await _whole_reply(request, whole(), headers, deepseek=deepseek)
+
+
+async def _whole_reply(
+    request: Request, whole: Making, headers: Mapping[str, str], *, deepseek: bool
+) -> Response:
+    if deepseek:
+        return await slow_json(request, whole, headers)
+    return JSONResponse(await unless_gone(request, whole), headers=dict(headers))
 
 
 async def _chat_events(reply: Reply, chunks: ChatChunks) -> AsyncGenerator[bytes]:
