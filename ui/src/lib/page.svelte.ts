@@ -1,7 +1,7 @@
 // The state of the page: who is here, which models there are, the chats, and what is shown.
 
 import { call, whoIsHere, type Model, type Person } from "./api";
-import { deleteChat, readChats, writeChat } from "./store";
+import { chooseOwner, deleteChat, readChats, writeChat } from "./store";
 import { newId, type Chat } from "./tree";
 
 export const page = $state({
@@ -24,6 +24,7 @@ export async function refresh(): Promise<void> {
   try {
     const here = await whoIsHere();
     if (here !== "nobody") page.models = (await call<{ data: Model[] }>("GET", "/v1/models")).data;
+    chooseOwner(typeof here === "string" ? here : here.id);
     const known = await readChats().catch(() => [] as Chat[]);
     page.chats = known.sort((a, b) => b.changedMs - a.changedMs);
     page.here = here;

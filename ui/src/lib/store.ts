@@ -1,12 +1,17 @@
-// Chats of this browser, in IndexedDB.
+// Chats of this browser, in IndexedDB; each account has a database of its own.
 
 import type { Chat } from "./tree";
 
-const NAME = "shoestring";
+let name = "shoestring";
+
+/** Keep the chats of one account apart from those of others who use this browser. */
+export function chooseOwner(id: string): void {
+  name = `shoestring ${id}`;
+}
 
 function open(): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, 1);
+    const request = indexedDB.open(name, 1);
     request.onupgradeneeded = () => request.result.createObjectStore("chats", { keyPath: "id" });
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
