@@ -322,7 +322,7 @@ async def check_dialects(stage: Stage, num_requests: int = 200) -> dict[str, Any
                 question = replace(original, key=key, path=path, stream=stream)
                 books.questions[question.digest] = question
                 group.create_task(run(client, question))
-    return {"questions": num_requests, "replies": len(books.known), "ways": len(kinds)}
+    return {"random_requests": num_requests, "ways_to_ask_each": len(kinds)}
 
 
 CHECKS = {"kills": check_kills, "outage": check_outage, "balance": check_balance, "dialects": check_dialects}

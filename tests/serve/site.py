@@ -1,5 +1,7 @@
 """A service with accounts: its app on a database of each kind, with people who sign in."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from shoestring.serve.service import Service
 from shoestring.serve.storage.database import Database
 from tests.serve.words import Words
 
+Clock = Callable[[], float]
 PASSWORD = "correct horse battery"
 
 
@@ -60,7 +63,9 @@ class Site:
         return self.person("root@example.com", self.link("first_admin"))
 
 
-def new_site(url: str, *, has_mail: bool = False, prices: PriceList | None = None) -> Site:
+def new_site(
+    url: str, *, has_mail: bool = False, prices: PriceList | None = None, clock: Clock = time.time
+) -> Site:
     """A service with accounts, not started."""
     mails: list[tuple[str, str, str]] = []
 
@@ -73,7 +78,7 @@ def new_site(url: str, *, has_mail: bool = False, prices: PriceList | None = Non
     )
     admission = Admission()
     gate = Gate(StoredRecords(database), admission=admission)
-    hosting = Hosting(accounts, Meter(database, prices or PriceList()), admission, gate)
+    hosting = Hosting(accounts, Meter(database, prices or PriceList(), clock), admission, gate)
     service = Service({"words": Words()}, meter=hosting.meter, admission=admission, gate=gate)
     app = build_app(service, hosting)
     return Site(app, hosting, mails, TestClient(app, raise_server_exceptions=False))

@@ -62,16 +62,17 @@ class Charge:
 class Meter:
     """Holds and charges for the requests of one process."""
 
-    def __init__(self, database: Database, prices: PriceList) -> None:
+    def __init__(self, database: Database, prices: PriceList, clock: Callable[[], float] = time.time) -> None:
+        """`clock` is seconds since 1970: it says which prices and which periods of caps hold."""
         self.prices = prices
         """May be replaced at any time; a request keeps the prices that it began with."""
         self.server_id = f"srv_{secrets.token_hex(8)}"
-        self._database = database
+        self._database, self._clock = database, clock
         self._presence: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Say that this process answers, and go on saying so."""
-        await self._database.write(lambda connection: servers.join(connection, self.server_id, _now_s()))
+        await self._database.write(lambda connection: servers.join(connection, self.server_id, self._now_s()))
         self._presence = asyncio.create_task(self._be_seen())
 
     async def stop(self) -> None:
@@ -85,7 +86,7 @@ class Meter:
 
     async def hold(self, caller: Caller, work: Work) -> Charge:
         """Hold the most that a request can cost. Raises RequestError when the caller has less."""
-        now_s = _now_s()
+        now_s = self._now_s()
         price = self.prices.at(work.model, now_s)
         request = Hold(
             operation_id=operation_id(caller.request_id, len(caller.costs)),
@@ -131,17 +132,20 @@ class Meter:
         while True:
             try:
                 return await self._database.write(
-                    lambda connection: operations.settle(connection, operation_id, usage, _now_s())
+                    lambda connection: operations.settle(connection, operation_id, usage, self._now_s())
                 )
             except DatabaseGone:
                 await asyncio.sleep(RETRY_S)
+
+    def _now_s(self) -> int:
+        return int(self._clock())
 
     async def _be_seen(self) -> None:
         while True:
             await asyncio.sleep(servers.SEEN_EVERY_S)
             try:
                 num_ended = await self._database.write(
-                    lambda connection: servers.seen(connection, self.server_id, _now_s())
+                    lambda connection: servers.seen(connection, self.server_id, self._now_s())
                 )
             except DatabaseGone:
                 continue
@@ -170,7 +174,3 @@ def _digest(caller: Caller) -> str | None:
     if not caller.idempotency_key:
         return None
     return hashlib.sha256(f"{len(caller.costs)} {caller.idempotency_key}".encode()).hexdigest()
-
-
-def _now_s() -> int:
-    return int(time.time())
