@@ -205,14 +205,20 @@ async def tokens_over_http_per_s(port: int) -> float:
 def measure_overhead() -> dict:
     """HTTP against the engine alone, in turn; the best of each, since other programs only slow down."""
     alone = EngineAlone()
-    speeds, firsts = [], []
+    speeds, firsts, work_s = [], [], []
     with running([SERVE_MINI]) as (server,):
         connection = HTTPConnection("127.0.0.1", server.port)
         for _ in range(ROUNDS):
-            speeds.append((alone.tokens_per_s(), asyncio.run(tokens_over_http_per_s(server.port))))
+            begin = time.process_time(), server.cpu_s()
+            engine_speed = alone.tokens_per_s()
+            engine_work_s = time.process_time() - begin[0]
+            http_speed = asyncio.run(tokens_over_http_per_s(server.port))
+            speeds.append((engine_speed, http_speed))
+            work_s.append((engine_work_s, server.cpu_s() - begin[1]))
             firsts += [(alone.first_token_s(), first_token_over_http_s(connection)) for _ in range(20)]
     engine_speed, http_speed = (max(column) for column in zip(*speeds, strict=True))
     engine_s, http_s = (statistics.median(column) for column in zip(*firsts, strict=True))
+    engine_work_s, http_work_s = (min(column) for column in zip(*work_s, strict=True))
     cost, added_ms = 1 - http_speed / engine_speed, (http_s - engine_s) * 1000
     return {
         "engine_tokens_per_s": round(engine_speed),
@@ -220,6 +226,8 @@ def measure_overhead() -> dict:
         "cost": f"{cost:.1%}",
         "first_token_ms_engine": round(engine_s * 1000, 1),
         "first_token_ms_http": round(http_s * 1000, 1),
+        "processor_us_per_token_engine": round(engine_work_s / CLIENTS / TOKENS * 1e6),
+        "processor_us_per_token_http": round(http_work_s / CLIENTS / TOKENS * 1e6),
         "speeds": [tuple(map(round, pair)) for pair in speeds],
         "is_good": cost <= 0.05 and added_ms <= 10,
     }

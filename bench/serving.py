@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 SHOESTRING = f"{sys.executable} -c 'from shoestring.cli.main import main; main()'"
 SERVE_MINI = f"{SHOESTRING} serve mini --port {{port}}"
 PROMPT = "Use 3, 5, 7 to make 22."
-START_S = 120.0
+START_S = 300.0
 
 
 def free_port() -> int:
@@ -51,7 +51,7 @@ class Server:
         begin = time.monotonic()
         while time.monotonic() < begin + START_S:
             with suppress(httpx2.HTTPError):
-                if httpx2.get(f"{self.url}/v1/models", trust_env=False).status_code == 200:
+                if httpx2.get(f"{self.url}/v1/models", trust_env=False, timeout=START_S).status_code == 200:
                     return time.monotonic() - begin
             if self.process.poll() is not None:
                 raise SystemExit(f"the server ended: {self.command.format(port=self.port)}")
@@ -93,7 +93,7 @@ def running(commands: Sequence[str]) -> Iterator[list[Server]]:
 def new_client(connections: int = 10_000) -> httpx2.AsyncClient:
     """A client without limits of its own."""
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx2.AsyncClient(limits=limits, timeout=120.0, trust_env=False)
+    return httpx2.AsyncClient(limits=limits, timeout=600.0, trust_env=False)
 
 
 @dataclass
