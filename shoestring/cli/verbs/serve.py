@@ -164,7 +164,7 @@ def _own_backends(models: "list[LoadableModel]", memory: str | None, device: str
         raise ConfigError(f"memory = {memory!r} is not a size such as 8GiB")
     for model in models:
         if limit is not None and model.num_bytes > limit:
-            need = f"{model.name} needs {model.num_bytes / 1e9:.1f} GB"
+            need = f"{model.name} needs {model.num_bytes / 1e9:.3g} GB"
             raise ConfigError(f"{need}, and memory = {memory!r}; raise it, or quantize the model")
     model_memory = ModelMemory(_free_bytes(limit, device))
     backends = [LazyBackend(model, model_memory) for model in models]
