@@ -34,7 +34,7 @@ class ServiceConfig:
     """Address by which people reach the service, for links; without it, the one it listens on."""
     data: str = ""
     """Folder of the service's secret and database; without it, a folder of the user's data."""
-    database: str = ""
+    database: str = field(default="", repr=False)
     """URL of a database, such as postgresql://user@host/name; without it, a SQLite file in `data`."""
     prices: str = ""
     """A price list: a TOML file, or the name of one that comes along. Without it everything is free."""

@@ -5,9 +5,9 @@ from shoestring.serve.app import ROUTERS
 from shoestring.serve.audience import Audience, audience, audiences
 
 ANYONE = {
-    *(("GET", path) for path in ("/health", "/ready", "/status", "/incidents")),
+    *(("GET", path) for path in ("/", "/app/{name}", "/health", "/ready", "/status", "/incidents")),
     *(("GET", path) for path in ("/openapi.json", "/api/version")),
-    *(("GET", f"/auth/{name}") for name in ("challenge", "oidc", "oidc/callback")),
+    *(("GET", f"/auth/{name}") for name in ("challenge", "here", "oidc", "oidc/callback")),
     *(("POST", f"/auth/{name}") for name in ("sign-up", "sign-in", "check-email")),
     *(("POST", f"/auth/{name}") for name in ("forgotten", "reset-password")),
     ("POST", "/webhooks/stripe"),

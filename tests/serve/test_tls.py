@@ -74,6 +74,15 @@ def test_a_certificate_is_read_again_at_sighup_and_a_wrong_one_is_not(tmp_path):
             process.kill()
 
 
+def test_old_protocols_and_weak_ciphers_are_not_spoken(tmp_path):
+    write_certificate(tmp_path, "a")
+    context = Tls(tmp_path / "cert.pem", tmp_path / "key.pem").context
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    ciphers = context.get_ciphers()
+    assert {cipher["strength_bits"] >= 128 for cipher in ciphers} == {True}
+    assert not [c["name"] for c in ciphers if c["protocol"] == "TLSv1.2" and "DHE" not in c["name"]]
+
+
 @pytest.mark.parametrize("damage", ["missing", "other", "password"])
 def test_files_that_do_not_fit_are_one_sentence(tmp_path, damage):
     other = tmp_path / "other"

@@ -37,9 +37,9 @@ def code_step(secret: Secret, nonce: str, code: str, time_s: float, used_step: i
 
 
 def new_recovery_codes() -> list[str]:
-    """Codes of 118 bits, each for one use: enough for a plain digest in the database."""
+    """Codes of 138 bits, each for one use: enough for a plain digest in the database."""
     alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
     return [
-        "-".join("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(6))
+        "-".join("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(7))
         for _ in range(NUM_RECOVERY_CODES)
     ]

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -48,9 +48,9 @@ class Identity:
 class Attempt:
     """A sign-in that has begun: what the browser keeps in a cookie until it comes back."""
 
-    state: str
-    nonce: str
-    verifier: str
+    state: str = field(repr=False)
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
 
     def text(self) -> str:
         """The attempt as a cookie's value."""

@@ -5,7 +5,7 @@ Functions here are statements on a connection, for one transaction. Tokens come 
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
@@ -27,12 +27,12 @@ class Account:
 
     id: str
     email: str | None
-    password_hash: str | None
+    password_hash: str | None = field(repr=False)
     role: Role
     created_s: int
     email_checked_s: int | None
     disabled_s: int | None
-    totp_nonce: str | None
+    totp_nonce: str | None = field(repr=False)
     totp_step: int | None
     """The newest time step whose code was used; None until codes are switched on."""
     priority: str

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
@@ -30,10 +30,10 @@ class Credentials:
     """The things by which a person signs in."""
 
     email: str
-    password: str
-    code: str | None = None
+    password: str = field(repr=False)
+    code: str | None = field(default=None, repr=False)
     """Of the authenticator app, or a recovery code."""
-    device: str | None = None
+    device: str | None = field(default=None, repr=False)
     """The token of a browser that has signed in before."""
     address: str = ""
     network: str = ""
@@ -44,8 +44,8 @@ class SignedIn:
     """A new session; the tokens are for cookies."""
 
     account: Account
-    session: str
-    device: str
+    session: str = field(repr=False)
+    device: str = field(repr=False)
 
 
 class SignIn:

@@ -3,7 +3,7 @@
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shoestring.serve.accounts.secret import Secret
 
@@ -15,7 +15,7 @@ class ApiKey:
     """An API key in parts; its text is shown once and never kept."""
 
     id: str
-    secret: str
+    secret: str = field(repr=False)
 
     def text(self, secret: Secret) -> str:
         """The key as its owner sees it; it ends with a mark that only this service can make."""

@@ -23,14 +23,15 @@ router = APIRouter(
 )
 
 Text = Annotated[str, Field(max_length=1000)]
+Hidden = Annotated[str, Field(max_length=1000, repr=False)]
 
 
 class SignUpBody(Schema):
     """A new account."""
 
     email: Text
-    password: Text
-    link: Text | None = None
+    password: Hidden
+    link: Text | None = Field(default=None, repr=False)
     """The token of an invitation, or of the first admin's link."""
     proof: Annotated[str, Field(max_length=8192)] | None = None
     """The solution of a challenge, when registration needs one."""
@@ -40,22 +41,22 @@ class SignInBody(Schema):
     """The credentials of a person."""
 
     email: Text
-    password: Text
-    code: Text | None = None
+    password: Hidden
+    code: Text | None = Field(default=None, repr=False)
     """Of the authenticator app, or a recovery code."""
 
 
 class LinkBody(Schema):
     """The token of a link."""
 
-    link: Text
+    link: Hidden
 
 
 class ResetBody(Schema):
     """A new password by a link."""
 
-    link: Text
-    password: Text
+    link: Hidden
+    password: Hidden
 
 
 class EmailBody(Schema):
@@ -67,21 +68,21 @@ class EmailBody(Schema):
 class ConfirmBody(Schema):
     """The present password, said again for what must not happen by accident or by a thief."""
 
-    password: Text
-    code: Text | None = None
+    password: Hidden
+    code: Text | None = Field(default=None, repr=False)
     """Of the authenticator app, or a recovery code, when the account has codes."""
 
 
 class PasswordBody(ConfirmBody):
     """A new password, with the present one."""
 
-    new_password: Text
+    new_password: Hidden
 
 
 class CodeBody(Schema):
     """A code of the authenticator app."""
 
-    code: Text
+    code: Hidden
 
 
 @router.get("/here")

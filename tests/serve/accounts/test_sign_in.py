@@ -1,5 +1,6 @@
 """People get in with what is theirs, and only with that; attackers cannot lock them out."""
 
+import json
 import time
 
 import pytest
@@ -17,14 +18,19 @@ def sign_in(browser, email="ada@example.com", password=PASSWORD, **fields):
     return browser.post("/auth/sign-in", json={"email": email, "password": password, **fields})
 
 
-def test_a_person_signs_up_and_in_and_out(site):
+def test_a_person_signs_up_and_in_and_out(site, caplog):
     assert site.browser().get("/auth/here").json() == {"has_accounts": True, "person": None}
+    caplog.set_level("INFO", "shoestring.serve.access")
     person = site.person()
-    assert person.get("/account").json()["email"] == "ada@example.com"
+    account = person.get("/account").json()
+    assert account["email"] == "ada@example.com"
+    line = next(line for line in map(json.loads, caplog.messages) if line["path"] == "/auth/sign-in")
+    assert [line[name] for name in ("status", "account", "address")] == [200, account["id"], "testclient"]
     assert person.get("/auth/here").json()["person"]["email"] == "ada@example.com"
     cookie = person.cookies.jar
     assert all(each.has_nonstandard_attr("HttpOnly") and each.secure for each in cookie)
-    assert person.post("/auth/sign-out").status_code == 204
+    end = person.post("/auth/sign-out")
+    assert (end.status_code, end.headers["clear-site-data"]) == (204, '"cache"')
     assert person.get("/account").status_code == 401
 
 
@@ -88,6 +94,7 @@ def test_codes_of_an_app_are_asked_and_used_once(site):
     assert person.post("/auth/codes/confirm", json={"code": "000000"}).status_code in (400, 200)
     code = codes.pyotp.TOTP(secret["secret"]).now()
     recovery = person.post("/auth/codes/confirm", json={"code": code}).json()["recovery_codes"]
+    assert {len(text.replace("-", "")) for text in set(recovery)} == {28}
     assert len(set(recovery)) == 10
     stranger = site.browser()
     assert sign_in(stranger).json()["error"]["param"] == "code"

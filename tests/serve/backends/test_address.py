@@ -60,6 +60,7 @@ def test_a_server_is_named_once():
         ({"data": []}, 200, "lists no model"),
         ({"data": [{"name": 1}, {"id": ""}, {"id": "a\nb"}, {"id": "x" * 300}, "y"]}, 200, "lists no model"),
         ({"error": "key"}, 401, "status 401"),
+        ({"data": [{"id": "a"}]}, 302, "status 302"),
         ({"models": []}, 200, "does not answer"),
         ([], 200, "does not answer"),
         ("<html>", 200, "does not answer"),
