@@ -115,15 +115,16 @@ def usage_fields(usage: Usage) -> dict[str, Any]:
 def logprobs_fields(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
     """Logprobs of the answer's tokens, and DeepSeek's field for those of the thinking."""
     fields: dict[str, Any] = {
-        "content": [_logprob(entry) for entry in logprobs if not entry.is_thinking],
+        "content": [logprob_fields(entry) for entry in logprobs if not entry.is_thinking],
         "refusal": None,
     }
-    if thinking := [_logprob(entry) for entry in logprobs if entry.is_thinking]:
+    if thinking := [logprob_fields(entry) for entry in logprobs if entry.is_thinking]:
         fields["reasoning_content"] = thinking
     return fields
 
 
-def _logprob(entry: TokenLogprob) -> dict[str, Any]:
+def logprob_fields(entry: TokenLogprob) -> dict[str, Any]:
+    """One token's logprob, and those of the likeliest tokens in its place."""
     return {**_token(entry), "top_logprobs": [_token(other) for other in entry.top]}
 
 

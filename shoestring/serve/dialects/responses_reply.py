@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from shoestring.serve.backends.reply import Delta, ToolCallDelta, Usage
+from shoestring.serve.dialects.openai_chat_reply import logprob_fields
 from shoestring.serve.dialects.responses_request import ResponsesRequest, namespaces
 
 Event = dict[str, Any]
@@ -22,6 +23,8 @@ class ResponseEvents:
         self._number = -1
         self._item: Item | None = None
         self._part: dict[str, Any] | None = None
+        self._logprobs: list[dict[str, Any]] = []
+        """Those of tokens whose text has not come yet."""
         self._usage = Usage()
 
     def begin(self) -> Iterator[Event]:
@@ -32,6 +35,7 @@ class ResponseEvents:
     def push(self, delta: Delta) -> Iterator[Event]:
         """The events of a delta."""
         self._usage = delta.usage
+        self._logprobs += [logprob_fields(entry) for entry in delta.logprobs if not entry.is_thinking]
         if delta.thinking:
             yield from self._text("reasoning", "reasoning_text", delta.thinking)
         if delta.text:
@@ -73,7 +77,7 @@ class ResponseEvents:
             content.append(self._part)
         assert self._part is not None
         self._part["text"] += text
-        yield self._part_event(f"response.{part_type}.delta", delta=text, **self._no_logprobs())
+        yield self._part_event(f"response.{part_type}.delta", delta=text, **self._new_logprobs())
 
     def _call(self, call: ToolCallDelta) -> Iterator[Event]:
         if call.id:
@@ -105,8 +109,10 @@ class ResponseEvents:
         if self._item is None:
             return
         if self._part is not None:
-            name, text = self._part["type"], self._part["text"]
-            yield self._part_event(f"response.{name}.done", text=text, **self._no_logprobs())
+            self._new_logprobs()
+            name = self._part["type"]
+            whole = {field: self._part[field] for field in ("text", "logprobs") if field in self._part}
+            yield self._part_event(f"response.{name}.done", **whole)
             yield self._part_event("response.content_part.done", part={**self._part})
         elif self._item["type"] == "function_call":
             fields = {"name": self._item["name"], "arguments": self._item["arguments"]}
@@ -120,9 +126,13 @@ class ResponseEvents:
     def _index(self) -> int:
         return len(self.response["output"]) - 1
 
-    def _no_logprobs(self) -> dict[str, Any]:
-        is_text = self._part is not None and self._part["type"] == "output_text"
-        return {"logprobs": []} if is_text else {}
+    def _new_logprobs(self) -> dict[str, Any]:
+        """The logprobs that came since the last event, now those of the open text too."""
+        if self._part is None or self._part["type"] != "output_text":
+            return {}
+        new, self._logprobs = self._logprobs, []
+        self._part["logprobs"] = self._part["logprobs"] + new
+        return {"logprobs": new}
 
     def _part_event(self, kind: str, **fields: Any) -> Event:
         return self._item_event(kind, content_index=0, **fields)

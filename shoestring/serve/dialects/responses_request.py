@@ -29,12 +29,13 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
 }
 """Fields that need a memory or a service of OpenAI's, with the values that change nothing."""
 WITHOUT_EFFECT = (
-    *("metadata", "store", "include", "truncation", "user", "safety_identifier", "prompt_cache_key"),
+    *("metadata", "store", "truncation", "user", "safety_identifier", "prompt_cache_key"),
     *("prompt_cache_retention", "service_tier", "stream_options", "client_metadata", "max_tool_calls"),
     *("context_management", "verbosity"),
 )
 """Known fields that change nothing here; the reply repeats some of them."""
 MAX_NAME = 64
+LOGPROBS = "message.output_text.logprobs"
 TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 
 
@@ -58,6 +59,8 @@ class ResponsesRequest(BaseModel):
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: TopP | None = None
     top_logprobs: TopCount | None = None
+    include: list[str] | None = None
+    """Further parts of the reply: message.output_text.logprobs; others are not there."""
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -120,11 +123,18 @@ def _sampling(body: ResponsesRequest, defaults: Defaults) -> SamplingParams:
         return SamplingParams(
             **{**defaults, **values},
             max_tokens=body.max_output_tokens,
-            logprobs=body.top_logprobs or None,
+            logprobs=_logprobs(body),
             structured_outputs=_form((body.text or {}).get("format")),
         )
     except ConfigError as error:
         raise RequestError("invalid", str(error), field=str(error).split()[0]) from None
+
+
+def _logprobs(body: ResponsesRequest) -> int | None:
+    """The number of likeliest tokens to show; None without logprobs."""
+    if body.top_logprobs is None and LOGPROBS not in (body.include or ()):
+        return None
+    return body.top_logprobs or 0
 
 
 def _form(text_format: Any) -> StructuredOutputsParams | None:

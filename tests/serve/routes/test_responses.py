@@ -46,7 +46,10 @@ def folded(stream):
         if kind == "content_part.added":
             item["content"].append(copy.deepcopy(event["part"]))
         elif kind in ("output_text.delta", "reasoning_text.delta"):
-            item["content"][event["content_index"]]["text"] += event["delta"]
+            part = item["content"][event["content_index"]]
+            part["text"] += event["delta"]
+            if "logprobs" in event:
+                part["logprobs"] += event["logprobs"]
         elif kind == "function_call_arguments.delta":
             item["arguments"] += event["delta"]
         elif kind == "output_item.done":
@@ -66,6 +69,7 @@ def folded(stream):
         {"tools": TOOLS, "tool_choice": "required", "max_output_tokens": 24},
         {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"enum": ["yes", "no"]}}}},
         {"instructions": "Be brief."},
+        {"top_logprobs": 2, "include": ["message.output_text.logprobs"]},
     ],
 )
 def test_the_whole_response_is_the_fold_of_the_stream(client, events, fields):
@@ -135,3 +139,12 @@ def test_a_wrong_request_names_its_field(client, fields, field):
     reply = create(client, **fields)
     assert reply.status_code in (400, 404)
     assert reply.json()["error"]["param"] == field
+
+
+def test_logprobs_are_those_of_the_text(client):
+    for fields, count in (({"top_logprobs": 2}, 2), ({"include": ["message.output_text.logprobs"]}, 0)):
+        text = create(client, reasoning={"effort": "high"}, **fields).json()["output"][-1]["content"][0]
+        assert "".join(entry["token"] for entry in text["logprobs"]) == text["text"]
+        assert all(len(entry["top_logprobs"]) == count for entry in text["logprobs"])
+        assert all(entry["logprob"] <= 0 for entry in text["logprobs"])
+    assert create(client).json()["output"][-1]["content"][0]["logprobs"] == []
