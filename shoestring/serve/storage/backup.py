@@ -13,7 +13,13 @@ from shoestring.durable import storage_errors, sync
 from shoestring.errors import ConfigError, DataError
 from shoestring.serve.ledger.audit import audit
 from shoestring.serve.ledger.servers import DEAD_AFTER_S
-from shoestring.serve.storage.engines import reading_engine, sqlite_file, sqlite_url, writing_engine
+from shoestring.serve.storage.engines import (
+    make_private,
+    reading_engine,
+    sqlite_file,
+    sqlite_url,
+    writing_engine,
+)
 from shoestring.serve.storage.lock import database_lock
 from shoestring.serve.storage.migrate import latest_revision, present_revision, transaction, upgrade
 from shoestring.serve.storage.tables import metadata, servers
@@ -35,10 +41,10 @@ def backup(url: str, target: Path) -> Counts:
     if target.exists():
         raise ConfigError(f"{target} exists; choose another name")
     part = target.with_name(f"{target.name}.part")
+    with storage_errors(target, 0):
+        _remove(part)
     try:
-        with storage_errors(target, 0):
-            part.unlink(missing_ok=True)
-            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        make_private(sqlite_url(part))
         with _snapshot(url) as source, transaction(writing_engine(sqlite_url(part))) as copy:
             upgrade(copy, _revision(source))
             counts = _copy(source, copy, _tables(copy))
@@ -50,8 +56,7 @@ def backup(url: str, target: Path) -> Counts:
             os.rename(part, target)
             sync(target.parent)
     finally:
-        for ending in ("", "-wal", "-shm", "-journal"):
-            part.with_name(part.name + ending).unlink(missing_ok=True)
+        _remove(part)
     return counts
 
 
@@ -79,6 +84,7 @@ def restore(file: Path, url: str, *, replace: bool = False) -> Counts:
     `replace` is False, or when a service uses it; and as `check` does.
     """
     counts = check(sqlite_url(file))
+    make_private(url)
     with (
         database_lock(url),
         transaction(writing_engine(url)) as database,
@@ -177,6 +183,12 @@ def _audit(connection: Connection, name: str) -> None:
     if sentences := audit(connection):
         more = f", and {len(sentences) - 1} more" if len(sentences) > 1 else ""
         raise DataError(f"the ledger of {name} is wrong: {sentences[0]}{more}")
+
+
+def _remove(file: Path) -> None:
+    """Delete a SQLite database, and what SQLite keeps beside it."""
+    for ending in ("", "-wal", "-shm", "-journal"):
+        file.with_name(file.name + ending).unlink(missing_ok=True)
 
 
 def _leave_wal(file: Path) -> None:

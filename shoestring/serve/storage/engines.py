@@ -1,5 +1,6 @@
 """Connections to SQLite and PostgreSQL, set up so that what is committed stays and nobody waits for ever."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ def sqlite_file(url: str) -> Path | None:
 def sqlite_url(file: Path) -> str:
     """The URL of a SQLite database in a file."""
     return URL.create("sqlite", database=str(file)).render_as_string()
+
+
+def make_private(url: str) -> None:
+    """Make the file of a SQLite database that does not exist, for its owner alone. Raises ConfigError."""
+    file = sqlite_file(url)
+    if file is None or file.exists():
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))  # its -wal and -shm get the same mode
+    except OSError as error:
+        raise ConfigError(f"cannot make the database {file}: {error.strerror}") from None
 
 
 def writing_engine(url: str) -> Engine:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shoestring.errors import ConfigError
-from shoestring.serve.storage.engines import writing_engine
+from shoestring.serve.storage.engines import make_private, writing_engine
 
 LOCK = 7_405_210_188
 """The number of the advisory lock that migrations take on PostgreSQL."""
@@ -42,6 +42,7 @@ def migrate(url: str) -> tuple[str | None, str]:
     All or nothing: a migration that fails leaves the database as it was. Raises ConfigError when the database
     cannot be opened, or is newer than this version.
     """
+    make_private(url)
     with transaction(writing_engine(url)) as connection:
         return upgrade(connection)
 

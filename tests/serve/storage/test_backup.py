@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
-from shoestring.errors import ConfigError, DataError
+from shoestring.errors import ConfigError, DataError, StorageError
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Usage
 from shoestring.serve.ledger import servers
@@ -113,6 +113,8 @@ def test_a_backup_is_one_private_file_made_while_the_database_is_written(urls, t
     assert check(sqlite_url(file))["incident_notes"] == 1
     with pytest.raises(ConfigError, match="exists"):
         backup(urls[0], file)
+    with pytest.raises(StorageError, match="cannot write"):
+        backup(urls[0], file / "below")
 
 
 def test_a_database_with_rows_is_replaced_only_when_that_is_said(urls, tmp_path):

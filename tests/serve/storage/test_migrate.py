@@ -7,7 +7,7 @@ from sqlalchemy import inspect, text
 
 from shoestring.errors import ConfigError
 from shoestring.serve.storage import migrate as module
-from shoestring.serve.storage.engines import checked_url, sqlite_file, writing_engine
+from shoestring.serve.storage.engines import checked_url, sqlite_file, sqlite_url, writing_engine
 from shoestring.serve.storage.migrate import check_revision, latest_revision, migrate, revision
 from shoestring.serve.storage.tables import metadata
 
@@ -50,6 +50,14 @@ def test_a_migration_that_fails_leaves_nothing_behind(database_url, monkeypatch)
     engine = writing_engine(database_url)
     assert inspect(engine).get_table_names() == []
     engine.dispose()
+
+
+def test_a_new_database_is_its_owners_alone(tmp_path):
+    file = tmp_path / "new" / "service.db"
+    migrate(sqlite_url(file))
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    with pytest.raises(ConfigError, match="cannot make the database"):
+        migrate(sqlite_url(file / "below"))
 
 
 @pytest.mark.parametrize(
