@@ -9,10 +9,12 @@ from shoestring.serve.admission.address import Proxies, network_of
 from shoestring.serve.admission.buckets import Buckets, Rate
 from shoestring.serve.admission.pace import Pace
 
-BURST_S = 0.5
+BURST_S = 2.0
 """Strangers of so many seconds may come at the same moment."""
 FAMILIAR_S = 24 * 3600.0
-SEEN_S = 600.0
+SAME_S, SEEN_S = 0.25, 600.0
+"""A network stays fresh for a moment after its first connection, since programs open many at once; then it is
+not until so long after."""
 MAX_NAMES = 65536
 
 Release = Callable[[], None]
@@ -29,7 +31,7 @@ class ConnectionLimits:
     total: int = 8192
     strangers: int = 4096
     """Open connections of all strangers; the rest is for addresses that are familiar."""
-    per_address: int = 64
+    per_address: int = 128
     """Open connections from one stranger."""
     per_network: int = 256
     """Open connections from the strangers of one network (/24 or /64)."""
@@ -39,7 +41,7 @@ class ConnectionLimits:
     """The same from networks of which a stranger came within ten minutes and had no valid key or session.
 
     In an attack almost every attacker's network has soon been seen, and a newcomer's has not."""
-    new_per_network_s: float = 50.0
+    new_per_network_s: float = 100.0
     """New connections from the strangers of one network."""
 
 
@@ -63,7 +65,7 @@ class Connections:
         self._familiar: OrderedDict[str, float] = OrderedDict()
         """Addresses, and until when they are familiar."""
         self._networks: OrderedDict[str, float] = OrderedDict()
-        """Networks of which a stranger came, and until when they are not fresh."""
+        """Networks of which a stranger came, and when the first one did."""
 
     def greet(self, address: str) -> None:
         """Remember an address from which a valid key or session came."""
@@ -86,14 +88,15 @@ class Connections:
             return None
         self.num_open += 1
         self._strangers.update(names)
-        if names:
-            _remember(self._networks, names[1], self._clock() + SEEN_S)
+        if names and self._age_s(names[1]) is None:
+            _remember(self._networks, names[1], self._clock())
         return lambda: self._release(names)
 
     def _has_room(self, address: str, network: str, everyone: str) -> bool:
         """Whether a stranger may connect. A network over its rate takes nothing from the others."""
         limits, num = self._limits, self._strangers
-        is_fresh = self._networks.get(network, 0.0) <= self._clock()
+        age_s = self._age_s(network)
+        is_fresh = age_s is None or age_s < SAME_S
         per_s, pot = (limits.new_per_s, "fresh") if is_fresh else (limits.again_per_s, "again")
         new, new_per_network = (
             Rate(per_s * BURST_S * self.pace.share, BURST_S),
@@ -108,6 +111,12 @@ class Connections:
             and self._buckets.take(pot, new).is_enough
         )
 
+    def _age_s(self, network: str) -> float | None:
+        """Seconds since a stranger of a network came; None for one of which nobody did of late."""
+        seen_s = self._networks.get(network)
+        age_s = None if seen_s is None else self._clock() - seen_s
+        return None if age_s is None or age_s >= SEEN_S else age_s
+
     def _release(self, names: tuple[str, ...]) -> None:
         self.num_open -= 1
         for name in names:
@@ -116,9 +125,9 @@ class Connections:
                 del self._strangers[name]
 
 
-def _remember(times_s: "OrderedDict[str, float]", name: str, until_s: float) -> None:
+def _remember(times_s: "OrderedDict[str, float]", name: str, time_s: float) -> None:
     """Keep the names that were used last."""
-    times_s[name] = until_s
+    times_s[name] = time_s
     times_s.move_to_end(name)
     if len(times_s) > MAX_NAMES:
         times_s.popitem(last=False)
