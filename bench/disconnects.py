@@ -81,7 +81,7 @@ async def measure(servers: list[Server], num_requests: int, rng: random.Random) 
         end = time.monotonic()
         now = await figures(client, servers)
         idle_s = None
-        while time.monotonic() < end + 60 and not is_idle(now, before):
+        while time.monotonic() < end + 300 and not is_idle(now, before):
             engine = {name: value for name, value in now.items() if "vllm" in name or "upstream" in name}
             if idle_s is None and is_idle(engine, before):
                 idle_s = time.monotonic() - end
