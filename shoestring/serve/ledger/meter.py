@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
+
 from shoestring.serve.backends.reply import Delta, Usage, Work
 from shoestring.serve.caller import Caller
 from shoestring.serve.ledger import operations, servers
@@ -72,7 +74,14 @@ class Meter:
 
     async def start(self) -> None:
         """Say that this process answers, and go on saying so."""
-        await self._database.write(lambda connection: servers.join(connection, self.server_id, self._now_s()))
+
+        def join(connection: Connection) -> None:
+            now_s = self._now_s()
+            if connection.dialect.name == "sqlite":  # whose file one process has at a time: others are dead
+                servers.end_dead(connection, now_s + 1, now_s)
+            servers.join(connection, self.server_id, now_s)
+
+        await self._database.write(join)
         self._presence = asyncio.create_task(self._be_seen())
 
     async def stop(self) -> None:

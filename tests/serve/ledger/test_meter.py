@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
@@ -104,6 +105,29 @@ def test_money_held_by_a_commit_whose_answer_was_lost_is_given_back(database_url
         await database.close()
 
     asyncio.run(main())
+
+
+def test_what_a_dead_process_held_is_free_at_once_on_sqlite(database_url):
+    migrate(database_url)
+
+    async def main():
+        database = Database(database_url)
+        await database.write(lambda connection: add_funds(connection, "f", "a", "grant", NANOS, 0))
+        dead, alive = Meter(database, PRICES), Meter(database, PRICES)
+        await dead.start()
+        work = Work(model="words", prompt_tokens=PROMPT, max_tokens=MOST, start=None)
+        caller = Caller(account_id="a", idempotency_key="k")
+        await dead.hold(caller, work)
+        dead._presence.cancel()  # as by SIGKILL
+        await alive.start()
+        held = (await database.read(lambda connection: balance(connection, "a"))).held
+        if database_url.startswith("sqlite"):
+            await alive.hold(replace(caller, request_id="again"), work)
+        await alive.stop()
+        await database.close()
+        return held
+
+    assert (asyncio.run(main()) == 0) == database_url.startswith("sqlite")
 
 
 def test_what_waits_for_a_lost_database_is_charged_when_it_is_back(database_url):
