@@ -25,7 +25,6 @@ from shoestring.serve.ledger.stripe import stripe_secret
 from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import sqlite_file
 from shoestring.serve.storage.lock import database_lock
-from shoestring.serve.storage.migrate import check_revision, migrate
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +112,8 @@ def open_hosting(config: ServiceConfig, url: str, slots: Mapping[str, int]) -> H
     A database that does not exist is made. Raises ConfigError for one with other tables than this version's,
     or one that another process has.
     """
+    from shoestring.serve.storage.migrate import check_revision, migrate  # Alembic takes 0.15 s
+
     folder = service_folder(config)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
