@@ -4,6 +4,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from shoestring.serve.dialects.schema import ERROR_BODIES, REFERENCE
 
 FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")
 """Schemas of FastAPI's own reply to a wrong body, which this service never sends."""
@@ -18,7 +22,12 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
                 del operation["responses"]["422"]
             if "security" in operation:
                 operation["security"].insert(0, {})
+        schemas = document["components"]["schemas"]
         for name in FASTAPI_ERRORS:
-            document["components"]["schemas"].pop(name, None)
+            schemas.pop(name, None)
+        bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+            (body, "serialization") for body in ERROR_BODIES
+        ]
+        schemas |= models_json_schema(bodies, ref_template=REFERENCE)[1]["$defs"]
         app.openapi_schema = document
     return app.openapi_schema
