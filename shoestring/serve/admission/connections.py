@@ -9,7 +9,7 @@ from shoestring.serve.admission.address import Proxies, network_of
 from shoestring.serve.admission.buckets import Buckets, Rate
 from shoestring.serve.admission.pace import Pace
 
-BURST_S = 2.0
+BURST_S = 1.0
 """Strangers of so many seconds may come at the same moment."""
 FAMILIAR_S = 24 * 3600.0
 SAME_S, SEEN_S = 0.25, 600.0

@@ -56,11 +56,11 @@ def admitted(connections: Connections, address: str, number: int = 9) -> int:
 
 def test_new_connections_of_strangers_have_a_rate():
     now_s = [0.0]
-    limits = ConnectionLimits(new_per_s=5, again_per_s=5, new_per_network_s=4)
+    limits = ConnectionLimits(new_per_s=10, again_per_s=10, new_per_network_s=4)
     connections = Connections(limits, clock=lambda: now_s[0])
     assert admitted(connections, "192.0.2.1") == 4
     assert sum(admitted(connections, f"192.0.{n}.1", 1) for n in range(3, 30)) == 6
-    now_s[0] += 1
+    now_s[0] += 0.5
     assert sum(admitted(connections, f"192.0.{n}.1", 1) for n in range(30, 60)) == 5
     connections.greet("192.0.2.1")
     assert admitted(connections, "192.0.2.1", 100) == 100
