@@ -14,7 +14,7 @@ GROUPS = {
 COLOURS = ("#9db4c0", "#5c8a97", "#e0b060", "#b3362b", "#7b4b94")
 DISKS = {
     False: "The database was a SQLite file on disk.",
-    True: "The database was a SQLite file in memory (/dev/shm), so that no other program's disk is in the way.",
+    True: "The database was a SQLite file in memory (/dev/shm): no other program's disk is in the way.",
 }
 TEXT = """# The drill: an attack like that of January 2025
 
