@@ -51,7 +51,7 @@ async def leave(port: int, rng: random.Random) -> bool:
 
 
 async def figures(client: httpx2.AsyncClient, servers: list[Server]) -> dict[str, float]:
-    """What is in use: at the engine, at the upstream, in open files."""
+    """Things in use: at the engine, at the upstream, in open files."""
     result: dict[str, float] = {}
     for number, server in enumerate(servers):
         samples = await metrics(client, server.url)
@@ -88,13 +88,13 @@ async def measure(servers: list[Server], num_requests: int, rng: random.Random) 
             await asyncio.sleep(0.05)
             now = await figures(client, servers)
     idle_s = time.monotonic() - end if idle_s is None else idle_s
-    left = {name: value - before[name] for name, value in now.items() if value > before[name]}
+    remains = {name: value - before[name] for name, value in now.items() if value > before[name]}
     return {
         "requests": num_requests,
         "with_a_byte_of_the_reply": sum(begun),
         "idle_after_s": round(idle_s, 2),
-        "left_behind": left,
-        "is_good": not left and idle_s <= IDLE_S,
+        "left_behind": remains,
+        "is_good": not remains and idle_s <= IDLE_S,
     }
 
 

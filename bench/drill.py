@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN = "import sys; from shoestring.cli.main import main; sys.exit(main())"
 RELAX_S = 15.0
 AFTERMATH_S = 10.0
-"""What comes so soon after the attack is neither attacked nor calm."""
+"""Seconds after the attack whose requests count as neither attacked nor calm."""
 MINUTE_S = 60
 """The longest span of the gate's signals."""
 DEFENCES = {"gate.relax_s": RELAX_S}

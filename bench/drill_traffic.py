@@ -122,7 +122,7 @@ class Users:
         self._devices: dict[int, str] = {}
 
     def work(self, end_s: float) -> list:
-        """What goes on until a time."""
+        """Run until a time."""
         return [self._every(end_s, *each) for each in (
             (1 / USER_RATE, self._complete),
             (OWNER_EVERY_S, self._own),

@@ -95,7 +95,7 @@ DEAREST = Question("", "/v1/chat/completions", stream=False, prompt=100, cached=
 
 @dataclass
 class Books:
-    """What the clients know."""
+    """The knowledge of the clients."""
 
     chance: random.Random
     questions: dict[str, Question] = field(default_factory=dict)

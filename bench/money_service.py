@@ -99,7 +99,7 @@ def set_up(url: str, folder: Path, funds: int) -> Site:
 
 
 def price_of(prompt: int, cached: int, words: int) -> int:
-    """What a reply costs, in nanos, by the formula of the price list and not by the ledger."""
+    """The cost of a reply, in nanos, by the formula of the price list and not by the ledger."""
     nanos = cached * 70_000_000 + (prompt - cached) * 270_000_000 + words * 1_100_000_000
     return -(-nanos // 10**6)
 

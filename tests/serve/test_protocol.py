@@ -85,7 +85,7 @@ def connect(address: tuple[str, int], source: str = "127.0.0.1") -> socket.socke
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
+    """The bytes that come until the server closes."""
     parts = []
     try:
         while part := connection.recv(65536):

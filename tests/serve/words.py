@@ -11,7 +11,7 @@ PROMPT, MOST, WORDS = 10, 20, 8
 CHAT = {"model": "words", "messages": [{"role": "user", "content": "x"}], "max_tokens": MOST}
 PRICES = PriceList.model_validate({"models": {"*": {"cache_hit": 1, "cache_miss": 1, "output": 2}}})
 PRICE = -(-(PROMPT + 2 * WORDS) * NANOS // 10**6)
-"""What a reply costs."""
+"""The cost of a reply."""
 
 
 class Words:
