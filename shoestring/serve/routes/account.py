@@ -39,6 +39,11 @@ class KeyBody(Schema):
     """An amount of the currency, like 1.50."""
     month_cap: Nanos | None = None
 
+    def settings(self, now_s: int) -> KeySettings:
+        """The settings of a key that is made now."""
+        expires_s = now_s + self.expires_in_days * 86_400 if self.expires_in_days else None
+        return KeySettings(expires_s=expires_s, **self.model_dump(exclude={"expires_in_days"}))
+
 
 @router.get("")
 @audience(Audience.ACCOUNT)
@@ -53,9 +58,7 @@ async def create_key(body: KeyBody, caller: TheCaller, accounts: TheAccounts) ->
     """Make an API key. Its text is in this answer and nowhere else."""
     if body.scope == "admin" and caller.scope != "admin":
         raise RequestError("permission", "only an admin can make such a key", field="scope")
-    expires_s = accounts.now_s() + body.expires_in_days * 86_400 if body.expires_in_days else None
-    fields = body.model_dump(exclude={"expires_in_days"})
-    text = await accounts.add_key(caller.account_id, KeySettings(expires_s=expires_s, **fields))
+    text = await accounts.add_key(caller.account_id, body.settings(accounts.now_s()))
     return {"key": text, "id": text.split("-")[1]}
 
 

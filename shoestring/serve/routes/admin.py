@@ -8,7 +8,6 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from shoestring.serve.accounts import people
-from shoestring.serve.accounts.keys import KeySettings
 from shoestring.serve.accounts.people import Account
 from shoestring.serve.admission.fair_queue import Priority
 from shoestring.serve.audience import Audience, audience
@@ -172,9 +171,7 @@ async def create_key_for(
 ) -> dict[str, str]:
     """Make an API key for somebody. Its text is in this answer and nowhere else."""
     await accounts.read(people.account_of, account_id)
-    expires_s = accounts.now_s() + body.expires_in_days * 86_400 if body.expires_in_days else None
-    fields = body.model_dump(exclude={"expires_in_days"})
-    return {"key": await accounts.add_key(account_id, KeySettings(expires_s=expires_s, **fields))}
+    return {"key": await accounts.add_key(account_id, body.settings(accounts.now_s()))}
 
 
 @router.post("/links", status_code=201)
