@@ -38,7 +38,9 @@ def stamp() -> str:
 def build(folder: Path) -> None:
     """Build the page into a folder. Raises CalledProcessError."""
     if not (SOURCE / "node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=SOURCE, check=True)
+        # Not `npm ci`: it fails where an optional part for another system cannot be had.
+        command = ["npm", "install", "--no-save", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=SOURCE, check=True)
     command = ["npx", "vite", "build", "--logLevel", "warn", "--outDir", str(folder), "--emptyOutDir"]
     subprocess.run(command, cwd=SOURCE, check=True)
     (folder / STAMP).write_text(stamp() + "\n")
