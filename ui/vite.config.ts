@@ -1,10 +1,11 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vite";
+import { words } from "./words.plugin.ts";
 
 // The built page is kept in git, so its files have fixed names and no maps.
 export default defineConfig({
   base: "/app/",
-  plugins: [svelte()],
+  plugins: [svelte(), words(`${import.meta.dirname}/words`)],
   build: {
     outDir: "../shoestring/serve/pages/app",
     emptyOutDir: true,
@@ -12,12 +13,13 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: false,
     rollupOptions: {
+      input: { app: "index.html", share: "share.html" },
       output: {
-        entryFileNames: "app.js",
-        chunkFileNames: "[name].js",
-        assetFileNames: "app[extname]",
+        entryFileNames: "[name].js",
+        chunkFileNames: (chunk) => `${chunk.facadeModuleId?.startsWith("virtual:words/") ? "words-" : ""}${chunk.name}.js`,
+        assetFileNames: "[name][extname]",
       },
     },
   },
-  server: { proxy: { "^/(v1|auth|account|status|user)": "http://127.0.0.1:8000" } },
+  server: { proxy: { "^/(v1|v2|auth|account|admin|chats|answers|share|shares|memory|attachments|status|user)": "http://127.0.0.1:8000" } },
 });

@@ -29,13 +29,13 @@ from shoestring.serve.routes import (
     oidc,
     ollama,
     openai,
-    page,
     payments,
     responses,
     sign_in,
     status,
     usage,
 )
+from shoestring.serve.routes.page import files
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
@@ -56,7 +56,7 @@ ROUTERS = (
     usage.router,
     payments.router,
     admin.router,
-    page.router,
+    files.router,
 )
 
 

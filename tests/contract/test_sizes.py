@@ -40,6 +40,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/serve/ledger": 1_150,
     "shoestring/serve/pages": 260,
     "shoestring/serve/routes": 2_000,
+    "shoestring/serve/routes/page": 400,
     "shoestring/serve/storage": 850,
     "shoestring/serve/storage/migrations": 30,
     "shoestring/serve/storage/migrations/versions": 400,

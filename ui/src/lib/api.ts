@@ -35,13 +35,14 @@ export async function send(
   body?: unknown,
   signal?: AbortSignal,
 ): Promise<Response> {
+  const isJson = body !== undefined && !(body instanceof Blob);
   let reply: Response;
   try {
     reply = await fetch(path, {
       method,
       signal,
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: isJson ? { "Content-Type": "application/json" } : {},
+      body: isJson ? JSON.stringify(body) : (body as Blob | undefined),
     });
   } catch (error) {
     if (signal?.aborted) throw error;
@@ -53,20 +54,22 @@ export async function send(
   throw new ServiceError(content?.error?.message ?? reply.statusText, reply.status, wait || null);
 }
 
-/** The data of a stream's events, up to [DONE]. */
-export async function* events(reply: Response): AsyncGenerator<any> {
+/** The events of a stream, with their numbers; [DONE] is null. */
+export async function* events(reply: Response): AsyncGenerator<{ id: number | null; data: any }> {
   const reader = reply.body!.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let id: number | null = null;
   while (true) {
     const { value, done } = await reader.read();
     if (done) return;
     const lines = (rest + value).split("\n");
     rest = lines.pop()!;
     for (const line of lines) {
+      if (line.startsWith("id: ")) id = Number(line.slice(4));
       if (!line.startsWith("data: ")) continue;
       const data = line.slice(6).trim();
+      yield { id, data: data === "[DONE]" ? null : JSON.parse(data) };
       if (data === "[DONE]") return;
-      yield JSON.parse(data);
     }
   }
 }

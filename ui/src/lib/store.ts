@@ -32,12 +32,12 @@ async function run<T>(mode: IDBTransactionMode, work: (chats: IDBObjectStore) =>
   }
 }
 
-/** All chats. */
+/** All chats, with their messages. */
 export const readChats = (): Promise<Chat[]> => run("readonly", (chats) => chats.getAll());
 
-/** Keep a chat. */
+export const readChat = (id: string): Promise<Chat | undefined> => run("readonly", (chats) => chats.get(id));
+
 export const writeChat = (chat: Chat): Promise<IDBValidKey> =>
   run("readwrite", (chats) => chats.put(JSON.parse(JSON.stringify(chat))));
 
-/** Delete a chat. */
 export const deleteChat = (id: string): Promise<undefined> => run("readwrite", (chats) => chats.delete(id));

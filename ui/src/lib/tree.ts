@@ -1,44 +1,67 @@
 // A conversation is a tree of messages: every edit and every new answer is a branch, and none is lost.
+// Chats and messages have the fields that the service's routes have.
+
+export interface Figures {
+  /** Seconds to the first token, of thinking, and in all. */
+  first_s?: number;
+  thinking_s?: number;
+  total_s?: number;
+  prompt_tokens?: number;
+  cached_tokens?: number;
+  completion_tokens?: number;
+  reasoning_tokens?: number;
+  cost?: string;
+  currency?: string;
+}
+
+export interface Attachment {
+  name: string;
+  text: string;
+}
 
 export interface Message {
   id: string;
   parent: string | null;
   role: "user" | "assistant";
-  text: string;
-  thinking: string;
-  model?: string;
-  /** Seconds of thinking, to the first token, and in all. */
-  thinkingS?: number;
-  firstS?: number;
-  totalS?: number;
-  promptTokens?: number;
-  cachedTokens?: number;
-  answerTokens?: number;
-  thinkingTokens?: number;
-  finish?: string;
-  error?: string;
-  timeMs: number;
+  content: string;
+  reasoning_content: string;
+  model: string | null;
+  attachments: Attachment[];
+  created_ms: number;
+  finish_reason: string | null;
+  error: string | null;
+  is_running: boolean;
+  figures: Figures;
 }
 
 export interface Settings {
   model: string;
+  /** Further models that answer side by side. */
+  models: string[];
   system: string;
   thinking: "auto" | "on" | "off";
+  effort: string | null;
   temperature: number | null;
-  maxTokens: number | null;
+  top_p: number | null;
+  max_tokens: number | null;
 }
+
+/** Where a chat is kept. */
+export type Place = "server" | "browser" | "nowhere";
 
 export interface Chat {
   id: string;
   title: string;
-  isPinned: boolean;
-  isTemporary: boolean;
-  createdMs: number;
-  changedMs: number;
+  folder: string | null;
+  is_pinned: boolean;
+  created_ms: number;
+  changed_ms: number;
   /** The newest message of the branch that is shown. */
   leaf: string | null;
-  messages: Record<string, Message>;
   settings: Settings;
+  place: Place;
+  /** By their ids; null when they have not been read yet. */
+  messages: Record<string, Message> | null;
 }
 
 export function newId(): string {
@@ -46,27 +69,60 @@ export function newId(): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The messages of the branch that is shown, the oldest first. */
-export function branch(chat: Chat): Message[] {
-  const messages: Message[] = [];
-  for (let id = chat.leaf; id !== null; id = chat.messages[id]?.parent ?? null) {
-    const message = chat.messages[id];
-    if (message) messages.unshift(message);
-  }
-  return messages;
+export function newMessage(fields: Pick<Message, "role" | "parent"> & Partial<Message>): Message {
+  return {
+    id: newId(),
+    content: "",
+    reasoning_content: "",
+    model: null,
+    attachments: [],
+    created_ms: Date.now(),
+    finish_reason: null,
+    error: null,
+    is_running: false,
+    figures: {},
+    ...fields,
+  };
 }
+
+/** The messages of the branch that ends with `leaf`, the oldest first. */
+export function branch(chat: Chat, leaf = chat.leaf): Message[] {
+  const messages: Message[] = [];
+  for (let id = leaf; id !== null; ) {
+    const message: Message | undefined = chat.messages?.[id];
+    if (!message) break;
+    messages.push(message);
+    id = message.parent;
+  }
+  return messages.reverse();
+}
+
+const byTime = (a: Message, b: Message): number => a.created_ms - b.created_ms || (a.id < b.id ? -1 : 1);
 
 /** Messages that follow the same one, this one among them, the oldest first. */
 export function siblings(chat: Chat, message: Message): Message[] {
-  const all = Object.values(chat.messages).filter((other) => other.parent === message.parent);
-  return all.sort((a, b) => a.timeMs - b.timeMs);
+  return Object.values(chat.messages ?? {})
+    .filter((other) => other.parent === message.parent)
+    .sort(byTime);
+}
+
+/** Answers of several models to the same question: they were asked in the same moment. */
+export function sideBySide(chat: Chat, message: Message): Message[] {
+  if (message.role === "user") return [message];
+  return siblings(chat, message).filter((other) => other.role === "assistant" && other.created_ms === message.created_ms);
 }
 
 /** The newest message below one: where a branch that is chosen ends. */
 export function newestBelow(chat: Chat, id: string): string {
-  const children = Object.values(chat.messages).filter((message) => message.parent === id);
-  if (children.length === 0) return id;
-  return newestBelow(chat, children.sort((a, b) => b.timeMs - a.timeMs)[0]!.id);
+  const newest = new Map<string, Message>();
+  for (const message of Object.values(chat.messages ?? {})) {
+    if (message.parent === null) continue;
+    const other = newest.get(message.parent);
+    if (!other || byTime(other, message) < 0) newest.set(message.parent, message);
+  }
+  let last = id;
+  for (let next = newest.get(last); next; next = newest.get(last)) last = next.id;
+  return last;
 }
 
 /** A title from the first words. */
@@ -78,17 +134,13 @@ export function titleOf(text: string): string {
 /** Whether a chat has all the words of a search. */
 export function matches(chat: Chat, search: string): boolean {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-  if (words.length === 0) return true;
-  const texts = [chat.title, ...Object.values(chat.messages).map((message) => message.text)];
+  const texts = [chat.title, ...Object.values(chat.messages ?? {}).map((message) => message.content)];
   const text = texts.join("\n").toLowerCase();
   return words.every((word) => text.includes(word));
 }
 
-/** A chat as Markdown, the branch that is shown. */
-export function asMarkdown(chat: Chat): string {
-  const parts = branch(chat).map((message) => {
-    const thinking = message.thinking ? `> ${message.thinking.trim().replaceAll("\n", "\n> ")}\n\n` : "";
-    return `**${message.role === "user" ? "User" : (message.model ?? "Assistant")}**\n\n${thinking}${message.text}`;
-  });
-  return `# ${chat.title}\n\n${parts.join("\n\n---\n\n")}\n`;
+/** A message as the model is given it: its text, and the text of each file that came with it. */
+export function promptText(message: Message): string {
+  const files = message.attachments.map(({ name, text }) => `${name}:\n\n${text}`);
+  return [message.content, ...files].filter(Boolean).join("\n\n---\n\n");
 }

@@ -12,14 +12,17 @@ from shoestring.serve.dialects.schema import OpenAIError, errors
 
 router = APIRouter(tags=["page"], responses=errors(OpenAIError))
 
-FOLDER = Path(__file__).parents[1] / "pages" / "app"
+FOLDER = Path(__file__).parents[2] / "pages" / "app"
 MEDIA_TYPES = {
-    "index.html": "text/html; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "app.css": "text/css; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-    "manifest.webmanifest": "application/manifest+json",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
 }
+NAMES = frozenset(path.name for path in FOLDER.iterdir() if path.suffix in MEDIA_TYPES)
+"""The files of the page; no other name is looked for."""
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -49,24 +52,25 @@ HEADERS = {
 @audience(Audience.ANYONE)
 async def show_page(request: Request) -> Response:
     """Show the chat page."""
-    return _reply(request, "index.html")
+    return page_file(request, "index.html")
 
 
 @router.get("/app/{name}", response_class=Response, responses={200: {"content": {"text/javascript": {}}}})
 @audience(Audience.ANYONE)
 async def show_file(name: str, request: Request) -> Response:
     """Give a file of the chat page."""
-    if name not in MEDIA_TYPES:
+    if name not in NAMES:
         raise RequestError("not_found", "the page has no such file")
-    return _reply(request, name)
+    return page_file(request, name)
 
 
-def _reply(request: Request, name: str) -> Response:
+def page_file(request: Request, name: str) -> Response:
+    """The reply with a file of the page, or 304 for a browser that has it."""
     content, tag = _file(name)
     headers = {**HEADERS, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
-    return Response(content, media_type=MEDIA_TYPES[name], headers=headers)
+    return Response(content, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)
 
 
 @cache

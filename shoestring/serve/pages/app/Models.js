@@ -1,0 +1,1 @@
+import{$ as e,A as t,D as n,O as r,Q as i,R as a,U as o,c as s,i as c}from"./words.svelte.js";import"./legacy.js";var l=t(`<h1> </h1>`);function u(t,u){e(u,!1),s();var d=l(),f=o(d,!0);a(e=>n(f,e),[()=>c(`models`)]),r(t,d),i()}export{u as default};

@@ -1,0 +1,1 @@
+import{et as e}from"./words.svelte.js";e();
