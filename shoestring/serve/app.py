@@ -20,8 +20,6 @@ from shoestring.serve.hosting import Hosting
 from shoestring.serve.live import ClientGone
 from shoestring.serve.pages.tally import Tally
 from shoestring.serve.routes import (
-    account,
-    admin,
     anthropic,
     deepseek,
     document,
@@ -35,6 +33,8 @@ from shoestring.serve.routes import (
     status,
     usage,
 )
+from shoestring.serve.routes.account import account, codes, email, keys, terms
+from shoestring.serve.routes.admin import accounts, gate, links, operation
 from shoestring.serve.routes.page import files
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
@@ -53,9 +53,16 @@ ROUTERS = (
     sign_in.router,
     oidc.router,
     account.router,
+    keys.router,
+    codes.router,
+    email.router,
+    terms.router,
     usage.router,
     payments.router,
-    admin.router,
+    accounts.router,
+    links.router,
+    gate.router,
+    operation.router,
     files.router,
 )
 

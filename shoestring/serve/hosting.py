@@ -21,7 +21,7 @@ from shoestring.serve.gate.gate import Gate
 from shoestring.serve.gate.stored_records import StoredRecords
 from shoestring.serve.ledger.meter import Meter
 from shoestring.serve.ledger.prices import PriceList, read_prices
-from shoestring.serve.ledger.stripe import stripe_secret
+from shoestring.serve.ledger.stripe import Payments, open_payments
 from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import sqlite_file
 from shoestring.serve.storage.lock import database_lock
@@ -45,14 +45,14 @@ class Hosting:
         folder: Path | None = None,
         lock: ExitStack | None = None,
         prices: str = "",
-        stripe_secret: str | None = None,
+        payments: Payments | None = None,
     ) -> None:
         """`folder` is where the operator's command line finds the service; `lock`, closed at the end, keeps
-        other processes from writing to its SQLite file; `prices` names the price list; without a
-        `stripe_secret` no payments are taken."""
+        other processes from writing to its SQLite file; `prices` names the price list; without
+        `payments` none are taken."""
         self.accounts, self.meter, self.admission, self.gate = accounts, meter, admission, gate
-        self._folder, self._lock, self._prices = folder, lock or ExitStack(), prices
-        self.stripe_secret = stripe_secret
+        self._folder, self._lock, self.price_source = folder, lock or ExitStack(), prices
+        self.payments = payments
         self._forgetting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -81,12 +81,15 @@ class Hosting:
     def reload(self) -> None:
         """Read the price list, keys and accounts anew; a price list that cannot be read changes nothing."""
         self.accounts.authenticator.forget()
-        if not self._prices:
-            return
         try:
-            self.meter.prices = read_prices(self._prices)
+            self.read_prices()
         except ConfigError as error:
             log.error("the old prices stay: %s", error)
+
+    def read_prices(self) -> None:
+        """Read the price list anew. Raises ConfigError for one that cannot be read: the old one stays."""
+        if self.price_source:
+            self.meter.prices = read_prices(self.price_source)
 
     async def _forget(self) -> None:
         while True:
@@ -144,5 +147,5 @@ def open_hosting(config: ServiceConfig, url: str, slots: Mapping[str, int]) -> H
         folder=folder,
         lock=lock,
         prices=config.prices,
-        stripe_secret=stripe_secret(config.stripe),
+        payments=open_payments(config.stripe),
     )

@@ -21,7 +21,7 @@ from shoestring.distill.distill import DistillConfig
 from shoestring.evals.passk import TaskEvalConfig
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.serve.config import ServiceConfig
-from shoestring.serve.routes.admin import AccountChange
+from shoestring.serve.routes.admin.accounts import AccountChange
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.sft_recipe import SFTConfig
 

@@ -83,7 +83,7 @@ def top_level(tree: ast.Module) -> list[str]:
 
 SERVICE = {
     *("alembic", "altcha", "argon2", "joserfc", "fastapi", "h11", "httpx2", "limits", "opentelemetry"),
-    *("prometheus_client", "pydantic", "pyotp", "sqlalchemy", "starlette", "uvicorn"),
+    *("prometheus_client", "pydantic", "pyotp", "segno", "sqlalchemy", "starlette", "uvicorn"),
 }
 """Libraries of the service, which its files import at the top; nobody else may."""
 

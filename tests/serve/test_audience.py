@@ -22,7 +22,7 @@ BY_KEY = {
     *(("POST", f"{base}/responses") for base in ("", "/v1")),
     *(("POST", f"{base}/v1/messages{end}") for base in ("", "/anthropic") for end in ("", "/count_tokens")),
     *(("POST", path) for path in ("/tokenize", "/detokenize", "/api/chat", "/api/generate")),
-    *(("GET", path) for path in ("/user/balance", "/v1/usage/{request_id}")),
+    *(("GET", path) for path in ("/user/balance", "/user/terms", "/v1/usage/{request_id}")),
 }
 BY_ACCOUNT = {
     *(("POST", f"/auth/{name}") for name in ("sign-out", "password", "codes", "codes/confirm")),
@@ -31,11 +31,16 @@ BY_ACCOUNT = {
     *(("DELETE", f"/account/{name}") for name in ("keys/{key_id}", "sessions/{session_id}", "sessions")),
     ("DELETE", "/auth/codes"),
     ("GET", "/v1/usage"),
+    ("POST", "/auth/email"),
 }
 BY_ADMIN = {
-    *(("GET", f"/admin/{name}") for name in ("accounts", "gate", "prices", "audit", "usage")),
-    *(("POST", f"/admin/{name}") for name in ("accounts", "links", "gate", "incidents")),
+    *(
+        ("GET", f"/admin/{name}")
+        for name in ("accounts", "gate", "audit", "usage", "links", "models", "prices")
+    ),
+    *(("POST", f"/admin/{name}") for name in ("accounts", "links", "gate", "incidents", "prices")),
     *(("POST", f"/admin/accounts/{{account_id}}/{name}") for name in ("credit", "keys")),
+    ("DELETE", "/admin/links/{link_id}"),
     ("PATCH", "/admin/accounts/{account_id}"),
     ("DELETE", "/admin/accounts/{account_id}/sessions"),
 }

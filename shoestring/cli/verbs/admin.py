@@ -3,6 +3,7 @@
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
@@ -183,7 +184,7 @@ def _find(client: AdminClient, account: str) -> str:
 
     if "@" not in account:
         return account
-    rows = client.call("GET", "/admin/accounts")["data"]
+    rows = client.call("GET", f"/admin/accounts?{urlencode({'search': account})}")["data"]
     ids = [row["id"] for row in rows if row["email"] == account.lower()]
     if not ids:
         raise ConfigError(f"no account has the address {account}; `shoestring admin accounts` lists them")

@@ -21,7 +21,11 @@ from shoestring.serve.storage.database import Database
 
 FIRST_ADMIN_S = 86_400
 INVITE_S = 7 * 86_400
-SUBJECTS = {"check_email": "Confirm your address", "reset_password": "A new password"}
+SUBJECTS = {
+    "check_email": "Confirm your address",
+    "change_email": "Confirm your new address",
+    "reset_password": "A new password",
+}
 
 
 class Accounts:
@@ -72,13 +76,17 @@ class Accounts:
         )
         return f"{self.url}/#/link/{purpose}/{token}"
 
-    async def mail_link(self, purpose: Purpose, account: Account) -> None:
-        """Send a one-time link to the address of an account. Raises nothing when there is no mail server."""
-        if self.send is None or account.email is None:
+    async def mail_link(self, purpose: Purpose, account: Account, email: str | None = None) -> None:
+        """Send a one-time link to the address of an account, or to the one that it is to have.
+
+        Does nothing when there is no mail server.
+        """
+        address = email or account.email
+        if self.send is None or address is None:
             return
-        link = await self.link(purpose, account=account)
+        link = await self.link(purpose, account=account, email=email)
         text = f"{SUBJECTS[purpose]}: open this link within an hour.\n\n{link}\n"
-        await self.send(account.email, SUBJECTS[purpose], text)
+        await self.send(address, SUBJECTS[purpose], text)
 
     async def tell(self, account: Account, sentence: str) -> None:
         """Mail the owner of an account that the way into it has changed, if there is a mail server."""

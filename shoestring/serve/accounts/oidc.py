@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx2
 
@@ -88,6 +88,11 @@ class Provider:
         self._secret = os.environ.get(config.client_secret_env, "")
         self._client = httpx2.AsyncClient(transport=transport, timeout=TIMEOUT_S, trust_env=False)
         self._metadata: tuple[float, dict[str, Any], dict[str, Any]] | None = None
+
+    @property
+    def name(self) -> str:
+        """The host of the provider, by which people know it."""
+        return urlsplit(self._config.issuer).hostname or self._config.issuer
 
     async def address(self, attempt: Attempt) -> str:
         """The provider's page for an attempt. Raises RequestError when it does not answer."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from shoestring.serve.accounts.oidc import Identity
@@ -17,7 +17,7 @@ from shoestring.serve.ledger.operations import open_balance
 from shoestring.serve.storage.tables import accounts, devices, identities, links, recovery_codes, sessions
 
 Role = Literal["user", "admin"]
-Purpose = Literal["first_admin", "invite", "check_email", "reset_password"]
+Purpose = Literal["first_admin", "invite", "check_email", "change_email", "reset_password"]
 IDLE_S, SESSION_S, DEVICE_S = 7 * 86_400, 30 * 86_400, 180 * 86_400
 
 
@@ -112,16 +112,30 @@ def has_admin(connection: Connection) -> bool:
     return connection.execute(select(accounts.c.id).where(is_admin)).first() is not None
 
 
-def list_accounts(connection: Connection, limit: int = 1000) -> list[Account]:
-    """The newest accounts."""
-    query = select(accounts).order_by(accounts.c.created_s.desc(), accounts.c.id).limit(limit)
-    return [account(row) for row in connection.execute(query)]
+def list_accounts(
+    connection: Connection, search: str = "", offset: int = 0, limit: int = 1000
+) -> tuple[list[Account], int]:
+    """Accounts whose address or id has a text, the newest first, and the number of all of them."""
+    text = search.strip().lower()
+    fits = accounts.c.email.contains(text, autoescape=True) | accounts.c.id.contains(text, autoescape=True)
+    query = select(accounts).where(fits).order_by(accounts.c.created_s.desc(), accounts.c.id)
+    total = connection.execute(select(func.count()).select_from(accounts).where(fits)).scalar_one()
+    return [account(row) for row in connection.execute(query.offset(offset).limit(limit))], int(total)
 
 
 def change_account(connection: Connection, account_id: str, **values: Any) -> Account:
     """Change columns of an account. Raises RequestError when there is none."""
     connection.execute(update(accounts).where(accounts.c.id == account_id).values(**values))
     return account_of(connection, account_id)
+
+
+def change_email(connection: Connection, account_id: str, email: str, checked_s: int | None) -> Account:
+    """Give an account another address. Raises RequestError when it is another account's."""
+    try:
+        with connection.begin_nested():
+            return change_account(connection, account_id, email=email, email_checked_s=checked_s)
+    except IntegrityError:
+        raise RequestError("conflict", "this address has an account", field="email") from None
 
 
 def use_code_step(connection: Connection, account_id: str, step: int) -> bool:
@@ -161,6 +175,12 @@ def end_sessions(connection: Connection, account_id: str, begin: str = "") -> No
     here = (sessions.c.account_id == account_id) & sessions.c.digest.startswith(begin, autoescape=True)
     if connection.execute(delete(sessions).where(here)).rowcount == 0 and begin:
         raise RequestError("not_found", "you have no such session")
+
+
+def end_other_sessions(connection: Connection, account_id: str, digest: str) -> None:
+    """End the sessions of an account but one."""
+    here = (sessions.c.account_id == account_id) & (sessions.c.digest != digest)
+    connection.execute(delete(sessions).where(here))
 
 
 def end_session(connection: Connection, digest: str) -> None:
@@ -220,6 +240,19 @@ def use_link(connection: Connection, digest: str, purposes: Sequence[Purpose], t
     if row is None or connection.execute(delete(links).where(links.c.digest == digest)).rowcount != 1:
         raise RequestError("permission", "this link was used, or is too old; ask for a new one")
     return row
+
+
+def links_of_admins(connection: Connection, time_s: int) -> list[RowMapping]:
+    """The invitations and links for a new password that can still be used, those that last longest first."""
+    is_good = links.c.purpose.in_(("invite", "reset_password")) & (links.c.expires_s > time_s)
+    query = select(links).where(is_good).order_by(links.c.expires_s.desc(), links.c.digest)
+    return list(connection.execute(query).mappings())
+
+
+def delete_link(connection: Connection, begin: str) -> None:
+    """Delete the link whose digest begins so. Raises RequestError when there is none."""
+    if connection.execute(delete(links).where(links.c.digest.startswith(begin))).rowcount == 0:
+        raise RequestError("not_found", "there is no such link")
 
 
 def link_is_good(connection: Connection, digest: str, purpose: Purpose, time_s: int) -> bool:

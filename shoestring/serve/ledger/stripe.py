@@ -5,7 +5,7 @@ import hmac
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,22 @@ class StripeConfig:
     """The environment variable with the secret."""
     secret_file: str = ""
     """A file with the secret, instead."""
+    link: str = ""
+    """A Payment Link of Stripe's, where people pay in: the account's page leads to it."""
+
+
+@dataclass(frozen=True)
+class Payments:
+    """The payments that a service takes."""
+
+    secret: str = field(repr=False)
+    """The signing secret of the webhook."""
+    link: str = ""
+
+    def link_of(self, account_id: str) -> str | None:
+        """The page where money is paid in for an account; None when there is none."""
+        separator = "&" if "?" in self.link else "?"
+        return f"{self.link}{separator}client_reference_id={account_id}" if self.link else None
 
 
 class _Object(BaseModel):
@@ -53,6 +69,8 @@ class _Object(BaseModel):
     id: str
     currency: str = ""
     metadata: dict[str, Any] | None = None
+    client_reference_id: str | None = None
+    """Of a session that began at a Payment Link: the account."""
     payment_intent: str | None = None
     payment_status: str = "paid"
     amount_total: int | None = None
@@ -70,14 +88,18 @@ class _Event(BaseModel):
     data: _Data
 
 
-def stripe_secret(config: StripeConfig) -> str | None:
-    """The signing secret; None when none is configured. Raises ConfigError for a file that cannot be read."""
-    if not config.secret_file:
-        return os.environ.get(config.secret_env) or None
+def open_payments(config: StripeConfig) -> Payments | None:
+    """The payments of a configuration; None without a signing secret. Raises ConfigError."""
+    if config.link and not config.link.startswith("https://"):
+        raise ConfigError(f"stripe.link = {config.link!r} must begin with https://")
     try:
-        return Path(config.secret_file).read_text().strip()
+        file = Path(config.secret_file) if config.secret_file else None
+        secret = file.read_text().strip() if file else os.environ.get(config.secret_env)
     except OSError as error:
         raise ConfigError(f"stripe.secret_file {config.secret_file}: {error.strerror}") from None
+    if config.link and not secret:
+        raise ConfigError(f"stripe.link needs the webhook's signing secret in {config.secret_env}")
+    return Payments(secret, config.link) if secret else None
 
 
 def check_signature(header: str, body: bytes, secret: str, time_s: int) -> None:
@@ -103,9 +125,8 @@ def read_event(body: bytes, currency: str) -> Booking | None:
         thing = _Object.model_validate(event.data.object)
     except ValidationError:
         raise RequestError("invalid", "this is no event that Stripe describes") from None
-    if event.type in PAYMENTS and (
-        "account_id" not in (thing.metadata or {}) or thing.payment_status != "paid"
-    ):
+    account_id = _account_id(thing)
+    if event.type in PAYMENTS and (account_id is None or thing.payment_status != "paid"):
         return None  # a payment for something else, or one that is still to come
     if thing.currency.upper() != currency:
         raise RequestError(
@@ -117,8 +138,15 @@ def read_event(body: bytes, currency: str) -> Booking | None:
     amount = thing.amount_received if thing.amount_total is None else thing.amount_total
     if amount is None or not 0 <= amount <= MAX_AMOUNT:
         raise RequestError("invalid", "this event has no amount that can be booked", field="amount")
-    account_id = str((thing.metadata or {})["account_id"])
-    return lambda connection, time_s: _pay(connection, payment, account_id, amount * unit, time_s)
+    return lambda connection, time_s: _pay(connection, payment, account_id or "", amount * unit, time_s)
+
+
+def _account_id(thing: _Object) -> str | None:
+    """The account that a payment is for; None for a payment that is none of ours."""
+    if "account_id" in (thing.metadata or {}):
+        return str((thing.metadata or {})["account_id"])
+    name = thing.client_reference_id or ""
+    return name if name.startswith("acc_") else None
 
 
 def _payment_id(thing: _Object) -> str:

@@ -102,7 +102,7 @@ def service_status(
     service: Service, gate: Gate | None, tally: Tally, incidents: Sequence[Incident], time_s: float
 ) -> ServiceStatus:
     """The status at a time, in seconds since 1970."""
-    models = [_model(service, name) for name in service.backends]
+    models = [model_status(service, name) for name in service.backends]
     requests = _requests(tally)
     condition = _condition(service, gate, models, requests)
     return ServiceStatus(
@@ -164,7 +164,8 @@ def _registration(gate: Gate) -> RegistrationStatus:
     )
 
 
-def _model(service: Service, name: str) -> ModelStatus:
+def model_status(service: Service, name: str) -> ModelStatus:
+    """The state of a model, by its name."""
     turns = None if service.admission is None else service.admission.turns.get(name)
     is_healthy = service.backends[name].is_healthy
     if turns is None:

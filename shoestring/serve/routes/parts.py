@@ -64,6 +64,7 @@ async def hosting_of(request: Request) -> Hosting:
     return hosting
 
 
+TheHosting = Annotated[Hosting, Depends(hosting_of)]
 TheAccounts = Annotated[Accounts, Depends(accounts_of)]
 TheGate = Annotated[Gate, Depends(gate_of)]
 TheCaller = Annotated[Caller, Depends(caller_of)]

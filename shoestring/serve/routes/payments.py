@@ -34,13 +34,13 @@ async def take_event(
 ) -> Receipt:
     """Take an event that Stripe has signed; one that comes again changes nothing."""
     hosting = await hosting_of(request)
-    if hosting.stripe_secret is None:
+    if hosting.payments is None:
         raise RequestError("not_found", "this service takes no payments")
     body = await request.body()
     if len(body) > MAX_BYTES:
         raise RequestError("too_large", f"an event has at most {MAX_BYTES >> 20} MiB")
     now_s = int(time.time())
-    check_signature(signature, body, hosting.stripe_secret, now_s)
+    check_signature(signature, body, hosting.payments.secret, now_s)
     work = read_event(body, hosting.meter.prices.currency)
     if work is not None:
 

@@ -1,11 +1,11 @@
-"""Routes by which people get in and out: sign-up, sign-in, sign-out, links, passwords, codes."""
+"""Routes by which people get in and out: sign-up, sign-in, sign-out, links, passwords."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Request, Response
 from pydantic import Field
 
-from shoestring.serve.accounts import codes, people
+from shoestring.serve.accounts import people
 from shoestring.serve.accounts.accounts import Accounts
 from shoestring.serve.accounts.authenticator import cookie
 from shoestring.serve.accounts.passwords import check_password
@@ -79,27 +79,24 @@ class PasswordBody(ConfirmBody):
     new_password: Hidden
 
 
-class CodeBody(Schema):
-    """A code of the authenticator app."""
-
-    code: Hidden
-
-
 @router.get("/here")
 @audience(Audience.ANYONE)
 async def who_is_here(request: Request) -> dict[str, Any]:
-    """Say who is signed in, if anyone is, for the page."""
+    """Say who is signed in, if anyone is, and by which ways one may: `provider` is another service's name."""
     hosting: Hosting | None = request.app.state.hosting
     if hosting is None:
         return {"has_accounts": False, "person": None}
-    token = cookie(request.headers, hosting.accounts.session_cookie)
-    caller = await hosting.accounts.authenticator.by_session(token) if token else None
-    if caller is None:
-        return {"has_accounts": True, "person": None}
-    return {
-        "has_accounts": True,
-        "person": person(await hosting.accounts.read(people.account_of, caller.account_id)),
+    accounts = hosting.accounts
+    ways = {
+        "provider": accounts.provider.name if accounts.provider else None,
+        "has_mail": bool(accounts.send),
     }
+    token = cookie(request.headers, accounts.session_cookie)
+    caller = await accounts.authenticator.by_session(token) if token else None
+    if caller is None:
+        return {"has_accounts": True, "person": None, **ways}
+    account = await accounts.read(people.account_of, caller.account_id)
+    return {"has_accounts": True, "person": person(account), **ways}
 
 
 @router.get("/challenge")
@@ -172,9 +169,17 @@ async def sign_out(request: Request, response: Response, caller: TheCaller, acco
 @router.post("/check-email", status_code=204)
 @audience(Audience.ANYONE)
 async def check_email(body: LinkBody, accounts: TheAccounts) -> None:
-    """Confirm an address by the link that was sent to it."""
-    row = await _use(accounts, body.link, "check_email")
-    await accounts.change(people.change_account, row.account_id, email_checked_s=accounts.now_s())
+    """Confirm an address by the link that was sent to it; a new one is the account's from now on."""
+    row = await _use(accounts, body.link, "check_email", "change_email")
+    now_s = accounts.now_s()
+    if row.purpose == "check_email":
+        await accounts.change(people.change_account, row.account_id, email_checked_s=now_s)
+        return
+    account = await accounts.read(people.account_of, row.account_id)
+    await accounts.change(people.change_email, row.account_id, row.email, now_s)
+    await accounts.tell(
+        account, f"Your account has the address {row.email} now; this one is not used any more."
+    )
 
 
 @router.post("/forgotten", status_code=202)
@@ -212,54 +217,8 @@ async def change_password(
     check_password(body.new_password, email=account.email or "")
     password_hash = await accounts.sign_in.passwords.hash(body.new_password)
     await accounts.change(people.change_account, account.id, password_hash=password_hash)
-    await _renew(request, response, accounts, account)
+    await renew_all(request, response, accounts, account)
     await accounts.tell(account, "The password of your account was changed.")
-
-
-@router.post("/codes")
-@audience(Audience.ACCOUNT)
-async def begin_codes(body: ConfirmBody, caller: TheCaller, accounts: TheAccounts) -> dict[str, str]:
-    """Give the secret for an authenticator app; codes are asked once one was sent to /auth/codes/confirm."""
-    account = await accounts.sign_in.confirm(caller.account_id, body.password, body.code)
-    nonce = codes.new_nonce()
-    await accounts.change(people.change_account, account.id, totp_nonce=nonce, totp_step=None)
-    generator = codes.totp(accounts.secret, nonce)
-    uri = generator.provisioning_uri(name=account.email or account.id, issuer_name="shoestring")
-    return {"secret": generator.secret, "uri": uri}
-
-
-@router.post("/codes/confirm")
-@audience(Audience.ACCOUNT)
-async def confirm_codes(
-    body: CodeBody, request: Request, response: Response, caller: TheCaller, accounts: TheAccounts
-) -> dict[str, list[str]]:
-    """Switch codes on by a first one; the answer has the recovery codes, shown this once."""
-    account: Account = await accounts.read(people.account_of, caller.account_id)
-    step = None
-    if account.totp_nonce is not None:
-        step = codes.code_step(accounts.secret, account.totp_nonce, body.code, accounts.now_s(), None)
-    if step is None:
-        raise RequestError("invalid", "this code is wrong; does the app's clock go right?", field="code")
-    texts = codes.new_recovery_codes()
-    digests = [accounts.sign_in.digest("recovery codes", text) for text in texts]
-    await accounts.change(people.change_account, account.id, totp_step=step)
-    await accounts.change(people.set_recovery_codes, account.id, digests)
-    await _renew(request, response, accounts, account)
-    await accounts.tell(account, "Codes of an authenticator app are asked now when you sign in.")
-    return {"recovery_codes": texts}
-
-
-@router.delete("/codes", status_code=204)
-@audience(Audience.ACCOUNT)
-async def end_codes(
-    body: ConfirmBody, request: Request, response: Response, caller: TheCaller, accounts: TheAccounts
-) -> None:
-    """Switch codes off."""
-    account = await accounts.sign_in.confirm(caller.account_id, body.password, body.code)
-    await accounts.change(people.change_account, account.id, totp_nonce=None, totp_step=None)
-    await accounts.change(people.set_recovery_codes, account.id, [])
-    await _renew(request, response, accounts, account)
-    await accounts.tell(account, "Codes of an authenticator app are not asked any more when you sign in.")
 
 
 def person(account: Account) -> dict[str, Any]:
@@ -271,13 +230,14 @@ def person(account: Account) -> dict[str, Any]:
         "created": account.created_s,
         "is_email_checked": account.email_checked_s is not None,
         "has_codes": account.has_codes,
+        "has_password": account.password_hash is not None,
     }
 
 
-async def _use(accounts: Accounts, link: str, purpose: people.Purpose) -> Any:
+async def _use(accounts: Accounts, link: str, *purposes: people.Purpose) -> Any:
     digest, now_s = accounts.sign_in.digest("links", link), accounts.now_s()
     return await accounts.database.write(
-        lambda connection: people.use_link(connection, digest, (purpose,), now_s)
+        lambda connection: people.use_link(connection, digest, purposes, now_s)
     )
 
 
@@ -296,7 +256,7 @@ async def _end_session(request: Request, accounts: Accounts) -> None:
         await accounts.change(people.end_session, accounts.sign_in.digest("sessions", token))
 
 
-async def _renew(request: Request, response: Response, accounts: Accounts, account: Account) -> None:
+async def renew_all(request: Request, response: Response, accounts: Accounts, account: Account) -> None:
     """End all sessions of an account whose way in has changed; this browser gets a new one."""
     await accounts.change(people.end_sessions, account.id)
     if cookie(request.headers, accounts.session_cookie):

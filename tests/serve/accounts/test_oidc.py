@@ -78,6 +78,8 @@ def test_a_person_signs_in_by_another_service_and_is_the_same_the_next_time(mail
         assert come_back(browser, begin(browser, somebody)).status_code == 303
         account = browser.get("/account").json()
         assert (account["email"], account["is_email_checked"]) == ("ada@example.com", True)
+        assert not account["has_password"]
+        assert browser.get("/auth/here").json()["provider"] == "id.example"
         ids.add(account["id"])
     assert len(ids) == 1
     body = somebody.requests[-1].content.decode()

@@ -19,7 +19,8 @@ def sign_in(browser, email="ada@example.com", password=PASSWORD, **fields):
 
 
 def test_a_person_signs_up_and_in_and_out(site, caplog):
-    assert site.browser().get("/auth/here").json() == {"has_accounts": True, "person": None}
+    here = {"has_accounts": True, "person": None, "provider": None, "has_mail": False}
+    assert site.browser().get("/auth/here").json() == here
     caplog.set_level("INFO", "shoestring.serve.access")
     person = site.person()
     account = person.get("/account").json()
@@ -166,6 +167,11 @@ def test_sessions_are_listed_and_ended_one_by_one(site):
     assert person.delete(path).status_code == 204
     assert (person.get("/account").status_code, other.get("/account").status_code) == (200, 401)
     assert person.delete("/account/sessions/%").status_code == 400
+    for _ in range(2):
+        assert sign_in(site.browser()).status_code == 200
+    assert person.delete("/account/sessions?keep_present=true").status_code == 204
+    assert [each["is_present"] for each in person.get("/account/sessions").json()["data"]] == [True]
+    assert stranger.get("/account").status_code == 200
     assert person.delete("/account/sessions").status_code == 204
     assert person.get("/account").status_code == 401
 

@@ -14,9 +14,9 @@ from shoestring.serve.accounts.people import add_account
 from shoestring.serve.ledger.audit import audit
 from shoestring.serve.ledger.operations import balance
 from shoestring.serve.ledger.prices import NANOS
-from shoestring.serve.ledger.stripe import StripeConfig, read_event, stripe_secret
+from shoestring.serve.ledger.stripe import Payments, StripeConfig, open_payments, read_event
 from shoestring.serve.storage.migrate import migrate
-from tests.serve.site import new_site
+from tests.serve.site import PASSWORD, new_site
 from tests.serve.words import CHAT, PRICE, PRICES
 
 SECRET = "whsec_canary"
@@ -27,7 +27,7 @@ def shop(database_url):
     """A service that takes payments, and the account of a person: (site, account id)."""
     migrate(database_url)
     site = new_site(database_url, prices=PRICES)
-    site.hosting.stripe_secret = SECRET
+    site.hosting.payments = Payments(SECRET, "https://buy.example/x")
     with site.client:
         yield site, site.person().get("/account").json()["id"]
 
@@ -140,20 +140,41 @@ def test_a_refund_takes_back_what_is_there_and_the_log_says_what_is_not(shop, ca
 
 def test_a_service_without_a_secret_takes_no_payments(shop, client):
     site, account = shop
-    site.hosting.stripe_secret = None
+    site.hosting.payments = None
     assert send(site, session(account)).status_code == 404
     assert client.post("/webhooks/stripe", content=b"{}").status_code == 404
 
 
 def test_the_secret_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SHOESTRING_STRIPE_SECRET", "from the environment")
-    assert stripe_secret(StripeConfig()) == "from the environment"
+    assert open_payments(StripeConfig()).secret == "from the environment"
     (tmp_path / "secret").write_text("from a file\n")
-    assert stripe_secret(StripeConfig(secret_file=str(tmp_path / "secret"))) == "from a file"
+    assert open_payments(StripeConfig(secret_file=str(tmp_path / "secret"))).secret == "from a file"
     monkeypatch.delenv("SHOESTRING_STRIPE_SECRET")
-    assert stripe_secret(StripeConfig()) is None
+    assert open_payments(StripeConfig()) is None
     with pytest.raises(ConfigError, match=r"stripe.secret_file"):
-        stripe_secret(StripeConfig(secret_file=str(tmp_path / "none")))
+        open_payments(StripeConfig(secret_file=str(tmp_path / "none")))
+    for config, words in (
+        (StripeConfig(link="http://x"), "https"),
+        (StripeConfig(link="https://x"), "secret"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            open_payments(config)
+
+
+def test_the_accounts_page_leads_to_where_money_is_paid_in(shop):
+    site, account = shop
+    ada = site.browser()
+    ada.post("/auth/sign-in", json={"email": "ada@example.com", "password": PASSWORD})
+    link = ada.get("/account").json()["payment_link"]
+    assert link == f"https://buy.example/x?client_reference_id={account}"
+    paid = {"id": "cs_2", "payment_status": "paid", "amount_total": 300, "metadata": {}}
+    for reference, amount in (("order 7", 0), (account, 3_000_000_000)):
+        body = event("checkout.session.completed", client_reference_id=reference, **paid)
+        assert send(site, body).status_code == 200
+        assert money(site, account) == amount
+    assert Payments(SECRET, "https://x/?a=1").link_of("acc_1") == "https://x/?a=1&client_reference_id=acc_1"
+    assert Payments(SECRET).link_of("acc_1") is None
 
 
 @pytest.mark.parametrize(("currency", "amount"), [("JPY", 1250), ("USD", "12.50"), ("KWD", "1.250")])

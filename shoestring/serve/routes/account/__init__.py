@@ -1,0 +1,1 @@
+"""Routes about one's own account."""

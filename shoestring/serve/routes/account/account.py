@@ -1,0 +1,93 @@
+"""Routes about one's own account: its data and its sessions."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+
+from shoestring.serve.accounts import people
+from shoestring.serve.accounts.accounts import Accounts
+from shoestring.serve.accounts.authenticator import cookie
+from shoestring.serve.accounts.personal_data import erase, export
+from shoestring.serve.audience import Audience, audience
+from shoestring.serve.dialects.schema import OpenAIError, errors
+from shoestring.serve.routes.parts import TheAccounts, TheCaller, TheHosting
+from shoestring.serve.routes.sign_in import ConfirmBody, person
+
+router = APIRouter(
+    prefix="/account",
+    tags=["account"],
+    responses=errors(OpenAIError, {409: "Not now; the message says why."}),
+)
+
+
+ID_LENGTH = 16
+"""Digits of a session's digest by which its owner names it."""
+
+
+@router.get("")
+@audience(Audience.ACCOUNT)
+async def show_account(caller: TheCaller, accounts: TheAccounts, hosting: TheHosting) -> dict[str, Any]:
+    """Show the account of the caller; money is paid in at `payment_link`, if there is one."""
+    account = await accounts.read(people.account_of, caller.account_id)
+    payments = hosting.payments
+    return {**person(account), "payment_link": payments.link_of(account.id) if payments else None}
+
+
+@router.get("/sessions")
+@audience(Audience.ACCOUNT)
+async def list_sessions(request: Request, caller: TheCaller, accounts: TheAccounts) -> dict[str, Any]:
+    """List the sessions of the account; the present one is this browser's."""
+    own = _own_session(request, accounts)
+    rows = await accounts.read(people.sessions_of, caller.account_id)
+    data = [
+        {"id": row.digest[:ID_LENGTH], "created": row.created_s, "seen": row.seen_s, "expires": row.expires_s}
+        | {"is_present": row.digest == own}
+        for row in rows
+    ]
+    return {"data": data}
+
+
+@router.delete("/sessions/{session_id}", status_code=204)
+@audience(Audience.ACCOUNT)
+async def end_session(
+    session_id: Annotated[str, Path(pattern=f"^[0-9a-f]{{{ID_LENGTH}}}$")],
+    caller: TheCaller,
+    accounts: TheAccounts,
+) -> None:
+    """End one session of the account."""
+    await accounts.change(people.end_sessions, caller.account_id, session_id)
+
+
+@router.delete("/sessions", status_code=204)
+@audience(Audience.ACCOUNT)
+async def end_sessions(
+    request: Request, caller: TheCaller, accounts: TheAccounts, keep_present: bool = False
+) -> None:
+    """End all sessions of the account; with `keep_present` this browser's goes on."""
+    own = _own_session(request, accounts)
+    if keep_present and own is not None:
+        await accounts.change(people.end_other_sessions, caller.account_id, own)
+    else:
+        await accounts.change(people.end_sessions, caller.account_id)
+
+
+@router.get("/export")
+@audience(Audience.ACCOUNT)
+async def export_data(caller: TheCaller, accounts: TheAccounts) -> dict[str, Any]:
+    """Give everything that the service keeps about the account."""
+    data: dict[str, Any] = await accounts.read(export, caller.account_id)
+    return data
+
+
+@router.post("/delete", status_code=204)
+@audience(Audience.ACCOUNT)
+async def delete_account(body: ConfirmBody, caller: TheCaller, accounts: TheAccounts) -> None:
+    """Delete the account with all that belongs to it; its accounting stays, under a number alone."""
+    account = await accounts.sign_in.confirm(caller.account_id, body.password, body.code)
+    await accounts.change(erase, account.id)
+
+
+def _own_session(request: Request, accounts: Accounts) -> str | None:
+    """The digest of the session that a request comes with."""
+    token = cookie(request.headers, accounts.session_cookie)
+    return accounts.sign_in.digest("sessions", token) if token else None
