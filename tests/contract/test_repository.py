@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-OWN_FOLDERS = ("clients", "compat", "contract", "parity", "golden", "e2e")  # tests of more than one module
+OWN_FOLDERS = (
+    "clients",
+    "compat",
+    "contract",
+    "parity",
+    "golden",
+    "e2e",
+    "page",
+)  # tests of more than one module
 # Written in two halves so that this file does not contain them.
 MACHINE_PATHS = [
     "/wo" + "rk/",
