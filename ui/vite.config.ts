@@ -2,6 +2,10 @@ import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vite";
 import { words } from "./words.plugin.ts";
 
+/** The file's name of a part of the catalogue, such as words-en-chat. */
+const wordsName = (id: string | null): string | undefined =>
+  id?.startsWith("virtual:words/") ? id.slice("virtual:".length).replaceAll("/", "-") : undefined;
+
 // The built page is kept in git, so its files have fixed names and no maps.
 export default defineConfig({
   base: "/app/",
@@ -16,7 +20,7 @@ export default defineConfig({
       input: { app: "index.html", share: "share.html" },
       output: {
         entryFileNames: "[name].js",
-        chunkFileNames: (chunk) => `${chunk.facadeModuleId?.startsWith("virtual:words/") ? "words-" : ""}${chunk.name}.js`,
+        chunkFileNames: (chunk) => `${wordsName(chunk.facadeModuleId) ?? chunk.name}.js`,
         assetFileNames: "[name][extname]",
       },
     },

@@ -1,4 +1,6 @@
-declare module "virtual:words/*" {
-  const words: Record<string, string>;
-  export default words;
+declare module "virtual:words" {
+  type Words = Record<string, string>;
+  type Areas = Record<string, () => Promise<{ default: Words }>>;
+  const catalogues: Record<"en" | "de" | "fr" | "zh", Areas>;
+  export default catalogues;
 }

@@ -1,1 +1,1 @@
-import{$ as e,A as t,D as n,O as r,Q as i,R as a,U as o,c as s,i as c}from"./words.svelte.js";import"./legacy.js";var l=t(`<h1> </h1>`);function u(t,u){e(u,!1),s();var d=l(),f=o(d,!0);a(e=>n(f,e),[()=>c(`training`)]),r(t,d),i()}export{u as default};
+import{A as e,K as t,N as n,V as r,a as i,d as a,j as o,nt as s,tt as c}from"./words.svelte.js";import"./legacy.js";var l=n(`<h1> </h1>`);function u(n,u){s(u,!1),a();var d=l(),f=t(d,!0);r(t=>e(f,t),[()=>i(`training`)]),o(n,d),c()}export{u as default};

@@ -1,4 +1,4 @@
-import{n as e}from"./markdown.js";import{v as t}from"./answer.svelte.js";import{i as n}from"./words.svelte.js";function r(e,t,n){let r=Object.assign(document.createElement(`a`),{href:URL.createObjectURL(new Blob([e],{type:n})),download:t});r.click(),URL.revokeObjectURL(r.href)}var i=`shoestring-chats-2`,a={markdown:{ending:`md`,type:`text/markdown`,make:e=>e.map(d).join(`
+import{n as e}from"./markdown.js";import{v as t}from"./answer.svelte.js";import{a as n}from"./words.svelte.js";function r(e,t,n){let r=Object.assign(document.createElement(`a`),{href:URL.createObjectURL(new Blob([e],{type:n})),download:t});r.click(),URL.revokeObjectURL(r.href)}var i=`shoestring-chats-2`,a={markdown:{ending:`md`,type:`text/markdown`,make:e=>e.map(d).join(`
 
 `)},html:{ending:`html`,type:`text/html`,make:h},json:{ending:`json`,type:`application/json`,make:p}},o=`
 body { font: 16px/1.6 system-ui, sans-serif; max-width: 44rem; margin: 0 auto; padding: 2rem 1rem; color: #1d1b18; background: #fbfaf7; overflow-wrap: anywhere; }

@@ -1,0 +1,1 @@
+var e={pages:`Seiten`,chat:`Chat`,translate:`Übersetzen`,training:`Training`,models:`Modelle`,api:`API`,memory:`Gedächtnis`,admin:`Betrieb`};export{e as default};

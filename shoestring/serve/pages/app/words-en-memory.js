@@ -1,0 +1,1 @@
+var e={memoryHint:`Facts that every model is told in every chat. Nothing is added by itself: only what you write here.`,memoryOn:`Tell models these facts`,memoryFact:`A fact`,memoryExample:`I teach chemistry; answers for pupils of 14.`,memoryAdd:`Add`,memoryForget:`Forget`,memoryForgetAll:`Forget everything`,memoryEmpty:`No facts yet.`};export{e as default};

@@ -1,0 +1,1 @@
+var e={pages:`Pages`,chat:`Chat`,translate:`Translate`,training:`Training`,models:`Models`,api:`API`,memory:`Memory`,admin:`Operation`};export{e as default};

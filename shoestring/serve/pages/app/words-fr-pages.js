@@ -1,0 +1,1 @@
+var e={pages:`Pages`,chat:`Discussion`,translate:`Traduire`,training:`Entraînement`,models:`Modèles`,api:`API`,memory:`Mémoire`,admin:`Exploitation`};export{e as default};

@@ -1,0 +1,1 @@
+var e={memoryHint:`每个模型在每次对话中都会得知的事实。不会自动添加，只有您在此写下的内容。`,memoryOn:`把这些事实告诉模型`,memoryFact:`一条事实`,memoryExample:`我教化学；请面向 14 岁的学生回答。`,memoryAdd:`添加`,memoryForget:`忘记`,memoryForgetAll:`全部忘记`,memoryEmpty:`还没有事实。`};export{e as default};

@@ -1,0 +1,1 @@
+var e={pages:`页面`,chat:`对话`,translate:`翻译`,training:`训练`,models:`模型`,api:`API`,memory:`记忆`,admin:`运营`};export{e as default};
