@@ -14,6 +14,7 @@ import shoestring
 from shoestring.serve.access import CLIENT_CLOSED_REQUEST, MAX_BODY_BYTES, Entrance
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
+from shoestring.serve.chats.store import ChatStore
 from shoestring.serve.dialects.errors import error_body, validation_error
 from shoestring.serve.guard import Guard
 from shoestring.serve.hosting import Hosting
@@ -35,7 +36,7 @@ from shoestring.serve.routes import (
 )
 from shoestring.serve.routes.account import account, codes, email, keys, terms
 from shoestring.serve.routes.admin import accounts, gate, links, operation
-from shoestring.serve.routes.page import files
+from shoestring.serve.routes.page import chats, files
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
@@ -64,11 +65,15 @@ ROUTERS = (
     gate.router,
     operation.router,
     files.router,
+    chats.router,
 )
 
 
-def build_app(service: Service, hosting: Hosting | None = None) -> FastAPI:
-    """The app of a service; without `hosting` nobody is asked who they are.
+def build_app(
+    service: Service, hosting: Hosting | None = None, chat_store: ChatStore | None = None
+) -> FastAPI:
+    """The app of a service; without `hosting` nobody is asked who they are, and without `chat_store` no
+    chats are kept.
 
     Raises TypeError when a route does not say who may call it.
     """
@@ -80,7 +85,7 @@ def build_app(service: Service, hosting: Hosting | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
-    app.state.service, app.state.hosting = service, hosting
+    app.state.service, app.state.hosting, app.state.chats = service, hosting, chat_store
     audiences(ROUTERS)
     for router in ROUTERS:
         app.include_router(router, max_body_size=MAX_BODY_BYTES)  # counts bodies without a length too

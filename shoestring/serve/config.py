@@ -36,6 +36,8 @@ class ServiceConfig:
     """Folder of the service's secret and database; without it, a folder of the user's data."""
     database: str = field(default="", repr=False)
     """URL of a database, such as postgresql://user@host/name; without it, a SQLite file in `data`."""
+    chats: bool = True
+    """Keep people's chats; else they stay in their browsers."""
     prices: str = ""
     """A price list: a TOML file, or the name of one that comes along. Without it everything is free."""
     stripe: StripeConfig = field(default_factory=StripeConfig)

@@ -1,5 +1,7 @@
 """The guard: which route a request is for, who sends it, and whether that sender may call it."""
 
+import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from shoestring.serve.accounts.accounts import Accounts
-from shoestring.serve.accounts.authenticator import key_text
+from shoestring.serve.accounts.authenticator import OTHER_SITE, is_same_site, key_text
 from shoestring.serve.admission.address import network_of
 from shoestring.serve.audience import Audience
 from shoestring.serve.backends.errors import RequestError
@@ -43,9 +45,11 @@ class Guard:
 
     async def caller(self, scope: Scope) -> Caller:
         """The caller of a request. Raises RequestError when it may not call its route, or asks too often."""
-        if self._accounts is None:
-            return LOCAL
         headers = Headers(scope=scope)
+        if self._accounts is None:
+            if self._audience(scope) in (Audience.ACCOUNT, Audience.ADMIN):
+                check_own_page(headers, scope["method"])
+            return LOCAL
         address = self.address(scope)
         who = self._audience(scope)
         if who is Audience.ANYONE:
@@ -96,6 +100,29 @@ class Guard:
         """The audience of a request's route; a path that does not exist is anyone's to ask for."""
         route = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
         return _declared(route) if route else Audience.ANYONE
+
+
+def check_own_page(headers: Headers, method: str) -> None:
+    """Raise RequestError for a request that a page of another site sends to this machine.
+
+    Such a page may have a name that leads here, so what is kept here is given under this machine's own names
+    alone; and it may send a request without reading the answer, so nothing is changed for it.
+    """
+    host = re.sub(r":[0-9]*$", "", headers.get("host", "localhost").lower())
+    if host != "localhost" and not host.endswith(".localhost") and not is_address(host.strip("[]")):
+        sentence = "this is kept for this machine alone: open it as http://localhost or http://127.0.0.1"
+        raise RequestError("permission", f"{sentence}, or serve with accounts = true")
+    if method not in SAFE and not is_same_site(headers):
+        raise RequestError("permission", OTHER_SITE)
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address, which no other site can have as its name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _declared(route: BaseRoute) -> Audience:

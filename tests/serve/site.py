@@ -11,6 +11,7 @@ from shoestring.serve.accounts.accounts import Accounts
 from shoestring.serve.accounts.secret import Secret
 from shoestring.serve.admission.admission import Admission
 from shoestring.serve.app import build_app
+from shoestring.serve.chats.store import ChatStore
 from shoestring.serve.gate.gate import Gate
 from shoestring.serve.gate.stored_records import StoredRecords
 from shoestring.serve.hosting import Hosting
@@ -80,5 +81,5 @@ def new_site(
     gate = Gate(StoredRecords(database), admission=admission)
     hosting = Hosting(accounts, Meter(database, prices or PriceList(), clock), admission, gate)
     service = Service({"words": Words()}, meter=hosting.meter, admission=admission, gate=gate)
-    app = build_app(service, hosting)
+    app = build_app(service, hosting, ChatStore(database, hosting.meter.server_id))
     return Site(app, hosting, mails, TestClient(app, raise_server_exceptions=False))

@@ -30,6 +30,10 @@ BY_ACCOUNT = {
     *(("POST", f"/account/{name}") for name in ("keys", "delete")),
     *(("DELETE", f"/account/{name}") for name in ("keys/{key_id}", "sessions/{session_id}", "sessions")),
     ("DELETE", "/auth/codes"),
+    *((method, "/chats") for method in ("GET", "DELETE")),
+    *((method, "/chats/{chat_id}") for method in ("GET", "PUT", "DELETE")),
+    ("PUT", "/chats/{chat_id}/messages/{message_id}"),
+    ("POST", "/chats/{chat_id}/restore"),
     ("GET", "/v1/usage"),
     ("POST", "/auth/email"),
 }

@@ -135,7 +135,7 @@ def test_every_route_declares_its_errors_in_its_dialect(document):
             )
             body = str(operation["responses"]["400"])
             name = "OllamaError" if path.startswith("/api/") else "OpenAIError"
-            assert ("AnthropicError" if "/messages" in path else name) in body
+            assert ("AnthropicError" if "/v1/messages" in path else name) in body
             assert "HTTPValidationError" not in str(operation["responses"])
     assert "HTTPValidationError" not in document["components"]["schemas"]
 

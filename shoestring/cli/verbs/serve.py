@@ -70,6 +70,7 @@ def serve(
     from shoestring.serve.app import build_app
     from shoestring.serve.backends.address import read_addresses
     from shoestring.serve.backends.pool import open_pools
+    from shoestring.serve.chats.open import open_chats
     from shoestring.serve.hosting import open_hosting
     from shoestring.serve.server import is_loopback, listen, serve_app
     from shoestring.serve.tls import Tls
@@ -86,7 +87,8 @@ def serve(
         hosting = open_hosting(service_config, url, dict.fromkeys(names, seqs)) if has_accounts else None
         service = _service(service_config, [*own, *open_pools(addresses)], hosting)
         print(f"serving {', '.join(service.backends)} on {url}", flush=True)
-        app, reloads = build_app(service, hosting), [hosting.reload] if hosting else []
+        app = build_app(service, hosting, open_chats(service_config, hosting))
+        reloads = [hosting.reload] if hosting else []
         serve_app(app, service, listener, tls=tls, reloads=reloads)
 
 

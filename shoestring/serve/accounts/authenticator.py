@@ -24,6 +24,7 @@ KNOWN_S = 10.0
 MAX_KNOWN = 10_000
 SEEN_EVERY_S = 600
 WRONG_KEY = "Authentication Fails: this API key is not valid; make one on the account's page"
+OTHER_SITE = "this request comes from a page of another site"
 OPERATOR = "operator"
 """The account id of whoever runs the service's command line on this machine."""
 
@@ -58,7 +59,7 @@ class Authenticator:
         if token is None:
             return None
         if not is_safe and not is_same_site(headers):
-            raise RequestError("permission", "this request comes from a page of another site")
+            raise RequestError("permission", OTHER_SITE)
         return await self.by_session(token)
 
     async def by_session(self, token: str) -> Caller | None:

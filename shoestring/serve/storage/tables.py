@@ -7,6 +7,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -218,4 +219,89 @@ gate_changes = Table(  # rows are only ever added
     Column("reason", String(200), nullable=False),
     Column("actor", String(40), nullable=False),
     Column("is_pinned", Integer, nullable=False),  # 1: the operator holds it
+)
+
+
+def _owner(**options: Any) -> Column[str]:
+    """A column with the account of a row; the one person of a service without accounts has no row there."""
+    return Column("account_id", String(40), nullable=False, **options)
+
+
+def _of_chat() -> ForeignKeyConstraint:
+    """The chat that a row belongs to, and goes with."""
+    return ForeignKeyConstraint(
+        ["account_id", "chat_id"], ["chats.account_id", "chats.id"], ondelete="CASCADE"
+    )
+
+
+chats = Table(  # times of chats are milliseconds: browsers give them
+    "chats",
+    metadata,
+    _owner(primary_key=True),
+    Column("id", String(40), primary_key=True),
+    Column("title", String(300), nullable=False),
+    Column("folder", String(100)),
+    Column("is_pinned", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    Column("leaf", String(40)),  # the message at the end of the branch that is shown
+    Column("settings", Text, nullable=False),  # JSON
+    Column("folded", Text, nullable=False),  # the title, case-folded, for the search
+    Column("num_bytes", BigInteger, nullable=False),  # with its messages
+    Column("num_messages", Integer, nullable=False),
+    Column("deleted_ms", BigInteger),  # NULL: it is there; else it is erased an hour later
+    Index(None, "deleted_ms"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    _owner(primary_key=True),
+    Column("chat_id", String(40), primary_key=True),
+    Column("id", String(40), primary_key=True),
+    Column("parent", String(40)),
+    Column("role", String(10), nullable=False),  # user, assistant
+    Column("content", Text, nullable=False),
+    Column("reasoning_content", Text, nullable=False),
+    Column("model", String(200)),
+    Column("attachments", Text, nullable=False),  # JSON
+    Column("created_ms", BigInteger, nullable=False),
+    Column("finish_reason", String(20)),
+    Column("error", Text),
+    Column("figures", Text, nullable=False),  # JSON
+    Column("server_id", String(40), index=True),  # the process that writes it now; NULL: none
+    Column("folded", Text, nullable=False),  # the content, case-folded, for the search
+    Column("num_bytes", BigInteger, nullable=False),
+    _of_chat(),
+    Index(None, "account_id", "id"),
+)
+
+shares = Table(  # branches of chats as they were, for whoever has the link
+    "shares",
+    metadata,
+    Column("token", String(40), primary_key=True),
+    _owner(),
+    Column("chat_id", String(40), nullable=False),
+    Column("title", String(300), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),  # JSON
+    Column("num_bytes", BigInteger, nullable=False),
+    _of_chat(),
+    Index(None, "account_id", "chat_id"),
+)
+
+memory = Table(  # accounts that let facts about them be kept
+    "memory",
+    metadata,
+    _owner(primary_key=True),
+    Column("is_on", Integer, nullable=False),
+)
+
+memory_facts = Table(
+    "memory_facts",
+    metadata,
+    _owner(primary_key=True),
+    Column("id", String(40), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
 )

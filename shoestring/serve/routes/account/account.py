@@ -1,15 +1,18 @@
 """Routes about one's own account: its data and its sessions."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Request, Response
+from sqlalchemy import Table
 
 from shoestring.serve.accounts import people
 from shoestring.serve.accounts.accounts import Accounts
 from shoestring.serve.accounts.authenticator import cookie
-from shoestring.serve.accounts.personal_data import erase, export
+from shoestring.serve.accounts.personal_data import CHAT_TABLES, chat_keys, chat_rows, erase, export
 from shoestring.serve.audience import Audience, audience
-from shoestring.serve.dialects.schema import OpenAIError, errors
+from shoestring.serve.dialects.schema import OpenAIError, errors, whole
+from shoestring.serve.routes.long_json import Items, long_object
 from shoestring.serve.routes.parts import TheAccounts, TheCaller, TheHosting
 from shoestring.serve.routes.sign_in import ConfirmBody, person
 
@@ -20,6 +23,8 @@ router = APIRouter(
 )
 
 
+ROWS = 20
+"""Rows of chats that are in memory at once."""
 ID_LENGTH = 16
 """Digits of a session's digest by which its owner names it."""
 
@@ -71,12 +76,13 @@ async def end_sessions(
         await accounts.change(people.end_sessions, caller.account_id)
 
 
-@router.get("/export")
+@router.get("/export", response_class=Response, responses=whole(dict[str, Any]))
 @audience(Audience.ACCOUNT)
-async def export_data(caller: TheCaller, accounts: TheAccounts) -> dict[str, Any]:
+async def export_data(caller: TheCaller, accounts: TheAccounts) -> Response:
     """Give everything that the service keeps about the account."""
     data: dict[str, Any] = await accounts.read(export, caller.account_id)
-    return data
+    own = {table: await accounts.read(chat_keys, caller.account_id, table) for table in CHAT_TABLES}
+    return long_object(data, {table.name: _rows(accounts, table, own[table]) for table in own})
 
 
 @router.post("/delete", status_code=204)
@@ -91,3 +97,10 @@ def _own_session(request: Request, accounts: Accounts) -> str | None:
     """The digest of the session that a request comes with."""
     token = cookie(request.headers, accounts.session_cookie)
     return accounts.sign_in.digest("sessions", token) if token else None
+
+
+async def _rows(accounts: Accounts, table: Table, row_keys: Sequence[tuple[Any, ...]]) -> Items:
+    """The rows of a table, a few at a time."""
+    for begin in range(0, len(row_keys), ROWS):
+        for row in await accounts.read(chat_rows, table, row_keys[begin : begin + ROWS]):
+            yield row

@@ -1,0 +1,97 @@
+"""Messages that an answer is written into: statements on a connection, for one transaction.
+
+The process that writes is named in the message. What a dead process left is ended as it is.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, select, update
+
+from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.chats.chats import chat_row
+from shoestring.serve.chats.messages import add_size
+from shoestring.serve.storage.tables import messages, servers
+
+INTERRUPTED = "interrupted"
+"""The finish reason of an answer whose process ended before it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The message that an answer is written into."""
+
+    account_id: str
+    chat_id: str
+    message_id: str
+
+    @property
+    def here(self) -> ColumnElement[bool]:
+        """The condition for its row."""
+        of_chat = (messages.c.account_id == self.account_id) & (messages.c.chat_id == self.chat_id)
+        return of_chat & (messages.c.id == self.message_id)
+
+
+def begin(connection: Connection, place: Place, server_id: str) -> Row[Any] | None:
+    """Begin to write; the message as it is. None when it has been answered, or another process answers.
+
+    Raises RequestError when there is no such message.
+    """
+    chat_row(connection, place.account_id, place.chat_id, is_locked=True)
+    row = connection.execute(select(messages).where(place.here)).first()
+    if row is None or row.role != "assistant":
+        raise RequestError("not_found", "there is no such message of the assistant; keep it first")
+    if row.server_id is not None or row.finish_reason is not None or row.error is not None:
+        return None
+    connection.execute(update(messages).where(place.here).values(server_id=server_id))
+    return row
+
+
+def write(connection: Connection, place: Place, server_id: str, values: dict[str, Any]) -> None:
+    """Write what there is; `values` with a `server_id` of None end it.
+
+    Other processes may have taken this one for dead, as after a long sleep: what they ended goes on. A
+    message that is gone, or that its owner has changed since, stays as it is.
+    """
+    row = connection.execute(select(messages).where(place.here).with_for_update()).first()
+    if row is None or (row.server_id != server_id and row.finish_reason != INTERRUPTED):
+        return
+    texts = (values["content"], values["reasoning_content"], row.attachments)
+    num_bytes = sum(len(text.encode()) for text in texts)
+    fields = {"server_id": server_id, "finish_reason": None, **values, "num_bytes": num_bytes}
+    if fields["server_id"] is None:
+        fields["folded"] = fields["content"].casefold()
+    connection.execute(update(messages).where(place.here).values(**fields))
+    add_size(connection, place.account_id, place.chat_id, num_bytes - row.num_bytes)
+
+
+def end_dead(connection: Connection) -> int:
+    """End what processes write that are not there any more; returns the number of messages."""
+    return _end(connection, messages.c.server_id.not_in(select(servers.c.id)))
+
+
+def end_all(connection: Connection) -> int:
+    """End what is written in a database that no other process has open; returns the number of messages."""
+    return _end(connection, messages.c.server_id.is_not(None))
+
+
+def _end(connection: Connection, here: ColumnElement[bool]) -> int:
+    query = select(messages.c.account_id, messages.c.chat_id, messages.c.id, messages.c.content)
+    rows = connection.execute(query.where(here)).all()
+    for row in rows:
+        values = {"server_id": None, "finish_reason": INTERRUPTED, "folded": row.content.casefold()}
+        place = Place(row.account_id, row.chat_id, row.id)
+        connection.execute(update(messages).where(place.here & here).values(**values))
+    return len(rows)
+
+
+def find_place(connection: Connection, account_id: str, message_id: str) -> Row[Any] | None:
+    """The message of an account that is written now, by its id alone."""
+    here = (messages.c.account_id == account_id) & (messages.c.id == message_id)
+    return connection.execute(select(messages).where(here & messages.c.server_id.is_not(None))).first()
+
+
+def places(connection: Connection, account_id: str) -> list[Row[Any]]:
+    """The messages of an account that are written now."""
+    here = (messages.c.account_id == account_id) & messages.c.server_id.is_not(None)
+    return list(connection.execute(select(messages.c.chat_id, messages.c.id).where(here)))
