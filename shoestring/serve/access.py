@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.caller import NOBODY, Caller, new_request_id
-from shoestring.serve.dialects.errors import error_body
+from shoestring.serve.dialects.errors import error_body, error_status
 from shoestring.serve.guard import ALWAYS, Guard
 from shoestring.serve.ledger.answers import Answers
 from shoestring.serve.ledger.prices import decimal
@@ -160,5 +160,5 @@ async def _refuse(path: str, error: RequestError, send: Send) -> None:
     headers.append((b"content-length", str(len(body)).encode()))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(round(error.retry_after_s)).encode()))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.start", "status": error_status(path, error), "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -15,7 +15,7 @@ from shoestring.serve.access import CLIENT_CLOSED_REQUEST, MAX_BODY_BYTES, Entra
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
 from shoestring.serve.chats.store import ChatStore
-from shoestring.serve.dialects.errors import error_body, validation_error
+from shoestring.serve.dialects.errors import error_body, error_status, validation_error
 from shoestring.serve.guard import Guard
 from shoestring.serve.hosting import Hosting
 from shoestring.serve.live import ClientGone
@@ -36,10 +36,13 @@ from shoestring.serve.routes import (
 )
 from shoestring.serve.routes.account import account, codes, email, keys, terms
 from shoestring.serve.routes.admin import accounts, gate, links, operation
+from shoestring.serve.routes.deepl import documents, glossaries, styles, texts
 from shoestring.serve.routes.page import chats, files
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
+from shoestring.serve.translate.documents import Documents
+from shoestring.serve.translate.translation import Translation
 from shoestring.serve.watch import Watch
 
 ROUTERS = (
@@ -48,6 +51,10 @@ ROUTERS = (
     anthropic.router,
     deepseek.router,
     ollama.router,
+    texts.router,
+    glossaries.router,
+    styles.router,
+    documents.router,
     health.router,
     status.router,
     document.router,
@@ -86,6 +93,8 @@ def build_app(
         openapi_url=None,
     )
     app.state.service, app.state.hosting, app.state.chats = service, hosting, chat_store
+    app.state.translation = Translation(service, chat_store, service.translator)
+    app.state.documents = Documents(app.state.translation)
     audiences(ROUTERS)
     for router in ROUTERS:
         app.include_router(router, max_body_size=MAX_BODY_BYTES)  # counts bodies without a length too
@@ -109,7 +118,8 @@ async def _request_error(request: Request, error: Exception) -> Response:
             "Retry-After": str(max(round(error.retry_after_s), 1)),
             "Retry-After-Ms": str(round(error.retry_after_s * 1000)),
         }
-    return JSONResponse(error_body(request.scope["path"], error), status_code=error.status, headers=headers)
+    path = request.scope["path"]
+    return JSONResponse(error_body(path, error), status_code=error_status(path, error), headers=headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -155,6 +165,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     if hosting is not None:
         await hosting.start()
     yield
+    await app.state.documents.close()
     await service.close()
     if hosting is not None:
         await hosting.stop()

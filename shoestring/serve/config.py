@@ -18,6 +18,8 @@ class ServiceConfig:
 
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further names of models: {"gpt-4" = "mini"}."""
+    translator: str | None = None
+    """The model that translates, at /v2/translate and on the page; None is the first one."""
     memory: str | None = None
     """Memory for all models of this process together, such as 8GiB; models beyond it are loaded when they are
     asked for, in the place of those that are not in use. None is what the machine has free."""

@@ -38,6 +38,8 @@ class Service:
         self.aliases = dict(aliases or {})
         self._sampling = sampling or {}
         self.deepseek_era = deepseek_era
+        self.translator: str | None = None
+        """The model that translates; None is the first one."""
         self.is_draining = False
         """New requests are refused: the service ends when those under way have ended."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent / "python"
-CHECKS = ("litellm", "lm_eval")
+CHECKS = ("litellm", "lm_eval", "deepl")
 TOOL_CHECKS = ("instructor", "pydantic_ai", "llama_index")
 """Those whose tool calls have strings or other free parts."""
 LANGCHAIN_BAR = 32

@@ -65,9 +65,15 @@ class Site:
 
 
 def new_site(
-    url: str, *, has_mail: bool = False, prices: PriceList | None = None, clock: Clock = time.time
+    url: str,
+    *,
+    has_mail: bool = False,
+    prices: PriceList | None = None,
+    clock: Clock = time.time,
+    backend: Any = None,
 ) -> Site:
-    """A service with accounts, not started."""
+    """A service with accounts, not started; its model is Words, or `backend`."""
+    model = backend or Words()
     mails: list[tuple[str, str, str]] = []
 
     async def send(*mail: str) -> None:
@@ -80,6 +86,6 @@ def new_site(
     admission = Admission()
     gate = Gate(StoredRecords(database), admission=admission)
     hosting = Hosting(accounts, Meter(database, prices or PriceList(), clock), admission, gate)
-    service = Service({"words": Words()}, meter=hosting.meter, admission=admission, gate=gate)
+    service = Service({model.card.id: model}, meter=hosting.meter, admission=admission, gate=gate)
     app = build_app(service, hosting, ChatStore(database, hosting.meter.server_id))
     return Site(app, hosting, mails, TestClient(app, raise_server_exceptions=False))

@@ -24,6 +24,23 @@ BY_KEY = {
     *(("POST", path) for path in ("/tokenize", "/detokenize", "/api/chat", "/api/generate")),
     *(("GET", path) for path in ("/user/balance", "/user/terms", "/v1/usage/{request_id}")),
 }
+GLOSSARY, STYLE = "/v3/glossaries/{glossary_id}", "/v3/style_rules/{style_id}"
+BY_KEY |= {
+    *(("POST", path) for path in ("/v2/translate", "/v2/write/rephrase", "/v2/document")),
+    *(("POST", f"/v2/document/{{document_id}}{end}") for end in ("", "/result")),
+    *(("GET", f"/v2/{name}") for name in ("languages", "usage", "glossary-language-pairs")),
+    *((method, f"/{version}/glossaries") for method in ("GET", "POST") for version in ("v2", "v3")),
+    *((method, GLOSSARY.replace("v3", "v2")) for method in ("GET", "DELETE")),
+    ("GET", "/v2/glossaries/{glossary_id}/entries"),
+    *((method, GLOSSARY) for method in ("GET", "PATCH", "DELETE")),
+    ("GET", f"{GLOSSARY}/entries"),
+    *((method, f"{GLOSSARY}/dictionaries") for method in ("PUT", "DELETE")),
+    *((method, "/v3/style_rules") for method in ("GET", "POST")),
+    *((method, STYLE) for method in ("GET", "PATCH", "DELETE")),
+    ("PUT", f"{STYLE}/configured_rules"),
+    ("POST", f"{STYLE}/custom_instructions"),
+    *((method, f"{STYLE}/custom_instructions/{{instruction_id}}") for method in ("GET", "PUT", "DELETE")),
+}
 BY_ACCOUNT = {
     *(("POST", f"/auth/{name}") for name in ("sign-out", "password", "codes", "codes/confirm")),
     *(("GET", f"/account{name}") for name in ("", "/keys", "/sessions", "/export")),

@@ -71,6 +71,10 @@ REQUESTS = [
         {"model": "mini", "prompt": "a", "stream": False, "options": {"num_predict": 9}},
     ),
     ("post", "/api/generate", {"model": "mini"}),
+    ("get", "/v2/languages", None),
+    ("get", "/v2/glossary-language-pairs", None),
+    ("post", "/v2/translate", {"text": ["a"], "target_lang": "XX"}),
+    ("get", "/v2/usage", None),
 ]
 
 
@@ -130,11 +134,11 @@ def test_every_route_declares_its_errors_in_its_dialect(document):
             if path in ("/health", "/ready", "/status", "/incidents"):
                 continue
             assert any(status[0] in "23" for status in operation["responses"])
-            assert {"400", "401", "402", "404", "409", "413", "429", "500", "503"} <= set(
-                operation["responses"]
-            )
+            is_deepl = path.startswith(("/v2/", "/v3/"))
+            money = {"403", "456"} if is_deepl else {"401", "402"}
+            assert {"400", "404", "409", "413", "429", "500", "503"} | money <= set(operation["responses"])
             body = str(operation["responses"]["400"])
-            name = "OllamaError" if path.startswith("/api/") else "OpenAIError"
+            name = "OllamaError" if path.startswith("/api/") else "DeepLError" if is_deepl else "OpenAIError"
             assert ("AnthropicError" if "/v1/messages" in path else name) in body
             assert "HTTPValidationError" not in str(operation["responses"])
     assert "HTTPValidationError" not in document["components"]["schemas"]

@@ -103,10 +103,12 @@ def _service(
 
     backends: dict[str, Backend] = {backend.card.id: backend for backend in models}
     check_aliases(config.aliases, backends)
+    if config.translator is not None:
+        check_aliases({"translator": config.translator}, backends)
     own = [backend for backend in models if isinstance(backend, LazyBackend)]
     if hosting is not None:
         log_json()
-    return Service(
+    service = Service(
         backends,
         aliases=config.aliases,
         sampling={backend.card.id: backend.model.sampling for backend in own},
@@ -115,6 +117,8 @@ def _service(
         gate=hosting.gate if hosting else None,
         deepseek_era=config.deepseek_era,
     )
+    service.translator = config.translator
+    return service
 
 
 def _read_settings(path: Path | None, settings: list[str]) -> "tuple[ServiceConfig, Choices]":

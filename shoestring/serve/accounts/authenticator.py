@@ -166,9 +166,9 @@ def is_same_site(headers: Headers) -> bool:
 
 
 def key_text(headers: Headers) -> str | None:
-    """The key of a request, as OpenAI's or as Anthropic's clients send it."""
+    """The key of a request, as OpenAI's, DeepL's or Anthropic's clients send it."""
     scheme, _, text = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
+    if scheme.lower() in ("bearer", "deepl-auth-key"):
         return text.strip()
     return headers.get("x-api-key")
 

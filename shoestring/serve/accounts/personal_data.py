@@ -21,12 +21,17 @@ from shoestring.serve.storage.tables import (
     recovery_codes,
     sessions,
     shares,
+    translation_resources,
+    translation_usage,
     usage_days,
 )
 
 SECRETS = ("digest", "password_hash", "totp_nonce", "totp_step", "idempotency_key")
 """Columns that are worth nothing to the person and something to a thief."""
-OWN_TABLES = (identities, api_keys, sessions, devices, recovery_codes, links, memory, memory_facts)
+OWN_TABLES = (
+    *(identities, api_keys, sessions, devices, recovery_codes, links, memory, memory_facts),
+    *(translation_resources, translation_usage),
+)
 """Tables that go with the account."""
 CHAT_TABLES = (shares, messages, chats)
 """The same, too long to be in memory at once."""

@@ -35,12 +35,28 @@ ANTHROPIC_TYPES: dict[Kind, str] = {
 }
 
 
+DEEPL_STATUS: dict[Kind, int] = {"authentication": 403, "balance": 456}
+"""Statuses that DeepL's API has for a wrong key, and for money or characters that are used up."""
+
+
+def error_status(path: str, error: RequestError) -> int:
+    """The HTTP status of an error, in the dialect that the path belongs to."""
+    return DEEPL_STATUS.get(error.kind, error.status) if is_deepl(path) else error.status
+
+
+def is_deepl(path: str) -> bool:
+    """Return whether a path belongs to DeepL's API."""
+    return path.startswith(("/v2/", "/v3/"))
+
+
 def error_body(path: str, error: RequestError) -> dict[str, Any]:
     """The body of an error, in the dialect that the path belongs to."""
     if path.removeprefix("/anthropic").startswith("/v1/messages"):
         return anthropic_error(error)
     if path.startswith("/api/"):
         return {"error": str(error)}
+    if is_deepl(path):
+        return {"message": str(error)}
     return openai_error(error)
 
 

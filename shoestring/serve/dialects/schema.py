@@ -43,7 +43,13 @@ class OllamaError(Schema):
     error: str
 
 
-ERROR_BODIES = (OpenAIError, AnthropicError, OllamaError)
+class DeepLError(Schema):
+    """An error of DeepL's API."""
+
+    message: str
+
+
+ERROR_BODIES = (OpenAIError, AnthropicError, OllamaError, DeepLError)
 REFERENCE = "#/components/schemas/{model}"
 """The place of a schema in the OpenAPI document."""
 ERRORS = {

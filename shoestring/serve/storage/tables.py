@@ -305,3 +305,23 @@ memory_facts = Table(
     Column("text", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
 )
+
+translation_resources = Table(  # glossaries and style rules
+    "translation_resources",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    _owner(index=True),
+    Column("kind", String(10), nullable=False),  # glossary, style
+    Column("created_ms", BigInteger, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),  # JSON
+)
+
+translation_usage = Table(
+    "translation_usage",
+    metadata,
+    _owner(primary_key=True),
+    Column("month", String(7), primary_key=True),  # UTC
+    Column("characters", BigInteger, nullable=False),
+    Column("documents", BigInteger, nullable=False),
+)

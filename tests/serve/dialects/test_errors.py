@@ -1,7 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from shoestring.serve.dialects.errors import out_of_range, validation_error
+from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.dialects.errors import error_body, error_status, out_of_range, validation_error
 from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest
 from shoestring.serve.dialects.openai_completions import CompletionRequest
 
@@ -39,3 +40,10 @@ def test_a_parameter_out_of_range_is_found_behind_other_forms():
     error = out_of_range(problems(ChatCompletionRequest, body), body)
     assert (error.status, error.field) == (422, "stop")
     assert out_of_range(problems(ChatCompletionRequest, {}), {}) is None
+
+
+def test_deepls_paths_have_its_form_and_statuses():
+    errors = [RequestError(kind, "no") for kind in ("authentication", "balance", "too_large", "invalid")]
+    assert [error_status("/v2/translate", error) for error in errors] == [403, 456, 413, 400]
+    assert [error_status("/v1/models", error) for error in errors] == [401, 402, 413, 400]
+    assert error_body("/v3/glossaries", errors[0]) == {"message": "no"}

@@ -1,0 +1,1 @@
+"""Translation by a chat model: texts, tags, glossaries and documents."""
