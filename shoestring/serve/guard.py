@@ -21,6 +21,8 @@ from shoestring.serve.service import Service
 SAFE = ("GET", "HEAD", "OPTIONS")
 ALWAYS = ("/health", "/ready", "/metrics")
 """Paths that answer while the service ends, and however often they are asked."""
+FILES = "/app/"
+"""Files of the page: one visit asks for twenty, and none costs more than sending it."""
 NO_KEY = "Authentication Fails: send an API key, as in `Authorization: Bearer ss-...`"
 SENTENCES = {
     Audience.ACCOUNT: "this key may only ask models; sign in, or use a key of the scope `account`",
@@ -53,7 +55,7 @@ class Guard:
         address = self.address(scope)
         who = self._audience(scope)
         if who is Audience.ANYONE:
-            if scope["path"] not in ALWAYS:
+            if scope["path"] not in ALWAYS and not scope["path"].startswith(FILES):
                 self._count_stranger(address)
             return replace(NOBODY, address=address)
         try:

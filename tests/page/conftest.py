@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.page.echo import Echo
+from tests.page.people import make_admin
 from tests.page.running import Running
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -59,6 +60,17 @@ def hosted(tmp_path_factory: pytest.TempPathFactory, echo: Echo) -> Iterator[Run
     folder = tmp_path_factory.mktemp("hosted")
     running = Running(folder, "mini", "--upstream", echo.url, "--set=accounts=true")
     running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def paid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service with accounts whose model `mini` costs money, and with an admin."""
+    folder = tmp_path_factory.mktemp("paid")
+    running = Running(folder, "mini", "--set=accounts=true", "--set=prices=deepseek-2025-01")
+    running.start()
+    make_admin(running)
     yield running
     running.stop()
 

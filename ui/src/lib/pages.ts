@@ -3,8 +3,10 @@
 import type { Component } from "svelte";
 
 export interface Page {
-  /** The first part of its route, and the word that names it. */
+  /** The first part of its route, the word that names it, and the file with its words. */
   name: string;
+  /** Files with further words. */
+  words?: string[];
   load: () => Promise<{ default: Component }>;
   /** For everyone, for those who run the service, or for the admins of one with accounts. */
   audience: "all" | "operator" | "admin";
@@ -17,7 +19,7 @@ export const PAGES: Page[] = [
   { name: "api", load: () => import("../api/Api.svelte"), audience: "all" },
   { name: "memory", load: () => import("../memory/Memory.svelte"), audience: "all" },
   { name: "account", load: () => import("../account/Account.svelte"), audience: "all" },
-  { name: "admin", load: () => import("../admin/Admin.svelte"), audience: "admin" },
+  { name: "admin", load: () => import("../admin/Admin.svelte"), audience: "admin", words: ["account"] },
 ];
 
 /** The page of a route such as /account; undefined for a chat's. */

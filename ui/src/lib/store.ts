@@ -41,3 +41,12 @@ export const writeChat = (chat: Chat): Promise<IDBValidKey> =>
   run("readwrite", (chats) => chats.put(JSON.parse(JSON.stringify(chat))));
 
 export const deleteChat = (id: string): Promise<undefined> => run("readwrite", (chats) => chats.delete(id));
+
+/** Delete all chats that this browser keeps for an account. */
+export function eraseChats(id: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.deleteDatabase(`shoestring ${id}`);
+    request.onsuccess = () => resolve();
+    request.onerror = () => reject(request.error);
+  });
+}

@@ -1,1 +1,1 @@
-import{A as e,K as t,N as n,V as r,a as i,d as a,j as o,nt as s,tt as c}from"./words.svelte.js";import"./legacy.js";var l=n(`<h1> </h1>`);function u(n,u){s(u,!1),a();var d=l(),f=t(d,!0);r(t=>e(f,t),[()=>i(`api`)]),o(n,d),c()}export{u as default};
+import{F as e,G as t,M as n,N as r,X as i,a,d as o,ot as s,st as c}from"./words.svelte.js";import"./legacy.js";var l=e(`<h1> </h1>`);function u(e,u){c(u,!1),o();var d=l(),f=i(d,!0);t(e=>n(f,e),[()=>a(`api`)]),r(e,d),s()}export{u as default};

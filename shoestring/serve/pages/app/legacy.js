@@ -1,1 +1,1 @@
-import{rt as e}from"./words.svelte.js";e();
+import{ct as e}from"./words.svelte.js";e();

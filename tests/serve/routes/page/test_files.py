@@ -32,3 +32,10 @@ def test_the_page_has_no_script_of_its_own_and_lets_nothing_else_in(client):
 @pytest.mark.parametrize("name", ["stamp", "../status.html", "%2e%2e/status.py", "nothing.js"])
 def test_nothing_else_is_given(client, name):
     assert client.get(f"/app/{name}").status_code == 404
+
+
+def test_a_visit_with_its_many_files_is_no_flood(site):
+    browser = site.browser()
+    most = int(site.hosting.admission.limits.stranger_per_minute)
+    assert {browser.get("/app/app.js").status_code for _ in range(most + 5)} == {200}
+    assert {browser.get("/").status_code for _ in range(most + 5)} == {200, 429}

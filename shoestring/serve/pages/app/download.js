@@ -1,0 +1,1 @@
+function e(e,t,n){let r=Object.assign(document.createElement(`a`),{href:URL.createObjectURL(new Blob([e],{type:n})),download:t});r.click(),URL.revokeObjectURL(r.href)}export{e as t};
