@@ -2,6 +2,6 @@
 #   make test ARGS="-k attention"    make demo ARGS="--seed 1"
 PYTHON ?= python3
 
-.PHONY: setup demo test check lint fix docs bench clean
-setup demo test check lint fix docs bench clean:
+.PHONY: setup demo serve test check lint fix docs bench clean
+setup demo serve test check lint fix docs bench clean:
 	@$(PYTHON) tools/bootstrap.py $@ $(ARGS)

@@ -144,12 +144,11 @@ class EngineAlone:
     """The engine of mini in this process, loaded as `serve` loads it."""
 
     def __init__(self) -> None:
-        from shoestring.cli.verbs.serve import _model
-        from shoestring.cli.weights import Choices
         from shoestring.sampling_params import SamplingParams
         from shoestring.serve.backends.request import ChatRequest
+        from shoestring.serve.models.opening import ModelSettings, loadable_model
 
-        self.model = _model("mini", None, Choices(), "auto", CLIENTS)
+        self.model = loadable_model("mini", ModelSettings(seqs=CLIENTS))
         self.engine = self.model.load().engine
         sampling = SamplingParams(max_tokens=TOKENS, ignore_eos=True, output_kind="delta")
         messages = tuple(chat_body("", 1)["messages"])

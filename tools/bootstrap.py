@@ -148,8 +148,13 @@ def verb_setup(arguments: list[str]) -> int:
 
 
 def verb_demo(arguments: list[str]) -> int:
-    """train R1-Zero in miniature from random weights, then chat with it"""
+    """open a chat page and train R1-Zero from random weights beside it (--train-only: without the page)"""
     return run(setup("base").shoestring, "demo", *arguments)
+
+
+def verb_serve(arguments: list[str]) -> int:
+    """open the chat page alone, with mini or the models that are named"""
+    return run(setup("base").shoestring, "serve", *arguments)
 
 
 def verb_test(arguments: list[str]) -> int:
@@ -205,6 +210,7 @@ def verb_clean(arguments: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "setup": verb_setup,
     "demo": verb_demo,
+    "serve": verb_serve,
     "test": verb_test,
     "check": verb_check,
     "lint": verb_lint,

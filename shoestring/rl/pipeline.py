@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from shoestring.rl.pictures import write_report
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.run import Run
 from shoestring.rl.stages import RecipeConfig, Stage, located
+from shoestring.train.lock import run_lock
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
 
@@ -66,20 +67,13 @@ def run_recipe(
     settings = {stage.name: settings_of(stage, out, config.seed) for stage in config.stages}
     if config.score.base:
         resolve(config.score.base)  # raises before there is a folder
-    write_atomic(out / "config.toml", configs.dumps(config))
-    pipeline = Pipeline(config=config, runtime=runtime, out=out, quiet=quiet, say=say)
     stages = config.stages[: names.index(until) + 1] if until else config.stages
-    rows = [pipeline.base_row()] if config.score.base else []
-    for number, stage in enumerate(stages, start=1):
-        path = out / stage.name / ROW
-        if not path.is_file():
-            say(f"stage {number} of {len(stages)}: {stage.name} ({stage.title or stage.kind})")
-            row = pipeline.run(stage, settings[stage.name]) | pipeline.score(stage)
-            write_atomic(path, json.dumps(row, indent=2) + "\n")
-        rows.append(json.loads(path.read_text(encoding="utf-8")))
-    report = {"title": config.title, "stages": rows}
-    write_atomic(out / "report.json", json.dumps(report, indent=2) + "\n")
-    write_report(report, out)
+    with run_lock(out, until=until):
+        write_atomic(out / "config.toml", configs.dumps(config))
+        pipeline = Pipeline(config=config, runtime=runtime, out=out, quiet=quiet, say=say)
+        report = {"title": config.title, "stages": pipeline.rows(stages, settings)}
+        write_atomic(out / "report.json", json.dumps(report, indent=2) + "\n")
+        write_report(report, out)
     return report
 
 
@@ -133,6 +127,18 @@ class Pipeline:
     quiet: bool
     say: Callable[[str], None]
     """Shows a line of progress."""
+
+    def rows(self, stages: Sequence[Stage], settings: Mapping[str, Settings]) -> list[dict[str, Any]]:
+        """The rows of the report; a stage without one is run and scored."""
+        rows = [self.base_row()] if self.config.score.base else []
+        for number, stage in enumerate(stages, start=1):
+            path = self.out / stage.name / ROW
+            if not path.is_file():
+                self.say(f"stage {number} of {len(stages)}: {stage.name} ({stage.title or stage.kind})")
+                row = self.run(stage, settings[stage.name]) | self.score(stage)
+                write_atomic(path, json.dumps(row, indent=2) + "\n")
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+        return rows
 
     def base_row(self) -> dict[str, Any]:
         """The row of `score.base` in the report: its scores, taken once."""

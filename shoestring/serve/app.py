@@ -1,7 +1,10 @@
 """The app: routes, their callers, and one form of error for each dialect."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +22,7 @@ from shoestring.serve.dialects.errors import error_body, error_status, validatio
 from shoestring.serve.guard import Guard
 from shoestring.serve.hosting import Hosting
 from shoestring.serve.live import ClientGone
+from shoestring.serve.models.local_models import LocalModels
 from shoestring.serve.pages.tally import Tally
 from shoestring.serve.routes import (
     anthropic,
@@ -41,10 +45,15 @@ from shoestring.serve.routes.page import chats, files
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
+from shoestring.serve.training.runs import Runs
 from shoestring.serve.translate.documents import Documents
 from shoestring.serve.translate.translation import Translation
 from shoestring.serve.watch import Watch
 
+log = logging.getLogger(__name__)
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+"""Work beside requests."""
 ROUTERS = (
     openai.router,
     responses.router,
@@ -77,10 +86,19 @@ ROUTERS = (
 
 
 def build_app(
-    service: Service, hosting: Hosting | None = None, chat_store: ChatStore | None = None
+    service: Service,
+    hosting: Hosting | None = None,
+    chat_store: ChatStore | None = None,
+    *,
+    local_models: LocalModels | None = None,
+    runs: Runs | None = None,
+    beside: Sequence[Work] = (),
 ) -> FastAPI:
     """The app of a service; without `hosting` nobody is asked who they are, and without `chat_store` no
     chats are kept.
+
+    `local_models` are those of this process, `runs` the trainings that an admin sees; `beside`: work that
+    goes on while the service does.
 
     Raises TypeError when a route does not say who may call it.
     """
@@ -95,6 +113,7 @@ def build_app(
     app.state.service, app.state.hosting, app.state.chats = service, hosting, chat_store
     app.state.translation = Translation(service, chat_store, service.translator)
     app.state.documents = Documents(app.state.translation)
+    app.state.local_models, app.state.runs, app.state.beside = local_models, runs, beside
     audiences(ROUTERS)
     for router in ROUTERS:
         app.include_router(router, max_body_size=MAX_BODY_BYTES)  # counts bodies without a length too
@@ -164,8 +183,27 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     await service.start()
     if hosting is not None:
         await hosting.start()
+    beside = [asyncio.create_task(_run(work)) for work in _beside(app)]
     yield
     await app.state.documents.close()
+    for task in beside:
+        task.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
+    if app.state.runs is not None:
+        await app.state.runs.control.close()
     await service.close()
     if hosting is not None:
         await hosting.stop()
+
+
+def _beside(app: FastAPI) -> list[Work]:
+    """The work that goes on while the service does."""
+    return [*app.state.beside, *([app.state.runs.control.watch] if app.state.runs is not None else [])]
+
+
+async def _run(work: Work) -> None:
+    """Do work; its failure is a line in the log and nothing of the service's."""
+    try:
+        await work()
+    except Exception:
+        log.exception("work beside the service failed")

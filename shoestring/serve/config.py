@@ -23,6 +23,8 @@ class ServiceConfig:
     memory: str | None = None
     """Memory for all models of this process together, such as 8GiB; models beyond it are loaded when they are
     asked for, in the place of those that are not in use. None is what the machine has free."""
+    runs: str = "runs"
+    """Folder of the training runs that an admin sees; without accounts, the one person of this machine."""
     max_num_seqs: int = 16
     """Replies that a model of this process writes at the same time; others wait."""
     tls_cert: str | None = None

@@ -81,7 +81,8 @@ def serve_app(
         ssl_context_factory=(lambda *_: tls.context) if tls else None,
     )
     all_reloads = [*reloads, *([tls.reload] if tls else [])]
-    signal.signal(signal.SIGHUP, lambda *_: [reload() for reload in all_reloads])
+    if all_reloads:  # else the end of its terminal ends it
+        signal.signal(signal.SIGHUP, lambda *_: [reload() for reload in all_reloads])
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # a full collection looks at no module or weight again: 0.3 s without an answer, each time

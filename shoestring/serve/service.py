@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from shoestring.errors import ConfigError
 from shoestring.serve.admission.admission import Admission
 from shoestring.serve.admission.turns import Start
 from shoestring.serve.backends.backend import Backend
@@ -36,7 +37,8 @@ class Service:
         self.meter, self.admission, self.gate = meter, admission, gate
         self.backends = dict(backends)
         self.aliases = dict(aliases or {})
-        self._sampling = sampling or {}
+        self._sampling = dict(sampling or {})
+        self._is_started = False
         self.deepseek_era = deepseek_era
         self.translator: str | None = None
         """The model that translates; None is the first one."""
@@ -52,6 +54,27 @@ class Service:
                 "not_found", f"the model {model[:100]!r} does not exist; there are {names}", field="model"
             )
         return self.backends[name]
+
+    def add(self, backend: Backend, *, sampling: Mapping[str, Any], slots: int) -> None:
+        """Serve another model from now on; `slots`: requests that it takes at the same time.
+
+        Raises ConfigError for a name that is taken.
+        """
+        name = backend.card.id
+        if name in self.backends or name in self.aliases:
+            raise ConfigError(f"{name} is the name of a model already")
+        if self.admission is not None:
+            self.admission.set_slots(name, slots)
+        self._sampling[name] = sampling
+        self.backends[name] = backend
+        if self._is_started:
+            backend.start()
+
+    async def remove(self, model: str) -> None:
+        """Serve a model no more: its replies end with an error. Raises RequestError for an unknown one."""
+        name = self.backend(model).card.id
+        self._sampling.pop(name, None)
+        await self.backends.pop(name).close()
 
     def sampling(self, model: str) -> Mapping[str, Any]:
         """The sampling of requests to a model that leave it out."""
@@ -85,6 +108,7 @@ class Service:
         """Start the models, the meter, admission and the gate."""
         for backend in self.backends.values():
             backend.start()
+        self._is_started = True
         if self.meter is not None:
             await self.meter.start()
         if self.admission is not None:

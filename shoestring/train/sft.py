@@ -192,6 +192,7 @@ def _row(run: SFTRun, stats: StepStats) -> dict[str, Any]:
     return {
         "step": run.step,
         "tokens": run.tokens,
+        "progress": run.progress,
         "loss": stats.nll,
         "mtp_loss": stats.mtp_nll,
         "bits_per_byte": stats.nll / math.log(2) * learned_tokens / text_bytes if text_bytes else None,

@@ -113,7 +113,8 @@ def assert_same(one: Path, other: Path) -> None:
 def test_a_run_leaves_what_it_promises(recipe, runtime, base, talks, tmp_path):
     out = tmp_path / "run"
     report = sft(recipe(watts=40.0), runtime, out, quiet=True, on_eval=lambda model: {"mine": 0.5})
-    names = {"config.toml", "data.json", "metrics.jsonl", "receipt.json", "report.json", "tokenizer"}
+    names = {"config.toml", "data.json", "metrics.jsonl", "process.json", "receipt.json"}
+    names |= {"report.json", "tokenizer"}
     assert {path.name for path in out.iterdir()} == names | {"checkpoints", "model"}
     assert configs.load(SFTConfig, out / "config.toml") == recipe(watts=40.0)
     assert json.loads((out / "report.json").read_text()) == report

@@ -8,7 +8,8 @@ import typer
 
 from shoestring.cli.options import Device, Json, Model
 from shoestring.cli.output import print_json, print_table
-from shoestring.cli.weights import Weights, find_checkpoint, open_model
+from shoestring.cli.weights import Weights, open_model
+from shoestring.engine.offline.plan import find_checkpoint
 
 if TYPE_CHECKING:
     from shoestring.engine.measure import Limits, Throughput

@@ -106,8 +106,9 @@ def repeat_score(path: Path, model: str | None, device: str) -> dict[str, Any]:
 @contextmanager
 def open_subject(model: str, device: str) -> "Iterator[Subject]":
     """The model to evaluate, with a progress bar while it loads."""
-    from shoestring.cli.weights import find_checkpoint, progress_bar
+    from shoestring.cli.weights import progress_bar
     from shoestring.device import choose
+    from shoestring.engine.offline.plan import find_checkpoint
     from shoestring.evals.evaluate import Subject
 
     runtime, checkpoint = choose(device), find_checkpoint(model)

@@ -96,7 +96,7 @@ def _export_gguf(model: str, out: Path, type: str | None) -> dict[str, Any]:
 
 def _plain_checkpoint(model: str) -> "Checkpoint":
     """The checkpoint of a model; ConfigError for one that is packed."""
-    from shoestring.cli.weights import find_checkpoint
+    from shoestring.engine.offline.plan import find_checkpoint
     from shoestring.errors import ConfigError
 
     checkpoint = find_checkpoint(model)

@@ -8,7 +8,8 @@ import typer
 
 from shoestring.cli.options import Json, Model
 from shoestring.cli.output import amount, print_fields, print_json
-from shoestring.cli.weights import choose_form, find_checkpoint, progress_bar, read_weights
+from shoestring.cli.weights import print_to_stderr, progress_bar
+from shoestring.engine.offline.plan import choose_form, find_checkpoint, read_weights
 
 
 def quantize(
@@ -42,7 +43,11 @@ def quantize(
         raise ConfigError(f"{out} is not empty; give a new folder")
     target = None if target_ram is None else read_weights(target_ram)
     source, runtime, settings = find_checkpoint(model), choose("cpu"), EngineSettings(max_num_seqs=1)
-    form = forms[bits or 4] if target is None else choose_form(source, target, settings, runtime)
+    form = (
+        forms[bits or 4]
+        if target is None
+        else choose_form(source, target, settings, runtime, print_to_stderr)
+    )
     if form is None:
         raise ConfigError(
             f"{model} fits as it is, so nothing was written; give --bits 8 or 4 to quantize it anyway"

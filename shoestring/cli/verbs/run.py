@@ -10,14 +10,8 @@ from shoestring.cli.options import Device, Json, Model
 from shoestring.cli.output import print_json
 from shoestring.cli.terminal import DIM, PLAIN, Reply, Screen, View, printable
 from shoestring.cli.token_ids import complete_ids, prompt_ids
-from shoestring.cli.weights import (
-    Sampling,
-    Weights,
-    default_form,
-    find_checkpoint,
-    open_model,
-    read_choices,
-)
+from shoestring.cli.weights import Sampling, Weights, open_model, read_choices
+from shoestring.engine.offline.plan import default_form, find_checkpoint
 
 if TYPE_CHECKING:
     from shoestring.engine.llm import LLM

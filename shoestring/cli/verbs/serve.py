@@ -1,33 +1,24 @@
 """`shoestring serve`: models behind the APIs of OpenAI, Anthropic, DeepSeek and Ollama."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoestring.cli.options import Device
-from shoestring.cli.weights import (
-    Choices,
-    Weights,
-    default_form,
-    find_checkpoint,
-    plan_model,
-    read_choices,
-    read_size,
-)
+from shoestring.cli.weights import Choices, Weights, progress_bar, read_choices
+from shoestring.engine.offline.plan import read_size
 
 if TYPE_CHECKING:
     from shoestring.serve.backends.backend import Backend
-    from shoestring.serve.backends.lazy import LazyBackend, LoadableModel
+    from shoestring.serve.backends.lazy import LazyBackend
     from shoestring.serve.backends.pool import PoolBackend
     from shoestring.serve.config import ServiceConfig
     from shoestring.serve.hosting import Hosting
+    from shoestring.serve.models.local_models import LocalModels
+    from shoestring.serve.models.opening import ModelSettings
     from shoestring.serve.service import Service
-
-STREAM_INTERVAL_S = 0.04
-"""Tokens that come faster are sent together: 25 events a second look smooth, and an event costs as much as a
-token of a small model."""
 
 
 def serve(
@@ -74,6 +65,7 @@ def serve(
     from shoestring.serve.hosting import open_hosting
     from shoestring.serve.server import is_loopback, listen, serve_app
     from shoestring.serve.tls import Tls
+    from shoestring.serve.training.runs import Runs
 
     service_config, choices = _read_settings(config, settings)
     has_accounts = not is_loopback(host) or service_config.accounts
@@ -81,18 +73,17 @@ def serve(
     tls = Tls(service_config.tls_cert, service_config.tls_key or "") if service_config.tls_cert else None
     with listen(host, port) as listener:  # first, since models may take long to load
         names, seqs = models or ([] if upstreams else ["mini"]), service_config.max_num_seqs
-        own_models = [_model(name, weights, choices, device, seqs) for name in names]
-        own = _own_backends(own_models, service_config.memory, device)
+        own = open_local(names, service_config.memory, _model_settings(weights, choices, device, seqs))
         url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
         hosting = open_hosting(service_config, url, dict.fromkeys(names, seqs)) if has_accounts else None
-        service = _service(service_config, [*own, *open_pools(addresses)], hosting)
+        service = open_service(service_config, [*own.memory.backends, *open_pools(addresses)], hosting)
         print(f"serving {', '.join(service.backends)} on {url}", flush=True)
-        app = build_app(service, hosting, open_chats(service_config, hosting))
-        reloads = [hosting.reload] if hosting else []
-        serve_app(app, service, listener, tls=tls, reloads=reloads)
+        chats, memory = open_chats(service_config, hosting), None if hosting else own.memory
+        app = build_app(service, hosting, chats, local_models=own, runs=Runs(service_config.runs, memory))
+        serve_app(app, service, listener, tls=tls, reloads=[hosting.reload] if hosting else [])
 
 
-def _service(
+def open_service(
     config: "ServiceConfig", models: "Sequence[LazyBackend | PoolBackend]", hosting: "Hosting | None"
 ) -> "Service":
     """The service of models in this process and on other servers; one for others writes its log as JSON."""
@@ -136,35 +127,27 @@ def _read_settings(path: Path | None, settings: list[str]) -> "tuple[ServiceConf
     return build(ServiceConfig, override({}, own), where="--set"), choices
 
 
-def _model(name: str, weights: str | None, choices: Choices, device: str, seqs: int) -> "LoadableModel":
-    """A model that is not loaded yet. Raises ConfigError for one that this machine has no memory for."""
-    from shoestring.engine.load import default_sampling
-    from shoestring.serve.backends.lazy import LoadableModel
-    from shoestring.serve.backends.local import LocalBackend
+def _model_settings(weights: str | None, choices: Choices, device: str, seqs: int) -> "ModelSettings":
+    from shoestring.serve.models.opening import ModelSettings
 
-    checkpoint = find_checkpoint(name)
-    default = default_form(checkpoint, device) if weights is None else None
-    engine = {"stream_interval_s": STREAM_INTERVAL_S, **choices.engine}
-    plan = plan_model(checkpoint, weights or default, engine, device, seqs=seqs)
-    template = checkpoint.template if checkpoint.has_tokenizer and checkpoint.has_template else None
-    sampling = {**default_sampling(checkpoint), **choices.sampling}
-    sampling.pop("max_tokens", None)  # the limit is the context
-    return LoadableModel(
-        name=name,
-        num_bytes=plan.num_bytes,
-        max_model_len=plan.settings.max_model_len or checkpoint.config.max_position_embeddings,
-        tokenizer=checkpoint.tokenizer if checkpoint.has_tokenizer else None,
-        template=template,
-        sampling=sampling,
-        load=lambda: LocalBackend(name, plan.load(), template),
+    return ModelSettings(
+        weights=weights,
+        engine=choices.engine,
+        sampling=choices.sampling,
+        device=device,
+        seqs=seqs,
+        progress=progress_bar,
     )
 
 
-def _own_backends(models: "list[LoadableModel]", memory: str | None, device: str) -> "list[LazyBackend]":
+def open_local(names: Sequence[str], memory: str | None, settings: "ModelSettings") -> "LocalModels":
     """The models of this process; those that fit together are loaded now, the first one in any case."""
     from shoestring.errors import ConfigError
     from shoestring.serve.backends.lazy import LazyBackend, ModelMemory
+    from shoestring.serve.models.local_models import LocalModels
+    from shoestring.serve.models.opening import free_bytes, loadable_model
 
+    models = [loadable_model(name, settings) for name in names]
     limit = None if memory is None else read_size(memory)
     if memory is not None and limit is None:
         raise ConfigError(f"memory = {memory!r} is not a size such as 8GiB")
@@ -172,21 +155,9 @@ def _own_backends(models: "list[LoadableModel]", memory: str | None, device: str
         if limit is not None and model.num_bytes > limit:
             need = f"{model.name} needs {model.num_bytes / 1e9:.3g} GB"
             raise ConfigError(f"{need}, and memory = {memory!r}; raise it, or quantize the model")
-    model_memory = ModelMemory(_free_bytes(limit, device))
+    model_memory = ModelMemory(free_bytes(limit, settings.device))
     backends = [LazyBackend(model, model_memory) for model in models]
     for backend in backends:
         if backend is backends[0] or model_memory.has_room(backend.model):
             backend.load()
-    return backends
-
-
-def _free_bytes(limit: int | None, device: str) -> Callable[[int], int]:
-    """A function that says how much memory is left for models, given the bytes of those that are loaded."""
-    from shoestring.device import choose
-    from shoestring.engine.paged_cache import available_bytes
-    from shoestring.model.memory import RESERVE_BYTES
-
-    if limit is not None:
-        return lambda loaded_bytes: limit - loaded_bytes
-    place = choose(device).device
-    return lambda _: (available_bytes(place) or 1 << 62) - RESERVE_BYTES // 2  # the load itself counts it all
+    return LocalModels(model_memory, settings)

@@ -1,1 +1,1 @@
-"""Parts of LLM for scripts written for vLLM: its arguments, tokenizer, tools, beam search and metrics."""
+"""Parts of LLM for scripts written for vLLM: its arguments, tokenizer, tools, and others; and its plan."""

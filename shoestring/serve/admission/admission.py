@@ -108,6 +108,11 @@ class Admission:
         self._num_requests[caller.account_id] += 1
         caller.ending.callback(self._end, caller.account_id)
 
+    def set_slots(self, model: str, slots: int) -> None:
+        """Let a model that nobody has asked for take so many requests at the same time."""
+        self._slots[model] = slots
+        self.turns.pop(model, None)
+
     def turn(self, caller: Caller, work: Work) -> Turn:
         """A place at a model until the request ends. Raises RequestError when there is too much to do."""
         turns = self._turns(work.model)

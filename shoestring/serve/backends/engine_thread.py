@@ -2,11 +2,15 @@
 
 import asyncio
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+
+import torch
 
 from shoestring.engine.dispatch import Dispatcher
 from shoestring.engine.engine import Engine
@@ -16,6 +20,8 @@ log = logging.getLogger(__name__)
 
 Outputs = asyncio.Queue[RequestOutput | None]
 """The outputs of one caller's requests; None when the engine has stopped."""
+LOW_PRIORITY = 10
+"""Of an engine that yields: about a tenth of a core that others want, so that answers still come."""
 PULSE_S = 0.5
 """Seconds between two heartbeats of an engine without work."""
 
@@ -38,6 +44,7 @@ class EngineThread:
         self._outputs: list[tuple[Outputs, RequestOutput]] = []
         self._open: dict[str, Outputs] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._num_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -49,6 +56,22 @@ class EngineThread:
         """End the thread after its present step; open streams end with EngineStopped."""
         self._commands.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def set_yields(self, yields: bool) -> None:
+        """Let other work of this machine go first, or no more: one core, at a low priority.
+
+        The priority stays low afterwards, since only the superuser may raise it; alone it costs nothing.
+        """
+        num_threads = 1 if yields else self._num_threads
+
+        def change() -> None:
+            torch.set_num_threads(num_threads)
+            if (
+                yields and sys.platform == "linux"
+            ):  # elsewhere the priority is the process's, not the thread's
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+
+        self._commands.put(change)
 
     @property
     def is_alive(self) -> bool:

@@ -48,12 +48,25 @@ class ModelMemory:
     def __init__(self, free_bytes: Callable[[int], int]) -> None:
         """`free_bytes` says how much there is for more models, given the bytes of those that are loaded."""
         self._free_bytes = free_bytes
-        self._backends: list[LazyBackend] = []
+        self.backends: list[LazyBackend] = []
         self._lock = asyncio.Lock()
+        self.yields = False
+        """Other work of this machine goes first."""
 
     def add(self, backend: "LazyBackend") -> None:
         """Let a model share this memory."""
-        self._backends.append(backend)
+        self.backends.append(backend)
+
+    def remove(self, backend: "LazyBackend") -> None:
+        """Let a model share this memory no more."""
+        self.backends.remove(backend)
+
+    def set_yields(self, yields: bool) -> None:
+        """Let other work of this machine go first, or no more."""
+        self.yields = yields
+        for backend in self.backends:
+            if backend.local is not None:
+                backend.local.set_yields(yields)
 
     def has_room(self, model: LoadableModel) -> bool:
         """Return whether a model fits beside those that are loaded."""
@@ -61,7 +74,7 @@ class ModelMemory:
 
     def to_unload(self, model: LoadableModel) -> "list[LazyBackend] | None":
         """The models to unload for another one; None when those in use leave no room."""
-        by_name = {backend.card.id: backend for backend in self._backends if backend.is_loaded}
+        by_name = {backend.card.id: backend for backend in self.backends if backend.is_loaded}
         free = self._free_bytes(sum(backend.model.num_bytes for backend in by_name.values()))
         names = to_unload([backend.resident for backend in by_name.values()], model.num_bytes, free)
         return None if names is None else [by_name[name] for name in names]
@@ -124,7 +137,12 @@ class LazyBackend:
 
     def start(self) -> None:
         if self._backend is not None:
-            self._backend.start()
+            self._begin(self._backend)
+
+    def _begin(self, backend: LocalBackend) -> None:
+        backend.start()
+        if self._memory.yields:
+            backend.set_yields(True)
 
     async def close(self) -> None:
         if self._loading is not None:
@@ -193,7 +211,7 @@ class LazyBackend:
         """The model in memory; None, and a line in the log, when it cannot be loaded."""
         try:
             backend = await self._memory.load(self.model, leaving)
-            backend.start()
+            self._begin(backend)
             self._backend = backend
             return backend
         except ShoestringError as error:

@@ -60,6 +60,10 @@ class LocalBackend:
         """Start the engine's thread on the running event loop."""
         self._thread.start()
 
+    def set_yields(self, yields: bool) -> None:
+        """Let other work of this machine go first, or no more."""
+        self._thread.set_yields(yields)
+
     async def close(self) -> None:
         await self._thread.stop()
 

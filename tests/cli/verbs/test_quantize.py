@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from shoestring.cli.weights import read_weights
+from shoestring.engine.offline.plan import read_weights
 from shoestring.errors import ConfigError
 
 

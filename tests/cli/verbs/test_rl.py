@@ -214,7 +214,6 @@ def test_the_demos_recipe_is_the_shipped_one(repository):
     shipped = configs.load(RecipeConfig, repository / "recipes" / "r1-mini.toml")
     assert demo.demo_recipe(0) == shipped
     assert demo.LAST in [stage.name for stage in shipped.stages]
-    assert demo.CHAT in [stage.name for stage in shipped.stages]
 
 
 def test_a_recipe_is_the_same_whichever_names_it_uses(recipe):

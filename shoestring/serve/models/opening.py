@@ -1,0 +1,78 @@
+"""A model of this process before its weights are read: its memory, tokenizer and sampling."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from shoestring.device import choose
+from shoestring.engine.load import default_sampling
+from shoestring.engine.offline.plan import default_form, find_checkpoint, plan_model
+from shoestring.engine.paged_cache import available_bytes
+from shoestring.model.memory import RESERVE_BYTES
+from shoestring.model.packed.quantize import Progress
+from shoestring.serve.backends.lazy import LoadableModel
+from shoestring.serve.backends.local import LocalBackend
+
+STREAM_INTERVAL_S = 0.04
+"""Tokens that come faster are sent together: 25 events a second look smooth, and an event costs as much as a
+token of a small model."""
+
+
+@contextmanager
+def no_progress(title: str) -> Iterator[Progress | None]:
+    """Show nothing while weights are read."""
+    yield None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Settings that all models of this process share."""
+
+    weights: str | None = None
+    """int8, int4, none, or a limit of memory such as 12G; None is what fits the device best."""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """EngineSettings other than max_num_seqs."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling of requests that leave it out, before the model's own."""
+    device: str = "auto"
+    seqs: int = 16
+    """Replies that a model writes at the same time."""
+    progress: Callable[[str], AbstractContextManager[Progress | None]] = no_progress
+    """Shows a title and the bytes that were read."""
+
+
+def loadable_model(name: str, settings: ModelSettings, place: str | None = None) -> LoadableModel:
+    """A model that is not loaded yet, by its name, or by its folder `place`.
+
+    Raises ConfigError for one that this machine has no memory for, CheckpointError for one that is none.
+    """
+    checkpoint = find_checkpoint(place or name)
+    default = default_form(checkpoint, settings.device) if settings.weights is None else None
+    engine = {"stream_interval_s": STREAM_INTERVAL_S, **settings.engine}
+    plan = plan_model(checkpoint, settings.weights or default, engine, settings.device, seqs=settings.seqs)
+    template = checkpoint.template if checkpoint.has_tokenizer and checkpoint.has_template else None
+    sampling = {**default_sampling(checkpoint), **settings.sampling}
+    sampling.pop("max_tokens", None)  # the limit is the context
+
+    def load() -> LocalBackend:
+        with settings.progress(f"loading {name}") as progress:
+            return LocalBackend(name, plan.load(progress), template)
+
+    return LoadableModel(
+        name=name,
+        num_bytes=plan.num_bytes,
+        max_model_len=plan.settings.max_model_len or checkpoint.config.max_position_embeddings,
+        tokenizer=checkpoint.tokenizer if checkpoint.has_tokenizer else None,
+        template=template,
+        sampling=sampling,
+        load=load,
+    )
+
+
+def free_bytes(limit: int | None, device: str) -> Callable[[int], int]:
+    """A function that says how much memory is left for models, given the bytes of those that are loaded."""
+    if limit is not None:
+        return lambda loaded_bytes: limit - loaded_bytes
+    place = choose(device).device
+    return lambda _: (available_bytes(place) or 1 << 62) - RESERVE_BYTES // 2  # the load itself counts it all
