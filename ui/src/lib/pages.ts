@@ -19,7 +19,7 @@ export const PAGES: Page[] = [
   { name: "api", load: () => import("../api/Api.svelte"), audience: "all" },
   { name: "memory", load: () => import("../memory/Memory.svelte"), audience: "all" },
   { name: "account", load: () => import("../account/Account.svelte"), audience: "all" },
-  { name: "admin", load: () => import("../admin/Admin.svelte"), audience: "admin", words: ["account"] },
+  { name: "admin", load: () => import("../admin/Admin.svelte"), audience: "admin", words: ["account", "api"] },
 ];
 
 /** The page of a route such as /account; undefined for a chat's. */
