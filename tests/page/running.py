@@ -44,10 +44,10 @@ class Running:
         """End it at once, as a lost machine does."""
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._process.communicate()
 
     def stop(self) -> None:
         """End it as Ctrl-C does."""
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(timeout=60)
+        self._process.communicate(timeout=60)

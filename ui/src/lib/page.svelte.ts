@@ -2,6 +2,7 @@
 
 import { call, whoIsHere, type Model, type Person } from "./api";
 import { listChats } from "./chats.svelte";
+import { memory } from "./memory.svelte";
 import { chooseOwner } from "./store";
 
 export const page = $state({
@@ -33,7 +34,7 @@ export async function refresh(): Promise<void> {
     const here = await whoIsHere();
     if (here !== "nobody") {
       chooseOwner(typeof here === "string" ? here : here.id);
-      await Promise.all([readModels(), listChats()]);
+      await Promise.all([readModels(), listChats(), memory.read().catch(() => undefined)]);
     }
     page.here = here;
   } catch {

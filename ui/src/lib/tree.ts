@@ -1,6 +1,8 @@
 // A conversation is a tree of messages: every edit and every new answer is a branch, and none is lost.
 // Chats and messages have the fields that the service's routes have.
 
+import { untrack } from "svelte";
+
 export interface Figures {
   /** Seconds to the first token, of thinking, and in all. */
   first_s?: number;
@@ -92,36 +94,46 @@ export function branch(chat: Chat, leaf = chat.leaf): Message[] {
     const message: Message | undefined = chat.messages?.[id];
     if (!message) break;
     messages.push(message);
-    id = message.parent;
+    id = untrack(() => message.parent);
   }
   return messages.reverse();
 }
 
 const byTime = (a: Message, b: Message): number => a.created_ms - b.created_ms || (a.id < b.id ? -1 : 1);
 
-/** Messages that follow the same one, this one among them, the oldest first. */
-export function siblings(chat: Chat, message: Message): Message[] {
-  return Object.values(chat.messages ?? {})
-    .filter((other) => other.parent === message.parent)
-    .sort(byTime);
+/** Messages by the one that they follow, the oldest first. */
+export type Family = Map<string | null, Message[]>;
+
+/** The families of a chat. What a message follows never changes, so only new messages make it anew. */
+export function families(chat: Chat): Family {
+  const all: Family = new Map();
+  const messages = Object.values(chat.messages ?? {});
+  untrack(() => {
+    for (const message of messages) {
+      const family = all.get(message.parent);
+      if (family) family.push(message);
+      else all.set(message.parent, [message]);
+    }
+    for (const family of all.values()) family.sort(byTime);
+  });
+  return all;
+}
+
+/** Messages that follow the same one, this one among them. */
+export function siblings(family: Family, message: Message): Message[] {
+  return family.get(message.parent) ?? [];
 }
 
 /** Answers of several models to the same question: they were asked in the same moment. */
-export function sideBySide(chat: Chat, message: Message): Message[] {
+export function sideBySide(family: Family, message: Message): Message[] {
   if (message.role === "user") return [message];
-  return siblings(chat, message).filter((other) => other.role === "assistant" && other.created_ms === message.created_ms);
+  return siblings(family, message).filter((other) => other.created_ms === message.created_ms && other.role !== "user");
 }
 
 /** The newest message below one: where a branch that is chosen ends. */
-export function newestBelow(chat: Chat, id: string): string {
-  const newest = new Map<string, Message>();
-  for (const message of Object.values(chat.messages ?? {})) {
-    if (message.parent === null) continue;
-    const other = newest.get(message.parent);
-    if (!other || byTime(other, message) < 0) newest.set(message.parent, message);
-  }
+export function newestBelow(family: Family, id: string): string {
   let last = id;
-  for (let next = newest.get(last); next; next = newest.get(last)) last = next.id;
+  for (let next = family.get(last)?.at(-1); next; next = family.get(last)?.at(-1)) last = next.id;
   return last;
 }
 
