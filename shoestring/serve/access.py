@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 COST, MOST_COST = "x-request-cost", "x-request-cost-at-most"
 IDEMPOTENCY_KEY = "idempotency-key"
+READERS = "/answers/"
+"""Paths whose readers are not under way themselves: the answer that they read is."""
 MAX_BODY_BYTES = 16 << 20
 """The longest body of a request; a conversation of a million tokens is a third of it."""
 RETRY_S = 5
@@ -113,7 +115,11 @@ class Entrance:
         own = {"idempotency_key": key, "request_id": scope["request_id"], "costs": [], "ending": ending}
         caller = scope["caller"] = replace(caller, **own)
         is_somebody = caller.account_id != NOBODY.account_id
-        if self._service.admission is not None and is_somebody and scope["path"] not in ALWAYS:
+        if self._service.admission is None or not is_somebody or scope["path"] in ALWAYS:
+            return
+        if scope["method"] == "GET" and scope["path"].startswith(READERS):
+            self._service.admission.check_rate(caller)
+        else:
             self._service.admission.check_caller(caller)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,6 +17,7 @@ import shoestring
 from shoestring.serve.access import CLIENT_CLOSED_REQUEST, MAX_BODY_BYTES, Entrance
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
+from shoestring.serve.chats.answers import Answers
 from shoestring.serve.chats.store import ChatStore
 from shoestring.serve.dialects.errors import error_body, error_status, validation_error
 from shoestring.serve.guard import Guard
@@ -41,7 +42,7 @@ from shoestring.serve.routes import (
 from shoestring.serve.routes.account import account, codes, email, keys, terms
 from shoestring.serve.routes.admin import accounts, gate, links, operation
 from shoestring.serve.routes.deepl import documents, glossaries, styles, texts
-from shoestring.serve.routes.page import chats, files
+from shoestring.serve.routes.page import answers, chats, files
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
@@ -82,6 +83,7 @@ ROUTERS = (
     operation.router,
     files.router,
     chats.router,
+    answers.router,
 )
 
 
@@ -124,8 +126,10 @@ def build_app(
     guard = Guard(ROUTERS, service, hosting.accounts if hosting else None)
     app.add_middleware(Entrance, service=service, guard=guard)
     app.state.traffic, app.state.tally = Traffic(service.backends), Tally()
-    observers = [app.state.traffic.observe, app.state.tally.observe, trace_observer()]
-    app.add_middleware(Watch, observers=[observer for observer in observers if observer])
+    all_observers = [app.state.traffic.observe, app.state.tally.observe, trace_observer()]
+    observers = [observer for observer in all_observers if observer]
+    app.add_middleware(Watch, observers=observers)
+    app.state.answers = Answers(service, chat_store, observers)
     return app
 
 
@@ -183,8 +187,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     await service.start()
     if hosting is not None:
         await hosting.start()
+    await app.state.answers.start()
     beside = [asyncio.create_task(_run(work)) for work in _beside(app)]
     yield
+    await app.state.answers.close()
     await app.state.documents.close()
     for task in beside:
         task.cancel()
@@ -192,6 +198,8 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     if app.state.runs is not None:
         await app.state.runs.control.close()
     await service.close()
+    if app.state.chats is not None:
+        await app.state.chats.close()
     if hosting is not None:
         await hosting.stop()
 

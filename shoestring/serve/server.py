@@ -5,6 +5,7 @@ import ipaddress
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -46,6 +47,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._service.is_draining = True
+        self._service.drain_end_s = time.monotonic() + DRAIN_S
         super().handle_exit(sig, frame)
 
 

@@ -1,6 +1,7 @@
 """The service below all dialects: models by name, and a reply for a caller."""
 
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from shoestring.errors import ConfigError
@@ -44,6 +45,8 @@ class Service:
         """The model that translates; None is the first one."""
         self.is_draining = False
         """New requests are refused: the service ends when those under way have ended."""
+        self.drain_end_s = 0.0
+        """The time, by time.monotonic, until which those under way may go on when the service ends."""
 
     def backend(self, model: str) -> Backend:
         """The backend of a model or alias. Raises RequestError for an unknown one."""
@@ -81,17 +84,17 @@ class Service:
         return self._sampling.get(self.backend(model).card.id, {})
 
     async def open(self, caller: Caller, model: str, request: BackendRequest) -> Reply:
-        """Begin a reply for a caller. Raises RequestError."""
-        work = watched(await self.backend(model).prepare(request))
-        deltas = await self._start(caller, work)
-        caller.ending.push_async_callback(deltas.aclose)
-        return Reply(model=work.model, prompt_tokens=work.prompt_tokens, deltas=deltas)
+        """Begin a reply for a caller, in its turn; money is held and charged for it when there is a meter.
 
-    async def _start(self, caller: Caller, work: Work) -> AsyncGenerator[Delta]:
-        """The deltas of a reply, in its turn, for which money is held and charged when there is a meter."""
+        Raises RequestError.
+        """
+        work = watched(await self.backend(model).prepare(request))
         turn = None if self.admission is None else self.admission.turn(caller, work)
         start = work.start if self.meter is None else await self._metered(self.meter, caller, work)
-        return await (start() if turn is None else turn.deltas(start))
+        deltas = await (start() if turn is None else turn.deltas(start))
+        caller.ending.push_async_callback(deltas.aclose)
+        reply = Reply(model=work.model, prompt_tokens=work.prompt_tokens, deltas=deltas)
+        return reply if turn is None else replace(reply, place=lambda: turn.position)
 
     async def _metered(self, meter: Meter, caller: Caller, work: Work) -> Start:
         """The start of work that is paid for. Raises RequestError when the caller cannot pay."""

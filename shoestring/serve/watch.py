@@ -1,8 +1,8 @@
 """The course of each request: when it came, began to be answered, had its first token, and ended."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
@@ -68,6 +68,20 @@ class Watch:
             course.trace = headers.get(b"traceparent", b"").decode("latin-1")
             for observe in self._observers:
                 observe(course)
+
+
+@contextmanager
+def course_of(route: str, request_id: str, observers: Sequence[Observer]) -> Iterator[Course]:
+    """The course of work that goes on after its request, told to observers at its end."""
+    course = Course(begin_s=time.time(), route=route, request_id=request_id, status=200)
+    token = _current.set(course)
+    try:
+        yield course
+    finally:
+        _current.reset(token)
+        course.end_s = time.time()
+        for observe in observers:
+            observe(course)
 
 
 def watched(work: Work) -> Work:

@@ -155,3 +155,22 @@ def paid(database_url: str) -> Iterator[tuple[TestClient, Words, Callable[..., A
     with TestClient(build_app(service), raise_server_exceptions=False) as client:
         yield client, backend, look
     reader.dispose()
+
+
+@pytest.fixture
+def file_site(tmp_path: Path) -> Iterator[Site]:
+    """A service with accounts on a SQLite file, for what is the same on both kinds."""
+    url = f"sqlite:///{tmp_path / 'service.db'}"
+    migrate(url)
+    site = new_site(url)
+    with site.client:
+        yield site
+
+
+@pytest.fixture
+def quick_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are written more often than once in a second."""
+    monkeypatch.setattr("shoestring.serve.chats.run.WRITE_S", 0.05)
+    monkeypatch.setattr("shoestring.serve.chats.run.PLACE_S", 0.02)
+    monkeypatch.setattr("shoestring.serve.chats.elsewhere.POLL_S", 0.05)
+    monkeypatch.setattr("shoestring.serve.chats.draft.RETRY_S", 0.1)

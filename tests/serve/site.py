@@ -35,8 +35,10 @@ class Site:
     client: TestClient
 
     def browser(self) -> TestClient:
-        """A browser of its own."""
-        return TestClient(self.app, raise_server_exceptions=False, base_url="https://testserver")
+        """A browser of its own, whose requests are answered on the service's event loop."""
+        browser = TestClient(self.app, raise_server_exceptions=False, base_url="https://testserver")
+        browser.portal = self.client.portal
+        return browser
 
     def do(self, work: Any, *arguments: Any) -> Any:
         """The result of a coroutine function on the service's event loop."""

@@ -51,6 +51,8 @@ BY_ACCOUNT = {
     *((method, "/chats/{chat_id}") for method in ("GET", "PUT", "DELETE")),
     ("PUT", "/chats/{chat_id}/messages/{message_id}"),
     ("POST", "/chats/{chat_id}/restore"),
+    *((method, "/answers") for method in ("GET", "POST")),
+    *((method, "/answers/{answer_id}") for method in ("GET", "DELETE")),
     ("GET", "/v1/usage"),
     ("POST", "/auth/email"),
 }

@@ -97,10 +97,7 @@ class Admission:
 
     def check_caller(self, caller: Caller) -> None:
         """Count a request until it ends. Raises RequestError for one too many."""
-        for name, rate in self._rates(caller, "requests"):
-            level = self._buckets.take(name, rate)
-            if not level.is_enough:
-                raise _too_many("requests a minute", level)
+        self.check_rate(caller)
         most = self.limits.concurrency if caller.max_concurrency is None else caller.max_concurrency
         if most is not None and self._num_requests[caller.account_id] >= most:
             sentence = f"this account has {most} requests under way, which is its limit; wait for one to end"
@@ -112,6 +109,13 @@ class Admission:
         """Let a model that nobody has asked for take so many requests at the same time."""
         self._slots[model] = slots
         self.turns.pop(model, None)
+
+    def check_rate(self, caller: Caller) -> None:
+        """Pay for a request of a caller. Raises RequestError when there are too many a minute."""
+        for name, rate in self._rates(caller, "requests"):
+            level = self._buckets.take(name, rate)
+            if not level.is_enough:
+                raise _too_many("requests a minute", level)
 
     def turn(self, caller: Caller, work: Work) -> Turn:
         """A place at a model until the request ends. Raises RequestError when there is too much to do."""

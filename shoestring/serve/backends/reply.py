@@ -84,6 +84,8 @@ class Reply:
     prompt_tokens: int
     """As in Work."""
     deltas: AsyncGenerator[Delta]
+    place: Callable[[], int] = lambda: 0
+    """About how many requests have their turn before it; 0 once it runs."""
 
 
 @dataclass(kw_only=True)

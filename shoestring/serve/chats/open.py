@@ -1,16 +1,11 @@
 """Open the store of chats that a configuration describes."""
 
-from sqlalchemy import Connection
-
-from shoestring.serve.chats.chats import erase_old
 from shoestring.serve.chats.store import ChatStore, LocalChatStore
-from shoestring.serve.chats.writing import end_all
 from shoestring.serve.config import ServiceConfig
 from shoestring.serve.hosting import Hosting, service_folder
 
 FILE = "chats.db"
 """The database of the person on this machine, in the service's folder."""
-LOCAL_SERVER = "srv_local"
 
 
 def open_chats(config: ServiceConfig, hosting: Hosting | None) -> ChatStore | None:
@@ -19,10 +14,4 @@ def open_chats(config: ServiceConfig, hosting: Hosting | None) -> ChatStore | No
         return None
     if hosting is not None:
         return ChatStore(hosting.accounts.database, hosting.meter.server_id)
-    return LocalChatStore(service_folder(config) / FILE, LOCAL_SERVER, _clean)
-
-
-def _clean(connection: Connection) -> None:
-    """End what a process left that was killed, and erase what was deleted."""
-    end_all(connection)
-    erase_old(connection, ChatStore.now_ms())
+    return LocalChatStore(service_folder(config) / FILE)

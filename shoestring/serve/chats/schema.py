@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from shoestring.serve.dialects.openai_chat_request import ChatCompletionRequest
 from shoestring.serve.dialects.schema import Schema
 
 MAX_MESSAGES = 5000
@@ -115,3 +116,35 @@ class ChatList(Schema):
     """Chats, the one that was changed last first."""
 
     chats: list[ChatHead]
+
+
+class Beginning(Schema):
+    """The text that an answer goes on from."""
+
+    content: Text = ""
+    reasoning_content: Text = ""
+
+
+class AnswerBody(Schema):
+    """An answer that is to be written, with or without a reader."""
+
+    id: Id
+    """The message that it is."""
+    chat: Id | None = None
+    """The chat that has the message; None for an answer that is not kept."""
+    beginning: Beginning = Field(default_factory=Beginning)
+    """For a request with continue_final_message: the answer begins with it."""
+    request: ChatCompletionRequest
+
+
+class AnswerPlace(Schema):
+    """An answer, and the chat that it is for."""
+
+    id: Id
+    chat: Id | None = None
+
+
+class AnswerList(Schema):
+    """Answers that are being written."""
+
+    answers: list[AnswerPlace]

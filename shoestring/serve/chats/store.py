@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
-
 from shoestring.errors import ConfigError
 from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.chats import writing
+from shoestring.serve.chats.chats import erase_old
 from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import sqlite_url, writing_engine
 from shoestring.serve.storage.lock import database_lock
@@ -18,6 +18,7 @@ from shoestring.serve.storage.lock import database_lock
 Result = TypeVar("Result")
 
 RETRY_S = 5.0
+ERASE_EVERY_S = 600.0
 
 
 class ChatStore:
@@ -26,6 +27,7 @@ class ChatStore:
     def __init__(self, database: Database | None, server_id: str) -> None:
         """`server_id` is this process among those that share the database."""
         self._database, self.server_id = database, server_id
+        self._erase_s = -ERASE_EVERY_S
 
     async def read(self, work: Callable[..., Result], *arguments: Any, **values: Any) -> Result:
         """The result of statements that read. Raises RequestError."""
@@ -37,13 +39,19 @@ class ChatStore:
         database = await self._open()
         return await database.write(lambda connection: work(connection, *arguments, **values))
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the database was asked for."""
-        return self._database is not None
-
     async def close(self) -> None:
         """Close what was opened here: nothing."""
+
+    async def tend(self) -> None:
+        """End what processes wrote that died, and erase what was deleted. Raises DatabaseGone."""
+        if await self.read(writing.has_dead):
+            await self.write(writing.end_dead)
+        await self._erase()
+
+    async def _erase(self) -> None:
+        if time.monotonic() > self._erase_s + ERASE_EVERY_S:
+            self._erase_s = time.monotonic()
+            await self.write(erase_old, self.now_ms())
 
     async def _open(self) -> Database:
         assert self._database is not None
@@ -58,10 +66,9 @@ class ChatStore:
 class LocalChatStore(ChatStore):
     """A SQLite file of the one person of a service without accounts."""
 
-    def __init__(self, file: Path, server_id: str, prepare: Callable[[Connection], Any]) -> None:
-        """`prepare` is done once when the file is opened, before anything else."""
-        super().__init__(None, server_id)
-        self._url, self._prepare = sqlite_url(file), prepare
+    def __init__(self, file: Path) -> None:
+        super().__init__(None, "srv_local")
+        self._url = sqlite_url(file)
         self._turn = asyncio.Lock()
         self._lock = ExitStack()
 
@@ -70,6 +77,11 @@ class LocalChatStore(ChatStore):
         if self._database is not None:
             await self._database.close()
         self._lock.close()
+
+    async def tend(self) -> None:
+        """Erase what was deleted, if the file is open; no other process writes in it. Raises DatabaseGone."""
+        if self._database is not None:
+            await self._erase()
 
     async def _open(self) -> Database:
         async with self._turn:
@@ -81,13 +93,16 @@ class LocalChatStore(ChatStore):
         return self._database
 
     def _make(self) -> Database:
-        """Make the file, or bring it to this version's form. Raises ConfigError when it cannot be used."""
+        """Make the file, or bring it to this version's form; what a killed process wrote is ended.
+
+        Raises ConfigError when it cannot be used.
+        """
         from shoestring.serve.storage.migrate import migrate, transaction  # Alembic takes 0.15 s
 
         with ExitStack() as stack:
             stack.enter_context(database_lock(self._url))
             migrate(self._url)
             with transaction(writing_engine(self._url)) as connection:
-                self._prepare(connection)
+                writing.end_all(connection)
             self._lock = stack.pop_all()
         return Database(self._url)

@@ -15,6 +15,8 @@ from shoestring.serve.storage.tables import messages, servers
 
 INTERRUPTED = "interrupted"
 """The finish reason of an answer whose process ended before it."""
+CANCELLED = "cancelled"
+"""The finish reason of an answer that its reader stopped."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Place:
         return of_chat & (messages.c.id == self.message_id)
 
 
-def begin(connection: Connection, place: Place, server_id: str) -> Row[Any] | None:
-    """Begin to write; the message as it is. None when it has been answered, or another process answers.
+def begin(connection: Connection, place: Place, server_id: str) -> bool:
+    """Begin to write; False when the message was answered before, or another process answers it.
 
     Raises RequestError when there is no such message.
     """
@@ -42,37 +44,54 @@ def begin(connection: Connection, place: Place, server_id: str) -> Row[Any] | No
     if row is None or row.role != "assistant":
         raise RequestError("not_found", "there is no such message of the assistant; keep it first")
     if row.server_id is not None or row.finish_reason is not None or row.error is not None:
-        return None
+        return False
     connection.execute(update(messages).where(place.here).values(server_id=server_id))
-    return row
+    return True
 
 
-def write(connection: Connection, place: Place, server_id: str, values: dict[str, Any]) -> None:
-    """Write what there is; `values` with a `server_id` of None end it.
+def write(connection: Connection, place: Place, server_id: str, values: dict[str, Any]) -> bool:
+    """Write what there is; `values` with a `server_id` of None end it. False when somebody asked for the end.
 
     Other processes may have taken this one for dead, as after a long sleep: what they ended goes on. A
     message that is gone, or that its owner has changed since, stays as it is.
     """
     row = connection.execute(select(messages).where(place.here).with_for_update()).first()
     if row is None or (row.server_id != server_id and row.finish_reason != INTERRUPTED):
-        return
+        return True
+    is_asked = row.finish_reason == CANCELLED
     texts = (values["content"], values["reasoning_content"], row.attachments)
     num_bytes = sum(len(text.encode()) for text in texts)
-    fields = {"server_id": server_id, "finish_reason": None, **values, "num_bytes": num_bytes}
+    fields = {"finish_reason": CANCELLED if is_asked else None, "server_id": server_id, **values}
     if fields["server_id"] is None:
         fields["folded"] = fields["content"].casefold()
-    connection.execute(update(messages).where(place.here).values(**fields))
+    connection.execute(update(messages).where(place.here).values(**fields, num_bytes=num_bytes))
     add_size(connection, place.account_id, place.chat_id, num_bytes - row.num_bytes)
+    return not is_asked
+
+
+def ask_end(connection: Connection, place: Place) -> None:
+    """Ask the process that writes a message to end it."""
+    here = place.here & messages.c.server_id.is_not(None)
+    connection.execute(update(messages).where(here).values(finish_reason=CANCELLED))
+
+
+def has_dead(connection: Connection) -> bool:
+    """Return whether something is written by a process that is not there any more."""
+    return connection.execute(select(messages.c.id).where(_dead()).limit(1)).first() is not None
 
 
 def end_dead(connection: Connection) -> int:
     """End what processes write that are not there any more; returns the number of messages."""
-    return _end(connection, messages.c.server_id.not_in(select(servers.c.id)))
+    return _end(connection, _dead())
 
 
 def end_all(connection: Connection) -> int:
     """End what is written in a database that no other process has open; returns the number of messages."""
     return _end(connection, messages.c.server_id.is_not(None))
+
+
+def _dead() -> ColumnElement[bool]:
+    return messages.c.server_id.not_in(select(servers.c.id))
 
 
 def _end(connection: Connection, here: ColumnElement[bool]) -> int:
@@ -85,13 +104,21 @@ def _end(connection: Connection, here: ColumnElement[bool]) -> int:
     return len(rows)
 
 
-def find_place(connection: Connection, account_id: str, message_id: str) -> Row[Any] | None:
-    """The message of an account that is written now, by its id alone."""
+def find_place(connection: Connection, account_id: str, message_id: str) -> Place | None:
+    """The place of a message that is written now."""
     here = (messages.c.account_id == account_id) & (messages.c.id == message_id)
-    return connection.execute(select(messages).where(here & messages.c.server_id.is_not(None))).first()
+    query = select(messages.c.chat_id).where(here & messages.c.server_id.is_not(None))
+    row = connection.execute(query).first()
+    return None if row is None else Place(account_id, row.chat_id, message_id)
 
 
-def places(connection: Connection, account_id: str) -> list[Row[Any]]:
-    """The messages of an account that are written now."""
+def places(connection: Connection, account_id: str) -> list[Place]:
+    """The places of an account's messages that are written now."""
     here = (messages.c.account_id == account_id) & messages.c.server_id.is_not(None)
-    return list(connection.execute(select(messages.c.chat_id, messages.c.id).where(here)))
+    rows = connection.execute(select(messages.c.chat_id, messages.c.id).where(here))
+    return [Place(account_id, row.chat_id, row.id) for row in rows]
+
+
+def text_at(connection: Connection, place: Place) -> Row[Any] | None:
+    """The message at a place as it is now."""
+    return connection.execute(select(messages).where(place.here)).first()

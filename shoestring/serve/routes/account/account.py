@@ -13,6 +13,7 @@ from shoestring.serve.accounts.personal_data import CHAT_TABLES, chat_keys, chat
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.dialects.schema import OpenAIError, errors, whole
 from shoestring.serve.routes.long_json import Items, long_object
+from shoestring.serve.routes.page.answers import TheAnswers
 from shoestring.serve.routes.parts import TheAccounts, TheCaller, TheHosting
 from shoestring.serve.routes.sign_in import ConfirmBody, person
 
@@ -87,10 +88,13 @@ async def export_data(caller: TheCaller, accounts: TheAccounts) -> Response:
 
 @router.post("/delete", status_code=204)
 @audience(Audience.ACCOUNT)
-async def delete_account(body: ConfirmBody, caller: TheCaller, accounts: TheAccounts) -> None:
+async def delete_account(
+    body: ConfirmBody, caller: TheCaller, accounts: TheAccounts, answers: TheAnswers
+) -> None:
     """Delete the account with all that belongs to it; its accounting stays, under a number alone."""
     account = await accounts.sign_in.confirm(caller.account_id, body.password, body.code)
     await accounts.change(erase, account.id)
+    answers.forget(account.id)
 
 
 def _own_session(request: Request, accounts: Accounts) -> str | None:

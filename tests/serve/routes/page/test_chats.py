@@ -10,8 +10,6 @@ from shoestring.serve.chats import chats, messages
 from shoestring.serve.chats.open import open_chats
 from shoestring.serve.config import ServiceConfig
 from shoestring.serve.service import Service
-from shoestring.serve.storage.migrate import migrate
-from tests.serve.site import new_site
 from tests.serve.words import Words
 
 CHAT = {
@@ -65,16 +63,6 @@ PLACES = (
     ("delete", "/chats/chat-0001"),
     ("post", "/chats/chat-0001/restore"),
 )
-
-
-@pytest.fixture
-def file_site(tmp_path):
-    """A service with accounts on a SQLite file, for what is the same on both kinds."""
-    url = f"sqlite:///{tmp_path / 'service.db'}"
-    migrate(url)
-    site = new_site(url)
-    with site.client:
-        yield site
 
 
 @pytest.fixture
