@@ -63,6 +63,8 @@ BY_ADMIN = {
     ),
     *(("POST", f"/admin/{name}") for name in ("accounts", "links", "gate", "incidents", "prices")),
     *(("POST", f"/admin/accounts/{{account_id}}/{name}") for name in ("credit", "keys")),
+    *(("GET", path) for path in ("/runs", "/runs/{name}", "/runs/{name}/curves")),
+    *(("POST", f"/runs/{{name}}/{action}") for action in ("stop", "resume")),
     ("DELETE", "/admin/links/{link_id}"),
     ("PATCH", "/admin/accounts/{account_id}"),
     ("DELETE", "/admin/accounts/{account_id}/sessions"),

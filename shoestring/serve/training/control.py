@@ -37,6 +37,11 @@ class RunControl:
         """Return whether a training that was started here goes on."""
         return any(child.poll() is None for child in self._children.values())
 
+    @property
+    def yields(self) -> bool:
+        """Return whether the models yield to a training now."""
+        return self._memory is not None and self._memory.yields
+
     def exit_code(self, out: Path) -> int | None:
         """The exit code of the last training that was started here; None while it goes on or without one."""
         child = self._children.get(out)

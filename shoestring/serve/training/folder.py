@@ -1,10 +1,10 @@
 """The folder of training runs: names and files in it, and nothing outside, whatever a run's folder holds."""
 
 import json
+import math
 import os
 import stat
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -117,10 +117,8 @@ def _object(text: str, parse: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def folders_in(folder: Path) -> Iterator[str]:
-    """Names of the folders in a folder, without links."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return
+def number(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 and math.isfinite(value) else None

@@ -1,12 +1,13 @@
 """A run while it is watched: its stages, curves and samples, each file read once and then only its end."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shoestring.serve.training.curves import Curves
-from shoestring.serve.training.folder import read_toml
+from shoestring.serve.training.folder import number, read_toml
 from shoestring.serve.training.rows import Rows
 from shoestring.serve.training.samples import Samples
 from shoestring.serve.training.stages import Stage, stages_of
@@ -70,10 +71,12 @@ class StageLog:
 
 
 class WatchedRun:
-    """A run whose folder is read again and again. Use it on one thread at a time."""
+    """A run whose folder is read again and again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.lock = threading.Lock()
+        """Hold it while a log is read: several tabs may watch a run."""
         self._logs: dict[str, StageLog] = {}
         title = read_toml(folder, "config.toml").get("title")
         self.title = title[:200] if isinstance(title, str) else ""
@@ -92,5 +95,4 @@ class WatchedRun:
 
 def _number(value: Any) -> float:
     """A figure that a row should have; 0 for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < 1e300 else 0.0
+    return number(value) or 0.0

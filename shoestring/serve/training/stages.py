@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from shoestring.serve.training.folder import has_file, read_json, read_toml
+from shoestring.serve.training.folder import has_file, number, read_json, read_toml
 from shoestring.train.lock import holder
 
 State = Literal["waiting", "running", "scoring", "stopped", "finished"]
@@ -85,7 +85,8 @@ def _stage(folder: Path, entry: Mapping[str, Any], *, is_running: bool, is_next:
         state = "scoring" if has_file(folder, *parts, "report.json") else "running"
     else:
         state = "stopped" if has_file(folder, name, "config.toml") else "waiting"
-    scores = {key: float(row[key]) for key in SCORES if type(row.get(key)) in (int, float)}
+    values = {key: number(row.get(key)) for key in SCORES}
+    scores = {key: value for key, value in values.items() if value is not None}
     total = _total(entry[kind]) if kind else None
     return Stage(
         name=name, title=str(entry.get("title", ""))[:200], kind=kind, state=state, total=total, scores=scores
