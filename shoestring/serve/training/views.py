@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shoestring.serve.dialects.schema import Schema
+from shoestring.serve.training.folder import has_file
 from shoestring.serve.training.receipts import Receipt, receipts_of
 from shoestring.serve.training.run import WatchedRun
 from shoestring.serve.training.runs import Runs
@@ -100,9 +101,14 @@ def run_view(runs: Runs, name: str) -> RunView:
 
 
 def curves_view(runs: Runs, name: str, stage_name: str) -> CurvesView:
-    """The curves and samples of a stage; empty for one that has none. Raises RequestError without the run."""
+    """The curves and samples of a stage, or of the last one that learns when none has this name.
+
+    Raises RequestError without the run.
+    """
     run = runs.watched(name)
-    stage = next((stage for stage in run.stages() if stage.name == stage_name), None)
+    stages = run.stages()
+    learned = [stage for stage in stages if has_file(run.folder, *stage.parts, "metrics.jsonl")]
+    stage = next((stage for stage in stages if stage.name == stage_name), learned[-1] if learned else None)
     if stage is None:
         return CurvesView(curves={}, samples=[])
     with run.lock:

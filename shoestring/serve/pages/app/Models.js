@@ -1,1 +1,1 @@
-import{F as e,G as t,M as n,N as r,X as i,a,d as o,ot as s,st as c}from"./words.svelte.js";import"./legacy.js";var l=e(`<h1> </h1>`);function u(e,u){c(u,!1),o();var d=l(),f=i(d,!0);t(e=>n(f,e),[()=>a(`models`)]),r(e,d),s()}export{u as default};
+import{I as e,K as t,N as n,P as r,Z as i,a,ct as o,d as s,st as c}from"./words.svelte.js";import"./legacy.js";var l=e(`<h1> </h1>`);function u(e,u){o(u,!1),s();var d=l(),f=i(d,!0);t(e=>n(f,e),[()=>a(`models`)]),r(e,d),c()}export{u as default};

@@ -48,7 +48,10 @@ def test_curves_and_samples_grow(client, run):
     with (run / "zero" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "accuracy": 0.5}\n')
     assert client.get("/runs/demo/curves?stage=zero").json()["curves"]["accuracy"][-1] == [5, 0.5]
-    assert client.get("/runs/demo/curves?stage=nothing").json() == {"curves": {}, "samples": []}
+    assert client.get("/runs/demo/curves?stage=corpus").json() == {"curves": {}, "samples": []}
+    (run / "student" / "student").mkdir(parents=True)
+    (run / "student" / "student" / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n')
+    assert client.get("/runs/demo/curves?stage=other").json()["curves"] == {"loss": [[1, 2]]}
 
 
 def test_what_has_not_changed_is_not_sent_again(client, run):
