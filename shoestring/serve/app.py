@@ -42,7 +42,7 @@ from shoestring.serve.routes import (
 from shoestring.serve.routes.account import account, codes, email, keys, terms
 from shoestring.serve.routes.admin import accounts, gate, links, operation
 from shoestring.serve.routes.deepl import documents, glossaries, styles, texts
-from shoestring.serve.routes.page import answers, chats, files, training
+from shoestring.serve.routes.page import answers, chats, files, training, translations
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
@@ -85,6 +85,7 @@ ROUTERS = (
     chats.router,
     answers.router,
     training.router,
+    translations.router,
 )
 
 

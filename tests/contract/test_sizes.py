@@ -49,7 +49,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/serve/storage": 950,
     "shoestring/serve/storage/migrations": 30,
     "shoestring/serve/storage/migrations/versions": 550,
-    "shoestring/serve/translate": 1_900,
+    "shoestring/serve/translate": 2_000,
     "shoestring/serve/training": 900,
     "shoestring/tasks": 1_950,
     "shoestring/tokenizer": 1_170,

@@ -13,7 +13,6 @@ from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.caller import Caller, new_request_id
 from shoestring.serve.translate.formats import DocumentText, format_of, read_document, write_document
 from shoestring.serve.translate.request import DocumentFields
-from shoestring.serve.translate.task import Task
 from shoestring.serve.translate.translation import Translation
 from shoestring.serve.translate.translator import Group, Translator, sample_of
 
@@ -77,6 +76,8 @@ class Documents:
             )
         self._check_room(caller)
         task = await self._translation.task(caller, fields)
+        own = replace(caller, request_id=new_request_id(), costs=[], ending=AsyncExitStack())
+        translator = Translator(self._translation.chat(own, fields.model), task)
         document = await asyncio.to_thread(read_document, data, form)
         job = Job(
             id=secrets.token_hex(16).upper(),
@@ -86,9 +87,8 @@ class Documents:
             form=form,
             begin_s=self._clock(),
         )
-        own = replace(caller, request_id=new_request_id(), costs=[], ending=AsyncExitStack())
         self._jobs[job.id] = job
-        job.task = asyncio.create_task(self._run(job, own, task, document))
+        job.task = asyncio.create_task(self._run(job, own, translator, document))
         return job
 
     def find(self, caller: Caller, document_id: str, key: str) -> Job:
@@ -101,11 +101,12 @@ class Documents:
             raise RequestError("not_found", sentence)
         return job
 
-    def fields(self, job: Job) -> dict[str, str | int]:
+    def fields(self, job: Job) -> dict[str, str | float]:
         """The state of a document, as the API shows it."""
-        fields: dict[str, str | int] = {"document_id": job.id, "status": job.status}
+        fields: dict[str, str | float] = {"document_id": job.id, "status": job.status}
         if job.status == "translating":
             fields["seconds_remaining"] = job.seconds_remaining(self._clock())
+            fields["share"] = round(job.share, 3)  # not DeepL's: the page shows it
         if job.status == "done":
             fields["billed_characters"] = job.num_characters
         if job.status == "error":
@@ -144,11 +145,12 @@ class Documents:
                 job.task.cancel()
             del self._jobs[job.id]
 
-    async def _run(self, job: Job, caller: Caller, task: Task, document: DocumentText) -> None:
+    async def _run(self, job: Job, caller: Caller, translator: Translator, document: DocumentText) -> None:
         """Translate a document to its end, or to an error that its owner reads."""
         try:
             async with caller.ending:
-                await self._translate(job, caller, task, document)
+                await self._translate(job, translator, document)
+                await self._translation.count(caller, job.num_characters, documents=1)
             job.status = "done"
         except RequestError as error:
             job.status, job.error = "error", str(error)
@@ -156,18 +158,17 @@ class Documents:
             log.error("a document could not be translated: %s", type(error).__name__)
             job.status, job.error = "error", "the document could not be translated; the server's log says why"
 
-    async def _translate(self, job: Job, caller: Caller, task: Task, document: DocumentText) -> None:
+    async def _translate(self, job: Job, translator: Translator, document: DocumentText) -> None:
         job.status = "translating"
         units = document.layout.units
-        translator = Translator(self._translation.chat(caller), task)
+        task = translator.task
         source = task.source or await translator.detect(sample_of(units))
         if source.base == task.target.base and source.code == task.target.code:
             raise RequestError("invalid", "Source and target language are equal.", field="target_lang")
 
-        def progress(group: Group, text: str, is_final: bool) -> None:
+        def progress(group: Group, texts: list[str], is_final: bool) -> None:
             job.share += len(group.units) / len(units) * is_final
 
         texts = await translator.translate(units, progress)
         job.result = await asyncio.to_thread(write_document, document, texts)
         job.num_characters = document.num_characters
-        await self._translation.count(caller, job.num_characters, documents=1)

@@ -44,6 +44,8 @@ class TranslationFields(BaseModel):
     """Not supported: a request with one is refused."""
     custom_instructions: Annotated[list[Instruction], BeforeValidator(_texts), Field(max_length=10)] = []
     context: Annotated[str, Field(max_length=4000)] = ""
+    model: Annotated[str, Field(max_length=512)] | None = None
+    """A model of this service that is to translate; not in DeepL's API."""
 
 
 class TranslateBody(TranslationFields):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.translate.chat import Chat
+from shoestring.serve.translate.chat import Chat, Watcher
 from shoestring.serve.translate.languages import SOURCES, Language, base_code
 from shoestring.serve.translate.task import Task, detection, instruction
 from shoestring.serve.translate.units import Unit, cut, is_whole, split
@@ -28,15 +28,15 @@ class Group:
 
 
 Result = TypeVar("Result")
-Progress = Callable[[Group, str, bool], None]
-"""Gets a group's text until now, and whether it is final."""
+Progress = Callable[[Group, list[str], bool], None]
+"""Gets the texts of a group's units until now, and whether they are final."""
 
 
 class Translator:
     """Translates for one request. Use it on one event loop."""
 
     def __init__(self, chat: Chat, task: Task) -> None:
-        self.chat, self._task = chat, task
+        self.chat, self.task = chat, task
 
     async def detect(self, text: str) -> Language:
         """The language of a text. Raises RequestError when the model does not name one."""
@@ -73,21 +73,24 @@ class Translator:
 
         def watch(text: str) -> None:
             if progress is not None:
-                progress(group, text, False)
+                lines = iter([line.strip() for line in text.splitlines() if line.strip()])
+                drafts = [self.task.entry(unit.text) or next(lines, "") for unit in group.units]
+                progress(group, drafts, False)
 
-        units = [unit for unit in group.units if self._task.entry(unit.text) is None]
+        units = [unit for unit in group.units if self.task.entry(unit.text) is None]
         lines: list[str] = []
         if len(units) > 1:
             lines = [line.strip() for line in (await self._ask(units, watch)).splitlines() if line.strip()]
         whole = dict(zip(units, lines, strict=False)) if len(lines) == len(units) else {}
-        texts = await gathered(self._text(unit, whole.get(unit), watch) for unit in group.units)
+        single = watch if len(group.units) == 1 else None
+        texts = await gathered(self._text(unit, whole.get(unit), single) for unit in group.units)
         if progress is not None:
-            progress(group, "\n".join(texts), True)
+            progress(group, texts, True)
         return texts
 
-    async def _text(self, unit: Unit, draft: str | None, watch: Callable[[str], None]) -> str:
+    async def _text(self, unit: Unit, draft: str | None, watch: Watcher | None) -> str:
         """The translation of a unit: the draft, if it is right."""
-        entry = self._task.entry(unit.text)
+        entry = self.task.entry(unit.text)
         if entry is not None:
             return entry
         if draft is not None and not self._complaint(unit, draft):
@@ -96,7 +99,7 @@ class Translator:
         texts = await gathered(self._alone(part, watch if len(parts) == 1 else None) for part, _ in parts)
         return "".join(text + space for text, (_, space) in zip(texts, parts, strict=True))
 
-    async def _alone(self, unit: Unit, watch: Callable[[str], None] | None) -> str:
+    async def _alone(self, unit: Unit, watch: Watcher | None) -> str:
         """The translation of one line, asked for twice, then made piece by piece if marks are missing."""
         if not unit.has_words:
             return unit.text
@@ -117,13 +120,9 @@ class Translator:
         text = "".join(Unit(reply, unit.marks).runs())
         return piece[: len(piece) - len(piece.lstrip())] + text + piece[len(piece.rstrip()) :]
 
-    async def _ask(
-        self, units: Sequence[Unit], watch: Callable[[str], None] | None, *further_turns: str
-    ) -> str:
+    async def _ask(self, units: Sequence[Unit], watch: Watcher | None, *further_turns: str) -> str:
         text = "\n".join(unit.text for unit in units)
-        words = instruction(
-            self._task, text, num_lines=len(units), has_tags=any(unit.marks for unit in units)
-        )
+        words = instruction(self.task, text, num_lines=len(units), has_tags=any(unit.marks for unit in units))
         return await self.chat.ask(words, text, *further_turns, watch=watch)
 
     def _complaint(self, unit: Unit, text: str) -> str:
@@ -131,7 +130,7 @@ class Translator:
         if not is_whole(text, unit.marks):
             return f"Tags are missing or out of order. Use each of these once: {' '.join(unit.marks)}"
         low = text.casefold()
-        missing = {t: o for t, o in self._task.terms(unit.text).items() if o.casefold() not in low}
+        missing = {t: o for t, o in self.task.terms(unit.text).items() if o.casefold() not in low}
         pairs = "; ".join(f"{term} = {other}" for term, other in missing.items())
         return f"Use these translations of terms: {pairs}. Give the whole text again." if pairs else ""
 

@@ -96,7 +96,7 @@ def test_progress_shows_text_as_it_comes():
     seen = []
     translator, _ = new_translator()
     work = translator.translate(
-        [Unit("one two")], lambda group, text, is_final: seen.append((text, is_final))
+        [Unit("one two")], lambda group, texts, is_final: seen.append((*texts, is_final))
     )
     assert asyncio.run(work) == ["one two"]
     assert seen == [("one", False), ("one two", False), ("one two", True)]

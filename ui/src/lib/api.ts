@@ -35,14 +35,15 @@ export async function send(
   body?: unknown,
   signal?: AbortSignal,
 ): Promise<Response> {
-  const isJson = body !== undefined && !(body instanceof Blob);
+  const isRaw = body instanceof Blob || body instanceof FormData;
+  const isJson = body !== undefined && !isRaw;
   let reply: Response;
   try {
     reply = await fetch(path, {
       method,
       signal,
       headers: isJson ? { "Content-Type": "application/json" } : {},
-      body: isJson ? JSON.stringify(body) : (body as Blob | undefined),
+      body: isRaw ? body : JSON.stringify(body),
     });
   } catch (error) {
     if (signal?.aborted) throw error;
@@ -51,7 +52,7 @@ export async function send(
   if (reply.ok) return reply;
   const wait = Number(reply.headers.get("retry-after"));
   const content = await reply.json().catch(() => null);
-  throw new ServiceError(content?.error?.message ?? reply.statusText, reply.status, wait || null);
+  throw new ServiceError(content?.error?.message ?? content?.message ?? reply.statusText, reply.status, wait || null);
 }
 
 /** The events of a stream, with their numbers; [DONE] is null. */

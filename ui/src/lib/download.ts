@@ -1,7 +1,7 @@
 // Files that the page hands to the browser.
 
 /** Save a text as a file. */
-export function download(text: string, name: string, type: string): void {
+export function download(text: string | Blob, name: string, type: string): void {
   const link = Object.assign(document.createElement("a"), {
     href: URL.createObjectURL(new Blob([text], { type })),
     download: name,

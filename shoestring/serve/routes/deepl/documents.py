@@ -30,6 +30,8 @@ class DocumentState(Schema):
     document_id: str
     status: str
     seconds_remaining: int | None = None
+    share: float | None = None
+    """Part of the text that is translated; not in DeepL's API."""
     billed_characters: int | None = None
     error_message: str | None = None
     message: str | None = None

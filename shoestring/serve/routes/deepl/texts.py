@@ -65,7 +65,7 @@ async def translate_texts(
 ) -> JSONResponse:
     """Translate texts."""
     body = read_body(TranslateBody, fields)
-    work = translation.translate(caller, body, translation.chat(caller))
+    work = translation.translate(caller, body, translation.chat(caller, body.model))
     results = await unless_gone(request, work)
     translations = []
     for result in results:
