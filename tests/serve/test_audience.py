@@ -60,7 +60,7 @@ BY_ACCOUNT = {
 BY_ADMIN = {
     *(
         ("GET", f"/admin/{name}")
-        for name in ("accounts", "gate", "audit", "usage", "links", "models", "prices")
+        for name in ("accounts", "gate", "audit", "log", "usage", "links", "models", "prices")
     ),
     *(("POST", f"/admin/{name}") for name in ("accounts", "links", "gate", "incidents", "prices")),
     *(("POST", f"/admin/accounts/{{account_id}}/{name}") for name in ("credit", "keys")),

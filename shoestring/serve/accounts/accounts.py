@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from shoestring.serve.accounts import keys, people
+from shoestring.serve.accounts import actions, keys, people
 from shoestring.serve.accounts.authenticator import Authenticator
 from shoestring.serve.accounts.keys import KeySettings
 from shoestring.serve.accounts.mail import Send
@@ -109,6 +109,13 @@ class Accounts:
             lambda connection: keys.add_key(connection, key.id, digest, account_id, settings, now_s)
         )
         return key.text(self.secret)
+
+    async def note(self, actor: str, action: str, account_id: str | None = None, detail: str = "") -> None:
+        """Keep what an admin did."""
+        now_s = self.now_s()
+        await self.database.write(
+            lambda connection: actions.add_action(connection, now_s, actor, action, account_id, detail)
+        )
 
     async def first_admin_link(self) -> str | None:
         """A link for the first admin; None when there is an admin."""

@@ -9,6 +9,7 @@ from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.ledger.operations import balance
 from shoestring.serve.storage.tables import (
     accounts,
+    admin_actions,
     api_keys,
     chats,
     devices,
@@ -40,7 +41,9 @@ CHAT_TABLES = (shares, messages, chats)
 def export(connection: Connection, account_id: str) -> dict[str, Any]:
     """Everything but chats that is kept about an account, without the digests of secrets."""
     tables = {"accounts": accounts.c.id}
-    tables |= {table.name: table.c.account_id for table in (*OWN_TABLES, operations, usage_days)}
+    tables |= {
+        table.name: table.c.account_id for table in (*OWN_TABLES, operations, usage_days, admin_actions)
+    }
     data: dict[str, Any] = {}
     for name, column in tables.items():
         rows = connection.execute(select(column.table).where(column == account_id))

@@ -325,3 +325,14 @@ translation_usage = Table(
     Column("characters", BigInteger, nullable=False),
     Column("documents", BigInteger, nullable=False),
 )
+
+admin_actions = Table(  # rows are only ever added
+    "admin_actions",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("time_s", BigInteger, nullable=False),
+    Column("actor", String(40), nullable=False),  # an admin's account, or `operator`
+    Column("action", String(20), nullable=False),
+    Column("account_id", String(40), index=True),  # whom it is about; stays when the person leaves
+    Column("detail", String(300), nullable=False),
+)

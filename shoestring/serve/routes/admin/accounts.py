@@ -85,6 +85,7 @@ async def create_account(body: AccountBody, caller: TheCaller, accounts: TheAcco
     """Make an account for somebody, with a link by which a password is set."""
     account = await accounts.invite(body.email, body.role)
     link = await accounts.link("reset_password", account=account)
+    await accounts.note(caller.account_id, "create_account", account.id, f"role={body.role}")
     return {**account_fields(account, Balance()), "link": link}
 
 
@@ -111,6 +112,8 @@ async def change_account(
         return account_fields(account, balance(connection, account_id))
 
     fields: dict[str, Any] = await accounts.change(change)
+    changes = ", ".join(f"{name}={fields[name]}" for name in body.model_fields_set)
+    await accounts.note(caller.account_id, "change_account", account_id, changes)
     return fields
 
 
@@ -120,6 +123,7 @@ async def end_sessions(account_id: str, caller: TheCaller, accounts: TheAccounts
     """End all sessions of an account."""
     await accounts.read(people.account_of, account_id)
     await accounts.change(people.end_sessions, account_id)
+    await accounts.note(caller.account_id, "end_sessions", account_id)
 
 
 @router.post("/{account_id}/credit")
@@ -142,6 +146,9 @@ async def add_credit(
         return {**fields, "operation_id": operation_id, "is_new": is_new}
 
     fields: dict[str, Any] = await accounts.change(add)
+    detail = f"{body.kind} {decimal(amount)} {body.note}".strip()
+    if fields["is_new"]:
+        await accounts.note(caller.account_id, "credit", account_id, detail)
     return fields
 
 
@@ -152,7 +159,11 @@ async def create_key_for(
 ) -> dict[str, str]:
     """Make an API key for somebody. Its text is in this answer and nowhere else."""
     await accounts.read(people.account_of, account_id)
-    return {"key": await accounts.add_key(account_id, body.settings(accounts.now_s()))}
+    text = await accounts.add_key(account_id, body.settings(accounts.now_s()))
+    await accounts.note(
+        caller.account_id, "create_key", account_id, f"{text.split('-')[1]} scope={body.scope}"
+    )
+    return {"key": text}
 
 
 def account_fields(account: Account, money: Balance) -> dict[str, Any]:

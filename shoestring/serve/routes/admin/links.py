@@ -33,7 +33,9 @@ async def create_link(body: LinkBody, caller: TheCaller, accounts: TheAccounts) 
         if body.account_id is None:
             raise RequestError("invalid", "whose password? name the account", field="account_id")
         account = await accounts.read(people.account_of, body.account_id)
-    return {"link": await accounts.link(body.purpose, account=account)}
+    link = await accounts.link(body.purpose, account=account)
+    await accounts.note(caller.account_id, "create_link", body.account_id, body.purpose)
+    return {"link": link}
 
 
 @router.get("/links")
@@ -54,3 +56,4 @@ async def delete_link(
 ) -> None:
     """Take a one-time link back."""
     await accounts.change(people.delete_link, link_id)
+    await accounts.note(caller.account_id, "delete_link", detail=link_id)

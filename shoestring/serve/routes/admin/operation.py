@@ -1,10 +1,11 @@
 """Routes for admins about the service itself: models and their servers, prices, the ledger's audit."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from shoestring.errors import ConfigError
+from shoestring.serve.accounts.actions import list_actions
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.lazy import LazyBackend
@@ -42,6 +43,7 @@ async def read_prices(caller: TheCaller, hosting: TheHosting) -> dict[str, Any]:
         hosting.read_prices()
     except ConfigError as error:
         raise RequestError("invalid", f"the old prices stay: {error}") from None
+    await hosting.accounts.note(caller.account_id, "read_prices", detail=hosting.price_source)
     return _price_fields(hosting)
 
 
@@ -50,6 +52,18 @@ async def read_prices(caller: TheCaller, hosting: TheHosting) -> dict[str, Any]:
 async def audit_ledger(caller: TheCaller, accounts: TheAccounts) -> dict[str, Any]:
     """Check every identity of the ledger over the whole database."""
     return {"faults": await accounts.read(audit)}
+
+
+@router.get("/log")
+@audience(Audience.ADMIN)
+async def show_log(
+    caller: TheCaller,
+    accounts: TheAccounts,
+    before: Annotated[int, Query(ge=1, le=2**62)] | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> dict[str, Any]:
+    """Show what admins did, the newest first; `before` an id goes on."""
+    return {"data": await accounts.read(list_actions, before, limit)}
 
 
 def _price_fields(hosting: Hosting) -> dict[str, Any]:

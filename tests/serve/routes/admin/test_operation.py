@@ -71,3 +71,34 @@ def test_models_are_listed_with_their_servers(site, admin):
 
 def test_the_ledger_is_right(admin):
     assert admin.get("/admin/audit").json() == {"faults": []}
+
+
+def test_what_admins_did_is_kept(site, admin):
+    root = admin.get("/account").json()["id"]
+    ada = site.person().get("/account").json()["id"]
+    admin.patch(f"/admin/accounts/{ada}", json={"day_cap": "1.5"})
+    admin.post(f"/admin/accounts/{ada}/credit", json={"amount": "3", "note": "a prize"})
+    admin.post(f"/admin/accounts/{ada}/credit", json={"amount": "-9"})
+    admin.delete(f"/admin/accounts/{ada}/sessions")
+    link = admin.post("/admin/links", json={"purpose": "invite"}).json()["link"]
+    admin.post("/admin/gate", json={"state": "invite", "reason": "few machines"})
+    number = admin.post("/admin/incidents", json={"text": "Slow"}).json()["number"]
+    admin.post("/admin/incidents", json={"text": "Quick", "number": number, "is_end": True})
+    key = admin.post(f"/admin/accounts/{ada}/keys", json={}).json()["key"]
+    rows = admin.get("/admin/log").json()["data"]
+    assert [(row["action"], row["account_id"], row["detail"]) for row in reversed(rows)] == [
+        ("change_account", ada, "day_cap=1.50"),
+        ("credit", ada, "grant 3.00 a prize"),
+        ("end_sessions", ada, ""),
+        ("create_link", None, "invite"),
+        ("pin_gate", None, "invite: few machines"),
+        ("begin_incident", None, f"{number}: Slow"),
+        ("end_incident", None, f"{number}: Quick"),
+        ("create_key", ada, f"{key.split('-')[1]} scope=inference"),
+    ]
+    assert {row["actor"] for row in rows} == {root}
+    assert {row["actor_email"] for row in rows} == {"root@example.com"}
+    assert link.rpartition("/")[2] not in str(rows)
+    assert key not in str(rows)
+    pages = [admin.get(f"/admin/log?limit=3&before={before}").json()["data"] for before in (rows[0]["id"], 1)]
+    assert pages == [rows[1:4], []]
