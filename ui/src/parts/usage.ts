@@ -36,5 +36,5 @@ export function modelsOf(rows: Row[], measure: Measure): string[] {
 export function roundTop(value: number): number {
   if (value <= 0) return 1;
   const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].find((factor) => factor * unit >= value)! * unit;
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((factor) => factor * unit >= value)! * unit;
 }

@@ -1,1 +1,1 @@
-import{I as e,K as t,N as n,P as r,Z as i,a,ct as o,d as s,st as c}from"./words.svelte.js";import"./legacy.js";var l=e(`<h1> </h1>`);function u(e,u){o(u,!1),s();var d=l(),f=i(d,!0);t(e=>n(f,e),[()=>a(`models`)]),r(e,d),c()}export{u as default};
+import{F as e,L as t,P as n,Q as r,a as i,ct as a,d as o,lt as s,q as c}from"./words.svelte.js";import"./legacy.js";var l=t(`<h1> </h1>`);function u(t,u){s(u,!1),o();var d=l(),f=r(d,!0);c(e=>n(f,e),[()=>i(`models`)]),e(t,d),a()}export{u as default};
