@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 import traceback
 from contextlib import AsyncExitStack
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 COST, MOST_COST = "x-request-cost", "x-request-cost-at-most"
 IDEMPOTENCY_KEY = "idempotency-key"
+SHARE = re.compile("^(/shares?/)[^/]+")
+"""The token in the path of a share: who reads the log may not read the chat."""
 READERS = "/answers/"
 """Paths whose readers are not under way themselves: the answer that they read is."""
 MAX_BODY_BYTES = 16 << 20
@@ -102,7 +105,7 @@ class Entrance:
             "account": scope.get("account") or caller.account_id,
             "key": caller.key_id,
             "method": scope["method"],
-            "path": scope["path"][:200],
+            "path": SHARE.sub(r"\1...", scope["path"])[:200],
             "status": status,
             "seconds": round(seconds, 4),
         }

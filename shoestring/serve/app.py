@@ -18,6 +18,7 @@ from shoestring.serve.access import CLIENT_CLOSED_REQUEST, MAX_BODY_BYTES, Entra
 from shoestring.serve.audience import audiences
 from shoestring.serve.backends.errors import Kind, RequestError
 from shoestring.serve.chats.answers import Answers
+from shoestring.serve.chats.attachments import Attachments
 from shoestring.serve.chats.store import ChatStore
 from shoestring.serve.dialects.errors import error_body, error_status, validation_error
 from shoestring.serve.guard import Guard
@@ -42,7 +43,16 @@ from shoestring.serve.routes import (
 from shoestring.serve.routes.account import account, codes, email, keys, terms
 from shoestring.serve.routes.admin import accounts, gate, links, operation
 from shoestring.serve.routes.deepl import documents, glossaries, styles, texts
-from shoestring.serve.routes.page import answers, chats, files, training, translations
+from shoestring.serve.routes.page import (
+    answers,
+    attachments,
+    chats,
+    files,
+    memory,
+    shares,
+    training,
+    translations,
+)
 from shoestring.serve.service import Service
 from shoestring.serve.tracing import trace_observer
 from shoestring.serve.traffic import Traffic
@@ -86,6 +96,9 @@ ROUTERS = (
     answers.router,
     training.router,
     translations.router,
+    shares.router,
+    memory.router,
+    attachments.router,
 )
 
 
@@ -131,7 +144,7 @@ def build_app(
     all_observers = [app.state.traffic.observe, app.state.tally.observe, trace_observer()]
     observers = [observer for observer in all_observers if observer]
     app.add_middleware(Watch, observers=observers)
-    app.state.answers = Answers(service, chat_store, observers)
+    app.state.answers, app.state.attachments = Answers(service, chat_store, observers), Attachments()
     return app
 
 

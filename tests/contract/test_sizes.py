@@ -35,7 +35,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/serve/admission": 1_100,
     "shoestring/serve/accounts": 1_560,
     "shoestring/serve/backends": 2_060,
-    "shoestring/serve/chats": 1_400,
+    "shoestring/serve/chats": 1_850,
     "shoestring/serve/dialects": 2_580,
     "shoestring/serve/gate": 760,
     "shoestring/serve/ledger": 1_150,
@@ -57,7 +57,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
-TEST_LINES = 48_000  # as long as the package at most: beyond that, tests repeat each other
+TEST_LINES = 52_000  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

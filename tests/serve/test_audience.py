@@ -11,6 +11,8 @@ ANYONE = {
     *(("POST", f"/auth/{name}") for name in ("sign-up", "sign-in", "check-email")),
     *(("POST", f"/auth/{name}") for name in ("forgotten", "reset-password")),
     ("POST", "/webhooks/stripe"),
+    ("GET", "/share/{token}"),
+    ("GET", "/shares/{token}/content"),
 }
 BY_KEY = {
     *(
@@ -52,6 +54,13 @@ BY_ACCOUNT = {
     *((method, "/chats/{chat_id}") for method in ("GET", "PUT", "DELETE")),
     ("PUT", "/chats/{chat_id}/messages/{message_id}"),
     ("POST", "/chats/{chat_id}/restore"),
+    ("POST", "/chats/{chat_id}/share"),
+    ("GET", "/shares"),
+    ("DELETE", "/shares/{token}"),
+    *((method, "/memory") for method in ("GET", "PUT", "DELETE")),
+    ("POST", "/memory/facts"),
+    ("DELETE", "/memory/facts/{fact_id}"),
+    ("POST", "/attachments"),
     *((method, "/answers") for method in ("GET", "POST")),
     *((method, "/answers/{answer_id}") for method in ("GET", "DELETE")),
     ("GET", "/v1/usage"),

@@ -9,6 +9,8 @@ from shoestring.serve.dialects.schema import Schema
 
 MAX_MESSAGES = 5000
 """Messages of a chat."""
+MAX_FACT_CHARS = 1000
+"""Characters of a fact of the memory."""
 MAX_ATTACHMENTS = 20
 """Attachments of a message."""
 
@@ -148,3 +150,78 @@ class AnswerList(Schema):
     """Answers that are being written."""
 
     answers: list[AnswerPlace]
+
+
+class ShareBody(Schema):
+    """A branch of a chat that is to be shared."""
+
+    leaf: Id
+    """The message at its end."""
+
+
+class ShareLink(Schema):
+    """A new share: whoever has the path reads it, on the page of this service."""
+
+    token: str
+    path: str
+
+
+class Share(Schema):
+    """A share, as its owner sees it."""
+
+    token: str
+    chat: str
+    title: str
+    created_ms: TimeMs
+
+
+class ShareList(Schema):
+    """Shares, the newest first."""
+
+    shares: list[Share]
+
+
+class ShareContent(Schema):
+    """A share, as its readers see it: messages without texts of attachments, errors and costs."""
+
+    title: str
+    created_ms: TimeMs
+    messages: list[Message]
+
+
+class Switch(Schema):
+    """The memory, on or off."""
+
+    is_on: bool
+
+
+class FactBody(Schema):
+    """A new fact."""
+
+    text: Annotated[Text, Field(min_length=1, max_length=MAX_FACT_CHARS)]
+
+
+class Fact(Schema):
+    """A fact that models may be told."""
+
+    id: str
+    text: str
+    created_ms: TimeMs
+
+
+class Memory(Schema):
+    """The memory of an account, the oldest fact first."""
+
+    is_on: bool
+    facts: list[Fact]
+
+
+class AttachmentText(Schema):
+    """The text of a file."""
+
+    name: Name
+    text: str
+    num_pages: int | None
+    """The pages of a PDF; None for text."""
+    is_cut: bool
+    """The file has more text than a message may have."""
