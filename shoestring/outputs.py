@@ -64,6 +64,8 @@ class RequestOutput:
     finished: bool
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     """Each prompt token and the likeliest in its place; None for the first, which nothing predicts."""
+    prompt_experts: "Tensor | None" = field(default=None, compare=False)
+    """(T, MoE layers, K) int16 of the T prompt tokens, once all are computed, if the request asks for it."""
     num_cached_tokens: int = 0
     """Prompt tokens of the first completion that came from the prefix cache."""
     metrics: RequestMetrics | None = None

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,14 @@ from shoestring.engine.request import (
     check_request,
 )
 from shoestring.engine.routed_experts import RoutedExperts
-from shoestring.engine.runner import Runner
+from shoestring.engine.runner import Runner, StepResult
 from shoestring.engine.sampler import SampledTokens, Sampler
-from shoestring.engine.scheduler import Batch, Scheduler
+from shoestring.engine.scheduler import Batch, ScheduledSequence, Scheduler
 from shoestring.engine.sequence import Failures, Sequence, message
 from shoestring.engine.settings import EngineCounters, EngineSettings, Latencies, check_settings, eos_ids
 from shoestring.engine.speculate import MTPDrafter, PromptLookup
 from shoestring.errors import ConfigError
+from shoestring.kernels import Routing
 from shoestring.model.memory import pages_for
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
@@ -113,7 +114,7 @@ class Engine:
         batch = self.scheduler.next_batch()
         if batch.items:
             result = self.runner.run(batch)
-            add_prompt_logprobs(self, batch, result.hidden_ND)
+            add_prompt_logprobs(self, batch, result)
             new_ids = self._accept(batch, self.sampler.sample(result.logits_NW, batch))
             self.scheduler.commit(batch, new_ids)
             self._retire(batch)
@@ -282,8 +283,8 @@ class Engine:
         return self.tokenizer.token_bytes(token_id).decode("utf-8", errors="replace")
 
 
-def add_prompt_logprobs(engine: Engine, batch: Batch, hidden_ND: Tensor) -> None:
-    """Add the prompt logprobs of requests that have them, as far as the batch computes their prompts."""
+def add_prompt_logprobs(engine: Engine, batch: Batch, result: StepResult) -> None:
+    """Add prompt logprobs and experts of requests that ask, as far as the batch computes their prompts."""
     begin = 0
     for item in batch.items:
         rows, begin = slice(begin, begin + item.count), begin + item.count
@@ -291,16 +292,30 @@ def add_prompt_logprobs(engine: Engine, batch: Batch, hidden_ND: Tensor) -> None
         if not sequence.needs_whole_prompt:
             continue
         try:
-            entries = engine._requests[sequence.request.request_id].prompt_logprobs
+            state = engine._requests[sequence.request.request_id]
+            entries = state.prompt_logprobs
             assert entries is not None
             first = len(entries) - 1  # the position that predicts the next one
             end = min(item.start + item.count + 1, sequence.num_prompt_tokens)
             ids = sequence.token_ids[first + 1 : end]
             start, count = max(first - item.start, 0), sequence.params.prompt_logprobs or 0
-            states_ND = hidden_ND[rows][start : start + len(ids)]
+            states_ND = result.hidden_ND[rows][start : start + len(ids)]
             entries += engine.sampler.prompt_logprobs(states_ND, ids, count, engine.runner.logits)
+            if sequence.request.prompt_experts and result.routings:
+                known = len(state.prompt_experts)
+                state.prompt_experts += _prompt_experts(result.routings, item, rows, known)
         except Exception as error:
             engine.scheduler.failures.add(sequence, error)
+
+
+def _prompt_experts(
+    routings: Mapping[int, Routing], item: ScheduledSequence, rows: slice, num_known: int
+) -> Tensor:
+    """(T, MoE layers, K) of the prompt's tokens of a sequence that this batch computes and were not known."""
+    end = min(item.start + item.count, item.sequence.num_prompt_tokens) - item.start
+    new = slice(rows.start + num_known - item.start, rows.start + end)
+    experts_TLK = torch.stack([routing.experts_NK[new] for routing in routings.values()], dim=1)
+    return experts_TLK.to(torch.int16).cpu()
 
 
 def _count_end(counters: EngineCounters, latencies: Latencies, state: RequestState) -> None:

@@ -3,6 +3,7 @@
 import codecs
 from contextlib import suppress
 
+import torch
 from torch import Tensor
 
 from shoestring.engine.request import (
@@ -172,6 +173,8 @@ class RequestState:
         """Those of the prompt's first tokens, as far as they are computed, if the request has them."""
         if request.sampling_params.prompt_logprobs is not None:
             self.prompt_logprobs = [None]
+        self.prompt_experts: list[Tensor] = []
+        """Those of the prompt's first tokens, each (MoE layers, K), if the request asks for them."""
 
     @property
     def finished(self) -> bool:
@@ -191,6 +194,10 @@ class RequestState:
     def output(self) -> RequestOutput:
         """The RequestOutput with each completion's output."""
         return self._output([completion.output() for completion in self.completions])
+
+    def _prompt_experts(self) -> Tensor | None:
+        is_whole = len(self.prompt_experts) == len(self.request.prompt_token_ids)
+        return torch.stack(self.prompt_experts) if is_whole else None
 
     def error_output(self, error: str) -> RequestOutput:
         """The RequestOutput of a request whose outputs cannot be made: each completion failed."""
@@ -213,6 +220,7 @@ class RequestState:
             outputs=outputs,
             finished=self.finished,
             prompt_logprobs=self.prompt_logprobs,
+            prompt_experts=self._prompt_experts(),
             num_cached_tokens=self.completions[0].sequence.num_cached_tokens,
             metrics=RequestMetrics(
                 arrival_s=request.arrival_s,

@@ -46,6 +46,8 @@ class Request:
     """Only prompts with the same salt share cached pages: one salt per tenant."""
     adapter: str = ""
     """The name in Engine.adapters of the model with the weights to use; empty is the engine's own."""
+    prompt_experts: bool = False
+    """Report the experts of the prompt's tokens, with its logprobs, if the model has experts."""
     arrival_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """The runner: a batch as one flat list of rows -> hidden states, and logits of the rows to sample."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 
@@ -11,8 +12,9 @@ from shoestring.engine.paged_cache import PagedCache, RowIndex
 from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.scheduler import Batch
 from shoestring.engine.sequence import Sequence
+from shoestring.kernels import Routing
 from shoestring.model.memory import PAGE_SIZE
-from shoestring.model.transformer import Transformer
+from shoestring.model.transformer import Features, Transformer
 
 
 @dataclass(slots=True)  # not frozen: one is made for each token
@@ -39,6 +41,8 @@ class StepResult:
 
     hidden_ND: Tensor
     logits_NW: Tensor
+    routings: Mapping[int, Routing] = field(default_factory=dict)
+    """The experts of the rows by MoE layer; empty for a batch of several adapters."""
 
 
 class Runner:
@@ -72,26 +76,26 @@ class Runner:
             rows.places += range(end, end + item.count)
             end += item.count
             sampled_rows += range(end - item.num_sampled, end)
-        hidden_ND = self._hidden(groups)
+        hidden_ND, routings = self._hidden(groups)
         sampled_ND = hidden_ND if len(sampled_rows) == end else hidden_ND[sampled_rows]
-        return StepResult(hidden_ND, self.logits(sampled_ND))
+        return StepResult(hidden_ND, self.logits(sampled_ND), routings)
 
-    def _hidden(self, groups: dict[str, Rows]) -> Tensor:
-        """Hidden states of the rows in their order, each from the model of its adapter."""
-        states = [self._pass(adapter, rows) for adapter, rows in groups.items()]
-        if len(states) == 1:
-            return states[0]
+    def _hidden(self, groups: dict[str, Rows]) -> tuple[Tensor, Mapping[int, Routing]]:
+        """Hidden states of the rows in their order, each from the model of its adapter, and their experts."""
+        features = [self._pass(adapter, rows) for adapter, rows in groups.items()]
+        if len(features) == 1:
+            return features[0].hidden_BTD[0], features[0].routings
         places = torch.tensor([place for rows in groups.values() for place in rows.places])
-        hidden_ND = torch.cat(states)
-        return hidden_ND[places.argsort().to(hidden_ND.device)]
+        hidden_ND = torch.cat([each.hidden_BTD[0] for each in features])
+        return hidden_ND[places.argsort().to(hidden_ND.device)], {}
 
-    def _pass(self, adapter: str, rows: Rows) -> Tensor:
+    def _pass(self, adapter: str, rows: Rows) -> Features:
         model, index = self.adapters[adapter] if adapter else self.model, self.index(rows.spans)
         ids_BT = torch.tensor([rows.ids], device=model.device)
         features = model.features(ids_BT, self.cache.at(index), index.positions_BT)
         if self.routed_experts is not None:
             self.routed_experts.store(features.routings, index.slot_N)
-        return features.hidden_BTD[0]
+        return features
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The logits (N, W) of hidden states."""

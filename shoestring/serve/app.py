@@ -48,6 +48,7 @@ from shoestring.serve.routes.page import (
     attachments,
     chats,
     files,
+    inspect,
     memory,
     shares,
     training,
@@ -99,6 +100,7 @@ ROUTERS = (
     shares.router,
     memory.router,
     attachments.router,
+    inspect.router,
 )
 
 

@@ -34,7 +34,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/serve": 1_930,
     "shoestring/serve/admission": 1_100,
     "shoestring/serve/accounts": 1_560,
-    "shoestring/serve/backends": 2_060,
+    "shoestring/serve/backends": 2_280,
     "shoestring/serve/chats": 1_850,
     "shoestring/serve/dialects": 2_580,
     "shoestring/serve/gate": 760,

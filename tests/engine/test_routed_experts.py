@@ -84,3 +84,26 @@ def test_only_where_it_is_asked_for_and_there_are_experts(model) -> None:
     assert all(c.routed_experts is None for c in complete(model, enable_return_routed_experts=False))
     dense = initialize(Transformer(replace(TINY, moe=None, vocab_size=60)), torch.Generator().manual_seed(0))
     assert all(c.routed_experts is None for c in complete(dense.eval()))
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_num_batched_tokens": 11}, {"speculation": "mtp"}])
+def test_a_request_may_ask_for_the_experts_of_its_prompt_alone(model, settings) -> None:
+    engine = Engine(model, None, EngineSettings(**{"max_num_seqs": 8, "speculation": "off"} | settings))
+    params = SamplingParams(max_tokens=1, prompt_logprobs=0)
+    for name in ("asks", "plain"):
+        request = Request(
+            request_id=name, prompt_token_ids=PROMPT, sampling_params=params, prompt_experts=name == "asks"
+        )
+        engine.add_request(request)
+    last = {}
+    while engine.has_unfinished():
+        last |= {output.request_id: output for output in engine.step()}
+    assert last["plain"].prompt_experts is None
+    experts = last["asks"].prompt_experts
+    assert experts.shape == (len(PROMPT), len(CONFIG.moe_layers), CONFIG.moe.num_experts_per_tok)
+    with torch.inference_mode():
+        routings = model.features(torch.tensor([PROMPT])).routings
+    for place, layer in enumerate(CONFIG.moe_layers):
+        assert torch.equal(
+            experts[:, place].sort(-1).values.long(), routings[layer].experts_NK.sort(-1).values
+        )

@@ -25,6 +25,7 @@ BY_KEY = {
     *(("POST", f"{base}/v1/messages{end}") for base in ("", "/anthropic") for end in ("", "/count_tokens")),
     *(("POST", path) for path in ("/tokenize", "/detokenize", "/api/chat", "/api/generate")),
     *((method, "/translations") for method in ("GET", "POST")),
+    ("POST", "/inspect"),
     *(("GET", path) for path in ("/user/balance", "/user/terms", "/v1/usage/{request_id}")),
 }
 GLOSSARY, STYLE = "/v3/glossaries/{glossary_id}", "/v3/style_rules/{style_id}"

@@ -84,6 +84,7 @@ class LocalBackend:
             prompt_token_ids=prompt.token_ids,
             sampling_params=sampling,
             cache_salt=request.cache_salt,
+            prompt_experts=prompt.experts,
         )
         try:
             self._check(engine_request)
@@ -219,7 +220,9 @@ class _Choice:
         for token_id, logprobs in list(pairs)[first:]:
             entries.append(self._ranked(token_id, logprobs or {}))
         usage = Usage(prompt_tokens=len(prompt.token_ids), cached_tokens=output.num_cached_tokens)
-        return Delta(choice=self._index, text=prompt.echo or "", logprobs=tuple(entries), usage=usage)
+        experts = None if output.prompt_experts is None else output.prompt_experts.tolist()
+        delta = Delta(choice=self._index, text=prompt.echo or "", logprobs=tuple(entries), usage=usage)
+        return replace(delta, prompt_experts=experts)
 
     def _delta(self, piece: ReplyPiece) -> Delta:
         if isinstance(piece, ToolPiece):
@@ -268,4 +271,5 @@ class _Choice:
         assert self._tokenizer is not None
         data = self._tokenizer.token_bytes(token_id)
         value = None if logprob is None else logprob.logprob
-        return TokenLogprob(token=data.decode(errors="replace"), token_bytes=data, logprob=value)
+        text = data.decode(errors="replace")
+        return TokenLogprob(token=text, token_bytes=data, token_id=token_id, logprob=value)

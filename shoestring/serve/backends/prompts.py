@@ -38,6 +38,8 @@ class EnginePrompt:
     """The prompt's text, if the reply begins with it."""
     num_begin: int = 0
     """Tokens of the prompt before its text."""
+    experts: bool = False
+    """The echo names the experts of the prompt's tokens."""
 
 
 def engine_prompt(
@@ -47,7 +49,7 @@ def engine_prompt(
     try:
         if isinstance(request, TextRequest):
             prompt = EnginePrompt(token_ids=_text_ids(request, tokenizer), sampling=request.sampling)
-            return _with_echo(prompt, request.prompt, tokenizer) if request.echo else prompt
+            return _with_echo(prompt, request, tokenizer) if request.echo else prompt
         if tokenizer is None or template is None:
             raise RequestError("invalid", "this model has no chat template; use /v1/completions")
         return _chat_prompt(request, tokenizer, template)
@@ -109,15 +111,15 @@ def _thinking_end(tokenizer: Tokenizer) -> int | None:
     return tokenizer.specials.get(THINK_END)
 
 
-def _with_echo(
-    prompt: EnginePrompt, text: str | tuple[int, ...], tokenizer: Tokenizer | None
-) -> EnginePrompt:
+def _with_echo(prompt: EnginePrompt, request: TextRequest, tokenizer: Tokenizer | None) -> EnginePrompt:
     """The prompt of a reply that begins with it, and has its logprobs if it has those of the completion."""
     if tokenizer is None:
         raise RequestError("invalid", "this model has no tokenizer, so it has no text to echo", field="echo")
+    text = request.prompt
     return replace(
         prompt,
         echo=text if isinstance(text, str) else tokenizer.decode(text),
+        experts=request.experts,
         num_begin=len(tokenizer.begin_ids) if isinstance(text, str) else 0,
         sampling=replace(prompt.sampling, prompt_logprobs=prompt.sampling.logprobs),
     )

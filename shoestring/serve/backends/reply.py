@@ -25,6 +25,8 @@ class TokenLogprob:
     token_bytes: bytes
     logprob: float | None
     """None for the first token of an echoed prompt, which nothing stands before."""
+    token_id: int | None = None
+    """None where a remote server does not tell it."""
     is_thinking: bool = False
     top: "tuple[TokenLogprob, ...]" = ()
     """The likeliest tokens, as many as were asked for."""
@@ -55,6 +57,8 @@ class Delta:
     text: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_experts: list[list[list[int]]] | None = None
+    """With an echo: the experts of each prompt token in each layer that has some."""
     finish_reason: FinishReason | None = None
     stop_sequence: str | None = None
     """The stop string that ended the choice."""

@@ -40,6 +40,8 @@ class TextRequest:
     suffix: str | None = None
     echo: bool = False
     """Begin each choice with the prompt."""
+    experts: bool = False
+    """With an echo and logprobs: name the experts of the prompt's tokens, if the model has some."""
     cache_salt: str = ""
 
 

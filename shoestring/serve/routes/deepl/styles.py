@@ -59,12 +59,12 @@ async def list_styles(
     translation: TheTranslation,
     page: Annotated[int, Query(ge=0)] = 0,
     page_size: Annotated[int, Query(ge=1, le=100)] = 25,
-    detailed: bool = False,
+    is_detailed: Annotated[bool, Query(alias="detailed")] = False,
 ) -> dict[str, Any]:
     """List the style rules."""
     rows = await translation.store.read(resources.find_all, caller.account_id, "style")
     rows = rows[page * page_size : (page + 1) * page_size]
-    return {"style_rules": [_fields(row, is_detailed=detailed) for row in rows]}
+    return {"style_rules": [_fields(row, is_detailed=is_detailed) for row in rows]}
 
 
 @router.post("", status_code=201, responses=NEW, openapi_extra=fields_body())
