@@ -72,6 +72,8 @@ def put_chat(connection: Connection, account_id: str, body: ChatHead, *, revives
 
 def check_room(connection: Connection, account_id: str, *, num_chats: int = 0, num_bytes: int = 0) -> None:
     """Raise RequestError when an account may not have so much more."""
+    if num_chats <= 0 and num_bytes <= 0:
+        return
     totals = []
     for table in (chats, shares):
         columns = (func.count(), func.coalesce(func.sum(table.c.num_bytes), 0))

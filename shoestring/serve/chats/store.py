@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from shoestring.errors import ConfigError
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.chats import writing
-from shoestring.serve.chats.chats import erase_old
+from shoestring.serve.chats.chats import chat_ids, erase_old
+from shoestring.serve.chats.few import FewAtOnce
 from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import sqlite_url, writing_engine
 from shoestring.serve.storage.lock import database_lock
@@ -28,6 +29,7 @@ class ChatStore:
         """`server_id` is this process among those that share the database."""
         self._database, self.server_id = database, server_id
         self._erase_s = -ERASE_EVERY_S
+        self._searches = FewAtOnce(1, 3, "searches")
 
     async def read(self, work: Callable[..., Result], *arguments: Any, **values: Any) -> Result:
         """The result of statements that read. Raises RequestError."""
@@ -41,6 +43,11 @@ class ChatStore:
 
     async def close(self) -> None:
         """Close what was opened here: nothing."""
+
+    async def search(self, account_id: str, words: str) -> list[str]:
+        """The ids of an account's chats that have all words. Raises RequestError for one search too many."""
+        async with self._searches.turn(account_id):
+            return await self.read(chat_ids, account_id, words)
 
     async def tend(self) -> None:
         """End what processes wrote that died, and erase what was deleted. Raises DatabaseGone."""

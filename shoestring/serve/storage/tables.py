@@ -245,11 +245,11 @@ chats = Table(  # times of chats are milliseconds: browsers give them
     Column("created_ms", BigInteger, nullable=False),
     Column("changed_ms", BigInteger, nullable=False),
     Column("leaf", String(40)),  # the message at the end of the branch that is shown
-    Column("settings", Text, nullable=False),  # JSON
-    Column("folded", Text, nullable=False),  # the title, case-folded, for the search
     Column("num_bytes", BigInteger, nullable=False),  # with its messages
     Column("num_messages", Integer, nullable=False),
     Column("deleted_ms", BigInteger),  # NULL: it is there; else it is erased an hour later
+    Column("settings", Text, nullable=False),  # JSON
+    Column("folded", Text, nullable=False),  # the title, case-folded, for the search
     Index(None, "deleted_ms"),
 )
 
@@ -261,17 +261,17 @@ messages = Table(
     Column("id", String(40), primary_key=True),
     Column("parent", String(40)),
     Column("role", String(10), nullable=False),  # user, assistant
-    Column("content", Text, nullable=False),
-    Column("reasoning_content", Text, nullable=False),
     Column("model", String(200)),
-    Column("attachments", Text, nullable=False),  # JSON
     Column("created_ms", BigInteger, nullable=False),
     Column("finish_reason", String(20)),
+    Column("server_id", String(40), index=True),  # the process that writes it now; NULL: none
+    Column("num_bytes", BigInteger, nullable=False),
     Column("error", Text),
     Column("figures", Text, nullable=False),  # JSON
-    Column("server_id", String(40), index=True),  # the process that writes it now; NULL: none
+    Column("attachments", Text, nullable=False),  # JSON
+    Column("content", Text, nullable=False),
+    Column("reasoning_content", Text, nullable=False),
     Column("folded", Text, nullable=False),  # the content, case-folded, for the search
-    Column("num_bytes", BigInteger, nullable=False),
     _of_chat(),
     Index(None, "account_id", "id"),
 )
@@ -284,8 +284,8 @@ shares = Table(  # branches of chats as they were, for whoever has the link
     Column("chat_id", String(40), nullable=False),
     Column("title", String(300), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
-    Column("content", Text, nullable=False),  # JSON
     Column("num_bytes", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),  # JSON
     _of_chat(),
     Index(None, "account_id", "chat_id"),
 )

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.chats import attachments as module
 from shoestring.serve.chats import pdf as pdf_module
 from shoestring.serve.chats.attachments import MAX_TEXT_BYTES, Attachments, file_text
 from tests.serve.chats.pdfs import TEXT, bomb, pdf, stream, twice_packed_bomb
@@ -124,21 +123,3 @@ def test_a_pdf_that_takes_too_long_is_ended(monkeypatch):
     with pytest.raises(RequestError, match="too long"):
         read(data, "a.pdf")
     assert time.monotonic() - begin_s < 10
-
-
-def test_an_account_reads_so_many_files_at_once(monkeypatch):
-    monkeypatch.setattr(module, "read_pdf", lambda data: time.sleep(0.5))
-
-    async def main():
-        attachments = Attachments()
-        tasks = [
-            asyncio.ensure_future(attachments.read("ada", "a.pdf", b"%PDF-")) for _ in range(module.MAX_FILES)
-        ]
-        await asyncio.sleep(0)
-        with pytest.raises(RequestError, match="wait for one"):
-            await attachments.read("ada", "a", b"a")
-        assert (await attachments.read("bob", "a", b"a")).text == "a"
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert (await attachments.read("ada", "a", b"a")).text == "a"
-
-    asyncio.run(main())

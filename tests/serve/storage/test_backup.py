@@ -11,6 +11,9 @@ from sqlalchemy import insert, select, update
 from shoestring.errors import ConfigError, DataError, StorageError
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Usage
+from shoestring.serve.chats.messages import put_whole_chat
+from shoestring.serve.chats.schema import ChatBody
+from shoestring.serve.chats.shares import share_branch
 from shoestring.serve.ledger import servers
 from shoestring.serve.ledger.caps import Cap
 from shoestring.serve.ledger.operations import Hold, add_funds, hold, settle
@@ -45,12 +48,20 @@ def incident(connection):
     connection.execute(insert(incident_notes).values(**row))
 
 
+def chat(connection):
+    messages = [{"id": "message1", "role": "user", "content": "é"}]
+    body = ChatBody.model_validate({"id": "chat-0001", "messages": messages})
+    put_whole_chat(connection, "a", body)
+    share_branch(connection, "a", "chat-0001", "message1", 1)
+
+
 @pytest.fixture
 def urls(database_url, tmp_path):
     """A database with some money in it, and another that is empty, of the same kind."""
     migrate(database_url)
     written(database_url, lambda connection: add_funds(connection, "f", "a", "grant", 10**9, 1))
     written(database_url, incident)
+    written(database_url, chat)
     if database_url.startswith("sqlite"):
         yield database_url, f"sqlite:///{tmp_path / 'other.db'}"
         return

@@ -35,8 +35,9 @@ async def list_chats(
     words: str = storable(search)
     if len(words.split()) > MAX_WORDS:
         raise RequestError("invalid", f"search for {MAX_WORDS} words at most", field="search")
-    ids = await store.read(chat_ids, caller.account_id, words)
-    return long_object({}, {"chats": stored_chats(store, caller.account_id, ids)})
+    account_id = caller.account_id
+    ids = await (store.search(account_id, words) if words else store.read(chat_ids, account_id))
+    return long_object({}, {"chats": stored_chats(store, account_id, ids)})
 
 
 @router.delete("", status_code=204)
