@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.page.echo import Echo
 from tests.page.people import make_admin
@@ -16,6 +16,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desk": (1440, 900)}
 WAIT_MS = 20_000
 """Longest wait for something on the page: the machine may be busy."""
+expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,11 @@ class Echo:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """Requests of people; the service itself asks for a word now and then."""
+        return [body for body in self.requests if body["messages"][-1]["content"] != "Hi"]
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()

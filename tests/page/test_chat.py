@@ -27,7 +27,7 @@ Half is $\\frac{1}{2}$, and it cost $5 or $6.
 def test_mini_solves_a_puzzle_and_shows_its_thinking_after_one_click(open_page, size):
     page = open_page(size=size)
     page.get_by_role("button", name="make 30 from 3,7,9").click()
-    expect(answer(page).locator(".markdown")).to_contain_text("30")
+    expect(answer(page).locator(".markdown")).to_have_text(re.compile(r"[379]\D+[379]\D+[379]"))
     expect(answer(page).locator("summary")).to_contain_text("Thought for")
     expect(answer(page).locator(".figures")).to_contain_text("tokens/s")
     answer(page).locator("summary").click()
@@ -63,7 +63,7 @@ def test_an_answer_is_stopped_and_goes_on(open_page, echo):
     answer(page).get_by_role("button", name="Go on").click()
     expect(answer(page).locator(".markdown")).to_contain_text(stopped)
     expect(answer(page)).to_contain_text("2/2")
-    last = echo.requests[-1]
+    last = echo.asked[-1]
     assert (
         last["messages"][-1] == {"role": "assistant", "content": stopped} or last["messages"][-1]["content"]
     )
@@ -96,14 +96,14 @@ def test_models_answer_side_by_side_and_one_is_chosen(open_page, echo):
     page = open_page()
     choose(page, "echo")
     page.get_by_role("button", name="Settings").click()
-    page.get_by_label("parrot").check()
+    page.get_by_role("checkbox", name="parrot").check()
     ask(page, "both of you")
     columns = page.locator(".columns section")
     expect(columns).to_have_count(2)
     expect(columns.locator(".markdown")).to_have_text(["both of you", "both of you"])
     columns.nth(1).get_by_role("button", name="Go on with this one").click()
     expect(columns.nth(1)).to_contain_text("The chat goes on with this one.")
-    page.get_by_label("parrot").uncheck()
+    page.get_by_role("checkbox", name="parrot").uncheck()
     ask(page, "and now one")
     finished(page, "and now one")
     page.reload()
@@ -116,13 +116,13 @@ def test_settings_of_a_chat_reach_the_model(open_page, echo):
     choose(page, "echo")
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Instructions for the model").fill("Be brief.")
-    page.get_by_label("Thinking", exact=True).select_option("off")
+    page.get_by_role("combobox", name=re.compile("^Thinking")).select_option("off")
     page.get_by_label("Temperature").fill("0.3")
     page.get_by_label("Longest answer, in tokens").fill("2")
     ask(page, "one two three")
     finished(page, "one two")
     expect(answer(page)).to_contain_text("The answer reached its longest length.")
-    body = echo.requests[-1]
+    body = echo.asked[-1]
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (body["temperature"], body["max_tokens"]) == (0.3, 2)
 
@@ -147,7 +147,7 @@ def test_files_are_read_and_sent(open_page, echo, tmp_path):
     ask(page, "What is heavy?")
     expect(page.locator("article.user")).to_contain_text("notes.md")
     expect(answer(page).locator(".markdown")).to_contain_text("Gold is heavy.")
-    assert echo.requests[-1]["messages"][-1]["content"].startswith("What is heavy?\n\n")
+    assert echo.asked[-1]["messages"][-1]["content"].startswith("What is heavy?\n\n")
 
 
 def test_a_long_text_that_is_pasted_becomes_a_file(open_page):

@@ -82,9 +82,12 @@ def test_a_chat_kept_in_the_browser_is_not_sent_to_be_kept(open_page):
 
 def test_a_shared_chat_is_read_by_anyone_until_it_is_revoked(open_page, service):
     page = open_page()
-    new_chat(page, "to be **shared**")
+    page.get_by_role("button", name="New chat").first.click()
+    choose(page, "echo")
+    ask(page, "to be **shared**")
+    finished(page, "to be shared")
     open_actions(page, "to be **shared**")
-    page.get_by_role("button", name="Share").click()
+    page.get_by_role("button", name="Share", exact=True).click()
     link = page.get_by_label("Link to the shared chat").input_value()
     assert link.startswith(service.url + "/share/")
     ask(page, "said later")
@@ -102,7 +105,10 @@ def test_a_shared_chat_is_read_by_anyone_until_it_is_revoked(open_page, service)
 
 def test_one_chat_is_saved_in_three_forms(open_page, tmp_path):
     page = open_page()
-    new_chat(page, "<think>hm</think>Some *text* and <b onclick=x>html</b>")
+    page.get_by_role("button", name="New chat").first.click()
+    choose(page, "echo")
+    ask(page, "<think>hm</think>Some *text* and <b onclick=x>html</b>")
+    finished(page, "Some text and <b onclick=x>html")
     title = page.locator("header.bar h1").inner_text()
     files = {}
     for form, ending in (("Markdown", "md"), ("HTML", "html"), ("JSON", "json")):
@@ -176,16 +182,18 @@ def test_a_file_that_has_no_chats_is_refused_in_one_sentence(open_page, tmp_path
 
 def test_the_memory_is_off_at_first_and_told_when_it_is_on(open_page, echo):
     page = open_page("#/memory")
-    expect(page.get_by_text("No facts yet.")).to_be_visible()
+    expect(page.get_by_label("A fact")).to_have_count(0)
+    page.get_by_label("Tell models these facts").check()
     page.get_by_label("A fact").fill("I live in Ulm.")
     page.get_by_role("button", name="Add").click()
     expect(page.locator("li", has_text="I live in Ulm.")).to_be_visible()
+    page.get_by_label("Tell models these facts").uncheck()
     new_chat(page, "hello")
-    assert [message["role"] for message in echo.requests[-1]["messages"]] == ["user"]
+    assert [message["role"] for message in echo.asked[-1]["messages"]] == ["user"]
     page.goto(page.url.partition("#")[0] + "#/memory")
     page.get_by_label("Tell models these facts").check()
     new_chat(page, "hello again")
-    assert "I live in Ulm." in echo.requests[-1]["messages"][0]["content"]
+    assert "I live in Ulm." in echo.asked[-1]["messages"][0]["content"]
     page.goto(page.url.partition("#")[0] + "#/memory")
     page.get_by_role("button", name="Forget", exact=True).click()
     expect(page.get_by_text("No facts yet.")).to_be_visible()

@@ -82,14 +82,19 @@ class PasswordBody(ConfirmBody):
 @router.get("/here")
 @audience(Audience.ANYONE)
 async def who_is_here(request: Request) -> dict[str, Any]:
-    """Say who is signed in, if anyone is, and by which ways one may: `provider` is another service's name."""
+    """Say who is signed in, and by which ways one may: `provider` is another service's name.
+
+    `has_chats` says whether this service keeps chats.
+    """
     hosting: Hosting | None = request.app.state.hosting
+    has_chats = request.app.state.chats is not None
     if hosting is None:
-        return {"has_accounts": False, "person": None}
+        return {"has_accounts": False, "person": None, "has_chats": has_chats}
     accounts = hosting.accounts
     ways = {
         "provider": accounts.provider.name if accounts.provider else None,
         "has_mail": bool(accounts.send),
+        "has_chats": has_chats,
     }
     token = cookie(request.headers, accounts.session_cookie)
     caller = await accounts.authenticator.by_session(token) if token else None

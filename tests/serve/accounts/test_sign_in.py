@@ -19,7 +19,7 @@ def sign_in(browser, email="ada@example.com", password=PASSWORD, **fields):
 
 
 def test_a_person_signs_up_and_in_and_out(site, caplog):
-    here = {"has_accounts": True, "person": None, "provider": None, "has_mail": False}
+    here = {"has_accounts": True, "person": None, "provider": None, "has_mail": False, "has_chats": True}
     assert site.browser().get("/auth/here").json() == here
     caplog.set_level("INFO", "shoestring.serve.access")
     person = site.person()

@@ -1,12 +1,16 @@
 // Answers: the service writes them, whether this page is there or not; the page reads along.
 
+import { untrack } from "svelte";
 import { call, events, send, ServiceError } from "./api";
-import { chats, keep, readMessages } from "./chats.svelte";
+import { chats, keep, readMessages, tell } from "./chats.svelte";
 import { memory } from "./memory.svelte";
-import { branch, newMessage, promptText, titleOf, type Attachment, type Chat, type Message } from "./tree";
+import { branch, newId, newMessage, promptText, titleOf, type Attachment, type Chat, type Message } from "./tree";
 import { word } from "./words.svelte";
 
-const LONGEST_PAUSE_MS = 15_000;
+const LONGEST_PAUSE_MS = 5000;
+const MISSES = 2;
+
+const sleep = (ms: number): Promise<void> => new Promise((wake) => setTimeout(wake, ms));
 
 /** Answers that this page reads, by the id of their message. */
 export const running = $state<Record<string, { place: number | null; isLost: boolean }>>({});
@@ -22,8 +26,9 @@ export async function ask(chat: Chat, text: string, parent: string | null, attac
 export async function answer(chat: Chat, question: Message): Promise<void> {
   const created_ms = Date.now();
   const models = [...new Set([chat.settings.model, ...chat.settings.models])];
-  const answers = models.map((model) =>
-    add(chat, newMessage({ role: "assistant", parent: question.id, model, created_ms, is_running: true })),
+  const ids = models.map(newId).sort(); // answers of the same moment are shown in the order of their ids
+  const answers = models.map((model, index) =>
+    add(chat, newMessage({ id: ids[index], role: "assistant", parent: question.id, model, created_ms, is_running: true })),
   );
   chat.leaf = answers[0]!.id;
   const requests = answers.map((message) => request(chat, message, question.id));
@@ -43,10 +48,10 @@ export async function stop(message: Message): Promise<void> {
   await call("DELETE", `/answers/${message.id}`).catch(() => undefined);
 }
 
-/** Read along with the answers of a chat that were under way when this page came. */
+/** Read along with the answers of a chat that another page has asked for, or this one before it was loaded. */
 export function resume(chat: Chat): void {
   for (const message of Object.values(chat.messages ?? {}))
-    if (message.is_running && !(message.id in running)) void read(chat, message);
+    if (message.is_running && !(message.id in untrack(() => running))) untrack(() => void read(chat, message));
 }
 
 /** Put a message into its chat; returns it as the page follows it. */
@@ -75,6 +80,7 @@ async function begin(chat: Chat, answers: Message[], requests: object[], earlier
     await keep(chat, ...answers).catch(() => undefined);
     return;
   }
+  tell(chat);
   await Promise.all(answers.map((message) => read(chat, message)));
 }
 
@@ -89,6 +95,7 @@ function fail(message: Message, error: unknown): void {
 async function read(chat: Chat, message: Message): Promise<void> {
   running[message.id] ??= { place: null, isLost: false };
   const reader = new Reader(message);
+  let misses = 0; // another tab may have kept the message, and not asked yet
   for (let pause = 500; message.is_running; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
     try {
       const reply = await send("GET", `/answers/${message.id}?after=${reader.last}`);
@@ -96,11 +103,13 @@ async function read(chat: Chat, message: Message): Promise<void> {
       pause = 500;
       await reader.take(reply);
     } catch (error) {
-      if (error instanceof ServiceError && error.status === 404) await missing(chat, message);
+      const isMissing = error instanceof ServiceError && error.status === 404;
+      if (isMissing && ++misses > MISSES) await missing(chat, message);
+      else if (isMissing) await sleep(pause);
       else if (error instanceof ServiceError && error.status !== 0) fail(message, error);
       else {
         running[message.id]!.isLost = true;
-        await new Promise((wake) => setTimeout(wake, pause));
+        await sleep(pause);
       }
     }
   }
@@ -129,6 +138,7 @@ async function missing(chat: Chat, message: Message): Promise<void> {
 async function sync(chat: Chat, message: Message): Promise<void> {
   chat.changed_ms = Date.now();
   chats.all = [chat, ...chats.all.filter((other) => other.id !== chat.id)];
+  tell(chat);
   if (message.error) await keep(chat).catch(() => undefined);
 }
 

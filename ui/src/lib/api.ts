@@ -75,8 +75,11 @@ export async function* events(reply: Response): AsyncGenerator<{ id: number | nu
   }
 }
 
-/** Who is here: a person, nobody, or the one person of a service without accounts. */
-export async function whoIsHere(): Promise<Person | "nobody" | "local"> {
-  const here = await call<{ has_accounts: boolean; person: Person | null }>("GET", "/auth/here");
-  return here.has_accounts ? (here.person ?? "nobody") : "local";
+export interface Here {
+  has_accounts: boolean;
+  person: Person | null;
+  has_chats: boolean;
 }
+
+/** Who is here, and whether the service keeps chats. */
+export const whoIsHere = (): Promise<Here> => call("GET", "/auth/here");

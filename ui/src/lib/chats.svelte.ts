@@ -1,6 +1,6 @@
 // The chats: on the server of whoever runs it, in this browser alone, or nowhere.
 
-import { call, ServiceError } from "./api";
+import { call } from "./api";
 import * as browser from "./store";
 import { newId, type Chat, type Message, type Place } from "./tree";
 
@@ -9,7 +9,7 @@ export const chats = $state({
   /** Where new chats are kept. */
   place: (localStorage.getItem("place") ?? "server") as Place,
   /** Whether this service keeps chats. */
-  hasServer: true,
+  hasServer: false,
 });
 
 type Fields = Omit<Chat, "messages" | "place">;
@@ -20,6 +20,11 @@ channel.onmessage = ({ data }: MessageEvent<string>) => void reread(data);
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) void listChats().catch(() => undefined);
 });
+
+/** Tell other tabs of this browser that a chat has changed. */
+export function tell(chat: Chat): void {
+  if (chat.place !== "nowhere") channel.postMessage(chat.id);
+}
 
 /** Keep new chats on the server, or in this browser alone. */
 export function choosePlace(place: Place): void {
@@ -45,15 +50,9 @@ export async function listChats(): Promise<void> {
 }
 
 async function serverChats(): Promise<Chat[]> {
-  try {
-    const reply = await call<{ chats: Fields[] }>("GET", "/chats");
-    chats.hasServer = true;
-    return reply.chats.map((fields) => ({ ...fields, place: "server", messages: null }));
-  } catch (error) {
-    if (!(error instanceof ServiceError) || error.status !== 404) throw error;
-    chats.hasServer = false;
-    return [];
-  }
+  if (!chats.hasServer) return [];
+  const reply = await call<{ chats: Fields[] }>("GET", "/chats");
+  return reply.chats.map((fields) => ({ ...fields, place: "server", messages: null }));
 }
 
 /** Read the messages of a chat, once or again. Messages that are being written here are left alone. */
@@ -114,7 +113,7 @@ export async function keep(chat: Chat, ...messages: Message[]): Promise<void> {
     await call("PUT", `/chats/${chat.id}`, fieldsOf(chat));
     for (const message of messages) await call("PUT", `/chats/${chat.id}/messages/${message.id}`, message);
   }
-  channel.postMessage(chat.id);
+  tell(chat);
 }
 
 /** Take in chats with their messages, from a file; one that is here already is brought up to date. */
@@ -133,7 +132,7 @@ export async function remove(chat: Chat): Promise<() => Promise<void>> {
   chats.all = chats.all.filter((other) => other.id !== chat.id);
   if (chat.place === "server") await call("DELETE", `/chats/${chat.id}`);
   else if (chat.place === "browser") await browser.deleteChat(chat.id);
-  channel.postMessage(chat.id);
+  tell(chat);
   return async () => {
     if (chat.place === "server") await call("POST", `/chats/${chat.id}/restore`);
     else await keep(chat);

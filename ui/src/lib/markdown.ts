@@ -21,9 +21,13 @@ function formula(name: string, level: "inline" | "block", start: RegExp, rule: R
 
 const escaped = (text: string): string => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
+/** Tags that a text may have, without attributes. Any other is shown as it was written. */
+const TAG = /<(?!\/?(?:b|blockquote|br|code|details|em|hr|i|kbd|li|mark|ol|p|s|small|strong|sub|summary|sup|u|ul)\s*\/?>)/gi;
+
 const marked = new Marked({
   gfm: true,
   breaks: true,
+  renderer: { html: ({ text }) => text.replace(TAG, "&lt;") },
   extensions: [
     formula("blockMath", "block", /\$\$|\\\[/, /^(?:\$\$([^$]{1,4000}?)\$\$|\\\[([^]{1,4000}?)\\\])\s*(?:\n|$)/),
     // A dollar sign before a space or a figure after the formula is money.
@@ -85,12 +89,14 @@ export function show(element: HTMLElement, text: string): void {
 }
 
 async function showFormula(place: HTMLElement): Promise<void> {
-  const { mathMl } = await import("./math");
-  const safe = DOMPurify.sanitize(mathMl(place.textContent, place.getAttribute(MATH) === "block"), {
-    USE_PROFILES: { mathMl: true },
-    RETURN_TRUSTED_TYPE: true,
-  });
-  const shown = document.createElement("span");
-  shown.innerHTML = safe as unknown as string;
-  place.replaceWith(shown);
+  try {
+    const { mathMl } = await import("./math");
+    const formula = mathMl(place.textContent, place.getAttribute(MATH) === "block");
+    const safe = DOMPurify.sanitize(formula, { USE_PROFILES: { mathMl: true }, RETURN_TRUSTED_TYPE: true });
+    const shown = document.createElement("span");
+    shown.innerHTML = safe as unknown as string;
+    place.replaceWith(shown);
+  } catch {
+    // A formula that cannot be read stays as it was written.
+  }
 }

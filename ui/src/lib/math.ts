@@ -2,15 +2,15 @@
 
 import katex from "katex";
 
-/** The MathML of a formula; one that cannot be read is shown as it was written. */
+/** The MathML of a formula. Throws an error for one that cannot be read. */
 export function mathMl(formula: string, isBlock: boolean): string {
-  return katex.renderToString(formula, {
+  const text = katex.renderToString(formula, {
     output: "mathml",
     displayMode: isBlock,
-    throwOnError: false,
     trust: false,
     maxExpand: 100,
     maxSize: 20,
     strict: "ignore",
   });
+  return text.replace(/ style="[^"]*"/g, ""); // the page allows no styles of its content
 }

@@ -1,7 +1,7 @@
 // The state of the page: who is here, which models there are, and what is shown.
 
 import { call, whoIsHere, type Model, type Person } from "./api";
-import { listChats } from "./chats.svelte";
+import { chats, listChats } from "./chats.svelte";
 import { memory } from "./memory.svelte";
 import { chooseOwner } from "./store";
 
@@ -31,10 +31,12 @@ export async function readModels(): Promise<void> {
 export async function refresh(): Promise<void> {
   page.error = "";
   try {
-    const here = await whoIsHere();
+    const { has_accounts, person, has_chats } = await whoIsHere();
+    const here = has_accounts ? (person ?? "nobody") : "local";
+    chats.hasServer = has_chats;
     if (here !== "nobody") {
       chooseOwner(typeof here === "string" ? here : here.id);
-      await Promise.all([readModels(), listChats(), memory.read().catch(() => undefined)]);
+      await Promise.all([readModels(), listChats(), has_chats ? memory.read().catch(() => undefined) : null]);
     }
     page.here = here;
   } catch {

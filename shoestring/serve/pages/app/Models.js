@@ -1,1 +1,1 @@
-import{F as e,L as t,P as n,Q as r,a as i,ct as a,d as o,lt as s,q as c}from"./words.svelte.js";import"./legacy.js";var l=t(`<h1> </h1>`);function u(t,u){s(u,!1),o();var d=l(),f=r(d,!0);c(e=>n(f,e),[()=>i(`models`)]),e(t,d),a()}export{u as default};
+import{F as e,L as t,P as n,Q as r,a as i,ct as a,d as o,q as s,st as c}from"./words.svelte.js";import"./legacy.js";var l=t(`<h1> </h1>`);function u(t,u){a(u,!1),o();var d=l(),f=r(d,!0);s(e=>n(f,e),[()=>i(`models`)]),e(t,d),c()}export{u as default};

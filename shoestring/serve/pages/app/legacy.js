@@ -1,1 +1,1 @@
-import{ut as e}from"./words.svelte.js";e();
+import{lt as e}from"./words.svelte.js";e();

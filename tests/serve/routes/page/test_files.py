@@ -16,7 +16,7 @@ def test_the_page_and_its_files_are_there(client):
 
 
 def test_a_service_without_accounts_asks_nobody(client):
-    assert client.get("/auth/here").json() == {"has_accounts": False, "person": None}
+    assert client.get("/auth/here").json() == {"has_accounts": False, "person": None, "has_chats": False}
 
 
 def test_the_page_has_no_script_of_its_own_and_lets_nothing_else_in(client):
