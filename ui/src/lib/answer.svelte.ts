@@ -176,7 +176,7 @@ class Reader {
 }
 
 /** The request of an answer: the branch that ends with `leaf`, and the chat's settings. */
-function request(chat: Chat, message: Message, leaf: string): object {
+export function request(chat: Chat, message: Message, leaf: string): Record<string, unknown> & { messages: object[] } {
   const { system, thinking, effort, temperature, top_p, max_tokens } = chat.settings;
   const messages: object[] = branch(chat, leaf).map((each) => ({ role: each.role, content: promptText(each) }));
   const instructions = [system.trim(), memory.prompt()].filter(Boolean).join("\n\n");

@@ -10,6 +10,8 @@ export interface Page {
   load: () => Promise<{ default: Component }>;
   /** For everyone, for those who run the service, or for the admins of one with accounts. */
   audience: "all" | "operator" | "admin";
+  /** No link leads to it but from a chat. */
+  isHidden?: boolean;
 }
 
 export const PAGES: Page[] = [
@@ -18,6 +20,7 @@ export const PAGES: Page[] = [
   { name: "models", load: () => import("../models/Models.svelte"), audience: "all" },
   { name: "api", load: () => import("../api/Api.svelte"), audience: "all" },
   { name: "memory", load: () => import("../memory/Memory.svelte"), audience: "all" },
+  { name: "thinking", load: () => import("../thinking/Inspect.svelte"), audience: "all", isHidden: true },
   { name: "account", load: () => import("../account/Account.svelte"), audience: "all" },
   { name: "admin", load: () => import("../admin/Admin.svelte"), audience: "admin", words: ["account", "api"] },
 ];

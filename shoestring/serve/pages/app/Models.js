@@ -1,1 +1,1 @@
-import{F as e,L as t,P as n,Q as r,a as i,ct as a,d as o,q as s,st as c}from"./words.svelte.js";import"./legacy.js";var l=t(`<h1> </h1>`);function u(t,u){a(u,!1),o();var d=l(),f=r(d,!0);s(e=>n(f,e),[()=>i(`models`)]),e(t,d),c()}export{u as default};
+import{$ as e,F as t,I as n,J as r,R as i,a,ct as o,d as s,lt as c}from"./words.svelte.js";import"./legacy.js";var l=i(`<h1> </h1>`);function u(i,u){c(u,!1),s();var d=l(),f=e(d,!0);r(e=>t(f,e),[()=>a(`models`)]),n(i,d),o()}export{u as default};

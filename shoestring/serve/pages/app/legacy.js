@@ -1,1 +1,1 @@
-import{lt as e}from"./words.svelte.js";e();
+import{ut as e}from"./words.svelte.js";e();
