@@ -50,6 +50,7 @@ from shoestring.serve.routes.page import (
     files,
     inspect,
     memory,
+    models,
     shares,
     training,
     translations,
@@ -101,6 +102,7 @@ ROUTERS = (
     memory.router,
     attachments.router,
     inspect.router,
+    models.router,
 )
 
 
@@ -214,6 +216,8 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     await asyncio.gather(*beside, return_exceptions=True)
     if app.state.runs is not None:
         await app.state.runs.control.close()
+    if app.state.local_models is not None:
+        await app.state.local_models.jobs.close()
     await service.close()
     if app.state.chats is not None:
         await app.state.chats.close()

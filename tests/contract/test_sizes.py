@@ -20,7 +20,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/distill": 1_650,
     "shoestring/engine": 3_540,
     "shoestring/engine/constrain": 1_760,
-    "shoestring/engine/offline": 900,
+    "shoestring/engine/offline": 1_020,
     "shoestring/evals": 1_350,
     "shoestring/kernels": 2_250,
     "shoestring/model": 1_860,

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from starlette.testclient import TestClient
 
 from shoestring.device import choose
+from shoestring.durable import cache_folder
 from shoestring.engine.engine import Engine
 from shoestring.engine.load import load_engine
 from shoestring.engine.settings import EngineSettings
@@ -174,3 +175,15 @@ def quick_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shoestring.serve.chats.run.PLACE_S", 0.02)
     monkeypatch.setattr("shoestring.serve.chats.elsewhere.POLL_S", 0.05)
     monkeypatch.setattr("shoestring.serve.chats.draft.RETRY_S", 0.1)
+
+
+@pytest.fixture
+def model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of fetched and quantized models, of this test alone; compiled kernels are everybody's."""
+    kernels = cache_folder("kernels")
+    kernels.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    models = cache_folder("models")
+    models.mkdir(parents=True)
+    cache_folder("kernels").symlink_to(kernels)
+    return models

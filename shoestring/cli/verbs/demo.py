@@ -84,10 +84,10 @@ def serve(out: Path, seed: int, device: str, *, port: int, quiet: bool) -> None:
 
     out = out.absolute()
     with listen_near(port) as listener:
-        config, settings = ServiceConfig(), ModelSettings(device=device)
-        local_models = open_local(["mini"], None, settings)
+        config = ServiceConfig(runs=str(out.parent))
+        local_models = open_local(["mini"], ModelSettings(device=device), config)
         service = open_service(config, local_models.memory.backends, None)
-        runs = Runs(out.parent, local_models.memory)
+        runs = Runs(local_models.runs, local_models.memory)
         live = LiveDemo(service, local_models, runs, out.name, LiveLine(quiet=quiet))
         url = f"http://{HOST}:{listener.getsockname()[1]}"
         print(f"chat with mini: {url}")

@@ -73,13 +73,13 @@ def serve(
     tls = Tls(service_config.tls_cert, service_config.tls_key or "") if service_config.tls_cert else None
     with listen(host, port) as listener:  # first, since models may take long to load
         names, seqs = models or ([] if upstreams else ["mini"]), service_config.max_num_seqs
-        own = open_local(names, service_config.memory, _model_settings(weights, choices, device, seqs))
+        own = open_local(names, _model_settings(weights, choices, device, seqs), service_config)
         url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
         hosting = open_hosting(service_config, url, dict.fromkeys(names, seqs)) if has_accounts else None
         service = open_service(service_config, [*own.memory.backends, *open_pools(addresses)], hosting)
         print(f"serving {', '.join(service.backends)} on {url}", flush=True)
-        chats, memory = open_chats(service_config, hosting), None if hosting else own.memory
-        app = build_app(service, hosting, chats, local_models=own, runs=Runs(service_config.runs, memory))
+        chats, runs = open_chats(service_config, hosting), Runs(own.runs, None if hosting else own.memory)
+        app = build_app(service, hosting, chats, local_models=own, runs=runs)
         serve_app(app, service, listener, tls=tls, reloads=[hosting.reload] if hosting else [])
 
 
@@ -140,14 +140,15 @@ def _model_settings(weights: str | None, choices: Choices, device: str, seqs: in
     )
 
 
-def open_local(names: Sequence[str], memory: str | None, settings: "ModelSettings") -> "LocalModels":
+def open_local(names: Sequence[str], settings: "ModelSettings", config: "ServiceConfig") -> "LocalModels":
     """The models of this process; those that fit together are loaded now, the first one in any case."""
     from shoestring.errors import ConfigError
     from shoestring.serve.backends.lazy import LazyBackend, ModelMemory
     from shoestring.serve.models.local_models import LocalModels
     from shoestring.serve.models.opening import free_bytes, loadable_model
+    from shoestring.serve.training.folder import RunsFolder
 
-    models = [loadable_model(name, settings) for name in names]
+    memory, models = config.memory, [loadable_model(name, settings) for name in names]
     limit = None if memory is None else read_size(memory)
     if memory is not None and limit is None:
         raise ConfigError(f"memory = {memory!r} is not a size such as 8GiB")
@@ -160,4 +161,4 @@ def open_local(names: Sequence[str], memory: str | None, settings: "ModelSetting
     for backend in backends:
         if backend is backends[0] or model_memory.has_room(backend.model):
             backend.load()
-    return LocalModels(model_memory, settings)
+    return LocalModels(model_memory, settings, RunsFolder(Path(config.runs)))

@@ -53,6 +53,11 @@ class ModelMemory:
         self.yields = False
         """Other work of this machine goes first."""
 
+    @property
+    def free_bytes(self) -> int:
+        """Memory for more models."""
+        return self._free_bytes(sum(each.model.num_bytes for each in self.backends if each.is_loaded))
+
     def add(self, backend: "LazyBackend") -> None:
         """Let a model share this memory."""
         self.backends.append(backend)
@@ -177,8 +182,7 @@ class LazyBackend:
 
     async def _deltas(self, request: BackendRequest, work: Work | None) -> AsyncGenerator[Delta]:
         """An empty delta, and those of the reply; `work` is the request as the loaded model prepared it."""
-        if not self.is_loaded:
-            self._begin_to_load()
+        self.ensure_loading()
         self._num_open += 1
         try:
             yield Delta()
@@ -201,6 +205,11 @@ class LazyBackend:
             )
         leaving = [backend for other in others if (backend := other.release()) is not None]
         self._loading = asyncio.ensure_future(self._load(leaving))
+
+    def ensure_loading(self) -> None:
+        """Begin to load the model, if it is not loaded. Raises RequestError when there is no room."""
+        if not self.is_loaded:
+            self._begin_to_load()
 
     def release(self) -> LocalBackend | None:
         """Give the loaded model away, to be closed."""

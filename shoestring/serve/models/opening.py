@@ -7,8 +7,9 @@ from typing import Any
 
 from shoestring.device import choose
 from shoestring.engine.load import default_sampling
-from shoestring.engine.offline.plan import default_form, find_checkpoint, plan_model
+from shoestring.engine.offline.plan import LoadPlan, default_form, find_checkpoint, plan_model
 from shoestring.engine.paged_cache import available_bytes
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.memory import RESERVE_BYTES
 from shoestring.model.packed.quantize import Progress
 from shoestring.serve.backends.lazy import LoadableModel
@@ -48,9 +49,7 @@ def loadable_model(name: str, settings: ModelSettings, place: str | None = None)
     Raises ConfigError for one that this machine has no memory for, CheckpointError for one that is none.
     """
     checkpoint = find_checkpoint(place or name)
-    default = default_form(checkpoint, settings.device) if settings.weights is None else None
-    engine = {"stream_interval_s": STREAM_INTERVAL_S, **settings.engine}
-    plan = plan_model(checkpoint, settings.weights or default, engine, settings.device, seqs=settings.seqs)
+    plan = plan_of(checkpoint, settings)
     template = checkpoint.template if checkpoint.has_tokenizer and checkpoint.has_template else None
     sampling = {**default_sampling(checkpoint), **settings.sampling}
     sampling.pop("max_tokens", None)  # the limit is the context
@@ -68,6 +67,13 @@ def loadable_model(name: str, settings: ModelSettings, place: str | None = None)
         sampling=sampling,
         load=load,
     )
+
+
+def plan_of(checkpoint: Checkpoint, settings: ModelSettings) -> LoadPlan:
+    """The plan for a checkpoint under these settings. Raises ConfigError."""
+    default = default_form(checkpoint, settings.device) if settings.weights is None else None
+    engine = {"stream_interval_s": STREAM_INTERVAL_S, **settings.engine}
+    return plan_model(checkpoint, settings.weights or default, engine, settings.device, seqs=settings.seqs)
 
 
 def free_bytes(limit: int | None, device: str) -> Callable[[int], int]:

@@ -1,7 +1,5 @@
 """The training runs of a service: those in its folder, as they are watched, and the trainings it starts."""
 
-from pathlib import Path
-
 from shoestring.serve.backends.lazy import ModelMemory
 from shoestring.serve.training.control import RunControl
 from shoestring.serve.training.folder import RunsFolder
@@ -13,9 +11,9 @@ MAX_WATCHED = 20
 class Runs:
     """The runs in a folder."""
 
-    def __init__(self, root: Path | str, memory: ModelMemory | None = None) -> None:
+    def __init__(self, folder: RunsFolder, memory: ModelMemory | None = None) -> None:
         """The models in `memory` yield to a training that is started here; without it, it yields to them."""
-        self.folder, self.control = RunsFolder(Path(root)), RunControl(memory)
+        self.folder, self.control = folder, RunControl(memory)
         self._runs: dict[str, WatchedRun] = {}
 
     def watched(self, name: str) -> WatchedRun:

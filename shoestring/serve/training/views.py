@@ -83,8 +83,8 @@ class CurvesView(Schema):
 
 def run_list(runs: Runs) -> RunList:
     """The list of all runs."""
-    watched = [(name, runs.watched(name)) for name in runs.folder.names()[:100]]
-    heads = [RunHead(**_head(name, run, run.stages())) for name, run in watched]
+    all_runs = [(name, runs.watched(name)) for name in runs.folder.names()[:100]]
+    heads = [RunHead(**_head(name, run, run.stages())) for name, run in all_runs]
     return RunList(runs=heads, yields=runs.control.yields)
 
 
@@ -107,8 +107,10 @@ def curves_view(runs: Runs, name: str, stage_name: str) -> CurvesView:
     """
     run = runs.watched(name)
     stages = run.stages()
-    learned = [stage for stage in stages if has_file(run.folder, *stage.parts, "metrics.jsonl")]
-    stage = next((stage for stage in stages if stage.name == stage_name), learned[-1] if learned else None)
+    with_curves = [stage for stage in stages if has_file(run.folder, *stage.parts, "metrics.jsonl")]
+    stage = next(
+        (stage for stage in stages if stage.name == stage_name), with_curves[-1] if with_curves else None
+    )
     if stage is None:
         return CurvesView(curves={}, samples=[])
     with run.lock:

@@ -1,6 +1,7 @@
 """Models that are added to a service while it runs."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from shoestring.serve.backends.lazy import ModelMemory
 from shoestring.serve.models.local_models import LocalModels
 from shoestring.serve.models.opening import ModelSettings, free_bytes, loadable_model
 from shoestring.serve.service import Service
+from shoestring.serve.training.folder import RunsFolder
 from tests.serve.words import Words
 
 
@@ -31,7 +33,8 @@ def test_memory_is_what_was_given_or_what_is_free():
 
 def test_a_model_is_served_from_now_on_and_no_more():
     service = Service({"words": Words()}, aliases={"gpt-4": "words"}, admission=Admission())
-    local = LocalModels(ModelMemory(lambda _: 1 << 40), ModelSettings(device="cpu", seqs=3))
+    settings, runs = ModelSettings(device="cpu", seqs=3), RunsFolder(Path("/nonexistent"))
+    local = LocalModels(ModelMemory(lambda _: 1 << 40), settings, runs)
 
     async def course():
         await service.start()

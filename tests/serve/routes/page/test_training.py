@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from shoestring.serve.app import build_app
 from shoestring.serve.service import Service
+from shoestring.serve.training.folder import RunsFolder
 from shoestring.serve.training.runs import Runs
 from shoestring.train.lock import run_lock
 from tests.serve.training.folders import write_run
@@ -20,7 +21,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def client(run):
-    app = build_app(Service({"words": Words()}), runs=Runs(run.parent))
+    app = build_app(Service({"words": Words()}), runs=Runs(RunsFolder(run.parent)))
     with TestClient(app, raise_server_exceptions=False, base_url="http://localhost") as client:
         yield client
 
@@ -121,7 +122,7 @@ def test_a_website_cannot_use_the_service_of_its_visitor(client):
 
 
 def test_with_accounts_runs_are_for_admins_alone(site, run):
-    site.app.state.runs = Runs(run.parent)
+    site.app.state.runs = Runs(RunsFolder(run.parent))
     person, admin = site.person(), site.admin()
     for browser, status in ((site.browser(), 401), (person, 403), (admin, 200)):
         assert browser.get("/runs").status_code == status

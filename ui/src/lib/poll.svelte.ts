@@ -1,7 +1,7 @@
 // What the service says now, asked for again every two seconds while somebody looks.
 
-import { sentence } from "../lib/answer.svelte";
-import { call } from "../lib/api";
+import { sentence } from "./answer.svelte";
+import { call } from "./api";
 
 const PULSE_MS = 2000;
 
