@@ -17,13 +17,13 @@ ANYONE = {
 BY_KEY = {
     *(
         ("GET", path)
-        for path in ("/models", "/v1/models", "/v1/models/{model:path}", "/api/tags", "/metrics")
+        for path in ("/models", "/v1/models", "/v1/models/{model:path}", "/api/tags", "/api/ps", "/metrics")
     ),
     *(("POST", f"{base}/chat/completions") for base in ("", "/v1", "/beta")),
     *(("POST", f"{base}/completions") for base in ("", "/v1", "/beta")),
     *(("POST", f"{base}/responses") for base in ("", "/v1")),
     *(("POST", f"{base}/v1/messages{end}") for base in ("", "/anthropic") for end in ("", "/count_tokens")),
-    *(("POST", path) for path in ("/tokenize", "/detokenize", "/api/chat", "/api/generate")),
+    *(("POST", path) for path in ("/tokenize", "/detokenize", "/api/chat", "/api/generate", "/api/show")),
     *((method, "/translations") for method in ("GET", "POST")),
     ("POST", "/inspect"),
     *(("GET", path) for path in ("/user/balance", "/user/terms", "/v1/usage/{request_id}")),

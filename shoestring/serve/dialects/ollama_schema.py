@@ -76,6 +76,33 @@ class OllamaModels(Schema):
     models: list[OllamaModel]
 
 
+class OllamaProcess(Schema):
+    name: str
+    model: str
+    size: int
+    size_vram: int
+    digest: str
+    details: OllamaModelDetails
+    expires_at: str
+
+
+class OllamaProcesses(Schema):
+    """The models in memory."""
+
+    models: list[OllamaProcess]
+
+
+class OllamaShow(Schema):
+    """One model in full."""
+
+    modelfile: str
+    parameters: str
+    template: str
+    details: OllamaModelDetails
+    model_info: dict[str, str | int]
+    capabilities: list[str]
+
+
 class Version(Schema):
     """The version of this program."""
 

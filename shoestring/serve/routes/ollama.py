@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -13,6 +12,7 @@ from fastapi.responses import JSONResponse
 import shoestring
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.backends.lazy import LazyBackend
 from shoestring.serve.backends.reply import Reply
 from shoestring.serve.backends.request import BackendRequest
 from shoestring.serve.dialects.ollama import (
@@ -24,10 +24,25 @@ from shoestring.serve.dialects.ollama import (
     generate_request,
     loaded,
 )
-from shoestring.serve.dialects.ollama_schema import OllamaChat, OllamaGeneration, OllamaModels, Version
+from shoestring.serve.dialects.ollama_models import (
+    LATEST,
+    OllamaShowRequest,
+    list_entry,
+    process_entry,
+    show_entry,
+)
+from shoestring.serve.dialects.ollama_schema import (
+    OllamaChat,
+    OllamaGeneration,
+    OllamaModels,
+    OllamaProcesses,
+    OllamaShow,
+    Version,
+)
 from shoestring.serve.dialects.schema import OllamaError, errors, whole, whole_or_stream
 from shoestring.serve.live import LiveStream, unless_gone
 from shoestring.serve.routes.parts import TheCaller, TheService
+from shoestring.serve.service import Service
 
 LINES = "application/x-ndjson"
 
@@ -38,12 +53,13 @@ router = APIRouter(tags=["Ollama"], responses=errors(OllamaError))
 @audience(Audience.KEY)
 async def chat(body: OllamaChatRequest, request: Request, caller: TheCaller, service: TheService) -> Response:
     """Answer a conversation. Without messages it says that the model is loaded."""
+    model = _untagged(service, body.model)
     if not body.messages:
-        service.backend(body.model)
+        service.backend(model)
         return JSONResponse(loaded(body.model, is_chat=True))
     salt = caller.cache_salt(None)
-    work = chat_request(body, service.sampling(body.model), cache_salt=salt)
-    reply = await unless_gone(request, service.open(caller, body.model, work))
+    work = chat_request(body, service.sampling(model), cache_salt=salt)
+    reply = await unless_gone(request, service.open(caller, model, work))
     return await _answer(reply, body, request, is_chat=True)
 
 
@@ -53,12 +69,13 @@ async def generate(
     body: OllamaGenerateRequest, request: Request, caller: TheCaller, service: TheService
 ) -> Response:
     """Answer a prompt. Without one it says that the model is loaded."""
+    model = _untagged(service, body.model)
     if not body.prompt:
-        service.backend(body.model)
+        service.backend(model)
         return JSONResponse(loaded(body.model, is_chat=False))
     salt = caller.cache_salt(None)
-    work: BackendRequest = generate_request(body, service.sampling(body.model), cache_salt=salt)
-    reply = await unless_gone(request, service.open(caller, body.model, work))
+    work: BackendRequest = generate_request(body, service.sampling(model), cache_salt=salt)
+    reply = await unless_gone(request, service.open(caller, model, work))
     return await _answer(reply, body, request, is_chat=False)
 
 
@@ -66,9 +83,31 @@ async def generate(
 @audience(Audience.KEY)
 async def tags(caller: TheCaller, service: TheService) -> dict[str, Any]:
     """List the models."""
+    cards = [backend.card for backend in service.backends.values()]
+    return {"models": [list_entry(card.id, card.created_s) for card in cards]}
+
+
+@router.get("/api/ps", responses=whole(OllamaProcesses))
+@audience(Audience.KEY)
+async def processes(caller: TheCaller, service: TheService) -> dict[str, Any]:
+    """List the models of this process that are in memory."""
+    lazy = [backend for backend in service.backends.values() if isinstance(backend, LazyBackend)]
     return {
-        "models": [_model(backend.card.id, backend.card.created_s) for backend in service.backends.values()]
+        "models": [
+            process_entry(backend.card.id, backend.model.num_bytes)
+            for backend in lazy
+            if backend.local is not None
+        ]
     }
+
+
+@router.post("/api/show", responses=whole(OllamaShow))
+@audience(Audience.KEY)
+async def show(body: OllamaShowRequest, caller: TheCaller, service: TheService) -> dict[str, Any]:
+    """Show a model: its context and what it can do."""
+    backend = service.backend(_untagged(service, body.model or body.name))
+    has_chat = not isinstance(backend, LazyBackend) or backend.model.template is not None
+    return show_entry(backend.card, has_chat=has_chat)
 
 
 @router.get("/api/version", responses=whole(Version))
@@ -76,6 +115,12 @@ async def tags(caller: TheCaller, service: TheService) -> dict[str, Any]:
 async def version() -> dict[str, str]:
     """The version of this program."""
     return {"version": shoestring.__version__}
+
+
+def _untagged(service: Service, model: str) -> str:
+    """The name of a model here: Ollama's clients add :latest to a name without a tag."""
+    is_known = model in service.backends or model in service.aliases
+    return model if is_known else model.removesuffix(LATEST)
 
 
 async def _answer(reply: Reply, body: OllamaFields, request: Request, *, is_chat: bool) -> Response:
@@ -97,16 +142,3 @@ async def _stream(reply: Reply, lines: OllamaLines) -> AsyncGenerator[bytes]:
                     yield json.dumps(line, ensure_ascii=False).encode() + b"\n"
     except RequestError as error:
         yield json.dumps({"error": str(error)}).encode() + b"\n"
-
-
-def _model(name: str, created_s: int) -> dict[str, Any]:
-    modified = datetime.fromtimestamp(created_s, UTC).isoformat().replace("+00:00", "Z")
-    details = {"format": "safetensors", "family": "", "families": None, "parameter_size": ""}
-    return {
-        "name": name,
-        "model": name,
-        "modified_at": modified,
-        "size": 0,
-        "digest": "",
-        "details": {**details, "quantization_level": "", "parent_model": ""},
-    }

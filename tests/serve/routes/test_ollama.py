@@ -52,8 +52,24 @@ def test_an_empty_request_says_that_the_model_is_there(client):
 
 
 def test_lists_and_version(client):
-    assert [model["name"] for model in client.get("/api/tags").json()["models"]] == ["mini"]
+    assert [model["name"] for model in client.get("/api/tags").json()["models"]] == ["mini:latest"]
     assert client.get("/api/version").json()["version"]
+    assert client.get("/api/ps").json() == {"models": []}
+
+
+@pytest.mark.parametrize("body", [{"model": "mini"}, {"model": "mini:latest"}, {"name": "mini"}])
+def test_a_model_is_shown_with_its_context(client, body):
+    shown = client.post("/api/show", json=body).json()
+    assert shown["model_info"]["shoestring.context_length"] == 512
+    assert "completion" in shown["capabilities"]
+    assert client.post("/api/show", json={"model": "other"}).status_code == 404
+
+
+def test_a_name_may_have_the_tag_that_clients_add(client):
+    for path, prompt in (("/api/chat", {"messages": SUM}), ("/api/generate", {"prompt": "2+3="})):
+        body = {"model": "mini:latest", **prompt, "stream": False, "options": {"num_predict": 2}}
+        assert client.post(path, json=body).json()["eval_count"] == 2
+    assert client.post("/api/chat", json={"model": "mini:other", "messages": SUM}).status_code == 404
 
 
 def test_errors_have_ollamas_form(client):
