@@ -1,4 +1,4 @@
-"""Requests of Open WebUI, built from its routers, are answered as it expects: of OpenAI's and Ollama's kind."""
+"""Requests of Open WebUI, built from its routers, are answered as it expects: OpenAI's kind and Ollama's."""
 
 import json
 import re

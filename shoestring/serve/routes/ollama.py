@@ -24,20 +24,18 @@ from shoestring.serve.dialects.ollama import (
     generate_request,
     loaded,
 )
-from shoestring.serve.dialects.ollama_models import (
-    LATEST,
-    OllamaShowRequest,
-    list_entry,
-    process_entry,
-    show_entry,
-)
 from shoestring.serve.dialects.ollama_schema import (
+    LATEST,
     OllamaChat,
     OllamaGeneration,
     OllamaModels,
     OllamaProcesses,
     OllamaShow,
+    OllamaShowRequest,
     Version,
+    list_entry,
+    process_entry,
+    show_entry,
 )
 from shoestring.serve.dialects.schema import OllamaError, errors, whole, whole_or_stream
 from shoestring.serve.live import LiveStream, unless_gone
