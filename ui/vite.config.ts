@@ -1,5 +1,6 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vite";
+import { worker } from "./worker.plugin.ts";
 import { words } from "./words.plugin.ts";
 
 /** The file's name of a part of the catalogue, such as words-en-chat. */
@@ -9,7 +10,7 @@ const wordsName = (id: string | null): string | undefined =>
 // The built page is kept in git, so its files have fixed names and no maps.
 export default defineConfig({
   base: "/app/",
-  plugins: [svelte(), words(`${import.meta.dirname}/words`)],
+  plugins: [svelte(), words(`${import.meta.dirname}/words`), worker(import.meta.dirname)],
   build: {
     outDir: "../shoestring/serve/pages/app",
     emptyOutDir: true,

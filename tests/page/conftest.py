@@ -88,7 +88,7 @@ def open_page(browser: Browser, service: Running) -> Iterator[OpenPage]:
     """
     contexts: dict[str, BrowserContext] = {}
     messages: list[str] = []
-    excuses: list[str] = []
+    excuses = ["Service Worker registration blocked"]
 
     def open_it(
         path: str = "",
@@ -99,6 +99,7 @@ def open_page(browser: Browser, service: Running) -> Iterator[OpenPage]:
         language: str = "en",
         context: str = "",
         allowed: tuple[str, ...] = (),
+        has_worker: bool = False,
     ) -> Page:
         width, height = SIZES[size]
         name = context or f"context {len(contexts)}"
@@ -109,6 +110,7 @@ def open_page(browser: Browser, service: Running) -> Iterator[OpenPage]:
                 locale=language,
                 permissions=["clipboard-read", "clipboard-write"],
                 has_touch=size == "phone",
+                service_workers="allow" if has_worker else "block",  # it fetches every file of the page
             )
             contexts[name].set_default_timeout(WAIT_MS)
         page = contexts[name].new_page()

@@ -49,6 +49,12 @@ export async function listChats(): Promise<void> {
   chats.all.sort((a, b) => b.changed_ms - a.changed_ms);
 }
 
+/** Read the list of chats that this browser keeps, when the service does not answer. */
+export async function listOwnChats(): Promise<void> {
+  const own = await browser.readChats().catch(() => []);
+  if (chats.all.length === 0) chats.all = own.sort((a, b) => b.changed_ms - a.changed_ms);
+}
+
 async function serverChats(): Promise<Chat[]> {
   if (!chats.hasServer) return [];
   const reply = await call<{ chats: Fields[] }>("GET", "/chats");

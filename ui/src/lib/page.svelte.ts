@@ -1,7 +1,7 @@
 // The state of the page: who is here, which models there are, and what is shown.
 
 import { call, whoIsHere, type Model, type Person } from "./api";
-import { chats, listChats } from "./chats.svelte";
+import { chats, listChats, listOwnChats } from "./chats.svelte";
 import { memory } from "./memory.svelte";
 import { chooseOwner } from "./store";
 
@@ -10,6 +10,8 @@ export const page = $state({
   models: [] as Model[],
   route: location.hash.slice(1) || "/",
   error: "",
+  /** Whether the service does not answer, and only what this browser keeps is shown. */
+  isOffline: false,
 });
 
 addEventListener("hashchange", () => (page.route = location.hash.slice(1) || "/"));
@@ -38,8 +40,31 @@ export async function refresh(): Promise<void> {
       chooseOwner(typeof here === "string" ? here : here.id);
       await Promise.all([readModels(), listChats(), has_chats ? memory.read().catch(() => undefined) : null]);
     }
+    remember(here);
     page.here = here;
+    page.isOffline = false;
   } catch {
-    page.error = "unreachable";
+    await showKept();
   }
 }
+
+/** Keep whose chats this browser may show when the service does not answer. */
+function remember(here: Person | "nobody" | "local"): void {
+  if (here === "nobody") localStorage.removeItem("owner");
+  else localStorage.setItem("owner", here === "local" ? here : here.id);
+}
+
+/** Show the chats that this browser keeps. */
+async function showKept(): Promise<void> {
+  const owner = localStorage.getItem("owner");
+  if (owner === null) {
+    page.error = "unreachable";
+    return;
+  }
+  chooseOwner(owner);
+  await listOwnChats();
+  page.here ??= owner === "local" ? owner : { id: owner, email: null, role: "user", has_codes: false };
+  page.isOffline = true;
+}
+
+addEventListener("online", () => page.isOffline && void refresh());

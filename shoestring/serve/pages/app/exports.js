@@ -1,4 +1,4 @@
-import{t as e}from"./download.js";import{n as t}from"./markdown.js";import{y as n}from"./answer.svelte.js";import{a as r}from"./words.svelte.js";var i=`shoestring-chats-2`,a={markdown:{ending:`md`,type:`text/markdown`,make:e=>e.map(d).join(`
+import{t as e}from"./download.js";import{n as t}from"./markdown.js";import{b as n}from"./answer.svelte.js";import{a as r}from"./words.svelte.js";var i=`shoestring-chats-2`,a={markdown:{ending:`md`,type:`text/markdown`,make:e=>e.map(d).join(`
 
 `)},html:{ending:`html`,type:`text/html`,make:h},json:{ending:`json`,type:`application/json`,make:p}},o=`
 body { font: 16px/1.6 system-ui, sans-serif; max-width: 44rem; margin: 0 auto; padding: 2rem 1rem; color: #1d1b18; background: #fbfaf7; overflow-wrap: anywhere; }

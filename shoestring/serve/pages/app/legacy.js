@@ -1,1 +1,1 @@
-import{ut as e}from"./words.svelte.js";e();
+import{nt as e}from"./disclose-version.js";e();

@@ -1,1 +1,1 @@
-var e={pages:`页面`,chat:`对话`,translate:`翻译`,training:`训练`,models:`模型`,api:`API`,memory:`记忆`,admin:`运营`};export{e as default};
+var e={pages:`页面`,chat:`对话`,translate:`翻译`,training:`训练`,models:`模型`,api:`API`,memory:`记忆`,admin:`运营`,offline:`服务没有响应。仍可阅读此浏览器中保存的对话。`,tryAgain:`重试`,shortcuts:`键盘`,keySearch:`搜索对话`,keyMenu:`打开或关闭菜单`,keySend:`发送`,keyLine:`换行`,keyClose:`关闭`,keyThis:`此列表`};export{e as default};

@@ -21,6 +21,8 @@ MEDIA_TYPES = {
     ".png": "image/png",
     ".webmanifest": "application/manifest+json",
 }
+WORKER = "worker.js"
+"""The service worker, which may keep the page at / though it lies below /app."""
 NAMES = frozenset(path.name for path in FOLDER.iterdir() if path.suffix in MEDIA_TYPES)
 """The files of the page; no other name is looked for."""
 POLICY = "; ".join(
@@ -31,11 +33,12 @@ POLICY = "; ".join(
         "img-src 'self'",
         "connect-src 'self'",
         "manifest-src 'self'",
+        "worker-src 'self'",
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'none'",
         "require-trusted-types-for 'script'",
-        "trusted-types default dompurify svelte-trusted-html",
+        "trusted-types default dompurify svelte-trusted-html worker",
     )
 )
 """Nothing runs, and nothing is fetched, but what comes from this service."""
@@ -68,6 +71,8 @@ def page_file(request: Request, name: str) -> Response:
     """The reply with a file of the page, or 304 for a browser that has it."""
     content, tag = _file(name)
     headers = {**HEADERS, "ETag": tag}
+    if name == WORKER:
+        headers["Service-Worker-Allowed"] = "/"
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)

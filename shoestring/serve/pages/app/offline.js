@@ -1,0 +1,1 @@
+var e=`/app/worker.js`;async function t(){let{trustedTypes:t}=globalThis,n=t?.createPolicy(`worker`,{createScriptURL:()=>e});await navigator.serviceWorker?.register(n?.createScriptURL(e)??e,{scope:`/`})}export{t as startWorker};
