@@ -10,6 +10,8 @@ export const chats = $state({
   place: (localStorage.getItem("place") ?? "server") as Place,
   /** Whether this service keeps chats. */
   hasServer: false,
+  /** Whether the list has been read. */
+  isRead: false,
 });
 
 type Fields = Omit<Chat, "messages" | "place">;
@@ -47,6 +49,7 @@ export async function listChats(): Promise<void> {
   });
   chats.all = [...listed, ...[...known.values()].filter((chat) => chat.place === "nowhere")];
   chats.all.sort((a, b) => b.changed_ms - a.changed_ms);
+  chats.isRead = true;
 }
 
 /** Read the list of chats that this browser keeps, when the service does not answer. */

@@ -38,7 +38,10 @@ export async function refresh(): Promise<void> {
     chats.hasServer = has_chats;
     if (here !== "nobody") {
       chooseOwner(typeof here === "string" ? here : here.id);
-      await Promise.all([readModels(), listChats(), has_chats ? memory.read().catch(() => undefined) : null]);
+      // A new question does not wait for the chats that there are.
+      listChats().catch(() => (page.error = "unreachable"));
+      if (has_chats) memory.read().catch(() => undefined);
+      await readModels();
     }
     remember(here);
     page.here = here;
