@@ -24,7 +24,8 @@ PART_BYTES = 1 << 20
 def message_sizes(connection: Connection, account_id: str, chat_id: str) -> dict[str, int]:
     """The bytes of each message of a chat by its id, the oldest first."""
     query = select(messages.c.id, messages.c.num_bytes).where(_of(account_id, chat_id))
-    rows = connection.execute(query.order_by(messages.c.created_ms, messages.c.id))
+    order = (messages.c.created_ms, messages.c.role.desc(), messages.c.id)  # a question before its answer
+    rows = connection.execute(query.order_by(*order))
     return {row.id: row.num_bytes for row in rows}
 
 

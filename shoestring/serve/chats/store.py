@@ -83,6 +83,7 @@ class LocalChatStore(ChatStore):
         """Close the file, if it was opened."""
         if self._database is not None:
             await self._database.close()
+            self._database = None
         self._lock.close()
 
     async def tend(self) -> None:

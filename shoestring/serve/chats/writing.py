@@ -15,6 +15,8 @@ from shoestring.serve.storage.tables import messages, servers
 
 INTERRUPTED = "interrupted"
 """The finish reason of an answer whose process ended before it."""
+HAS_WRITER = messages.c.server_id > ""
+"""The condition for messages that are written now, in a form for which there is an index."""
 CANCELLED = "cancelled"
 """The finish reason of an answer that its reader stopped."""
 
@@ -71,7 +73,7 @@ def write(connection: Connection, place: Place, server_id: str, values: dict[str
 
 def ask_end(connection: Connection, place: Place) -> None:
     """Ask the process that writes a message to end it."""
-    here = place.here & messages.c.server_id.is_not(None)
+    here = place.here & HAS_WRITER
     connection.execute(update(messages).where(here).values(finish_reason=CANCELLED))
 
 
@@ -87,11 +89,11 @@ def end_dead(connection: Connection) -> int:
 
 def end_all(connection: Connection) -> int:
     """End what is written in a database that no other process has open; returns the number of messages."""
-    return _end(connection, messages.c.server_id.is_not(None))
+    return _end(connection, HAS_WRITER)
 
 
 def _dead() -> ColumnElement[bool]:
-    return messages.c.server_id.not_in(select(servers.c.id))
+    return HAS_WRITER & messages.c.server_id.not_in(select(servers.c.id))
 
 
 def _end(connection: Connection, here: ColumnElement[bool]) -> int:
@@ -107,14 +109,14 @@ def _end(connection: Connection, here: ColumnElement[bool]) -> int:
 def find_place(connection: Connection, account_id: str, message_id: str) -> Place | None:
     """The place of a message that is written now."""
     here = (messages.c.account_id == account_id) & (messages.c.id == message_id)
-    query = select(messages.c.chat_id).where(here & messages.c.server_id.is_not(None))
+    query = select(messages.c.chat_id).where(here & HAS_WRITER)
     row = connection.execute(query).first()
     return None if row is None else Place(account_id, row.chat_id, message_id)
 
 
 def places(connection: Connection, account_id: str) -> list[Place]:
     """The places of an account's messages that are written now."""
-    here = (messages.c.account_id == account_id) & messages.c.server_id.is_not(None)
+    here = (messages.c.account_id == account_id) & HAS_WRITER
     rows = connection.execute(select(messages.c.chat_id, messages.c.id).where(here))
     return [Place(account_id, row.chat_id, row.id) for row in rows]
 

@@ -273,7 +273,7 @@ messages = Table(
     Column("reasoning_content", Text, nullable=False),
     Column("folded", Text, nullable=False),  # the content, case-folded, for the search
     _of_chat(),
-    Index(None, "account_id", "id"),
+    Index(None, "account_id", "server_id"),
 )
 
 shares = Table(  # branches of chats as they were, for whoever has the link

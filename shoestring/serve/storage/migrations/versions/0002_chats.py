@@ -61,7 +61,9 @@ def _chats() -> None:
         sa.PrimaryKeyConstraint("account_id", "chat_id", "id", name=op.f("pk_messages")),
     )
     with op.batch_alter_table("messages", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_messages_account_id_id"), ["account_id", "id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_messages_account_id_server_id"), ["account_id", "server_id"], unique=False
+        )
         batch_op.create_index(batch_op.f("ix_messages_server_id"), ["server_id"], unique=False)
 
 
