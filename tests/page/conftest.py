@@ -19,9 +19,13 @@ WAIT_MS = 20_000
 expect.set_options(timeout=WAIT_MS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The browser. `CHROMIUM` names another one than the system's."""
+    """The browser. `CHROMIUM` names another one than the system's.
+
+    It ends with the file: while it is open, Playwright has an event loop on this thread, and no test of the
+    service could run one.
+    """
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip("needs a browser: apt install chromium")

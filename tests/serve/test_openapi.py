@@ -75,6 +75,8 @@ REQUESTS = [
     ("get", "/v2/glossary-language-pairs", None),
     ("post", "/v2/translate", {"text": ["a"], "target_lang": "XX"}),
     ("get", "/v2/usage", None),
+    ("get", "/translations", None),
+    ("post", "/inspect", {"model": "mini", "messages": [*SUM, {"role": "assistant", "content": "3"}]}),
 ]
 
 

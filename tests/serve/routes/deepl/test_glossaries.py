@@ -1,5 +1,9 @@
 import pytest
 
+from shoestring.serve.storage.tables import translation_resources as table
+from tests.serve.routes.deepl.conftest import keyed
+from tests.serve.site import PASSWORD
+
 NOBODYS = "96ab91fd-e715-41a1-adeb-5d701f84a483"
 ENTRIES = "proton\tProton\nbeam\tStrahl"
 SINGLE = {"name": "g", "source_lang": "EN", "target_lang": "de"}
@@ -70,3 +74,14 @@ def test_all_pairs_are_supported(deepl):
     for wrong in ({"target_lang": "XX"}, {"target_lang": "EN"}, {"entries": ""}, {"name": ""}):
         assert deepl.post("/v2/glossaries", json={**SINGLE, **wrong}).status_code == 400
     assert deepl.post("/v3/glossaries", json={"name": "x", "dictionaries": [3]}).status_code == 400
+
+
+def test_an_account_s_glossaries_are_in_its_data_and_go_with_it(phrase_site):
+    browser = phrase_site.person()
+    client = keyed(phrase_site, browser)
+    assert client.post("/v2/glossaries", json=SINGLE).status_code == 201
+    assert ENTRIES.split("\t")[0] in browser.get("/account/export").text
+    assert browser.post("/account/delete", json={"password": PASSWORD}).status_code == 204
+    database = phrase_site.hosting.accounts.database
+    rows = phrase_site.do(database.read, lambda connection: connection.execute(table.select()).all())
+    assert rows == []
