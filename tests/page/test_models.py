@@ -87,3 +87,11 @@ def test_others_see_the_offer_with_its_prices(open_page, paid):
     expect(page.get_by_text("The models of this service.")).to_be_visible()
     expect(page.get_by_text("for a million tokens")).to_be_visible()
     expect(page.get_by_role("button", name="Load")).to_have_count(0)
+
+
+def test_a_chat_that_is_open_offers_a_model_that_comes(open_page, machine):
+    page = open_page(of=machine)
+    expect(page.get_by_role("option", name="mini").first).to_be_attached()
+    page.request.post(f"{machine.url}/local-models/load", data={"name": "copy"})
+    expect(page.get_by_role("option", name="copy").first).to_be_attached(timeout=LONG_MS)
+    page.request.post(f"{machine.url}/local-models/unload", data={"name": "copy"})

@@ -26,8 +26,15 @@ export function isOperator(): boolean {
 }
 
 export async function readModels(): Promise<void> {
-  page.models = (await call<{ data: Model[] }>("GET", "/v1/models")).data;
+  const models = (await call<{ data: Model[] }>("GET", "/v1/models")).data;
+  const names = (list: Model[]) => list.map(({ id }) => id).join("\n");
+  if (names(models) !== names(page.models)) page.models = models;
 }
+
+// On one's own machine models come and go while the page is open: a training makes them, or somebody loads one.
+setInterval(() => {
+  if (page.here === "local" && !document.hidden) void readModels().catch(() => undefined);
+}, 10_000);
 
 /** Read who is here, the models and the chats. */
 export async function refresh(): Promise<void> {
