@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from shoestring.sampling_params import SamplingParams, StructuredOutputsParams
@@ -16,6 +17,8 @@ MAX_OPEN = 4
 TOKENS_PER_CHARACTER = 2
 FURTHER_TOKENS = 256
 """Most tokens of a reply beyond those for its characters."""
+THINKING_TOKENS = 4096
+"""Tokens for the thinking of a model that thinks though it is told not to."""
 
 Watcher = Callable[[str], None]
 """Gets a reply's text until now, each time it grows."""
@@ -32,6 +35,7 @@ class Chat:
         """The longest text for one reply: a third of the context, if each character is a token."""
         self._service, self._caller = service, caller
         self._places = asyncio.Semaphore(MAX_OPEN)
+        self._thinking_tokens = 0
         self._opening = asyncio.Lock()  # the ledger numbers a request's replies as they are opened
 
     async def ask(
@@ -48,27 +52,34 @@ class Chat:
         roles = ("user", "assistant")
         messages: list[Mapping[str, Any]] = [{"role": "system", "content": instruction}]
         messages += [{"role": roles[number % 2], "content": turn} for number, turn in enumerate(turns)]
-        most = TOKENS_PER_CHARACTER * len(turns[0]) + FURTHER_TOKENS
+        most = 16 if choices else TOKENS_PER_CHARACTER * len(turns[0]) + FURTHER_TOKENS
         sampling = SamplingParams(
             temperature=0.0,
-            max_tokens=16 if choices else most,
+            max_tokens=most,
             structured_outputs=StructuredOutputsParams(choice=tuple(choices)) if choices else None,
         )
         salt = self._caller.cache_salt(None)
         request = ChatRequest(messages=tuple(messages), sampling=sampling, thinking=False, cache_salt=salt)
         async with self._places:
-            return await self._reply(request, watch)
-
-    async def _reply(self, request: ChatRequest, watch: Watcher | None) -> str:
-        async with self._opening:
-            reply = await self._service.open(self._caller, self.model, request)
-        text = ""
-        async with aclosing(reply.deltas) as deltas:
-            async for delta in deltas:
-                text += delta.text
-                if watch is not None and delta.text:
-                    watch(text)
-        if not text.strip():
+            text, thinking = await self._reply(request, watch)
+            if not text and thinking and not self._thinking_tokens:
+                self._thinking_tokens = THINKING_TOKENS  # from now on, for each reply
+                text, _ = await self._reply(request, watch)
+        if not text:
             sentence = f"{self.model} gave no answer; set `translator` to a model that answers at once"
             raise RequestError("failed", sentence)
-        return text.strip()
+        return text
+
+    async def _reply(self, request: ChatRequest, watch: Watcher | None) -> tuple[str, str]:
+        """The text of a reply, and its thinking."""
+        most = (request.sampling.max_tokens or 0) + self._thinking_tokens
+        request = replace(request, sampling=replace(request.sampling, max_tokens=most))
+        async with self._opening:
+            reply = await self._service.open(self._caller, self.model, request)
+        text = thinking = ""
+        async with aclosing(reply.deltas) as deltas:
+            async for delta in deltas:
+                text, thinking = text + delta.text, thinking + delta.thinking
+                if watch is not None and delta.text:
+                    watch(text)
+        return text.strip(), thinking

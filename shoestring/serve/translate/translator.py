@@ -5,6 +5,7 @@ between them is translated piece by piece, so that no tag is ever lost.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -43,11 +44,11 @@ class Translator:
         codes = tuple(SOURCES)
         sample = text.strip()[: min(DETECTION_CHARACTERS, self.chat.max_characters)]
         reply = await self.chat.ask(detection(", ".join(codes)), sample or "-", choices=codes)
-        code = base_code(reply.strip(" .`\"'*").split()[0])
-        if code not in SOURCES:
+        language = _named(reply)
+        if language is None:
             sentence = "the language of the text could not be found out; name it as source_lang"
             raise RequestError("invalid", sentence, field="source_lang")
-        return SOURCES[code]
+        return language
 
     def groups(self, units: Sequence[Unit]) -> Iterator[Group]:
         """The units in groups that fit one reply."""
@@ -133,6 +134,14 @@ class Translator:
         missing = {t: o for t, o in self.task.terms(unit.text).items() if o.casefold() not in low}
         pairs = "; ".join(f"{term} = {other}" for term, other in missing.items())
         return f"Use these translations of terms: {pairs}. Give the whole text again." if pairs else ""
+
+
+def _named(reply: str) -> Language | None:
+    """The language that a reply names, by its code or its name."""
+    words = re.findall(r"\w+(?:-\w+)?", reply)
+    code = base_code(words[0]) if words else ""
+    named = (each for each in SOURCES.values() if each.name.split()[0].lower() in reply.lower())
+    return SOURCES.get(code) or next(named, None)
 
 
 async def gathered(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

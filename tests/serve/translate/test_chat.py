@@ -3,9 +3,10 @@ import asyncio
 import pytest
 
 from shoestring.serve.backends.errors import RequestError
+from shoestring.serve.backends.reply import Delta
 from shoestring.serve.caller import LOCAL
 from shoestring.serve.service import Service
-from shoestring.serve.translate.chat import MAX_OPEN, Chat
+from shoestring.serve.translate.chat import MAX_OPEN, THINKING_TOKENS, Chat
 from tests.serve.phrasebook import Phrasebook
 
 
@@ -47,3 +48,23 @@ def test_a_reply_has_a_limit_that_grows_with_its_text():
     asyncio.run(chat.ask("", "x" * 100))
     asyncio.run(chat.ask("", "x", choices=("a", "b")))
     assert [request.sampling.max_tokens for request in book.requests] == [456, 16]
+
+
+def test_a_model_that_thinks_all_the_same_gets_room_for_it():
+    book = Phrasebook()
+    answer = book._deltas
+
+    async def think(text):
+        yield Delta(thinking="hm")
+        if book.requests[-1].sampling.max_tokens > THINKING_TOKENS:
+            async for delta in answer(text):
+                yield delta
+
+    book._deltas = think
+
+    async def ask():
+        chat = Chat(Service({"book": book}), LOCAL, "book")
+        return [await chat.ask("", text) for text in ("one", "two")]
+
+    assert asyncio.run(ask()) == ["one", "two"]
+    assert len(book.requests) == 3

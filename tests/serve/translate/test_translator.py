@@ -82,6 +82,9 @@ def test_the_language_is_a_choice_of_codes():
     translator, book = new_translator()
     assert asyncio.run(translator.detect("Protonenstrahl")).code == "DE"
     assert "DE" in book.requests[0].sampling.structured_outputs.choice
+    for reply in ("**fr**", "The language is French.", "FR-CA"):
+        book._answer = lambda request, reply=reply: reply
+        assert asyncio.run(translator.detect("un mot")).code == "FR"
     book._answer = lambda request: "Klingon"
     with pytest.raises(RequestError, match="name it as source_lang"):
         asyncio.run(translator.detect("nuqneH"))
