@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MORE_MODEL = "smollm2"
 """The model that is fetched beside the training."""
-PULSE_S = 0.5
+PULSE_S = 1.0
 
 
 class LiveLine:
