@@ -117,7 +117,9 @@ def resume_arguments(out: Path) -> list[str]:
     if verb is None:
         raise RequestError("invalid", f"{out.name} has no recipe by which it could go on")
     until = read_json(out, "process.json").get("until")
-    names = [entry.get("name") for entry in config.get("stages", []) if isinstance(entry, dict)]
+    entries = config.get("stages")
+    stages = entries if isinstance(entries, list) else []
+    names = [stage.get("name") for stage in stages if isinstance(stage, dict)]
     more = ["--until", until] if isinstance(until, str) and is_name(until) and until in names else []
     return [verb, "--resume", "--out", str(out), *more]
 

@@ -5,6 +5,8 @@ import math
 import os
 import stat
 import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,9 +86,15 @@ def read_json(folder: Path, *parts: str) -> dict[str, Any]:
     return _object(_content(folder, *parts), json.loads)
 
 
-def read_toml(folder: Path, *parts: str) -> dict[str, Any]:
+def read_toml(folder: Path, *parts: str) -> Mapping[str, Any]:
     """The table in a TOML file; empty when there is no such file, or it holds something else."""
-    return _object(_content(folder, *parts), tomllib.loads)
+    return _table(_content(folder, *parts))
+
+
+@lru_cache(maxsize=128)
+def _table(text: str) -> Mapping[str, Any]:
+    """The table of a text: a recipe is looked at each second and changes never."""
+    return _object(text, tomllib.loads)
 
 
 def last_line(folder: Path, *parts: str) -> str:

@@ -10,6 +10,9 @@ from shoestring.serve.training.run import WatchedRun
 from shoestring.serve.training.runs import Runs
 from shoestring.serve.training.stages import Stage, State
 
+MAX_LISTED = 100
+"""Runs in the list, the last changed ones."""
+
 
 class RunHead(Schema):
     """A run in the list."""
@@ -83,7 +86,7 @@ class CurvesView(Schema):
 
 def run_list(runs: Runs) -> RunList:
     """The list of all runs."""
-    all_runs = [(name, runs.watched(name)) for name in runs.folder.names()[:100]]
+    all_runs = [(name, WatchedRun(runs.folder.root / name)) for name in runs.folder.names()[:MAX_LISTED]]
     heads = [RunHead(**_head(name, run, run.stages())) for name, run in all_runs]
     return RunList(runs=heads, yields=runs.control.yields)
 

@@ -114,6 +114,7 @@ def test_a_log_that_is_a_link_is_not_written(tmp_path):
         ('teacher = "t"\nstudent = "s"', ["distill", "--resume"]),
         ('data = ["a.jsonl"]', ["sft", "--resume"]),
         ('[data]\nsources = ["a"]', ["pretrain", "--resume"]),
+        ("num_generations = 4\nstages = 5", ["rl", "--resume"]),
     ],
 )
 def test_a_run_goes_on_with_the_verb_of_its_recipe(tmp_path, config, words):
