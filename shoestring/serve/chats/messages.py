@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, select, update
 
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.chats.chats import chat_row, check_room, put_chat
-from shoestring.serve.chats.schema import MAX_MESSAGES, ChatBody, Message
+from shoestring.serve.chats.chats import chat_row, check_room
+from shoestring.serve.chats.schema import MAX_MESSAGES, Message
 from shoestring.serve.storage.tables import chats, messages
 
 MAX_BYTES = 2 << 20
@@ -52,14 +52,14 @@ def messages_of(
     return [present[message_id] for message_id in ids if message_id in present]
 
 
-def put_whole_chat(connection: Connection, account_id: str, body: ChatBody) -> None:
-    """Keep a chat, and its messages if the body has a list; then it may be one that was deleted.
+def message_parts(bodies: Sequence[Message]) -> list[list[Message]]:
+    """Messages that are to be kept, in parts that keep no other writer waiting; of two with one id, the last.
 
-    Raises RequestError as `put_chat` and `put_messages` do.
+    Raises RequestError for one that is too long.
     """
-    put_chat(connection, account_id, body, revives=body.messages is not None)
-    if body.messages:
-        put_messages(connection, account_id, body.id, body.messages)
+    by_id = {body.id: body for body in bodies}
+    sizes = {message_id: _values(body)["num_bytes"] for message_id, body in by_id.items()}
+    return [[by_id[message_id] for message_id in part] for part in parts(sizes)]
 
 
 def put_messages(connection: Connection, account_id: str, chat_id: str, bodies: Sequence[Message]) -> None:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from shoestring.serve.chats import writing
-from shoestring.serve.chats.chats import delete_chats, erase_old, restore_chat
-from shoestring.serve.chats.messages import put_messages, put_whole_chat
-from shoestring.serve.chats.schema import ChatBody, Message
+from shoestring.serve.chats.chats import delete_chats, erase_old, put_chat, restore_chat
+from shoestring.serve.chats.messages import message_parts, put_messages
+from shoestring.serve.chats.schema import ChatHead, Message
 from shoestring.serve.chats.writing import Place
 from shoestring.serve.storage.engines import writing_engine
 from shoestring.serve.storage.migrate import migrate, transaction
@@ -26,7 +26,7 @@ MESSAGES = st.builds(
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.lists(MESSAGES, max_size=3)),
-        st.tuples(st.just("chat"), st.one_of(st.none(), st.lists(MESSAGES, max_size=3))),
+        st.tuples(st.just("chat"), st.lists(MESSAGES, max_size=3)),
         st.tuples(st.just("begin"), st.sampled_from(IDS)),
         st.tuples(st.just("write"), st.sampled_from(IDS)),
         st.tuples(st.just("end"), st.sampled_from(IDS)),
@@ -67,8 +67,10 @@ def step(connection, expected, kind, value):
         put_messages(connection, "ada", "chat-0001", value)
         expected.put(value)
     elif kind == "chat":
-        put_whole_chat(connection, "ada", ChatBody(id="chat-0001", messages=value))
-        expected.put(value or ())
+        put_chat(connection, "ada", ChatHead(id="chat-0001"))
+        for part in message_parts(value):
+            put_messages(connection, "ada", "chat-0001", part)
+            expected.put(part)
     elif kind == "begin" and value in expected.texts:
         assert writing.begin(connection, place, "srv_1") == expected.begin(value)
     elif kind in ("write", "end") and value in expected.running:
@@ -99,7 +101,7 @@ def test_what_anyone_kept_is_there(url, steps):
     with transaction(writing_engine(url)) as connection:
         connection.execute(chats.delete())
         expected = Expectation()
-        put_whole_chat(connection, "ada", ChatBody(id="chat-0001"))
+        put_chat(connection, "ada", ChatHead(id="chat-0001"))
         for kind, value in steps:
             step(connection, expected, kind, value)
             rows = connection.execute(select(messages)).all()

@@ -11,8 +11,9 @@ from sqlalchemy import insert, select, update
 from shoestring.errors import ConfigError, DataError, StorageError
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.reply import Usage
-from shoestring.serve.chats.messages import put_whole_chat
-from shoestring.serve.chats.schema import ChatBody
+from shoestring.serve.chats.chats import put_chat
+from shoestring.serve.chats.messages import put_messages
+from shoestring.serve.chats.schema import ChatHead, Message
 from shoestring.serve.chats.shares import share_branch
 from shoestring.serve.ledger import servers
 from shoestring.serve.ledger.caps import Cap
@@ -49,9 +50,8 @@ def incident(connection):
 
 
 def chat(connection):
-    messages = [{"id": "message1", "role": "user", "content": "é"}]
-    body = ChatBody.model_validate({"id": "chat-0001", "messages": messages})
-    put_whole_chat(connection, "a", body)
+    put_chat(connection, "a", ChatHead(id="chat-0001"))
+    put_messages(connection, "a", "chat-0001", [Message(id="message1", role="user", content="é")])
     share_branch(connection, "a", "chat-0001", "message1", 1)
 
 

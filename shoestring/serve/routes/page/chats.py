@@ -1,13 +1,14 @@
 """Routes of chats: list, search, read, keep, delete and restore."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from shoestring.serve.audience import Audience, audience
 from shoestring.serve.backends.errors import RequestError
-from shoestring.serve.chats.chats import chat_ids, chat_row, delete_chats, head, restore_chat
-from shoestring.serve.chats.messages import message_sizes, put_messages, put_whole_chat
+from shoestring.serve.chats.chats import chat_ids, chat_row, delete_chats, head, put_chat, restore_chat
+from shoestring.serve.chats.messages import message_parts, message_sizes, put_messages
 from shoestring.serve.chats.schema import Chat, ChatBody, ChatList, Message, storable
 from shoestring.serve.dialects.schema import OpenAIError, errors, whole
 from shoestring.serve.routes.long_json import long_object
@@ -62,7 +63,10 @@ async def read_chat(chat_id: TheId, caller: TheCaller, store: TheStore) -> Respo
 async def keep_chat(chat_id: TheId, body: ChatBody, caller: TheCaller, store: TheStore) -> None:
     """Keep a chat, new or in a new form, perhaps with messages; those that it has besides stay."""
     _check_id(chat_id, body.id)
-    await store.write(put_whole_chat, caller.account_id, body)
+    parts = await asyncio.to_thread(message_parts, body.messages or ())  # they may be very many
+    await store.write(put_chat, caller.account_id, body, revives=body.messages is not None)
+    for part in parts:
+        await store.write(put_messages, caller.account_id, chat_id, part)
 
 
 @router.put("/{chat_id}/messages/{message_id}", status_code=204)
