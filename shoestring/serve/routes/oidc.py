@@ -47,12 +47,20 @@ async def come_back(
     """Begin a session for the person whom the other service names; somebody new passes the gate."""
     attempt = read_attempt(cookie(request.headers, accounts.attempt_cookie) or "")
     identity = await _provider(accounts.provider).identity(attempt, code, state)
-    account = await accounts.sign_in.account_of(identity)
-    if account is None:
-        gate.check(network_of(caller.address), is_vouched=True)
-        account = await accounts.sign_in.sign_up_by(identity)
-        gate.signals.new_account()
     response = RedirectResponse("/", status_code=303)
+    try:
+        account = await accounts.sign_in.account_of(identity)
+        if account is None:
+            gate.check(network_of(caller.address), is_vouched=True)
+            account = await accounts.sign_in.sign_up_by(identity)
+            gate.signals.new_account()
+    except RequestError as error:
+        if "text/html" not in request.headers.get("accept", ""):
+            raise
+        # For a person: the page says why, where registration stands and what to do.
+        return RedirectResponse(
+            "/#/sign-in/known" if error.kind == "conflict" else "/#/sign-up", status_code=303
+        )
     await renew_session(request, response, accounts, await accounts.sign_in.begin_session(account))
     response.delete_cookie(accounts.attempt_cookie, secure=accounts.is_https, httponly=True)
     return response

@@ -122,6 +122,9 @@ def test_an_address_with_an_account_is_not_taken_over(mail_site, somebody):
     )
     browser = mail_site.browser()
     assert come_back(browser, begin(browser, somebody)).status_code == 409
+    browser.headers["accept"] = "text/html"
+    assert come_back(browser, begin(browser, somebody)).headers["location"] == "/#/sign-in/known"
+    assert browser.get("/account").status_code == 401
 
 
 def test_somebody_new_passes_the_gate(mail_site, somebody):
