@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ import pytest
 from tests.page.people import ADMIN, sign_in
 
 ROOT = Path(__file__).parents[2]
-AXE = ROOT / "ui" / "node_modules" / "axe-core" / "axe.min.js"
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 BUILT = ROOT / "shoestring" / "serve" / "pages" / "app"
 LOCAL = ("new", "translate", "training", "models", "api", "memory", "account")
 ADMINS = tuple(
@@ -78,13 +79,11 @@ def tours(open_page, service, paid):
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
 def test_every_page_is_good_for_screen_readers_and_from_right_to_left(tours, pictures, size, scheme):
-    if not AXE.exists():
-        pytest.skip("needs ui/node_modules: run `npm install` in ui/")
     wrong = []
     for page, url, routes in tours(size=size, scheme=scheme):
         for route in routes:
             show(page, url, route)
-            page.evaluate(AXE.read_text())
+            page.evaluate(AXE)
             wrong += [f"{route} {sentence}" for sentence in page.evaluate(SERIOUS)]
             page.evaluate("document.documentElement.dir = 'rtl'")
             wrong += [f"{route} is too wide: {html}" for html in page.evaluate(OVERFLOW)]
