@@ -75,13 +75,13 @@ def test_two_tabs_show_the_same_chat(open_page, echo):
     assert len(echo.asked) == 3
 
 
-def test_two_tabs_that_ask_at_once_lose_nothing(open_page, echo):
+def test_two_browsers_that_ask_at_once_lose_nothing(open_page, echo):
     echo.pause_s = 0.02
-    first = open_page(context="one browser")
+    first = open_page()
     choose(first, "echo")
     ask(first, "begin")
     finished(first, "begin")
-    second = open_page("#" + first.url.partition("#")[2], context="one browser")
+    second = open_page("#" + first.url.partition("#")[2])
     finished(second, "begin")
     ask(first, "question one")
     ask(second, "question two")
@@ -126,7 +126,7 @@ def test_without_the_service_a_question_stays_and_can_be_asked_again(open_page, 
     choose(page, "echo")
     own.kill()
     ask(page, "are you there?")
-    expect(page.get_by_text("The service does not answer.")).to_be_visible()
+    expect(page.get_by_text("Your text is still here")).to_be_visible()
     own.start()
     answer(page).get_by_role("button", name="Answer again").click()
     finished(page, "are you there?")

@@ -10,6 +10,9 @@ export class ServiceError extends Error {
   }
 }
 
+/** Characters of a body that browsers send to its end for a page that is left: 64 KiB in UTF-8. */
+const KEPT_ALIVE = 15_000;
+
 export interface Person {
   id: string;
   email: string | null;
@@ -37,13 +40,15 @@ export async function send(
 ): Promise<Response> {
   const isRaw = body instanceof Blob || body instanceof FormData;
   const isJson = body !== undefined && !isRaw;
+  const text = isJson ? JSON.stringify(body) : "";
   let reply: Response;
   try {
     reply = await fetch(path, {
       method,
       signal,
       headers: isJson ? { "Content-Type": "application/json" } : {},
-      body: isRaw ? body : JSON.stringify(body),
+      body: isRaw ? body : text || undefined,
+      keepalive: method === "PUT" && text.length < KEPT_ALIVE, // it is sent although the page goes
     });
   } catch (error) {
     if (signal?.aborted) throw error;

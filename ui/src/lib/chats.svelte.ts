@@ -118,10 +118,7 @@ export async function keep(chat: Chat, ...messages: Message[]): Promise<void> {
   chats.all = [chat, ...chats.all.filter((other) => other.id !== chat.id)];
   if (chat.place === "nowhere") return;
   if (chat.place === "browser") await browser.writeChat(chat);
-  else {
-    await call("PUT", `/chats/${chat.id}`, fieldsOf(chat));
-    for (const message of messages) await call("PUT", `/chats/${chat.id}/messages/${message.id}`, message);
-  }
+  else await call("PUT", `/chats/${chat.id}`, { ...fieldsOf(chat), ...(messages.length ? { messages } : {}) });
   tell(chat);
 }
 

@@ -46,7 +46,7 @@ export async function refresh(): Promise<void> {
     if (here !== "nobody") {
       chooseOwner(typeof here === "string" ? here : here.id);
       // A new question does not wait for the chats that there are.
-      listChats().catch(() => (page.error = "unreachable"));
+      listChats().catch(showKept);
       if (has_chats) memory.read().catch(() => undefined);
       await readModels();
     }
