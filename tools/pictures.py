@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "pictures"
 sys.path.insert(0, str(ROOT))
 
-from tests.page.chatting import answer, ask, choose
-from tests.page.running import Running
+from tests.page.chatting import answer, ask, choose  # noqa: E402
+from tests.page.running import Running  # noqa: E402
 
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 QUESTIONS = ("make 24 from 3,8,1", "make 55 from 9,6,1", "17+25-8=", "make 30 from 3,7,9")
@@ -29,7 +29,9 @@ TEXT = "The small team trained the model on old computers. It cost less than a c
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     parser.add_argument("--only", default=",".join(PICTURES))
     arguments = parser.parse_args()
