@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.page.chatting import answer, ask, choose, finished
+from tests.page.people import make_person, sign_in
 
 EVERYTHING = """# Title
 
@@ -158,3 +159,11 @@ def test_a_long_text_that_is_pasted_becomes_a_file(open_page):
     expect(page.locator(".composer")).to_contain_text("10000 characters")
     page.get_by_role("button", name="Remove Pasted text").click()
     expect(page.locator(".composer .files")).to_have_count(0)
+
+
+def test_an_answer_that_costs_money_says_how_much(open_page, paid):
+    make_person(paid, "payer@example.org", "5")
+    page = open_page("#/sign-in", of=paid)
+    sign_in(page, paid, "payer@example.org", "#/new")
+    ask(page, "12+34-5=")
+    expect(answer(page).locator(".figures")).to_contain_text(re.compile(r"0\.0\d+ (USD|CNY)"))

@@ -94,6 +94,25 @@ def test_every_page_is_good_for_screen_readers_and_from_right_to_left(tours, pic
     assert wrong == []
 
 
+def test_a_shared_chat_is_good_for_screen_readers(open_page, service):
+    page = open_page("#/new")
+    page.get_by_label("Ask something").fill("2+3=")
+    page.get_by_label("Ask something").press("Enter")
+    page.locator(".figures").wait_for()
+    chat = page.url.rpartition("/")[2]
+    leaf = page.evaluate(f"fetch('/chats/{chat}').then((reply) => reply.json())")["leaf"]
+    share = (
+        f"fetch('/chats/{chat}/share', {{method: 'POST', headers: {{'Content-Type': 'application/json'}}, "
+    )
+    path = page.evaluate(f"{share}body: JSON.stringify({{leaf: '{leaf}'}})}}).then((reply) => reply.json())")[
+        "path"
+    ]
+    page.goto(f"{service.url}{path}")
+    page.locator("article").nth(1).wait_for()
+    page.evaluate(AXE)
+    assert page.evaluate(SERIOUS) == []
+
+
 def test_every_control_is_reached_by_the_tab_key_and_seen(tours):
     for page, url, routes in tours():
         for route in routes:
