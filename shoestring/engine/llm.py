@@ -24,6 +24,7 @@ Names, arguments and results are vLLM's. What differs, and why:
 | SamplingParams(token_logprobs), CompletionOutput.token_logprobs | additional | trainers need plain numbers |
 | StructuredOutputsParams(tools, tool_choice, parallel_tool_calls, tool_format) | additional | tool calls |
 | StructuredOutputsParams(after_token_id) | additional | thinking is free |
+| RequestOutput.prompt_experts | additional | a view of an answer shows what each token was routed to |
 | RequestOutput.metrics | arrival_s, first_token_s, last_token_s, and drafts | units are part of names |
 
 An argument that vLLM does not have either raises an error.

@@ -1,8 +1,8 @@
 """The lock of a run's folder: one process at a time trains in it, and others see which."""
 
-import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +10,9 @@ from typing import Any
 
 from shoestring.durable import storage_error
 from shoestring.errors import ConfigError
+
+if sys.platform != "win32":  # which has no such locks: there nobody is kept out
+    import fcntl
 
 FILE = "process.json"
 _MAX_BYTES = 4096
@@ -29,7 +32,8 @@ def run_lock(out: Path, **facts: Any) -> Iterator[None]:
         raise storage_error(error, out / FILE, 0) from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sys.platform != "win32":
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = read_facts(out).get("pid", "unknown")
             raise ConfigError(f"process {holder} trains in {out} already; end it first") from None
@@ -42,6 +46,8 @@ def run_lock(out: Path, **facts: Any) -> Iterator[None]:
 
 def holder(out: Path) -> int | None:
     """The id of the process of this machine that trains in a folder; None without one."""
+    if sys.platform == "win32":
+        return None
     try:
         handle = os.open(out / FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

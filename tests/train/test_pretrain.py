@@ -57,6 +57,7 @@ def test_the_run_directory_holds_what_it_promises(recipe, runtime, tmp_path, mon
         "config.toml",
         "data.json",
         "metrics.jsonl",
+        "process.json",
         "receipt.json",
         "report.json",
         "curves.png",
