@@ -13,7 +13,7 @@ def shown(open_page):
         page = open_page("#/translate", **fields)
         page.get_by_role("heading", name="Translate", exact=True).wait_for()
         page.get_by_label("Model").select_option("echo")
-        page.get_by_label("From").select_option("EN")
+        page.get_by_label("From", exact=True).select_option("EN")
         page.get_by_label("Into").select_option("DE")
         return page
 
@@ -41,7 +41,7 @@ def test_a_text_keeps_its_form_and_can_be_taken_away(shown, size):
     assert saved.value.path().read_text() == TEXT
     page.get_by_role("button", name="Swap languages").click()
     assert box.input_value() == TEXT
-    assert page.get_by_label("From").input_value() == "DE"
+    assert page.get_by_label("From", exact=True).input_value() == "DE"
     assert page.get_by_label("Into").input_value() in ("EN-GB", "EN-US")
 
 

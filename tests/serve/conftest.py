@@ -60,7 +60,9 @@ def new_service(new_engine: Callable[[], Engine]) -> Callable[[], Service]:
 @pytest.fixture(scope="module")
 def client(new_service: Callable[[], Service]) -> Iterator[TestClient]:
     """A client of the app, without a network."""
-    with TestClient(build_app(new_service()), raise_server_exceptions=False) as client:
+    with TestClient(
+        build_app(new_service()), base_url="http://localhost", raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -153,7 +155,7 @@ def paid(database_url: str) -> Iterator[tuple[TestClient, Words, Callable[..., A
         with reader.begin() as connection:
             return work(connection)
 
-    with TestClient(build_app(service), raise_server_exceptions=False) as client:
+    with TestClient(build_app(service), base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client, backend, look
     reader.dispose()
 
