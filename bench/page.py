@@ -121,10 +121,10 @@ def long_chat(browser: Browser, url: str, echo: Echo, count: int, folder: Path) 
     scrolling = longest(page)
     in_page = page.locator("article").count()
     page.locator(".scroller").evaluate("element => element.scrollTo(0, element.scrollHeight)")
-    page.wait_for_timeout(500)
-    longest(page)
     echo.pause_s = 0.005
     page.locator(".composer textarea").fill((WORDS * 20 + CODE) * 4)
+    page.wait_for_timeout(500)
+    longest(page)  # the driver's own writing into the field is no part of it
     page.locator(".composer textarea").press("Enter")
     page.get_by_role("button", name="Stop").wait_for()
     page.get_by_role("button", name="Send").wait_for(timeout=120_000)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MORE_MODEL = "smollm2"
 """The model that is fetched beside the training."""
 PULSE_S = 1.0
+PAGE_FIRST_S = 2.5
+"""Seconds that the first page gets to open before the training takes the cores."""
 
 
 class LiveLine:
@@ -65,6 +67,7 @@ class LiveDemo:
         control = self._runs.control
         stages = await self._stages()
         if not is_finished(stages) and not self._is_training():
+            await asyncio.sleep(PAGE_FIRST_S)
             control.start(self._out, arguments)
         was_training = True
         while True:
