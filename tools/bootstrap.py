@@ -28,7 +28,14 @@ NEEDED_BYTES = 2_500_000_000  # .venv with the test tools takes about 1.5 GB; pi
 EXTRAS = {"base": "plots,serve", "dev": "dev"}  # extras of pyproject.toml that each set-up installs
 BASE_MODULES = ["torch", "numpy", "tokenizers", "safetensors", "pydantic", "matplotlib", "fastapi"]
 DEV_MODULES = ["transformers", "pyarrow", "pytest", "hypothesis"]
-KERNELS = "from shoestring.kernels.cpu_build import library; library()"
+PREPARE = """
+import compileall
+import shoestring
+from shoestring.kernels.cpu_build import library
+
+compileall.compile_dir(shoestring.__path__[0], quiet=2)
+library()  # without a compiler slower ones are used
+"""
 CACHES = [".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "build", "dist"]
 
 
@@ -61,10 +68,8 @@ def install(venv: Venv, kind: str) -> None:
         venv.pip("-e", f".[{EXTRAS[kind]}]")
     with step("checking imports"):
         check_imports(venv, BASE_MODULES + (DEV_MODULES if kind == "dev" else []))
-    with step("kernels for this processor"):
-        venv.run_code(
-            KERNELS
-        )  # without a compiler slower ones are used; a first start need not wait for them
+    with step("kernels for this processor, and bytecode"):
+        venv.run_code(PREPARE)  # so that a first start need not wait for them
     venv.finish(kind)
     print(f"  ready: {venv.disk_bytes() / 1e6:,.0f} MB on disk, {time.monotonic() - start:.0f} s")
     if not any(shutil.which(name) for name in (os.environ.get("CXX") or "c++", "g++", "clang++")):

@@ -88,6 +88,7 @@ def serve_app(
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()  # a full collection looks at no module or weight again: 0.3 s without an answer, each time
+    gc.enable()
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended
         signal.signal(number, lambda *_: None)
     Server(config, service).run(sockets=[listener])
