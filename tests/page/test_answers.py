@@ -130,3 +130,21 @@ def test_without_the_service_a_question_stays_and_can_be_asked_again(open_page, 
     own.start()
     answer(page).get_by_role("button", name="Answer again").click()
     finished(page, "are you there?")
+
+
+def test_a_question_before_the_list_of_chats_has_come_is_answered(open_page, service):
+    page = open_page("app/share.html", allowed=("400",))
+    page.get_by_role("alert").wait_for()
+
+    def late(route) -> None:
+        reply = route.fetch()
+        page.wait_for_timeout(1500)
+        route.fulfill(response=reply)
+
+    page.route("**/chats", late)
+    page.goto(service.url)
+    choose(page, "mini")
+    ask(page, "12+34-5=")
+    expect(answer(page).locator(".figures")).to_be_visible()
+    page.wait_for_timeout(500)
+    expect(page.locator("nav li.current")).to_contain_text("12+34-5=")

@@ -36,6 +36,7 @@ export function choosePlace(place: Place): void {
 
 /** Read the list of chats; what is known of their messages stays. */
 export async function listChats(): Promise<void> {
+  const beginMs = Date.now();
   const [own, onServer] = await Promise.all([browser.readChats().catch(() => []), serverChats()]);
   const known = new Map(chats.all.map((chat) => [chat.id, chat]));
   const listed = [...onServer, ...own].map((chat) => {
@@ -47,7 +48,7 @@ export async function listChats(): Promise<void> {
     if (!isSame && old.place === "server" && old.messages) void readMessages(old, true);
     return old;
   });
-  chats.all = [...listed, ...[...known.values()].filter((chat) => chat.place === "nowhere")];
+  chats.all = [...listed, ...[...known.values()].filter((chat) => chat.place === "nowhere" || chat.changed_ms >= beginMs)];
   chats.all.sort((a, b) => b.changed_ms - a.changed_ms);
   chats.isRead = true;
 }
