@@ -25,7 +25,6 @@ from tests.page.running import Running  # noqa: E402
 
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 QUESTIONS = ("make 24 from 3,8,1", "make 55 from 9,6,1", "17+25-8=", "make 30 from 3,7,9")
-TEXT = "The small team trained the model on old computers. It cost less than a car.\n\nNow anyone can run it."
 
 
 def main() -> None:
@@ -106,14 +105,6 @@ def thinking(browser: Browser, url: str, name: str) -> None:
     take(page, name)
 
 
-def translate(browser: Browser, url: str, name: str) -> None:
-    page = open_page(browser, f"{url}/#/translate", DESK, "dark")
-    page.locator("textarea").first.fill(TEXT)
-    page.locator("textarea").first.press("Control+Enter")
-    page.wait_for_timeout(15_000)
-    take(page, name)
-
-
 def route(hash: str, scheme: str = "light") -> Callable[[Browser, str, str], None]:
     def picture(browser: Browser, url: str, name: str) -> None:
         page = open_page(browser, f"{url}/#/{hash}", DESK, scheme)
@@ -129,7 +120,7 @@ PICTURES = {
     "chat-phone": chat_phone,
     "thinking": thinking,
     "training": route("training"),
-    "translate": translate,
+    "translate": route("translate", "dark"),
     "models": route("models"),
     "api": route("api", "dark"),
 }
