@@ -2,7 +2,7 @@
 
 import { untrack } from "svelte";
 import { call, events, send, ServiceError } from "./api";
-import { chats, keep, readMessages, tell } from "./chats.svelte";
+import { keep, putFirst, readMessages, tell } from "./chats.svelte";
 import { memory } from "./memory.svelte";
 import { branch, newId, newMessage, promptText, titleOf, type Attachment, type Chat, type Message } from "./tree";
 import { word } from "./words.svelte";
@@ -136,8 +136,7 @@ async function missing(chat: Chat, message: Message): Promise<void> {
 
 /** The chat's place in the list, after an answer. */
 async function sync(chat: Chat, message: Message): Promise<void> {
-  chat.changed_ms = Date.now();
-  chats.all = [chat, ...chats.all.filter((other) => other.id !== chat.id)];
+  putFirst(chat);
   tell(chat);
   if (message.error) await keep(chat).catch(() => undefined);
 }

@@ -113,10 +113,15 @@ function fieldsOf(chat: Chat): Fields {
   return fields;
 }
 
-/** Keep a chat that has changed, and its new or changed messages; it comes first in the list. */
-export async function keep(chat: Chat, ...messages: Message[]): Promise<void> {
+/** Put a chat that has changed first in the list. */
+export function putFirst(chat: Chat): void {
   chat.changed_ms = Date.now();
   chats.all = [chat, ...chats.all.filter((other) => other.id !== chat.id)];
+}
+
+/** Keep a chat that has changed, and its new or changed messages; it comes first in the list. */
+export async function keep(chat: Chat, ...messages: Message[]): Promise<void> {
+  putFirst(chat);
   if (chat.place === "nowhere") return;
   if (chat.place === "browser") await browser.writeChat(chat);
   else await call("PUT", `/chats/${chat.id}`, { ...fieldsOf(chat), ...(messages.length ? { messages } : {}) });
