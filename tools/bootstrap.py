@@ -25,7 +25,7 @@ from environment import OLDEST, Failure, Venv, find_python, lock
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED_BYTES = 2_500_000_000  # .venv with the test tools takes about 1.5 GB; pip needs room to unpack
-EXTRAS = {"base": "plots,serve", "dev": "dev"}  # extras of pyproject.toml that each set-up installs
+EXTRAS = {"base": "plots,serve,gguf", "dev": "dev"}  # extras of pyproject.toml that each set-up installs
 BASE_MODULES = ["torch", "numpy", "tokenizers", "safetensors", "pydantic", "matplotlib", "fastapi"]
 DEV_MODULES = ["transformers", "pyarrow", "pytest", "hypothesis"]
 PREPARE = """

@@ -13,20 +13,17 @@ from shoestring.cli.verbs import (
     bench,
     database,
     demo,
-    distill,
     doctor,
     evaluate,
     export,
     models,
-    pretrain,
     quantize,
-    rl,
     run,
     serve,
-    sft,
     template,
     tokenizer,
 )
+from shoestring.cli.verbs.training import distill, pretrain, rl, sft
 from shoestring.errors import ShoestringError
 
 app = typer.Typer(

@@ -15,7 +15,8 @@ FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
     "shoestring": 1_250,
     "shoestring/cli": 1_000,
-    "shoestring/cli/verbs": 2_080,
+    "shoestring/cli/verbs": 1_900,
+    "shoestring/cli/verbs/training": 900,
     "shoestring/data": 2_200,
     "shoestring/distill": 1_650,
     "shoestring/engine": 3_540,
@@ -57,7 +58,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/train": 2_600,
     "shoestring/train/report": 1_150,
 }
-TEST_LINES = 52_000  # as long as the package at most: beyond that, tests repeat each other
+TEST_LINES = 60_000  # as long as the package at most: beyond that, tests repeat each other
 
 
 def lines(node: ast.AST) -> int:

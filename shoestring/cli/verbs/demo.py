@@ -55,7 +55,7 @@ def demo(
 
 def train(out: Path, seed: int, device: str, *, quiet: bool, as_json: bool) -> None:
     """Train, or go on with it, and print the scores of the models."""
-    from shoestring.cli.verbs.rl import print_stages
+    from shoestring.cli.verbs.training.rl import print_stages
     from shoestring.device import choose
     from shoestring.rl.pipeline import run_recipe
 
