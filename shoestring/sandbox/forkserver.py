@@ -7,7 +7,9 @@ the first process of new process and mount namespaces: when it ends, so does eve
 its privileges and forks the *program*, which inherits no way back.
 """
 
+import _sitebuiltins
 import atexit
+import builtins
 import fcntl
 import gc
 import importlib
@@ -170,8 +172,14 @@ def finish(run: Callable[[dict[str, Any]], None], job: dict[str, Any]) -> NoRetu
 
 
 def run(job: dict[str, Any]) -> None:
-    """Run the program as `__main__`, then call the function of it that the job names."""
+    """Run the program as `__main__`, then call the function of it that the job names.
+
+    It has `exit` and `quit`, which come with a module that we do not load, and may print long integers.
+    """
     os.chdir("/tmp")
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "the end of input"))
+    sys.set_int_max_str_digits(0)
     sys.argv = [PROGRAM]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(PROGRAM, "wb") as file:

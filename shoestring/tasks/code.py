@@ -10,9 +10,10 @@ from typing import Any
 
 from shoestring.errors import ConfigError, DataError
 from shoestring.sandbox.open import open_sandbox
-from shoestring.sandbox.process import Limits, Outcome, Sandbox
+from shoestring.sandbox.process import Limits, Sandbox
 from shoestring.tasks import code_families
 from shoestring.tasks.answers import split_reply
+from shoestring.tasks.checker import same_output, same_result
 from shoestring.tasks.problems import in_order, split_of
 from shoestring.tasks.task import Example, Split, Task
 
@@ -33,8 +34,9 @@ class Code(Task):
 
     A line of the file is `{"key", "question", "cases": [{"stdin", "stdout"}, ...], "visible": k}`; with
     `"function": name` its cases are `{"arguments": [...], "result": ...}`. The question shows the first k
-    cases, at most half of them. Creating the task starts the sandbox; it raises MissingDependencyError where
-    there can be none.
+    cases, at most half of them. Outputs are compared as public judges do (see checker), or to the letter
+    with `"strict": true`. Creating the task starts the sandbox; it raises MissingDependencyError where there
+    can be none.
     """
 
     path: str = ""
@@ -77,19 +79,19 @@ class Code(Task):
         program = last_block(split_reply(text).answer)
         if program is None or len(program) > MAX_PROGRAM_CHARS:
             return 0.0
-        remaining_s = self.limit_s
+        remaining_s, is_strict = self.limit_s, example.answer.get("strict", False)
         for case in example.answer["cases"]:
             limits = Limits(wall_s=remaining_s, memory_bytes=self.memory_mb << 20)
             if (function := example.answer.get("function")) is None:
                 outcome = self.sandbox.run(program, case["stdin"], limits=limits)
-                is_right = same_text(outcome, case["stdout"])
+                is_same = same_output(outcome.stdout, case["stdout"], is_strict=is_strict)
             else:
                 outcome = self.sandbox.call(program, function, case["arguments"], limits=limits)
-                is_right = same_value(outcome, case["result"])
+                is_same = same_result(outcome.stdout, case["result"], is_strict=is_strict)
             if outcome.status == "fault":
                 return None
             remaining_s -= outcome.seconds
-            if not is_right or remaining_s <= 0:
+            if outcome.status != "ok" or not is_same or remaining_s <= 0:
                 return 0.0
         return 1.0
 
@@ -116,22 +118,6 @@ def last_block(answer: str) -> str | None:
         else:
             block.append(line)
     return content
-
-
-def same_text(outcome: Outcome, target: str) -> bool:
-    """Return whether a program exited with 0 and printed this text; a newline at the end does not count."""
-    return outcome.status == "ok" and outcome.stdout.removesuffix("\n") == target.removesuffix("\n")
-
-
-def same_value(outcome: Outcome, target: Any) -> bool:
-    """Return whether a function returned this value; types count, except that 2.0 equals 2."""
-    if outcome.status != "ok":
-        return False
-    try:
-        value = json.loads(outcome.stdout, parse_constant=_refuse)
-        return _equal(value, target)
-    except (ValueError, RecursionError):  # not JSON, numbers of thousands of digits, nested too deeply
-        return False
 
 
 def read(path: Path) -> list[Example]:
@@ -165,6 +151,8 @@ def _example(line: bytes) -> Example:
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise ValueError(f"no text under {name!r}")
     function, cases, visible = row.get("function"), row.get("cases"), row.get("visible", 0)
+    if not isinstance(row.get("strict", False), bool):
+        raise ValueError("'strict' must be true or false")
     if function is not None and not (isinstance(function, str) and function.isidentifier()):
         raise ValueError("'function' is not a name")
     if not isinstance(cases, list) or not cases:
@@ -175,7 +163,9 @@ def _example(line: bytes) -> Example:
     inputs = [json.dumps(case.get("stdin", case.get("arguments"))) for case in cases]
     if set(inputs[:visible]) & set(inputs[visible:]):
         raise ValueError("a hidden case has the input of a visible one")
-    return _as_example(row["key"], row["question"], cases, visible, function)
+    example = _as_example(row["key"], row["question"], cases, visible, function)
+    example.answer["strict"] = row.get("strict", False)
+    return example
 
 
 def _case(case: Any, *, is_call: bool) -> dict[str, Any]:
@@ -234,16 +224,3 @@ def _impossible(example: Example) -> Example:
         cases += [case, {**case, name: f"{case[name]} {rng.getrandbits(64)}"}]
     answer: Mapping[str, Any] = {**example.answer, "cases": cases}
     return Example(key=f"impossible-{example.key}", question=example.question, answer=answer)
-
-
-def _equal(value: Any, target: Any) -> bool:
-    if isinstance(value, dict) and isinstance(target, dict):
-        return value.keys() == target.keys() and all(_equal(value[name], target[name]) for name in value)
-    if isinstance(value, list) and isinstance(target, list):
-        return len(value) == len(target) and all(map(_equal, value, target))
-    is_flag = isinstance(value, bool), isinstance(target, bool)
-    return is_flag[0] == is_flag[1] and bool(value == target)
-
-
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
