@@ -8,7 +8,7 @@ LEVEL = {
     **dict.fromkeys(("errors",), -1),
     **dict.fromkeys(("durable",), 0),
     **dict.fromkeys(("child", "config", "device", "figures", "inputs", "outputs", "sampling_params"), 1),
-    **dict.fromkeys(("kernels", "tokenizer", "sandbox"), 2),
+    **dict.fromkeys(("kernels", "rows", "tokenizer", "sandbox"), 2),
     **dict.fromkeys(("model", "remote", "tasks"), 3),
     **dict.fromkeys(("data",), 4),
     **dict.fromkeys(("engine", "train"), 5),
@@ -19,8 +19,8 @@ LEVEL = {
 }
 """Folders and files of the package: each imports from a lower level or from itself."""
 WITHOUT_TORCH = (
-    "child", "errors", "durable", "config", "inputs", "sampling_params", "remote", "sandbox",
-    "tokenizer", "tasks",
+    "child", "errors", "durable", "config", "inputs", "sampling_params", "remote", "rows",
+    "sandbox", "tokenizer", "tasks",
 )  # fmt: skip
 
 Graph = dict[str, set[str]]

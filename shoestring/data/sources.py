@@ -3,21 +3,22 @@
 import os
 import re
 import sysconfig
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from shoestring.errors import DataError, MissingDependencyError
+from shoestring.errors import DataError
+from shoestring.rows.files import NOT_DATA_FOLDERS, files_below, files_of_pattern, is_pattern
+from shoestring.rows.hub import HubName, fetch, hub_name
+from shoestring.rows.streams import COMPRESSIONS, file_type
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".parquet")
-"""File types that can be read, each also with `.gz`."""
+"""File types that can be read, each also with `.gz` or `.zst`."""
 
 HUB_SUFFIXES = (".txt", ".jsonl", ".parquet")
-NOT_TEXT_FOLDERS = {"__pycache__", "node_modules"}
 # Without tests, which would triple the text (19.4 of 31.5 MB in CPython 3.11), have wrong encodings on
 # purpose, and are missing in some distributions. The rest of 3.11 is about 12 MB in 730 files.
-NOT_STDLIB_FOLDERS = NOT_TEXT_FOLDERS | {"site-packages", "dist-packages", "test", "tests", "idle_test"}
+NOT_STDLIB_FOLDERS = NOT_DATA_FOLDERS | {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 LICENSE_FILE = re.compile(r"(licen[sc]e|copying|unlicense)([-._].*)?", re.IGNORECASE)
 LICENSE_PHRASES = (  # a license has the first id of which all phrases occur
     ("Apache-2.0", ("Apache License", "Version 2.0")),
@@ -53,20 +54,19 @@ def find_files(source: str) -> list[SourceFile]:
     """Files of one source, sorted by name. Raises DataError when the source does not exist."""
     if source == "stdlib":
         return _stdlib()
-    if source.startswith("hf://"):
-        return _hub(source.removeprefix("hf://").removeprefix("datasets/").strip("/"))
-    path = Path(source).expanduser()
+    path, name = Path(source).expanduser(), hub_name(source)
     if path.is_dir():
-        label = path.resolve().name
-        return _sorted(_walk(path, label=label, matches=_is_text))
+        return _licensed(path, files_below(path, _is_text), path.resolve().name)
     if path.is_file():
         if not _is_text(path.name):
-            raise DataError(f"{source}: only {', '.join(SUFFIXES)} files can be read, each also as .gz")
+            ends = " or ".join(COMPRESSIONS)
+            raise DataError(f"{source}: only {', '.join(SUFFIXES)} files can be read, each also as {ends}")
         return [SourceFile(path=path, name=path.name, source=path.name, license=_license_in(path.parent))]
-    if any(mark in source for mark in "*?["):
-        return _glob(path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        return _hub(source)
+    if name is not None:
+        return _hub(name)
+    if is_pattern(source):
+        root, files = files_of_pattern(path, _is_text)
+        return _licensed(root, files, root.resolve().name)
     raise DataError(
         f"there is no file, folder or glob {source!r}; a source may also be 'stdlib' or a hub id org/name"
     )
@@ -81,55 +81,32 @@ def guess_license(text: str) -> str | None:
     return None
 
 
-def file_type(name: str) -> str:
-    """Suffix in lower case without `.gz`: `.jsonl` for `a.jsonl` and for `a.jsonl.gz`."""
-    return Path(name.lower().removesuffix(".gz")).suffix
-
-
 def _is_text(name: str) -> bool:
     return file_type(name) in SUFFIXES and not LICENSE_FILE.fullmatch(name)
 
 
-def _sorted(files: Iterator[SourceFile]) -> list[SourceFile]:
-    return sorted(files, key=lambda file: file.name)
+def _licensed(
+    root: Path, files: Iterable[Path], label: str, *, source: str = "", license: str | None = None
+) -> list[SourceFile]:
+    """Files below `root`, each with the license of the nearest license file above it, else `license`."""
+    licenses: dict[Path, str | None] = {root.parent: license}
 
+    def license_of(folder: Path) -> str | None:
+        if folder not in licenses:
+            licenses[folder] = _license_in(folder) or (
+                license if folder == root else license_of(folder.parent)
+            )
+        return licenses[folder]
 
-def _walk(
-    folder: Path,
-    *,
-    label: str,
-    matches: Callable[[str], bool],
-    skip: set[str] = NOT_TEXT_FOLDERS,
-    depth: int | None = None,
-    license: str | None = None,
-) -> Iterator[SourceFile]:
-    """Regular files below `folder` whose name `matches`, without hidden ones; links cannot make a loop.
-
-    `license` is the license of files that have no license file in any folder above them.
-    """
-    folder_ids: set[tuple[int, int]] = set()
-    queue = [(folder, label, license, 1)]
-    while queue:
-        here, name, license_above, level = queue.pop()
-        try:
-            status = here.stat()
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-        except OSError as error:
-            raise DataError(f"cannot list the folder {here}: {error.strerror}") from None
-        if (status.st_dev, status.st_ino) in folder_ids:
-            continue
-        folder_ids.add((status.st_dev, status.st_ino))
-        license_here = _license_in(here) or license_above
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                if entry.name not in skip and (depth is None or level < depth):
-                    queue.append((Path(entry.path), f"{name}/{entry.name}", license_here, level + 1))
-            elif entry.is_file() and matches(entry.name):  # not a pipe, not a device
-                yield SourceFile(
-                    path=Path(entry.path), name=f"{name}/{entry.name}", source=label, license=license_here
-                )
+    return [
+        SourceFile(
+            path=file,
+            name=f"{label}/{file.relative_to(root).as_posix()}",
+            source=source or label,
+            license=license_of(file.parent),
+        )
+        for file in files
+    ]
 
 
 def _stdlib() -> list[SourceFile]:
@@ -139,67 +116,34 @@ def _stdlib() -> list[SourceFile]:
     def is_source(name: str) -> bool:
         return name.endswith(".py") and not name.startswith("_sysconfigdata")
 
-    files = _sorted(_walk(folder, label="stdlib", matches=is_source, skip=NOT_STDLIB_FOLDERS))
+    files = files_below(folder, is_source, skip=NOT_STDLIB_FOLDERS)
     if not files:
         raise DataError(
             f"the library of this Python has no source files in {folder}; name a folder of text instead"
         )
     # Python's license file also quotes other licenses, so guessing from it would go wrong.
-    return [replace(file, license="PSF-2.0") for file in files]
-
-
-def _glob(pattern: Path) -> list[SourceFile]:
-    """Files that match a pattern; `**` stands for any number of folders."""
-    parts = pattern.parts
-    first = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
-    root, rest = Path(*parts[:first]), parts[first:]
-    if not root.is_dir():
-        raise DataError(f"{pattern}: there is no folder {root}")
-    label = root.resolve().name
-    depth = None if "**" in rest else len(rest)
     return [
-        file
-        for file in _sorted(_walk(root, label=label, matches=_is_text, depth=depth))
-        if _matches(file.path.relative_to(root).parts, rest)
-    ]
-
-
-def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
-
-
-def _hub(repo_id: str) -> list[SourceFile]:
-    """Data files of a Hugging Face dataset, downloaded as files: no code of the repository ever runs."""
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise MissingDependencyError(
-            f"the hub dataset {repo_id} needs huggingface_hub: pip install huggingface_hub (extra 'data')"
-        ) from None
-    patterns = [f"*{suffix}{gz}" for suffix in HUB_SUFFIXES for gz in ("", ".gz")]
-    try:
-        folder = Path(
-            snapshot_download(repo_id, repo_type="dataset", allow_patterns=[*patterns, "README.md"])
+        SourceFile(
+            path=file,
+            name=f"stdlib/{file.relative_to(folder).as_posix()}",
+            source="stdlib",
+            license="PSF-2.0",
         )
-    except Exception as error:  # the hub client raises its own, its HTTP client's and the system's errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(
-            f"{repo_id} is no local file or folder and cannot be downloaded from the hub: {reason}"
-        ) from None
-
-    def is_data(name: str) -> bool:
-        return _is_text(name) and file_type(name) in HUB_SUFFIXES
-
-    license = _card_license(folder / "README.md")
-    source = f"hf://datasets/{repo_id}@{folder.name}"  # the name of a snapshot's folder is its commit
-    return [
-        SourceFile(path=file.path, name=file.name, source=source, license=file.license)
-        for file in _sorted(_walk(folder, label=repo_id, matches=is_data, license=license))
+        for file in files
     ]
+
+
+def _hub(name: HubName) -> list[SourceFile]:
+    """Data files of a Hugging Face dataset, downloaded as files: no code of the repository ever runs."""
+    patterns = [f"*{suffix}{end}" for suffix in HUB_SUFFIXES for end in ("", *COMPRESSIONS)]
+    folder = fetch(name, [*patterns, "README.md"])
+
+    def is_data(file: str) -> bool:
+        return _is_text(file) and file_type(file) in HUB_SUFFIXES
+
+    source = f"hf://datasets/{name.repository}@{folder.name}"  # the name of a snapshot's folder is its commit
+    license = _card_license(folder / "README.md")
+    return _licensed(folder, files_below(folder, is_data), name.repository, source=source, license=license)
 
 
 def _card_license(card: Path) -> str | None:

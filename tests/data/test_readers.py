@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.data import readers
 from shoestring.data.readers import cut_stream, read_rows
 from shoestring.errors import MissingDependencyError
+from shoestring.rows import read as read_module
+from shoestring.rows import streams
 
 
 def read(path, limit=1 << 20):
@@ -81,17 +82,17 @@ def test_jsonl_rows_survive_bad_neighbors(tmp_path, name):
     found = list(read_rows(path, text_field="text", license_field="license", limit_bytes=1 << 20))
     assert [(row.text, row.license) for row in found if not row.problem] == [("one", "MIT"), ("two", None)]
     assert len([row for row in found if row.problem]) == 9
-    assert "no string field 'text' in a line; it has content, id" in [row.problem for row in found]
+    assert "no string field 'text' in a row; it has content, id" in [row.problem for row in found]
 
 
 def test_a_giant_line_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "LINE_BYTES", 100)
+    monkeypatch.setattr(read_module, "LINE_BYTES", 100)
     path = write(tmp_path / "a.jsonl", b'{"text": "' + b"x" * 950 + b'"}\n{"text": "small"}\n')
-    assert read(path) == (["small"], ["a line is longer than 100 bytes"])
+    assert read(path) == (["small"], ["it is longer than 100 bytes"])
 
 
 def test_a_gzip_bomb_is_stopped_early(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "GZIP_SLACK_BYTES", 10_000)
+    monkeypatch.setattr(streams, "EXPANSION_SLACK_BYTES", 10_000)
     path = write(tmp_path / "a.txt.gz", b"x" * 30_000_000)
     texts, problems = read(path)
     assert sum(map(len, texts)) < 5_000_000
@@ -125,7 +126,9 @@ def test_parquet(tmp_path, name):
     path = write(tmp_path / name, out.getvalue())
     found = list(read_rows(path, text_field="text", license_field="license", limit_bytes=1 << 20))
     assert [(row.text, row.license) for row in found if not row.problem] == [("one", "MIT"), ("two", None)]
-    assert [row.problem for row in found if row.problem] == ["no string in column 'text' of a row"]
+    assert [row.problem for row in found if row.problem] == [
+        "no string field 'text' in a row; it has text, license"
+    ]
     (missing,) = read_rows(path, text_field="body", license_field="license", limit_bytes=1 << 20)
     assert missing.problem == "no column 'body'; it has text, license, id"
 

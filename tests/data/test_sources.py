@@ -112,7 +112,7 @@ def test_a_hub_dataset_is_fetched_as_files_only(tmp_path, monkeypatch, source):
     (folder / "data.py").write_text("raise SystemExit")
     asked = {}
 
-    def download(repo_id, *, repo_type, allow_patterns):
+    def download(repo_id, *, repo_type, revision, allow_patterns):
         asked.update(repo_id=repo_id, repo_type=repo_type, patterns=allow_patterns)
         return str(folder)
 
