@@ -11,10 +11,12 @@ IRREGULAR = re.compile(
 )
 NOT_PARTICIPLES = {"bed", "embed", "feed", "hundred", "need", "red", "seed", "speed"}
 FIELD_TERMS = {
+    "chosen",  # the answers of a pair of preferences, with "rejected": columns of TRL's data
     "finished",  # vLLM's RequestOutput
     "packed",  # a format of weights
     "quantized",
     "reduced",  # what an all-reduce returns
+    "rejected",
     "speculated",
 }
 

@@ -12,7 +12,7 @@ LEVEL = {
     **dict.fromkeys(("model", "remote", "tasks"), 3),
     **dict.fromkeys(("data",), 4),
     **dict.fromkeys(("engine", "train"), 5),
-    **dict.fromkeys(("distill", "evals", "serve"), 6),
+    **dict.fromkeys(("distill", "evals", "preferences", "serve"), 6),
     **dict.fromkeys(("rl",), 7),
     **dict.fromkeys(("cli",), 8),
     **dict.fromkeys(("__init__",), 9),  # the package's own: hands out LLM when it is asked for

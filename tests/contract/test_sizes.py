@@ -29,6 +29,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/model/gguf/vocabulary": 620,
     "shoestring/model/hf": 2_090,
     "shoestring/model/packed": 600,
+    "shoestring/preferences": 1_500,
     "shoestring/remote": 700,
     "shoestring/rl": 2_000,
     "shoestring/rows": 680,
