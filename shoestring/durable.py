@@ -5,12 +5,16 @@ import os
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from shoestring.errors import StorageError
+
+if sys.platform != "win32":  # which has no such locks: there nobody is kept out
+    import fcntl
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_SYNC = (
@@ -115,6 +119,37 @@ def require_space(path: Path, needed_bytes: int) -> None:
     """Raise StorageError when the disk of `path` has less than `needed_bytes` free."""
     if _free_bytes(path) < needed_bytes:
         raise storage_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, needed_bytes)
+
+
+@contextmanager
+def file_lock(path: Path, *, mode: int = 0o644) -> Iterator[int]:
+    """Open a file, made with `mode` if there is none, and hold its lock; yields its handle.
+
+    The system frees the lock when the process ends, however it does. Raises BlockingIOError when another
+    process holds it, OSError for a file that cannot be opened.
+    """
+    handle = _locked(path, mode)
+    while handle is None:
+        handle = _locked(path, mode)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _locked(path: Path, mode: int) -> int | None:
+    """The handle of the locked file; None if it was removed before it was locked."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
+            return handle
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
 
 
 def is_full(error: BaseException) -> bool:

@@ -28,6 +28,7 @@ from shoestring.remote.config import RemoteConfig, checked_url
 from shoestring.tasks.load import load_task
 from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verifier
+from shoestring.train.lock import run_lock
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
 
@@ -121,6 +122,20 @@ def distill(
     the teacher and the figures of its answers in the model card. `resume` continues a run that was stopped.
     Raises Stopped (resume later), DataError if no answer passed the filters, and what training raises.
     """
+    with run_lock(out):
+        return _distill(config, runtime, out, resume=resume, quiet=quiet, say=say)
+
+
+def _distill(
+    config: DistillConfig,
+    runtime: Runtime,
+    out: Path,
+    *,
+    resume: bool,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Collect, train and report, in a folder that no other process uses."""
     if not resume and (out / "config.toml").exists():
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
     folder = None if config.is_remote else resolve(config.teacher)

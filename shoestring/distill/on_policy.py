@@ -23,6 +23,7 @@ from shoestring.tasks.task import Problem
 from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.train import schedule
 from shoestring.train.finish import mean_of, write_model_folder
+from shoestring.train.lock import run_lock
 from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.metrics import read
@@ -48,17 +49,18 @@ def on_policy(
     require_one_process(runtime, "distillation")
     if not problems:
         raise ConfigError("there are no problems to answer; name a task that has some")
-    run = build(config, runtime, out, student=student, teacher=teacher, resume=resume)
-    trainer = OnPolicyTrainer(run, problems)
-    train(
-        trainer,
-        Ranks(runtime),
-        resume=resume,
-        save_every=config.save_every,
-        eval_every=config.steps,
-        show=on_step,
-    )
-    return trainer.finish()
+    with run_lock(out):
+        run = build(config, runtime, out, student=student, teacher=teacher, resume=resume)
+        trainer = OnPolicyTrainer(run, problems)
+        train(
+            trainer,
+            Ranks(runtime),
+            resume=resume,
+            save_every=config.save_every,
+            eval_every=config.steps,
+            show=on_step,
+        )
+        return trainer.finish()
 
 
 class OnPolicyTrainer:

@@ -1,7 +1,7 @@
 """Reinforcement learning from verifiable rewards (GRPO): a whole run, from its recipe to its report."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from shoestring.rl.run import Run, build, save, write_model
 from shoestring.rl.step import take_step
 from shoestring.tasks.verify import MAX_FAULT_SHARE, Verifier
 from shoestring.train.finish import mean_of, write_model_folder, write_report
+from shoestring.train.lock import run_lock
 from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.display import Display
@@ -46,6 +47,15 @@ def grpo(
     processes, also that before a resume, changes the run by rounding only. The first process writes, shows
     and evaluates; the others return an empty report.
     """
+    with run_lock(out) if runtime.rank == 0 else nullcontext():
+        trainer = _train(config, runtime, out, resume=resume, quiet=quiet, on_eval=on_eval)
+        return trainer.finish() if runtime.rank == 0 else {}
+
+
+def _train(
+    config: GRPOConfig, runtime: Runtime, out: Path, *, resume: bool, quiet: bool, on_eval: Evaluate | None
+) -> "GRPOTrainer":
+    """Take all steps that are left."""
     title = f"{', '.join(task.name for task in config.tasks)}: {config.model} -> {out.name}"
     with ExitStack() as stack:
         ranks = stack.enter_context(Ranks(runtime))
@@ -65,7 +75,7 @@ def grpo(
             eval_every=config.eval_every,
             show=display.update,
         )
-    return trainer.finish() if ranks.is_first else {}
+    return trainer
 
 
 class GRPOTrainer:

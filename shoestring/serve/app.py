@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -200,6 +200,15 @@ async def _client_gone(request: Request, error: Exception) -> Response:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    """Measure energy while the service runs."""
+    models: LocalModels | None = app.state.local_models
+    with nullcontext() if models is None else models.settings.energy.meter:
+        async with _service(app):
+            yield
+
+
+@asynccontextmanager
+async def _service(app: FastAPI) -> AsyncGenerator[None]:
     """Start the service, and end it."""
     service: Service = app.state.service
     hosting: Hosting | None = app.state.hosting

@@ -1,5 +1,6 @@
 """The settings of the service: `shoestring serve --config FILE`, each of them also by `--set`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ class ServiceConfig:
     """Folder of the training runs that an admin sees; without accounts, the one person of this machine."""
     max_num_seqs: int = 16
     """Replies that a model of this process writes at the same time; others wait."""
+    watts: float | None = None
+    """Power of the machine, for the energy of answers where it cannot be measured."""
     tls_cert: str | None = None
     """Certificate chain, a PEM file; with it the service speaks HTTPS. SIGHUP reads it again."""
     tls_key: str | None = None
@@ -61,6 +64,8 @@ class ServiceConfig:
     def __post_init__(self) -> None:
         if self.max_num_seqs < 1:
             raise ConfigError(f"max_num_seqs = {self.max_num_seqs} must be at least 1")
+        if self.watts is not None and not 0.0 < self.watts < math.inf:
+            raise ConfigError(f"watts = {self.watts} is not a number over 0; leave it out if unknown")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("tls_cert and tls_key go together: name both files, or neither")
 

@@ -2,16 +2,19 @@
 
 import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from shoestring.durable import storage_error
+from shoestring.durable import file_lock, storage_error
 from shoestring.errors import ConfigError
 
-if sys.platform != "win32":  # which has no such locks: there nobody is kept out
+if sys.platform != "win32":
     import fcntl
 
 FILE = "process.json"
@@ -22,26 +25,38 @@ _MAX_BYTES = 4096
 def run_lock(out: Path, **facts: Any) -> Iterator[None]:
     """Hold the lock of a folder, which is made; the system frees it when the process ends, however it does.
 
-    `facts` about the process stay in its file. Raises ConfigError when another process holds it,
-    StorageError.
+    `facts` about the process stay in its file, beside its id, machine and start. A folder that stays empty
+    is removed. Raises ConfigError when another process holds it, StorageError.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise storage_error(error, out / FILE, 0) from error
-    try:
+    with ExitStack() as stack:
         try:
-            if sys.platform != "win32":
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.mkdir(parents=True, exist_ok=True)
+            handle = stack.enter_context(file_lock(out / FILE))
+            own = {"pid": os.getpid(), "host": socket.gethostname(), "start_s": int(time.time()), **facts}
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(own).encode(), 0)
         except BlockingIOError:
-            holder = read_facts(out).get("pid", "unknown")
-            raise ConfigError(f"process {holder} trains in {out} already; end it first") from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"pid": os.getpid(), **facts}).encode(), 0)
+            raise ConfigError(f"{_holder_sentence(out)}; end it, or give another --out") from None
+        except OSError as error:
+            raise storage_error(error, out / FILE, 0) from error
+        stack.callback(_remove_empty, out)
         yield
-    finally:
-        os.close(handle)
+
+
+def _holder_sentence(out: Path) -> str:
+    """Which process trains in a folder, on which machine, and for how long."""
+    facts = read_facts(out)
+    pid, host, start_s = (facts.get(name) for name in ("pid", "host", "start_s"))
+    where = f" of {host}" if isinstance(host, str) else ""
+    age = f" for {timedelta(seconds=int(time.time()) - start_s)}" if type(start_s) is int else ""
+    return f"process {pid or 'unknown'}{where} has trained in {out}{age}"
+
+
+def _remove_empty(out: Path) -> None:
+    """Remove the folder of a run that has left nothing, such as one with a wrong setting."""
+    if [path.name for path in out.iterdir()] == [FILE]:
+        (out / FILE).unlink()
+        out.rmdir()
 
 
 def holder(out: Path) -> int | None:

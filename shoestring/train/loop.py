@@ -11,7 +11,6 @@ from torch import Tensor
 
 from shoestring.errors import NonFiniteError, ShoestringError, Stopped
 from shoestring.train import state
-from shoestring.train.lock import run_lock
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.energy import EnergyMeter
 from shoestring.train.report.metrics import MetricsLog
@@ -78,8 +77,6 @@ def train(
     run = trainer.run
     with ExitStack() as stack:
         path, last_step = run.out / "metrics.jsonl", run.step if resume else None
-        if ranks.is_first:
-            stack.enter_context(run_lock(run.out))
         metrics = stack.enter_context(MetricsLog(path, last_step)) if ranks.is_first else None
         stop = stack.enter_context(StopRequest())
         clock = Clock(run.segments, stack.enter_context(EnergyMeter(watts=watts)))

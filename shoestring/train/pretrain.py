@@ -16,6 +16,7 @@ from shoestring.model.cost import parameters, train_flops_per_token
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
+from shoestring.train.lock import run_lock
 from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.pretrain_recipe import PretrainConfig
@@ -46,19 +47,20 @@ def pretrain(
     require_one_process(runtime, "pretraining")
     model_config(config.model)  # a wrong name is refused before anything is shown
     title = f"{config.model} on {', '.join(config.data.sources)} -> {out.name}"
-    with Display(title, config.total_tokens, quiet=quiet) as display:
-        run = build(config, runtime, out, resume=resume, say=display.say)
-        trainer = PretrainTrainer(run, runtime, on_eval)
-        train(
-            trainer,
-            Ranks(runtime),
-            resume=resume,
-            save_every=config.save_every,
-            eval_every=config.eval_every,
-            show=display.update,
-            watts=config.watts,
-        )
-    return trainer.finish()
+    with run_lock(out):
+        with Display(title, config.total_tokens, quiet=quiet) as display:
+            run = build(config, runtime, out, resume=resume, say=display.say)
+            trainer = PretrainTrainer(run, runtime, on_eval)
+            train(
+                trainer,
+                Ranks(runtime),
+                resume=resume,
+                save_every=config.save_every,
+                eval_every=config.eval_every,
+                show=display.update,
+                watts=config.watts,
+            )
+        return trainer.finish()
 
 
 class PretrainTrainer:

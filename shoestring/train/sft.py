@@ -16,6 +16,7 @@ from shoestring.model.lora import merge
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
+from shoestring.train.lock import run_lock
 from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
 from shoestring.train.losses import MicroBatch, summed_nll
 from shoestring.train.parallel import Ranks, require_one_process
@@ -47,21 +48,22 @@ def sft(
     """
     require_one_process(runtime, "fine-tuning")
     files = ", ".join(Path(name).name for name in config.data)
-    with Display(f"fine-tuning {config.model} on {files} -> {out.name}", 1, quiet=quiet) as display:
-        run = build(config, runtime, out, resume=resume, say=display.say)
-    title = f"{run.name}: {len(run.order.numbers):,} conversations"
-    with Display(title, run.total_tokens, quiet=quiet) as display:
-        trainer = SFTTrainer(run, runtime, on_eval)
-        train(
-            trainer,
-            Ranks(runtime),
-            resume=resume,
-            save_every=config.save_every,
-            eval_every=config.eval_every,
-            show=display.update,
-            watts=config.watts,
-        )
-    return trainer.finish()
+    with run_lock(out):
+        with Display(f"fine-tuning {config.model} on {files} -> {out.name}", 1, quiet=quiet) as display:
+            run = build(config, runtime, out, resume=resume, say=display.say)
+        title = f"{run.name}: {len(run.order.numbers):,} conversations"
+        with Display(title, run.total_tokens, quiet=quiet) as display:
+            trainer = SFTTrainer(run, runtime, on_eval)
+            train(
+                trainer,
+                Ranks(runtime),
+                resume=resume,
+                save_every=config.save_every,
+                eval_every=config.eval_every,
+                show=display.update,
+                watts=config.watts,
+            )
+        return trainer.finish()
 
 
 class SFTTrainer:

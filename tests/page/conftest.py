@@ -53,7 +53,7 @@ def quick_echo(echo: Echo) -> None:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory, echo: Echo) -> Iterator[Running]:
     """A service without accounts: `mini`, `echo` and `parrot`."""
-    running = Running(tmp_path_factory.mktemp("local"), "mini", "--upstream", echo.url)
+    running = Running(tmp_path_factory.mktemp("local"), "mini", "--upstream", echo.url, "--set=watts=30")
     running.start()
     yield running
     running.stop()

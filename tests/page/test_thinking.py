@@ -54,6 +54,15 @@ def test_experts_or_their_absence_are_shown(shown):
     expect(answer(page)).to_be_visible()
 
 
+def test_energy_of_the_answer_is_shown(shown):
+    page, _ = shown()
+    entry = page.locator(".counters div").filter(has_text="Energy")
+    entry.wait_for()
+    value, unit = entry.locator("dd").inner_text().split()
+    assert float(value) > 0
+    assert unit in ("J", "kJ")
+
+
 def test_what_cannot_be_seen_is_a_sentence(shown):
     page, _ = shown("echo", allowed=("400",))
     page.get_by_role("alert").get_by_text("runs on another server").wait_for()

@@ -1,7 +1,10 @@
 """The lock of a run's folder, between processes."""
 
+import re
 import subprocess
 import sys
+from contextlib import suppress
+from threading import Thread
 
 import pytest
 
@@ -17,14 +20,48 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         assert holder(tmp_path) == process.pid
-        assert read_facts(tmp_path) == {"pid": process.pid, "until": "zero"}
-        with pytest.raises(ConfigError, match=f"process {process.pid} trains"), run_lock(tmp_path):
+        facts = read_facts(tmp_path)
+        assert (facts["pid"], facts["until"]) == (process.pid, "zero")
+        sentence = (
+            rf"process {process.pid} of {re.escape(facts['host'])} has trained in .* for 0:00:\d\d; end it"
+        )
+        with pytest.raises(ConfigError, match=sentence), run_lock(tmp_path):
             pass
         process.kill()
         process.wait()
     assert holder(tmp_path) is None
     with run_lock(tmp_path):
-        assert read_facts(tmp_path).keys() == {"pid"}
+        assert "until" not in read_facts(tmp_path)
+
+
+def test_a_folder_in_which_nothing_was_written_is_removed(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(RuntimeError), run_lock(out):
+        raise RuntimeError
+    assert not out.exists()
+    with run_lock(out):
+        (out / "config.toml").write_text("")
+    assert (out / FILE).is_file()
+
+
+def test_only_one_of_many_that_come_and_go_is_inside(tmp_path):
+    """Each removes the folder when it leaves: a lock on a file that was removed is none."""
+    out = tmp_path / "run"
+    counts, inside = [], []
+
+    def come_and_go():
+        for _ in range(50):
+            with suppress(ConfigError, StorageError), run_lock(out):
+                inside.append(1)
+                counts.append(len(inside))
+                inside.pop()
+
+    threads = [Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(counts) == {1}
 
 
 def test_a_folder_is_made_and_one_that_cannot_be_is_one_sentence(tmp_path):

@@ -142,12 +142,16 @@ def _model_settings(weights: str | None, choices: Choices, device: str, seqs: in
 
 def open_local(names: Sequence[str], settings: "ModelSettings", config: "ServiceConfig") -> "LocalModels":
     """The models of this process; those that fit together are loaded now, the first one in any case."""
+    from dataclasses import replace
+
     from shoestring.errors import ConfigError
+    from shoestring.serve.backends.energy import EnergyShares
     from shoestring.serve.backends.lazy import LazyBackend, ModelMemory
     from shoestring.serve.models.local_models import LocalModels
-    from shoestring.serve.models.opening import free_bytes, loadable_model
+    from shoestring.serve.models.opening import energy_meter, free_bytes, loadable_model
     from shoestring.serve.training.folder import RunsFolder
 
+    settings = replace(settings, energy=EnergyShares(energy_meter(config.watts, settings.device)))
     memory, models = config.memory, [loadable_model(name, settings) for name in names]
     limit = None if memory is None else read_size(memory)
     if memory is not None and limit is None:

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,7 @@ from shoestring.errors import ConfigError, TokenizerError
 from shoestring.outputs import CompletionOutput, Logprob, RequestOutput
 from shoestring.sampling_params import SamplingParams
 from shoestring.serve.backends.backend import ModelCard
+from shoestring.serve.backends.energy import EnergyShares
 from shoestring.serve.backends.engine_thread import EngineStopped, EngineThread
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.prompts import EnginePrompt, engine_prompt
@@ -26,6 +27,7 @@ from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.special import THINK, THINK_END
 from shoestring.tokenizer.stream import TextPiece, text_pieces
 from shoestring.tokenizer.thinking import has_tags, thinking_tokens
+from shoestring.train.report.energy import EnergyMeter
 
 HEARTBEAT_LIMIT_S = 30.0
 """An engine that has not come round for so long counts as dead."""
@@ -41,8 +43,10 @@ class LocalBackend:
         template: Template | None,
         *,
         sampling: Mapping[str, Any] | None = None,
+        energy: EnergyShares | None = None,
     ) -> None:
         """`template` is None for a model that can only continue texts; `sampling` has the defaults."""
+        self._energy = energy or EnergyShares(EnergyMeter())
         self.engine, self._template = engine, template
         self.sampling = {name: value for name, value in (sampling or {}).items() if name != "max_tokens"}
         self._thread = EngineThread(engine)
@@ -127,7 +131,9 @@ class LocalBackend:
         choices = [_Choice(index, self.engine.tokenizer, prompt) for index in range(prompt.sampling.n)]
         usage = Usage(prompt_tokens=len(prompt.token_ids))
         try:
-            async with aclosing(outputs):
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(aclosing(outputs))
+                joules = stack.enter_context(self._energy.answer())
                 is_first = prompt.echo is not None
                 async for output in outputs:
                     for choice in choices if is_first else ():
@@ -145,7 +151,7 @@ class LocalBackend:
                         for delta in choice.push(completion):
                             if delta.finish_reason is not None:
                                 reasoning = sum(each.num_reasoning for each in choices)
-                                usage = replace(usage, reasoning_tokens=reasoning)
+                                usage = replace(usage, reasoning_tokens=reasoning, joules=joules())
                             yield replace(delta, usage=usage)
         except EngineStopped as error:
             raise RequestError("overloaded", str(error)) from None

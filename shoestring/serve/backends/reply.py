@@ -42,6 +42,8 @@ class Usage:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     """Completion tokens of the thinking."""
+    joules: float | None = None
+    """Its share of the machine's energy, known at the end; None where nothing tells it."""
 
     @property
     def total_tokens(self) -> int:

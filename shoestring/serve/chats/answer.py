@@ -118,6 +118,8 @@ class Answer(Progress):
         if self._usage != Usage():
             names = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
             figures |= {name: getattr(self._usage, name) for name in names}
+        if self._usage.joules is not None:
+            figures["joules"] = round(self._usage.joules, 3)
         return figures
 
     def _tell(self) -> None:

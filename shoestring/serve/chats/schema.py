@@ -59,6 +59,8 @@ class Figures(Schema):
     reasoning_tokens: Tokens | None = None
     cost: Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?$")] | None = None
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
+    joules: Annotated[float, Field(ge=0, le=1e12)] | None = None
+    """Its share of the machine's energy, as serve/backends/energy.py has it."""
 
 
 class Attachment(Schema):

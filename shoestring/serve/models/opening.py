@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from shoestring.device import choose
 from shoestring.engine.load import default_sampling
 from shoestring.engine.offline.plan import LoadPlan, default_form, find_checkpoint, plan_model
@@ -12,8 +14,10 @@ from shoestring.engine.paged_cache import available_bytes
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.memory import RESERVE_BYTES
 from shoestring.model.packed.quantize import Progress
+from shoestring.serve.backends.energy import EnergyShares
 from shoestring.serve.backends.lazy import LoadableModel
 from shoestring.serve.backends.local import LocalBackend
+from shoestring.train.report.energy import EnergyMeter
 
 STREAM_INTERVAL_S = 0.04
 """Tokens that come faster are sent together: 25 events a second look smooth, and an event costs as much as a
@@ -39,6 +43,8 @@ class ModelSettings:
     device: str = "auto"
     seqs: int = 16
     """Replies that a model writes at the same time."""
+    energy: EnergyShares = field(default_factory=lambda: EnergyShares(EnergyMeter()))
+    """The machine's energy, shared by all answers."""
     progress: Callable[[str], AbstractContextManager[Progress | None]] = no_progress
     """Shows a title and the bytes that were read."""
 
@@ -56,7 +62,7 @@ def loadable_model(name: str, settings: ModelSettings, place: str | None = None)
 
     def load() -> LocalBackend:
         with settings.progress(f"loading {name}") as progress:
-            return LocalBackend(name, plan.load(progress), template)
+            return LocalBackend(name, plan.load(progress), template, energy=settings.energy)
 
     return LoadableModel(
         name=name,
@@ -74,6 +80,14 @@ def plan_of(checkpoint: Checkpoint, settings: ModelSettings) -> LoadPlan:
     default = default_form(checkpoint, settings.device) if settings.weights is None else None
     engine = {"stream_interval_s": STREAM_INTERVAL_S, **settings.engine}
     return plan_model(checkpoint, settings.weights or default, engine, settings.device, seqs=settings.seqs)
+
+
+def energy_meter(watts: float | None, device: str) -> EnergyMeter:
+    """The meter of this machine with the GPU that its models use."""
+    place = choose(device).device
+    if place.type != "cuda":
+        return EnergyMeter(watts=watts)
+    return EnergyMeter(watts=watts, gpus=(f"GPU-{torch.cuda.get_device_properties(place).uuid}",))
 
 
 def free_bytes(limit: int | None, device: str) -> Callable[[int], int]:

@@ -1,10 +1,10 @@
 """The lock of a SQLite database: one process at a time serves from a file, migrates or replaces it."""
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+from shoestring.durable import file_lock
 from shoestring.errors import ConfigError
 from shoestring.serve.storage.engines import sqlite_file
 
@@ -20,15 +20,13 @@ def database_lock(url: str) -> Iterator[None]:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    place = file.with_name(f"{file.name}.lock")
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            handle = stack.enter_context(file_lock(place, mode=0o600))
         except BlockingIOError:
-            holder = os.read(handle, 20).decode(errors="replace")
+            holder = place.read_bytes()[:20].decode(errors="replace")
             raise ConfigError(f"process {holder or 'unknown'} uses {file}; end it first") from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
         yield
-    finally:
-        os.close(handle)

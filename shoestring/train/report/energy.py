@@ -61,6 +61,7 @@ class EnergyMeter:
         self._interval_s = interval_s
         self._cpu = RaplCounter(powercap)
         self._gpu = GpuCounter(gpus, nvidia_smi)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="energy", daemon=True)
         self._started_at = time.monotonic()
@@ -80,8 +81,17 @@ class EnergyMeter:
 
     def read(self) -> Energy:
         """The energy since the block was entered; inside it as of the last reading, after it the whole."""
+        return self._energy(self._gpu.joules)
+
+    def read_now(self) -> Energy:
+        """The energy until this moment: GPUs count as if they drew what they drew at the last reading."""
+        with self._lock:
+            self._cpu.read()
+        return self._energy(self._gpu.joules_now)
+
+    def _energy(self, gpu: float | None) -> Energy:
         seconds = (self._ended_at or time.monotonic()) - self._started_at
-        cpu, gpu = self._cpu.joules, self._gpu.joules
+        cpu = self._cpu.joules
         if self._gpu.gpus and gpu is not None:
             processor = (
                 "with the processor (RAPL)" if cpu is not None else "without the processor (RAPL unreadable)"
@@ -101,7 +111,8 @@ class EnergyMeter:
             self._read()
 
     def _read(self) -> None:
-        self._cpu.read()
+        with self._lock:
+            self._cpu.read()
         self._gpu.read()
 
 
@@ -153,6 +164,14 @@ class GpuCounter:
         ]
         self._last: tuple[float, float] | None = None
         self._works = bool(gpus)
+
+    @property
+    def joules_now(self) -> float | None:
+        """`joules`, with the power of the last reading from then on."""
+        if not self._works or self._last is None:
+            return self.joules
+        then, watts = self._last
+        return (self.joules or 0.0) + watts * (time.monotonic() - then)
 
     def read(self) -> None:
         """Add the trapezoid since the last reading; a failure makes the total unknown for good."""

@@ -62,6 +62,20 @@ def test_measured_on_a_processor(tmp_path):
     assert "RAPL" in energy.detail
 
 
+def test_the_energy_until_now_is_read_at_once(tmp_path):
+    counter = zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    with EnergyMeter(powercap=tmp_path) as meter:
+        counter.write_text("300000")
+        assert meter.read().joules == 0
+        assert meter.read_now().joules == pytest.approx(0.3)
+    smi = fake_smi(tmp_path, "echo 200")
+    with EnergyMeter(gpus=("0",), powercap=tmp_path / "none", nvidia_smi=smi) as meter:
+        first = meter.read_now().joules
+        second = meter.read_now().joules
+    assert first is not None
+    assert 0 < first < second
+
+
 def test_estimated_from_stated_watts_and_fixed_after_the_end(tmp_path):
     with EnergyMeter(powercap=tmp_path, watts=1000) as meter:
         pass

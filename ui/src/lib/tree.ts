@@ -14,6 +14,8 @@ export interface Figures {
   reasoning_tokens?: number;
   cost?: string;
   currency?: string;
+  /** Its share of the machine's energy. */
+  joules?: number;
 }
 
 export interface Attachment {

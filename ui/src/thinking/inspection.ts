@@ -58,6 +58,12 @@ export function percent(logprob: number, language: string): string {
   return `${(share * 100).toLocaleString(language, { maximumFractionDigits: digits, minimumFractionDigits: digits })} %`;
 }
 
+/** An energy with its unit: 0.42 J, 12 J, 3.1 kJ. */
+export function energy(joules: number, language: string): string {
+  const [value, unit] = joules < 1000 ? [joules, "J"] : [joules / 1000, "kJ"];
+  return `${value.toLocaleString(language, { maximumSignificantDigits: 2 })} ${unit}`;
+}
+
 /** The text of a token with its spaces and line ends to be seen. */
 export function visible(text: string): string {
   return text.replaceAll(" ", "·").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";
