@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,10 @@ def _holder_sentence(out: Path) -> str:
 
 def _remove_empty(out: Path) -> None:
     """Remove the folder of a run that has left nothing, such as one with a wrong setting."""
-    if [path.name for path in out.iterdir()] == [FILE]:
-        (out / FILE).unlink()
-        out.rmdir()
+    with suppress(OSError):  # another process may come, and leave a file of its own
+        if [path.name for path in out.iterdir()] == [FILE]:
+            (out / FILE).unlink()
+            out.rmdir()
 
 
 def holder(out: Path) -> int | None:
