@@ -44,7 +44,7 @@ def run_lock(out: Path, **facts: Any) -> Iterator[None]:
 
 
 def _holder_sentence(out: Path) -> str:
-    """Which process trains in a folder, on which machine, and for how long."""
+    """The process that trains in a folder, its machine, and for how long it has."""
     facts = read_facts(out)
     pid, host, start_s = (facts.get(name) for name in ("pid", "host", "start_s"))
     where = f" of {host}" if isinstance(host, str) else ""

@@ -13,7 +13,7 @@ CONFIG_FIELDS = 25
 INIT_LINES = 20
 FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
-    "shoestring": 1_250,
+    "shoestring": 1_320,
     "shoestring/cli": 1_000,
     "shoestring/cli/verbs": 1_900,
     "shoestring/cli/verbs/training": 900,
@@ -37,7 +37,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/serve": 1_930,
     "shoestring/serve/admission": 1_100,
     "shoestring/serve/accounts": 1_560,
-    "shoestring/serve/backends": 2_280,
+    "shoestring/serve/backends": 2_400,
     "shoestring/serve/chats": 1_850,
     "shoestring/serve/dialects": 2_640,
     "shoestring/serve/gate": 760,
@@ -57,7 +57,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/tasks": 1_950,
     "shoestring/tokenizer": 1_170,
     "shoestring/tokenizer/chat": 1_820,
-    "shoestring/train": 2_600,
+    "shoestring/train": 3_000,
     "shoestring/train/report": 1_150,
 }
 TEST_LINES = 60_000  # as long as the package at most: beyond that, tests repeat each other
