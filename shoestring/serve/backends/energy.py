@@ -19,7 +19,7 @@ class EnergyShares:
         self._joules = 0.0
         """The machine's, when the number of answers last changed."""
         self._share = 0.0
-        """What an answer that was written from the beginning on would have."""
+        """The share of an answer that was written from the beginning on."""
 
     @contextmanager
     def answer(self) -> Iterator[Callable[[], float | None]]:
