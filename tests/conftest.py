@@ -1,6 +1,8 @@
 """What holds for every test: one thread, no network, no deadline, nothing of the user's own settings."""
 
+import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -107,3 +109,26 @@ def teacher_folder(model_folder: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def student_folder(model_folder: Callable[..., Path]) -> Path:
     return model_folder(2)
+
+
+@pytest.fixture
+def oversized(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a model's folder and gives its tokenizer 300 more tokens than its embedding has rows."""
+
+    def make(folder: Path) -> Path:
+        copy = tmp_path / f"oversized-{folder.name}"
+        shutil.copytree(folder, copy)
+        file = copy / "tokenizer.json"
+        content = json.loads(file.read_text())
+        first = 1 + max(
+            [token["id"] for token in content["added_tokens"]] + [*content["model"]["vocab"].values()]
+        )
+        plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        content["added_tokens"] += [
+            {"id": first + place, "content": f"<|extra{place}|>", "special": True, **plain}
+            for place in range(300)
+        ]
+        file.write_text(json.dumps(content))
+        return copy
+
+    return make

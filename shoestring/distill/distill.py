@@ -28,6 +28,7 @@ from shoestring.remote.config import RemoteConfig, checked_url
 from shoestring.tasks.load import load_task
 from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verifier
+from shoestring.train import checkpoint
 from shoestring.train.lock import run_lock
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
@@ -144,7 +145,7 @@ def _distill(
     if config.method == "answers":
         config.sft_config(data, tokenizer)  # raises for wrong settings before the teacher works
     if config.method == "on_policy" or config.student not in PRESETS:
-        resolve(config.student)
+        _student(config, out / "student", resume=resume)
     write_atomic(out / "config.toml", configs.dumps(config))
     name = _teacher_name(config, folder)
     if config.method == "on_policy":
@@ -219,12 +220,18 @@ def _train_on_policy(
         config.on_policy,
         runtime,
         out,
-        student=Checkpoint.open(resolve(config.student)),
+        student=_student(config, out, resume=resume),
         teacher=Checkpoint.open(teacher),
         problems=_problems(config),
         resume=resume and (out / "checkpoints").exists(),
         on_step=show,
     )
+
+
+def _student(config: DistillConfig, out: Path, *, resume: bool) -> Checkpoint:
+    """The newest checkpoint of the training in `out`, which holds all of it, else the model to start from."""
+    newest = checkpoint.latest(out / "checkpoints") if resume else None
+    return Checkpoint.open(newest or resolve(config.student))
 
 
 def _problems(config: DistillConfig) -> list[Problem]:

@@ -15,7 +15,7 @@ from shoestring.engine.policy_engine import PolicyEngine
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError
 from shoestring.model.hf.checkpoint import Checkpoint
-from shoestring.model.hf.folder import load_model, save_model
+from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
 from shoestring.model.hf.weights import load_weights
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
@@ -35,8 +35,8 @@ class OnPolicyRun:
 
     config: OnPolicyConfig
     out: Path
-    source: Path
-    """Folder of the model that the student starts from."""
+    start: str
+    """Folder of the model that the student started from."""
     tokenizer: Tokenizer
     vocab_size: int
     student: Transformer
@@ -61,11 +61,16 @@ def build(
     teacher: Checkpoint,
     resume: bool,
 ) -> OnPolicyRun:
-    """The run at its start or, on `resume`, at its newest checkpoint."""
+    """The run at its start or, on `resume`, at its newest checkpoint, which may be `student`."""
     if not resume:
         checkpoint.refuse_to_overwrite(out)
-    tokenizer = student.tokenizer
-    vocab_size = check_vocabulary(tokenizer, teacher.tokenizer)
+    for each in (student, teacher):
+        each.tokenizer.check_fits(each.config.vocab_size)
+    vocab_size = check_vocabulary(student.tokenizer, teacher.tokenizer)
+    own = Checkpoint.open(out / "tokenizer")
+    if not own.has_tokenizer:
+        own.folder.mkdir(parents=True, exist_ok=True)
+        copy_tokenizer(student.folder, own.folder)
     dtype, device = runtime.compute_dtype, runtime.device
     model = load_model(student, dtype=torch.float32, compute_dtype=dtype, device=device).train()
     sequences = min(config.num_prompts * config.num_generations, MAX_SEQUENCES)
@@ -73,13 +78,13 @@ def build(
     run = OnPolicyRun(
         config=config,
         out=out,
-        source=student.folder,
-        tokenizer=tokenizer,
+        start=str(student.folder),
+        tokenizer=own.tokenizer,
         vocab_size=vocab_size,
         student=model,
         teacher=load_model(teacher, dtype=dtype, compute_dtype=dtype, device=device).requires_grad_(False),
         optimizers=build_optimizers(model, config.optim),
-        llm=LLM.of(PolicyEngine(model, tokenizer, settings), student),
+        llm=LLM.of(PolicyEngine(model, own.tokenizer, settings), own),
     )
     if resume:
         _restore(run)
@@ -92,15 +97,16 @@ def save(run: OnPolicyRun) -> None:
 
     def write(folder: Path) -> None:
         write_model(run, folder)
-        state.save_trainer(folder, run.optimizers, {"step": run.step})
+        state.save_trainer(folder, run.optimizers, {"step": run.step, "start": run.start})
 
     checkpoint.save(run.out / "checkpoints", run.step, write)
 
 
 def write_model(run: OnPolicyRun, folder: Path) -> None:
     """Write the current student with its tokenizer and model card into a new folder."""
-    lineage = f"On-policy distillation (`shoestring distill`), {run.step:,} steps, from {run.source}."
-    save_model(run.student, folder, tokenizer_files=run.source, lineage=lineage, name=run.out.resolve().name)
+    lineage = f"On-policy distillation (`shoestring distill`), {run.step:,} steps, from {run.start}."
+    tokenizer, name = run.out / "tokenizer", run.out.resolve().name
+    save_model(run.student, folder, tokenizer_files=tokenizer, lineage=lineage, name=name)
 
 
 def _restore(run: OnPolicyRun) -> None:
@@ -110,7 +116,8 @@ def _restore(run: OnPolicyRun) -> None:
         log.warning("%s has no checkpoint yet: the run starts from its beginning", run.out)
         return
     load_weights(run.student, Checkpoint.open(folder), dtype=torch.float32, device=run.student.device)
-    run.step = state.load_trainer(folder, run.optimizers)["step"]
+    values = state.load_trainer(folder, run.optimizers)
+    run.step, run.start = values["step"], values.get("start", run.start)
     run.llm.engine.weights_changed()
 
 

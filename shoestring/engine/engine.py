@@ -68,7 +68,12 @@ class Engine:
             routed_experts = RoutedExperts(model.config, num_pages=plan.num_pages, device=device)
         max_pages = pages_for(plan.max_model_len)
         self.runner = Runner(
-            model, cache, max_num_seqs=sequences, max_pages=max_pages, routed_experts=routed_experts
+            model,
+            cache,
+            max_num_seqs=sequences,
+            max_pages=max_pages,
+            routed_experts=routed_experts,
+            unused_ids=tokenizer.unused_ids(model.config.vocab_size) if tokenizer else (),
         )
         self.adapters = self.runner.adapters
         self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)

@@ -56,10 +56,13 @@ class Runner:
         max_num_seqs: int,
         max_pages: int,
         routed_experts: RoutedExperts | None = None,
+        unused_ids: Listing[int] = (),
     ) -> None:
+        """`unused_ids` are rows of the embedding that no token has: their logits are always -inf."""
         self.model, self.cache, self.routed_experts = model, cache, routed_experts
         self.adapters: dict[str, Transformer] = {}
         """The model with each adapter's weights, by the name that requests give."""
+        self._unused_ids = torch.tensor(unused_ids, device=model.device) if unused_ids else None
         self._table_BM = np.zeros((max_num_seqs, max_pages), dtype=np.int32)
         self._owners: list[tuple[Sequence | None, int]] = [(None, 0)] * max_num_seqs
         self._num_entries = [0] * max_num_seqs  # pages of the owner that its row holds
@@ -99,7 +102,10 @@ class Runner:
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """The logits (N, W) of hidden states."""
-        return self.model.logits(hidden_ND[None])[0]
+        logits_NW = self.model.logits(hidden_ND[None])[0]
+        if self._unused_ids is not None:
+            logits_NW.index_fill_(1, self._unused_ids, -torch.inf)
+        return logits_NW
 
     def index(self, spans: Listing[Span]) -> RowIndex:
         """Positions, slots and page tables of these rows; each span's pages must reach its end."""

@@ -12,6 +12,7 @@ from shoestring.model.transformer import Transformer
 from shoestring.rl.losses import PolicyLossConfig, loss_mask
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Answer
+from shoestring.rl.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,15 @@ def micro_batches(answers: Sequence[Answer], config: GRPOConfig, model: Transfor
         yield _padded(rows, loss, model)
 
 
-def answer_logprobs(model: Transformer, batch: MicroBatch, temperature: float) -> Tensor:
+def answer_logprobs(
+    model: Transformer, batch: MicroBatch, temperature: float, vocabulary: Vocabulary
+) -> Tensor:
     """Log-probabilities (B, T) of the answers' tokens at this temperature, 0 elsewhere."""
     hidden_MD = model.features(batch.inputs_BT, experts=batch.experts).hidden_BTD.flatten(0, 1)
     at_M = (batch.targets_BT != IGNORE_INDEX).flatten().nonzero()[:, 0]
     hidden_MD = hidden_MD[at_M] if temperature == 1.0 else hidden_MD[at_M] / temperature
-    logp_M = kernels.token_logprobs(hidden_MD, model.head_weight_WD, batch.targets_BT.flatten()[at_M])
+    targets_M = vocabulary.places(batch.targets_BT.flatten()[at_M])
+    logp_M = kernels.token_logprobs(hidden_MD, vocabulary.rows(model.head_weight_WD), targets_M)
     logp = torch.zeros(batch.targets_BT.numel(), device=logp_M.device).index_copy(0, at_M, logp_M)
     return logp.view_as(batch.targets_BT)
 

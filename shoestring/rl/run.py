@@ -19,6 +19,7 @@ from shoestring.model.hf.hub import resolve
 from shoestring.model.transformer import Transformer
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import ProblemStream
+from shoestring.rl.vocabulary import Vocabulary
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template
 from shoestring.train import checkpoint, state
@@ -39,6 +40,8 @@ class Run:
     config: GRPOConfig
     out: Path
     tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    """The ids over which the policy's probabilities are."""
     model: Transformer
     reference: Transformer | None
     """Frozen weights for the KL term; None without one."""
@@ -83,17 +86,15 @@ def build(
     if not resume:
         checkpoint.refuse_to_overwrite(out)
     newest = checkpoint.latest(out / "checkpoints") if resume else None
-    start = Checkpoint.open(resolve(config.model))
-    if start.quantization is not None:
-        raise ConfigError(f"{config.model} is quantized, which cannot be trained; give the full weights")
+    weights = _start(config) if newest is None else Checkpoint.open(newest)
+    weights.tokenizer.check_fits(weights.config.vocab_size)
     say(f"loading {config.model}")
-    weights = start if newest is None else Checkpoint.open(newest)
     device, dtype = runtime.device, runtime.compute_dtype
     model = load_model(weights, compute_dtype=dtype, device=device).train()
     own = out / "tokenizer"
     if ranks.is_first and not (own / "tokenizer.json").is_file():
         own.mkdir(parents=True, exist_ok=True)
-        copy_tokenizer(start.folder, own)
+        copy_tokenizer(weights.folder, own)
     ranks.agree("the recipe or the step they go on from", f"{'' if newest is None else newest.name} {config}")
     ranks.agree_on_weights(model)
     tokenizer_files = Checkpoint.open(own)
@@ -101,6 +102,7 @@ def build(
         config=config,
         out=out,
         tokenizer=tokenizer_files.tokenizer,
+        vocabulary=Vocabulary(tokenizer_files.tokenizer, model.config.vocab_size, device),
         model=model,
         reference=_reference(model, config),
         engine=PolicyEngine(model, tokenizer_files.tokenizer, _engine_settings(config, model)),
@@ -170,6 +172,14 @@ def _restore(run: Run, folder: Path) -> None:
     run.tokens, run.flops = counters["tokens"], counters["flops"]
     run.problems.draw(counters["questions"])
     run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
+
+
+def _start(config: GRPOConfig) -> Checkpoint:
+    """The model to start from; a resumed run needs it no more."""
+    start = Checkpoint.open(resolve(config.model))
+    if start.quantization is not None:
+        raise ConfigError(f"{config.model} is quantized, which cannot be trained; give the full weights")
+    return start
 
 
 def _template(tokenizer_files: Checkpoint, config: GRPOConfig) -> Template | None:

@@ -8,7 +8,6 @@ import torch
 
 from shoestring.data.packing import IGNORE_INDEX
 from shoestring.errors import NonFiniteError
-from shoestring.model.transformer import Transformer
 from shoestring.rl.losses import Denominators, denominators, policy_loss
 from shoestring.rl.micro_batches import MicroBatch, answer_logprobs, is_masked, micro_batches
 from shoestring.rl.recipe import GRPOConfig
@@ -123,10 +122,11 @@ def _with_old_logprobs(run: Run, batch: MicroBatch) -> MicroBatch:
     """The batch with log-probabilities of the policy that sampled and of the reference, before any update."""
     temperature = run.config.temperature
     if run.config.steps_per_generation > 1:
-        batch = replace(batch, old_logp_BT=answer_logprobs(run.model, batch, temperature))
+        batch = replace(batch, old_logp_BT=answer_logprobs(run.model, batch, temperature, run.vocabulary))
     if run.reference is not None:
         freely_routed = replace(batch, experts=None)
-        batch = replace(batch, ref_logp_BT=answer_logprobs(run.reference, freely_routed, temperature))
+        ref_logp_BT = answer_logprobs(run.reference, freely_routed, temperature, run.vocabulary)
+        batch = replace(batch, ref_logp_BT=ref_logp_BT)
     return batch
 
 
@@ -140,7 +140,7 @@ def _optimizer_step(
     parts: list[Figures] = []
     try:
         for batch in batches:
-            parts.append(_backward(run.model, batch, whole, run.config))
+            parts.append(_backward(run, batch, whole))
         loss = sum(part.loss for part in parts)
     except NonFiniteError:
         loss = math.nan
@@ -159,9 +159,10 @@ def _optimizer_step(
     return OptimizerStep(parts=parts, loss=loss, grad_norm=grad_norm)
 
 
-def _backward(model: Transformer, batch: MicroBatch, whole: Denominators, config: GRPOConfig) -> Figures:
+def _backward(run: Run, batch: MicroBatch, whole: Denominators) -> Figures:
     """Add the gradient of a micro-batch's share of the loss; returns its figures."""
-    logp_BT = answer_logprobs(model, batch, config.temperature)
+    config = run.config
+    logp_BT = answer_logprobs(run.model, batch, config.temperature, run.vocabulary)
     old_logp_BT = logp_BT.detach() if batch.old_logp_BT is None else batch.old_logp_BT
     result = policy_loss(
         logp_BT,

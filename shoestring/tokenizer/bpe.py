@@ -193,6 +193,11 @@ class Tokenizer:
                 "use the tokenizer that was saved with the model, or a model with a larger vocab_size"
             )
 
+    def unused_ids(self, embedding_rows: int) -> list[int]:
+        """The rows of an embedding that no token has: its padding, and gaps between the tokens' ids."""
+        used = {*self._definition["model"]["vocab"].values(), *self.added_tokens.values()}
+        return [token_id for token_id in range(embedding_rows) if token_id not in used]
+
     def _role_id(self, role: str) -> int:
         if role not in self.roles:
             raise TokenizerError(f"{self.name} has no {role}; name it in {CONFIG_FILE}")

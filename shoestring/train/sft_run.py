@@ -145,9 +145,8 @@ def write_model(run: SFTRun, folder: Path) -> None:
 
 def write_adapter(run: SFTRun, folder: Path) -> None:
     """Write the current adapter, the tokenizer and the chat template into a folder."""
-    start = Path(run.config.model).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(run.model, folder, base=str(start.resolve()) if start.exists() else run.config.model)
+    save_adapter(run.model, folder, base=run.config.model)
     copy_tokenizer(run.out / "tokenizer", folder)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from shoestring.distill.collect import problems_of
 from shoestring.distill.on_policy import on_policy
 from shoestring.distill.on_policy_recipe import OnPolicyConfig, OnPolicyOptim
 from shoestring.distill.on_policy_run import check_vocabulary
-from shoestring.errors import ConfigError, Stopped
+from shoestring.errors import ConfigError, Stopped, TokenizerError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.train.report import metrics
@@ -106,6 +107,25 @@ def test_a_kill_between_checkpoints_repeats_the_steps_exactly(run, unbroken, tmp
     monkeypatch.undo()
     run(tmp_path / "run", resume=True)
     assert figures(tmp_path / "run") == figures(unbroken)
+
+
+def test_it_resumes_from_its_checkpoint_alone(run, unbroken, runtime, tmp_path, teacher_folder, numbers):
+    if not unbroken.exists():
+        run(unbroken)
+    out = tmp_path / "run"
+    run(out, replace(CONFIG, steps=4))
+    newest = Checkpoint.open(out / "checkpoints" / "step-00000004")
+    problems, teacher = problems_of({"numbers": numbers()}, 5, 0), Checkpoint.open(teacher_folder)
+    on_policy(CONFIG, runtime, out, student=newest, teacher=teacher, problems=problems, resume=True)
+    one, other = (load_file(path / "model" / "model.safetensors") for path in (unbroken, out))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    cards = [(path / "model" / "README.md").read_text().splitlines()[-1] for path in (unbroken, out)]
+    assert cards[0] == cards[1]
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(run, oversized, tmp_path, teacher_folder):
+    with pytest.raises(TokenizerError, match="the embedding has only 320 rows"):
+        run(tmp_path / "run", teacher=oversized(teacher_folder))
 
 
 def test_another_vocabulary_is_refused(run, model_folder, tmp_path, student_folder):

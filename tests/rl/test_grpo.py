@@ -1,6 +1,7 @@
 """The loop: it learns what is rewarded, resumes bit for bit, and survives verifiers and numbers that fail."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,22 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(
     ours, theirs = weights(parts), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert (parts / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
+
+
+def test_a_run_resumes_without_the_model_that_it_started_from(
+    coin, recipe, runtime, tmp_path, student_folder
+) -> None:
+    coin()
+    start = tmp_path / "start"
+    shutil.copytree(student_folder, start)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    config = recipe(model=str(start), loss=PolicyLossConfig(beta=0.01), min_lr_ratio=1.0)
+    training.grpo(config, runtime, whole, quiet=True)
+    training.grpo(replace(config, steps=2), runtime, parts, quiet=True)
+    shutil.rmtree(start)
+    training.grpo(config, runtime, parts, resume=True, quiet=True)
+    assert all(torch.equal(weights(parts)[name], tensor) for name, tensor in weights(whole).items())
+    assert (parts / "model" / "tokenizer.json").is_file()
 
 
 def test_a_run_with_old_names_in_its_recipe_resumes(coin, recipe, runtime, tmp_path, caplog) -> None:

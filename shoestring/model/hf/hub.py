@@ -56,6 +56,18 @@ def resolve(name: str) -> Path:
     return _download(match["id"], match["revision"])
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """A model's name as PEFT and transformers open it, and its revision apart.
+
+    A folder becomes its full path, so that it is found from anywhere; `hf://org/name@v1` becomes ("org/name",
+    "v1"). Raises what `resolve` raises for a model that is here under a name of this package only.
+    """
+    match = _REPOSITORY.fullmatch(name)
+    if os.path.exists(os.path.expanduser(name)) or match is None:
+        return str(resolve(name).resolve()), None
+    return match["id"], match["revision"]
+
+
 def wheel_model_folder(name: str) -> Path:
     """The folder in the cache where a model from a wheel is, or will be."""
     return cache_folder("models") / name

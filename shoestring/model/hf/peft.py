@@ -13,7 +13,7 @@ from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
-from shoestring.model.hf.hub import resolve
+from shoestring.model.hf.hub import resolve, split_revision
 from shoestring.model.hf.safetensors_file import Entry, read_header, write_file
 from shoestring.model.lora import LowRank, TargetWeight, merge, target_weights
 from shoestring.model.transformer import Transformer
@@ -34,11 +34,12 @@ _PLAIN = {
 def save_adapter(model: Transformer, folder: Path, *, base: str) -> None:
     """Write the model's adapters as PEFT does; `base` is the name or folder of the model they belong to.
 
-    Raises ConfigError when there are none, StorageError.
+    Raises ConfigError when there are none, StorageError, and CheckpointError for a `base` that is no model.
     """
     adapters = [(target, delta) for target in target_weights(model) if (delta := target.delta) is not None]
     if not adapters:
         raise ConfigError("the model has no adapters to save")
+    base, revision = split_revision(base)
     tensors: dict[str, Tensor] = {}
     for target, delta in adapters:
         tensors[_stored_name(target, "A")] = delta.lora_A.detach().flatten(0, -2)  # experts: (E rank, in)
@@ -54,6 +55,7 @@ def save_adapter(model: Transformer, folder: Path, *, base: str) -> None:
             parameters.add(f"{name}.{target.parameter}")
     config = {
         "base_model_name_or_path": base,
+        "revision": revision,
         "bias": "none",
         "inference_mode": True,
         "lora_alpha": scale * rank,
@@ -149,9 +151,7 @@ def merge_adapter(folder: Path, out: Path) -> None:
 
     The tokenizer is the adapter's, if it has one. Raises CheckpointError, StorageError.
     """
-    base_name = _json(folder / CONFIG).get("base_model_name_or_path")
-    if not isinstance(base_name, str) or not base_name:
-        raise CheckpointError(f"{folder / CONFIG} names no base_model_name_or_path; add it")
+    base_name = base_of(folder)
     base = Checkpoint.open(resolve(base_name))
     model = load_model(base)
     load_adapter(model, folder)
@@ -161,6 +161,15 @@ def merge_adapter(folder: Path, out: Path) -> None:
     generation = Checkpoint.open(folder).generation or base.generation
     files = next(iter(tokenizers), None)
     save_model(model, out, tokenizer_files=files, generation=generation, lineage=lineage)
+
+
+def base_of(folder: Path) -> str:
+    """The name of the model that an adapter was made for. Raises CheckpointError when it names none."""
+    config = _json(folder / CONFIG)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(f"{folder / CONFIG} names no base_model_name_or_path; add it")
+    return f"{name}@{revision}" if isinstance(revision, str) and not Path(name).exists() else name
 
 
 def _stored_name(target: TargetWeight, half: str) -> str:

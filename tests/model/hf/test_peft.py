@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import validate_repo_id
 
 from shoestring.errors import CheckpointError, ConfigError, ShoestringError
 from shoestring.model.hf import peft as files
@@ -24,6 +25,39 @@ def test_save_and_load_give_the_same_model(targets, tmp_path, new_model, adapted
     other = adapted(settings=LoraConfig(rank=3, alpha=5.0, targets=targets), seed=9)
     load_adapter(other, tmp_path)
     assert torch.equal(logits(other), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("start", "base", "revision"),
+    [
+        ("org/name", "org/name", None),
+        ("org/name@v1", "org/name", "v1"),
+        ("hf://org/name", "org/name", None),
+        ("hf://org/name@refs/pr/1", "org/name", "refs/pr/1"),
+        ("hf://org/name@" + "a" * 40, "org/name", "a" * 40),
+        ("org/na.me_2@feature/x-1", "org/na.me_2", "feature/x-1"),
+        ("mini", "/", None),
+        ("./here", "/", None),
+        ("~/there", "/", None),
+    ],
+)
+def test_the_base_is_named_as_peft_opens_it(start, base, revision, tmp_path, monkeypatch, adapted):
+    for name, folder in (("here", tmp_path), ("there", tmp_path / "home")):
+        (folder / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    save_adapter(adapted(), tmp_path / "adapter", base=start)
+    config = json.loads((tmp_path / "adapter" / files.CONFIG).read_text())
+    named = config["base_model_name_or_path"]
+    assert config["revision"] == revision
+    if base == "/":
+        assert Path(named).is_absolute()
+        assert Path(named).is_dir()
+        assert files.base_of(tmp_path / "adapter") == named
+    else:
+        validate_repo_id(named)
+        assert named == base
+        assert files.base_of(tmp_path / "adapter") == (f"{base}@{revision}" if revision else base)
 
 
 def test_merge_adapter_writes_base_and_adapter_as_one_model(tmp_path, new_model, adapted, logits):
