@@ -195,8 +195,8 @@ class Tokenizer:
 
     def unused_ids(self, embedding_rows: int) -> list[int]:
         """The rows of an embedding that no token has: its padding, and gaps between the tokens' ids."""
-        used = {*self._definition["model"]["vocab"].values(), *self.added_tokens.values()}
-        return [token_id for token_id in range(embedding_rows) if token_id not in used]
+        own_ids = {*self._definition["model"]["vocab"].values(), *self.added_tokens.values()}
+        return [token_id for token_id in range(embedding_rows) if token_id not in own_ids]
 
     def _role_id(self, role: str) -> int:
         if role not in self.roles:
