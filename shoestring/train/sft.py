@@ -12,10 +12,9 @@ import torch
 from shoestring.data.conversations import ConversationBatch
 from shoestring.device import Runtime, measure_peak
 from shoestring.model.cost import train_flops_per_token
-from shoestring.model.lora import merge
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
-from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
+from shoestring.train.finish import draw_curves, mean_of, write_report
 from shoestring.train.lock import run_lock
 from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
 from shoestring.train.losses import MicroBatch, summed_nll
@@ -23,8 +22,9 @@ from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import read
 from shoestring.train.sft_recipe import SFTConfig
-from shoestring.train.sft_run import SFTRun, build, save, write_adapter, write_model
+from shoestring.train.sft_run import SFTRun, build, save, write_model
 from shoestring.train.step import StepSettings, StepStats, train_step
+from shoestring.train.tuning import write_result
 
 Evaluate = Callable[[Transformer], Mapping[str, float]]
 """Figures of a model for its line in metrics.jsonl, every `eval_every` steps and at the end."""
@@ -114,10 +114,7 @@ class SFTTrainer:
         """Leave the final model (and adapter), curves, receipt and report; returns the report."""
         run = self.run
         figures = summary(run)
-        if run.config.lora.rank:
-            write_model_folder(run.out / "adapter", partial(write_adapter, run))
-            merge(run.model)
-        write_model_folder(run.out / "model", partial(write_model, run))
+        write_result(run, partial(write_model, run))
         draw_curves(run)
         flops = self.flops_per_token * run.tokens
         return write_report(run, self.runtime, figures, data=run.manifest, train_flops=flops, peak=self.peak)
