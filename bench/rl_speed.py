@@ -66,7 +66,7 @@ def make_rows(folder, job, count):
     """Problems that `ours` will draw, with their prompts as text and as ids."""
     from dataclasses import asdict
 
-    from shoestring.rl.rollout import ProblemStream
+    from shoestring.rl.problems import ProblemStream
     from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.chat.load import load_template
     from shoestring.tokenizer.questions import prompt_ids

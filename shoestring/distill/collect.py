@@ -17,6 +17,7 @@ from shoestring.errors import ConfigError, DataError, Stopped
 from shoestring.remote.collector import OUT_OF_MONEY, ChatReply, ChatRequest
 from shoestring.tasks.task import Problem, Task, distinct_examples
 from shoestring.tasks.verify import MAX_FAULT_SHARE, Verifier
+from shoestring.tokenizer.overlong import OVERLONG, Overlong
 from shoestring.train.stop import StopRequest
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ class CollectConfig:
     top_p: float = 0.95
     seed: int = 0
     """Seed of the problems and of a local teacher's answers."""
+    overlong: Overlong = "filter"
+    """Problems whose prompts do not fit into the teacher's context: filter (leave out, count), truncate or
+    error."""
     system: str = ""
     """Instructions for the teacher; they are not part of the student's conversations."""
     keep: KeepConfig = field(default_factory=KeepConfig)
@@ -81,9 +85,10 @@ def collect(
     problems may then differ. When the budget is used up, the answers so far count. Raises Stopped (resume
     later), DataError when more than 1% of the verdicts are faults, and what the teacher raises.
     """
+    others = ("keep", "num_generations", *(() if config.overlong == "truncate" else ("overlong",)))
     identity = {
         "teacher": teacher.name,
-        **{k: v for k, v in asdict(config).items() if k not in ("keep", "num_generations")},
+        **{k: v for k, v in asdict(config).items() if k not in others},
     }
     with Journal(out / JOURNAL, identity, resume=resume) as journal:
         teacher.total_cost = journal.cost
@@ -101,7 +106,8 @@ def collect(
         )
     return replace(
         collection,
-        num_failures=failures.total() - failures[OUT_OF_MONEY],
+        num_failures=failures.total() - failures[OUT_OF_MONEY] - failures[OVERLONG],
+        num_overlong=failures[OVERLONG],
         out_of_money=OUT_OF_MONEY in failures,
     )
 
@@ -161,6 +167,11 @@ class _Collector:
         if reply.fault is None:
             self._verify(self.journal.add(reply))
             return
+        if reply.fault == OVERLONG and self.config.overlong == "error":
+            raise DataError(
+                f"the prompt of {reply.id} does not fit into the context of {self.teacher.name}; "
+                "--set collect.overlong=filter leaves such problems out"
+            )
         self.failures[reply.fault] += 1
         self.journal.charge(self.journal.cost + reply.cost)
         if self.failures[reply.fault] == 1:

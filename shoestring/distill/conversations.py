@@ -32,6 +32,8 @@ class Collection:
     """Answers without a verdict, by the verifier's fault."""
     num_failures: int = 0
     """Requests that the teacher did not answer in this run; resuming repeats them."""
+    num_overlong: int = 0
+    """Problems that do not fit into the teacher's context."""
     cost: float = 0.0
     """Money for all requests so far."""
     out_of_money: bool = False
@@ -47,6 +49,7 @@ class Collection:
             "dropped": self.rejections,
             "faults": self.faults,
             "failed": self.num_failures,
+            "overlong": self.num_overlong,
             "spent": self.cost,
             "out_of_money": self.out_of_money,
         }

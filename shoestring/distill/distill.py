@@ -87,6 +87,11 @@ class DistillConfig:
             raise ConfigError(f"sft.{wrong[0]} is decided by the distillation; leave it out")
         if self.is_remote:
             checked_url(self.teacher)
+        if self.is_remote and self.collect.overlong == "truncate":
+            raise ConfigError(
+                'collect.overlong = "truncate" needs the teacher\'s tokenizer, which a server keeps; '
+                "--set collect.overlong=filter leaves out what does not fit there"
+            )
         if self.is_remote and self.method == "on_policy":
             raise ConfigError(
                 "on-policy distillation needs the teacher's weights; a server gives only its words"
@@ -251,7 +256,9 @@ def _teacher(config: DistillConfig, runtime: Runtime, folder: Path | None, name:
         )
     teacher = Checkpoint.open(folder)
     llm = LLM.of(load_engine(teacher, runtime, settings=SETTINGS), teacher)
-    return LocalTeacher(llm, name, params=settings.params(), thinking=config.thinking)
+    return LocalTeacher(
+        llm, name, params=settings.params(), thinking=config.thinking, overlong=settings.overlong
+    )
 
 
 def _teacher_name(config: DistillConfig, folder: Path | None) -> str:

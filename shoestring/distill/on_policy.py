@@ -17,10 +17,12 @@ from shoestring.distill.on_policy_run import OnPolicyRun, build, save, write_mod
 from shoestring.distill.reverse_kl import Sample, UpdateSettings, update
 from shoestring.durable import write_atomic
 from shoestring.engine.request import SamplingParams
-from shoestring.errors import ConfigError
+from shoestring.errors import ConfigError, DataError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.tasks.task import Problem
+from shoestring.tokenizer.overlong import PromptMaker
 from shoestring.tokenizer.prompts import ChatOptions, read_chat
+from shoestring.tokenizer.questions import Question, QuestionPrompt
 from shoestring.train import schedule
 from shoestring.train.finish import mean_of, write_model_folder
 from shoestring.train.lock import run_lock
@@ -67,7 +69,16 @@ class OnPolicyTrainer:
     """Steps and the end of a run of on-policy distillation."""
 
     def __init__(self, run: OnPolicyRun, problems: Sequence[Problem]) -> None:
-        self.run, self.problems = run, problems
+        self.run = run
+        self._maker = PromptMaker(
+            make=self._make_prompt,
+            tokenizer=run.tokenizer,
+            context=run.llm.max_model_len,
+            max_tokens=run.config.max_tokens,
+            overlong=run.config.overlong,
+            setting="on_policy.overlong",
+        )
+        self.prompts = self._fitting(problems)
         self._epoch, self._order = -1, list[int]()
 
     def take_step(self) -> StepResult:
@@ -116,6 +127,7 @@ class OnPolicyTrainer:
             "tokens": sum(row["tokens"] for row in rows),
             "kl_at_start": mean_of(rows[:tenth], "kl"),
             "kl": mean_of(rows[-tenth:], "kl"),
+            "overlong": self._maker.num_overlong,
             "seconds": sum(row["sample_s"] + row["update_s"] for row in rows),
         }
         write_atomic(run.out / "report.json", json.dumps(report, indent=2) + "\n")
@@ -124,15 +136,9 @@ class OnPolicyTrainer:
     def _samples(self) -> list[Sample]:
         """The student's answers to the step's problems; a repeated step samples the same ones."""
         run, config = self.run, self.run.config
-        options = ChatOptions(
-            chat_template_kwargs=None if config.thinking is None else {"thinking": config.thinking}
-        )
         prompts, params = [], []
         for place in range(run.step * config.num_prompts, (run.step + 1) * config.num_prompts):
-            example = self._problem(place).example
-            message = {"role": "user", "content": example.question}
-            prompt = read_chat([message], run.tokenizer, run.llm.template, options)
-            prompts.append({"prompt_token_ids": prompt.token_ids})
+            prompts.append({"prompt_token_ids": self._prompt(place).ids})
             seed = random.Random(f"{config.seed}:{place}").getrandbits(48)
             params.append(
                 SamplingParams(
@@ -153,11 +159,29 @@ class OnPolicyTrainer:
             for answer in output.outputs
         ]
 
-    def _problem(self, place: int) -> Problem:
-        """The problem at a place: all problems again and again, each time in another order."""
-        epoch, index = divmod(place, len(self.problems))
+    def _fitting(self, problems: Sequence[Problem]) -> list[QuestionPrompt]:
+        """The prompts of the problems, of those that fit; DataError when none does."""
+        prompts = [self._maker.prompt(problem.example.question, problem.id) for problem in problems]
+        self._maker.warn()
+        if not (fitting := [prompt for prompt in prompts if prompt is not None]):
+            raise DataError(
+                f"no prompt of {len(prompts):,} problems fits into the context of {self._maker.context:,} "
+                "tokens; --set on_policy.overlong=truncate keeps the end of each question"
+            )
+        return fitting
+
+    def _make_prompt(self, question: Question) -> QuestionPrompt:
+        thinking, run = self.run.config.thinking, self.run
+        options = ChatOptions(chat_template_kwargs=None if thinking is None else {"thinking": thinking})
+        messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        prompt = read_chat(messages, run.tokenizer, run.llm.template, options)
+        return QuestionPrompt(prompt.token_ids, opening="")
+
+    def _prompt(self, place: int) -> QuestionPrompt:
+        """The prompt at a place: all of them again and again, each time in another order."""
+        epoch, index = divmod(place, len(self.prompts))
         if epoch != self._epoch:
             rng = random.Random(f"{self.run.config.seed}:epoch {epoch}")
             self._epoch = epoch
-            self._order = rng.sample(range(len(self.problems)), k=len(self.problems))
-        return self.problems[self._order[index]]
+            self._order = rng.sample(range(len(self.prompts)), k=len(self.prompts))
+        return self.prompts[self._order[index]]

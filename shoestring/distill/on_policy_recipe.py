@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from shoestring.engine.request import SamplingParams
 from shoestring.errors import ConfigError
+from shoestring.tokenizer.overlong import Overlong
 from shoestring.train.optim import OptimConfig
 
 
@@ -27,6 +28,8 @@ class OnPolicyConfig:
     """The student's answers to each problem."""
     max_tokens: int = 1024
     """Longest answer; those that reach it count like the others."""
+    overlong: Overlong = "filter"
+    """Problems whose prompts do not fit into the context: filter (leave out, count), truncate or error."""
     temperature: float = 1.0
     """Temperature of the samples; the KL is always computed at 1."""
     thinking: bool | None = None

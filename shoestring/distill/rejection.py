@@ -52,7 +52,14 @@ def sample_verified(
     checkpoint = Checkpoint.open(config.teacher)
     name = f"{checkpoint.folder.parent.name} (sha256 {folder_sha256(checkpoint.folder)[:16]})"
     llm = LLM.of(load_engine(checkpoint, runtime, settings=SETTINGS), checkpoint)
-    teacher = LocalTeacher(llm, name, params=config.collect.params(), thinking=True, form=config.form)
+    teacher = LocalTeacher(
+        llm,
+        name,
+        params=config.collect.params(),
+        thinking=True,
+        form=config.form,
+        overlong=config.collect.overlong,
+    )
     problems = problems_of(tasks, config.problems, config.collect.seed)
     with Verifier(tasks) as verifier:
         collection = collect(

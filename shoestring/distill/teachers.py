@@ -10,8 +10,9 @@ from shoestring.engine.request import Request, RequestOutput, SamplingParams, de
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError
 from shoestring.remote.collector import ChatReply, ChatRequest
+from shoestring.tokenizer.overlong import OVERLONG, Overlong, PromptMaker
 from shoestring.tokenizer.prompts import ChatOptions, read_chat
-from shoestring.tokenizer.questions import PromptStyle, prompt_ids
+from shoestring.tokenizer.questions import PromptStyle, Question, QuestionPrompt, last_text, prompt_ids
 from shoestring.tokenizer.special import THINK
 from shoestring.tokenizer.thinking import ends_in_thinking
 
@@ -38,19 +39,38 @@ class LocalTeacher:
     """A model that this process runs; the same seed gives the same replies, however often interrupted."""
 
     def __init__(
-        self, llm: LLM, name: str, *, params: SamplingParams, thinking: bool | None = None, form: str = ""
+        self,
+        llm: LLM,
+        name: str,
+        *,
+        params: SamplingParams,
+        thinking: bool | None = None,
+        form: str = "",
+        overlong: Overlong = "filter",
     ) -> None:
         """`params` are for sampling, with the collection's seed; `thinking` is for the chat template.
 
-        A `form` with {question} in it takes the template's place: see PromptStyle.format.
+        A `form` with {question} in it takes the template's place: see PromptStyle.format. `overlong` is the
+        policy for prompts that do not fit into the model's context.
         """
         self.llm, self.name, self.total_cost = llm, name, 0.0
         self._params, self._form = params, form
         kwargs = None if thinking is None else {"thinking": thinking}
         self._options = ChatOptions(chat_template_kwargs=kwargs)
+        self._prompts = PromptMaker(
+            make=self._make_prompt,
+            tokenizer=llm.get_tokenizer(),
+            context=llm.max_model_len,
+            max_tokens=params.max_tokens or llm.max_model_len,
+            overlong=overlong,
+            setting="collect.overlong",
+        )
 
     def replies(self, requests: Iterable[ChatRequest]) -> Generator[ChatReply | None, None, None]:
-        """See Teacher.replies; a request whose prompt does not fit fails alone."""
+        """See Teacher.replies; a request whose prompt does not fit fails alone.
+
+        Raises ConfigError for such a prompt where the policy is "error".
+        """
         dispatcher, waiting = self.llm.dispatcher, iter(requests)
         most_open = AHEAD * self.llm.engine.settings.max_num_seqs
         open_requests: dict[str, ChatRequest] = {}
@@ -58,8 +78,12 @@ class LocalTeacher:
         try:
             while True:
                 while sum(r.n for r in open_requests.values()) < most_open and (chat := next(waiting, None)):
+                    prompt = self._prompts.prompt(chat.messages, chat.id)
+                    if prompt is None:
+                        yield ChatReply(id=chat.id, fault=OVERLONG)
+                        continue
+                    request = self._request(chat, prompt)
                     try:
-                        request = self._request(chat)
                         dispatcher.add([request], outputs.append)
                     except ConfigError as error:
                         yield ChatReply(id=chat.id, fault=str(error))
@@ -73,22 +97,22 @@ class LocalTeacher:
                     yield from self._replies(open_requests.pop(output.request_id), output)
                 yield None
         finally:
+            self._prompts.warn()
             dispatcher.abort(open_requests)
 
-    def _request(self, chat: ChatRequest) -> Request:
+    def _request(self, chat: ChatRequest, prompt: QuestionPrompt) -> Request:
         assert self._params.seed is not None
         seed = derived_seed(self._params.seed, chat.id) + chat.start  # reply k draws with seed + k
         params = replace(self._params, n=chat.n, seed=seed, output_kind="final_only")
-        return Request(
-            request_id=f"collect:{chat.id}", prompt_token_ids=self._prompt_ids(chat), sampling_params=params
-        )
+        return Request(request_id=f"collect:{chat.id}", prompt_token_ids=prompt.ids, sampling_params=params)
 
-    def _prompt_ids(self, chat: ChatRequest) -> tuple[int, ...]:
+    def _make_prompt(self, messages: Question) -> QuestionPrompt:
+        assert not isinstance(messages, str)
         tokenizer = self.llm.get_tokenizer()
         if self._form:
-            question = str(chat.messages[-1]["content"])
-            return prompt_ids(question, tokenizer, None, PromptStyle(format=self._form)).ids
-        return read_chat(chat.messages, tokenizer, self.llm.template, self._options).token_ids
+            return prompt_ids(last_text(messages), tokenizer, None, PromptStyle(format=self._form))
+        prompt = read_chat(messages, tokenizer, self.llm.template, self._options)
+        return QuestionPrompt(prompt.token_ids, opening="")
 
     def _replies(self, chat: ChatRequest, output: RequestOutput) -> Iterator[ChatReply]:
         """One reply for each completion; thinking that the prompt opened is part of it."""

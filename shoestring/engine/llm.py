@@ -262,6 +262,11 @@ class LLM:
         return SamplingParams(**self.default_sampling)
 
     @property
+    def max_model_len(self) -> int:
+        """Tokens of a prompt and its completion at most."""
+        return self.engine.max_model_len
+
+    @property
     def counters(self) -> EngineCounters:
         """The engine's totals so far."""
         return self.engine.counters

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from shoestring.tasks.task import Example, Split, Task, distinct_examples
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template
+from shoestring.tokenizer.overlong import Overlong, PromptMaker
 from shoestring.tokenizer.questions import PromptStyle, QuestionPrompt, prompt_ids
 from shoestring.tokenizer.thinking import thinking_tokens
 
@@ -49,6 +51,8 @@ class TaskEvalConfig:
     top_p: float = 0.95
     max_tokens: int = 2048
     """Longest answer; one that is cut here, or at the end of the context, counts as capped."""
+    overlong: Overlong = "filter"
+    """Problems whose prompts do not fit into the context: filter (leave out, count), truncate or error."""
     prompt: PromptStyle = field(default_factory=PromptStyle)
     above: float | None = None
     """A threshold for the exit code: pass@1 must reach it. It changes no figure."""
@@ -76,6 +80,9 @@ class TaskEvalConfig:
 
 class Sampler(Protocol):
     """An LLM, also one around a model in training."""
+
+    @property
+    def max_model_len(self) -> int: ...
 
     def get_tokenizer(self) -> Tokenizer: ...
 
@@ -113,12 +120,20 @@ def evaluate_task(
         transcripts: a .jsonl file for every answer with its reward, one problem per line.
         show: show progress on a terminal.
 
-    Raises ConfigError for prompts that do not fit, DataError when more than 1% of the answers get no verdict.
+    Raises ConfigError for a prompt that does not fit where `config.overlong` is "error", DataError when none
+    fits or more than 1% of the answers get no verdict.
     """
     if not examples:
         raise DataError(f"there is no problem of {task.name} to score")
     tokenizer = llm.get_tokenizer()
-    prompts = [prompt_ids(example.question, tokenizer, template, config.prompt) for example in examples]
+    maker = PromptMaker(
+        make=partial(prompt_ids, tokenizer=tokenizer, template=template, style=config.prompt),
+        tokenizer=tokenizer,
+        context=llm.max_model_len,
+        max_tokens=config.max_tokens,
+        overlong=config.overlong,
+    )
+    examples, prompts = _fitting(examples, maker)
     inputs = [{"prompt_token_ids": prompt.ids} for prompt in prompts]
     greedy = None
     with Verifier({task.name: task}) as verifier:
@@ -131,7 +146,21 @@ def evaluate_task(
             greedy = [row[0] for row in rows]
     if transcripts is not None:
         _write_transcripts(transcripts, examples, samples, greedy)
-    return summarize(task.name, samples, greedy, k=config.k, seed=config.seed)
+    score = summarize(task.name, samples, greedy, k=config.k, seed=config.seed)
+    return replace(score, overlong=maker.num_overlong)
+
+
+def _fitting(examples: Sequence[Example], maker: PromptMaker) -> tuple[list[Example], list[QuestionPrompt]]:
+    """The examples whose prompts fit, and these prompts; DataError when there is none."""
+    pairs = [(example, maker.prompt(example.question, example.key)) for example in examples]
+    maker.warn()
+    fitting = [(example, prompt) for example, prompt in pairs if prompt is not None]
+    if not fitting:
+        raise DataError(
+            f"no prompt of {len(examples):,} problems fits into the context of {maker.context:,} tokens; "
+            "--set overlong=truncate keeps the end of each question"
+        )
+    return [example for example, _ in fitting], [prompt for _, prompt in fitting]
 
 
 class _Grader:

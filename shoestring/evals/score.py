@@ -45,6 +45,8 @@ class TaskScore:
     """Samples for each problem."""
     faults: int
     """Answers without a verdict, greedy ones included; they are left out, neither right nor wrong."""
+    overlong: int = 0
+    """Problems whose prompts did not fit into the context: left out of all figures, or shortened."""
     pass_at_1: float
     pass_at_k: dict[int, float]
     maj_at_k: dict[int, float]
@@ -61,8 +63,10 @@ class TaskScore:
     intervals: dict[str, tuple[float, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """The score as it is in a file: keys are strings, tuples are lists."""
+        """The score as it is in a file: keys are strings, tuples are lists; no `overlong` of 0."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.overlong:
+            del data["overlong"]  # scores of earlier versions are repeated to the last bit
         return data
 
 

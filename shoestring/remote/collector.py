@@ -12,7 +12,8 @@ from shoestring.errors import DataError
 from shoestring.remote.budget import Account, Budget
 from shoestring.remote.client import OUT_OF_MONEY, ChatClient
 from shoestring.remote.config import RemoteConfig
-from shoestring.remote.wire import ChatCompletion, Refusal
+from shoestring.remote.wire import ChatCompletion, Refusal, is_overlong
+from shoestring.tokenizer.overlong import OVERLONG
 
 __all__ = ["OUT_OF_MONEY", "ChatCollector", "ChatReply", "ChatRequest"]
 
@@ -47,7 +48,8 @@ class ChatReply:
     cost: float = 0.0
     """The cost of this request since its last reply."""
     fault: str | None = None
-    """A message for people; OUT_OF_MONEY when the cost cap left no room."""
+    """A message for people; OUT_OF_MONEY when the cost cap left no room, OVERLONG for a prompt that the
+    context cannot hold."""
 
 
 Report = Callable[[ChatReply | Exception | None], None]
@@ -121,9 +123,13 @@ class ChatCollector:
                 await self._ask(request, account, report)
                 self._num_failures = 0
             except Refusal as refusal:
-                report(ChatReply(id=request.id, fault=str(refusal), cost=account.take_new_cost()))
+                overlong = refusal.action == "skip" and is_overlong(str(refusal))
+                fault = OVERLONG if overlong else str(refusal)
+                report(ChatReply(id=request.id, fault=fault, cost=account.take_new_cost()))
                 if refusal.action == "stop":
                     return
+                if overlong:  # a fault of this problem says nothing about the server
+                    continue
                 self._num_failures += 1
                 if self._num_failures >= FAILURES_IN_A_ROW:
                     raise DataError(f"{self._client.url} fails every request, lastly: {refusal}") from None

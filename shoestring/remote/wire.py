@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ SKIPPED_STATUS = frozenset({400, 413, 422})
 LONGEST_WAIT_S = 300.0
 """The longest sleep before a retry, whatever the server's Retry-After says."""
 FIRST_WAIT_S = 1.0
+_OVERLONG = re.compile(
+    r"context[ _](?:length|size|window)|(?:prompt|input) is too long|too many tokens|this engine takes 1 to",
+    re.IGNORECASE,
+)
+"""The words of vLLM, SGLang, llama.cpp, DeepSeek, OpenAI and this service for a prompt that is too long."""
 _MESSAGE_CHARS = 300
 """Characters of a server's message that an error shows."""
 _MOST_TOKENS = 1 << 40
@@ -80,6 +86,11 @@ def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusa
     may_cost = status == 408 or (status >= 500 and status not in (501, 503, 529))  # it may have been at work
     wait_s = retry_after_s(headers)
     return Refusal(f"status {status}: {_excerpt(text)}", action, may_cost=may_cost, wait_s=wait_s)
+
+
+def is_overlong(message: str) -> bool:
+    """Return whether a server refused a prompt because its context cannot hold it."""
+    return _OVERLONG.search(message) is not None
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:

@@ -124,6 +124,7 @@ def summary(run: Run) -> dict[str, Any]:
         "steps": run.step,
         "answers": run.answers,
         "tokens": run.tokens,
+        "overlong": run.prompts.overlong_share,
     }
     for name in ("accuracy", "answer_tokens", "truncated", "entropy", "kl", "gap", "faults"):
         figures[name] = mean_of(rows[-part:], name)

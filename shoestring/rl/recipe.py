@@ -16,6 +16,7 @@ Names and meanings are those of TRL's GRPOConfig. What differs, and why:
 | loss.epsilon_low | epsilon | beside epsilon_high |
 | loss.negative_scale | not there | our own experiment |
 | ref_model_sync_steps | with ref_model_mixup_alpha | the reference becomes the policy, as in R1 |
+| overlong | not there | what to do with a prompt that does not fit |
 | keep_routing | not there | DeepSeek-V3.2's name |
 | min_lr_ratio | min_lr_rate in lr_scheduler_kwargs | the schedule is always a cosine |
 | optim | learning_rate, adam_beta1, adam_epsilon, optim | PyTorch's names, in a table of their own |
@@ -30,6 +31,7 @@ from typing import Any
 from shoestring.errors import ConfigError
 from shoestring.rl.advantage import AdvantageKind
 from shoestring.rl.losses import PolicyLossConfig
+from shoestring.tokenizer.overlong import Overlong
 from shoestring.tokenizer.questions import PromptStyle
 from shoestring.train.optim import OptimConfig
 from shoestring.train.report.receipt import Price
@@ -84,6 +86,8 @@ class GRPOConfig:
     """Answers to each problem, the papers' G (R1-Zero: 16)."""
     max_tokens: int = 1024
     """Longest answer, as vLLM's max_tokens; TRL calls it max_completion_length."""
+    overlong: Overlong = "filter"
+    """Problems whose prompts do not fit into the context: filter (leave out, count), truncate or error."""
     temperature: float = 1.0
     dynamic_sampling: int = 0
     """Further rounds of sampling, to replace groups whose rewards are all equal (DAPO section 3.2)."""

@@ -1,6 +1,5 @@
 """Rollout: the policy samples a group of answers to each problem, and verifiers reward them."""
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,13 +8,12 @@ from torch import Tensor
 from shoestring.engine.dispatch import Dispatcher
 from shoestring.engine.engine import Engine
 from shoestring.engine.request import CompletionOutput, Request, SamplingParams, derived_seed
+from shoestring.rl.problems import PromptedProblem
 from shoestring.rl.recipe import GRPOConfig, RewardConfig
-from shoestring.tasks.load import load_task
 from shoestring.tasks.rewards import format_reward, language_reward
 from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verifier
-from shoestring.tokenizer.chat.template import Template
-from shoestring.tokenizer.questions import QuestionPrompt, prompt_ids
+from shoestring.tokenizer.questions import QuestionPrompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,45 +46,21 @@ class Answer:
         return len(self.prompt_ids) + len(self.token_ids) - 1
 
 
-class ProblemStream:
-    """An endless stream of the tasks' problems; their number so far is all that a checkpoint needs of it."""
-
-    def __init__(self, config: GRPOConfig) -> None:
-        self.tasks = {share.name: load_task(share.name, share.options) for share in config.tasks}
-        self._shares = [share.share for share in config.tasks]
-        self._examples = {name: task.examples("train", config.seed) for name, task in self.tasks.items()}
-        self._random = random.Random(f"tasks:{config.seed}")
-        self.num_drawn = 0
-
-    def draw(self, count: int) -> list[Problem]:
-        """The next `count` problems, each of a task chosen by the shares."""
-        names = self._random.choices(list(self._examples), self._shares, k=count)
-        self.num_drawn += count
-        return [Problem(task=name, example=next(self._examples[name])) for name in names]
-
-
 def roll_out(
     engine: Engine,
-    problems: Sequence[Problem],
+    problems: Sequence[PromptedProblem],
     config: GRPOConfig,
     verifier: Verifier,
     *,
-    template: Template | None,
     first: int,
 ) -> list[list[Answer]]:
     """A group of answers to each problem; they are verified while others are still being sampled.
 
     `first` is the number of the first problem in the run: an answer's tokens depend on the seed, this number
-    and its place in the group, and on nothing else of the batch. Raises ConfigError for a prompt that does
-    not fit.
+    and its place in the group, and on nothing else of the batch.
     """
-    requests: list[Request] = []
-    sources: dict[str, tuple[Problem, QuestionPrompt]] = {}
-    for number, problem in enumerate(problems, start=first):
-        assert engine.tokenizer is not None
-        prompt = prompt_ids(problem.example.question, engine.tokenizer, template, config.prompt)
-        requests.append(_request(number, prompt, config))
-        sources[requests[-1].request_id] = problem, prompt
+    requests = [_request(number, one.prompt, config) for number, one in enumerate(problems, start=first)]
+    sources = {request.request_id: one for request, one in zip(requests, problems, strict=True)}
     groups: dict[str, list[Answer]] = {request_id: [] for request_id in sources}
     with Dispatcher(engine).outputs(requests) as outputs:
         for output in outputs:

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from shoestring import config as configs
@@ -17,11 +18,13 @@ from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
 from shoestring.model.hf.hub import resolve
 from shoestring.model.transformer import Transformer
+from shoestring.rl.problems import ProblemStream
 from shoestring.rl.recipe import GRPOConfig
-from shoestring.rl.rollout import ProblemStream
 from shoestring.rl.vocabulary import Vocabulary
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template
+from shoestring.tokenizer.overlong import PromptMaker
+from shoestring.tokenizer.questions import prompt_ids
 from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.parallel import Ranks
@@ -58,6 +61,19 @@ class Run:
     """Tokens sampled so far."""
     flops: float = 0.0
     segments: list[receipt.Segment] = field(default_factory=list)
+    prompts: PromptMaker = field(init=False)
+    """Makes the problems' prompts."""
+
+    def __post_init__(self) -> None:
+        self.prompts = PromptMaker(
+            make=partial(
+                prompt_ids, tokenizer=self.tokenizer, template=self.template, style=self.config.prompt
+            ),
+            tokenizer=self.tokenizer,
+            context=self.engine.max_model_len,
+            max_tokens=self.config.max_tokens,
+            overlong=self.config.overlong,
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -137,6 +153,7 @@ def save(run: Run) -> None:
             "tokens": run.tokens,
             "flops": run.flops,
             "questions": run.problems.num_drawn,
+            "overlong": run.prompts.num_overlong,
             "segments": [asdict(segment) for segment in run.segments],
         }
         state.save_state(folder / "trainer", tensors, {"state": values, "counters": counters})
@@ -171,6 +188,8 @@ def _restore(run: Run, folder: Path) -> None:
     run.step, run.answers = counters["step"], counters["answers"]
     run.tokens, run.flops = counters["tokens"], counters["flops"]
     run.problems.draw(counters["questions"])
+    run.prompts.num_prompts = counters["questions"]
+    run.prompts.num_overlong = counters.get("overlong", 0)
     run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
 
 

@@ -30,7 +30,7 @@ class Samples:
 
 def take_step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[list[Answer]]]:
     """Take a step; returns its line for metrics.jsonl and this process's groups of answers."""
-    config, start = run.config, time.perf_counter()
+    config, start, num_overlong = run.config, time.perf_counter(), run.prompts.num_overlong
     samples = sample(run, verifier)
     sample_s = time.perf_counter() - start
     if config.loss.beta and run.step % config.ref_model_sync_steps == 0:
@@ -48,6 +48,7 @@ def take_step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[list[A
     seconds = time.perf_counter() - start
     row = metrics_row(run, sums, stats) | {
         "groups_with_signal": samples.num_with_signal / max(sums["groups"], 1),
+        "overlong": run.prompts.num_overlong - num_overlong,
         "lr": config.optim.lr * lr_share,
         "sample_s": sample_s,
         "update_s": seconds - sample_s,
@@ -66,10 +67,9 @@ def sample(run: Run, verifier: Verifier) -> Samples:
     for _ in range(1 + config.dynamic_sampling):
         num_missing = config.num_prompts - samples.num_with_signal
         part, first = ranks.part(num_missing), run.problems.num_drawn
-        problems = run.problems.draw(num_missing)[part.start : part.stop]
-        groups = roll_out(
-            run.engine, problems, config, verifier, template=run.template, first=first + part.start
-        )
+        problems = run.problems.draw_prompted(num_missing, run.prompts)[part.start : part.stop]
+        run.prompts.warn()
+        groups = roll_out(run.engine, problems, config, verifier, first=first + part.start)
         groups = with_advantages(groups, config.advantage)
         with_signal = [group for group in groups if any(answer.advantage for answer in group)]
         learned_groups = with_signal if config.dynamic_sampling else groups

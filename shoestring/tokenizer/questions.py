@@ -1,17 +1,20 @@
 """Prompts for the questions of a task, by chat template or by a plain format."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.messages import Message, check_messages
 from shoestring.tokenizer.chat.template import Piece, Template, encode_pieces, pieces_text
 from shoestring.tokenizer.prompts import ChatOptions, Prompt, read_chat
 from shoestring.tokenizer.thinking import forced_opening
 
 PLACE = "{question}"
+Question = str | Sequence[Message]
+"""A user's message, or a conversation that ends in one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class PromptStyle:
     thinking: bool = True
     """Whether the chat template asks for thinking before the answer; no effect on a format."""
     system: str = ""
-    """The system message of the chat template; DeepSeek-R1 recommends none."""
+    """The system message of a question without one; DeepSeek-R1 recommends none."""
 
     def __post_init__(self) -> None:
         if self.format and self.format.count(PLACE) != 1:
@@ -44,26 +47,48 @@ class QuestionPrompt(NamedTuple):
 
 
 def prompt_ids(
-    question: str, tokenizer: Tokenizer, template: Template | None, style: PromptStyle
+    question: Question, tokenizer: Tokenizer, template: Template | None, style: PromptStyle
 ) -> QuestionPrompt:
-    """Prompt for a question in this style. Raises ConfigError without template and format, TokenizerError."""
+    """Prompt for a question in this style. Raises ConfigError without template and format, TokenizerError.
+
+    In a format, the messages of a conversation stand one after the other, with blank lines between them.
+    """
     prompt = _prompt(question, tokenizer, template, style)
-    return QuestionPrompt(prompt.token_ids, forced_opening(prompt.text or "", question.strip()))
+    return QuestionPrompt(prompt.token_ids, forced_opening(prompt.text or "", last_text(question).strip()))
 
 
-def _prompt(question: str, tokenizer: Tokenizer, template: Template | None, style: PromptStyle) -> Prompt:
+def last_text(question: Question) -> str:
+    """The text of the last message."""
+    return question if isinstance(question, str) else (check_messages(question)[-1]["content"] or "")
+
+
+def with_last_text(question: Question, text: str) -> Question:
+    """The question with `text` in place of its last message's."""
+    return text if isinstance(question, str) else [*question[:-1], {**question[-1], "content": text}]
+
+
+def _prompt(
+    question: Question, tokenizer: Tokenizer, template: Template | None, style: PromptStyle
+) -> Prompt:
     if style.format:
-        pieces = list(_format_pieces(style.format, question, tokenizer))
+        pieces = list(_format_pieces(style.format, _plain_text(question), tokenizer))
         return Prompt(token_ids=tuple(encode_pieces(pieces, tokenizer).ids), text=pieces_text(pieces))
     if template is None:
         raise ConfigError(
             f"this model has no chat template; set prompt.format to a text with {PLACE}, such as "
             f'"Question: {PLACE}\\nAnswer:"'
         )
-    system = [{"role": "system", "content": style.system}] if style.system else []
-    messages = [*system, {"role": "user", "content": question}]
+    messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    if style.system and messages[0].get("role") != "system":
+        messages = [{"role": "system", "content": style.system}, *messages]
     options = ChatOptions(chat_template_kwargs={"thinking": style.thinking})
     return read_chat(messages, tokenizer, template, options)
+
+
+def _plain_text(question: Question) -> str:
+    if isinstance(question, str):
+        return question
+    return "\n\n".join(message["content"] or "" for message in check_messages(question))
 
 
 def _format_pieces(form: str, question: str, tokenizer: Tokenizer) -> Iterator[Piece]:

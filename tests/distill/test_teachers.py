@@ -7,10 +7,12 @@ from shoestring.engine.engine import Engine
 from shoestring.engine.llm import LLM
 from shoestring.engine.request import SamplingParams
 from shoestring.engine.settings import EngineSettings
+from shoestring.errors import ConfigError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.remote.collector import ChatRequest
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.overlong import OVERLONG
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,9 @@ def llm(teacher_folder):
 
 @pytest.fixture
 def ask_all(llm):
-    def ask(asks, *, thinking=None, stop_after=None):
-        teacher = LocalTeacher(llm, "t", params=SamplingParams(max_tokens=8, seed=5), thinking=thinking)
+    def ask(asks, *, thinking=None, stop_after=None, overlong="filter"):
+        params = SamplingParams(max_tokens=8, seed=5)
+        teacher = LocalTeacher(llm, "t", params=params, thinking=thinking, overlong=overlong)
         got, running = [], teacher.replies(asks)
         for answer in running:
             if answer is not None:
@@ -76,8 +79,16 @@ def test_thinking_that_the_prompt_opened_is_part_of_the_answer(ask_all):
 def test_a_prompt_that_does_not_fit_fails_alone(ask_all):
     got = ask_all([ask(0), ask(1, text="x" * 500), ask(2)])
     assert [answer.id for answer in got if answer.fault] == ["1"]
-    assert "tokens" in next(answer.fault for answer in got if answer.fault)
+    assert OVERLONG in [answer.fault for answer in got]
     assert len([answer for answer in got if answer.fault is None]) == 4
+
+
+def test_a_prompt_that_does_not_fit_is_shortened_or_refused_where_that_is_said(ask_all):
+    asks = [ask(0), ask(1, text="x" * 500)]
+    got = ask_all(asks, overlong="truncate")
+    assert sorted(answer.id for answer in got if answer.fault is None) == ["0", "0", "1", "1"]
+    with pytest.raises(ConfigError, match=r"--set collect\.overlong=filter"):
+        ask_all(asks, overlong="error")
 
 
 def test_closing_it_leaves_the_engine_usable(ask_all):

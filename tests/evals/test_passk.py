@@ -1,7 +1,7 @@
 """Scores on tasks: sampled by the engine, verified, the same again, and independent of the batch."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ class Parrot:
     tokenizer: object
     replies: list[list[str]]
     failing: bool = False
+    max_model_len: int = 128
 
     def get_tokenizer(self):
         return self.tokenizer
@@ -121,6 +122,32 @@ def test_the_live_model_is_scored(llm, model):
             model.head_weight_WD.neg_()
         llm.engine.weights_changed()
     assert evaluate_task(llm, TASK, examples, CONFIG, **ask).to_json() == before.to_json()
+
+
+def test_a_problem_that_does_not_fit_is_left_out_and_counted(llm, caplog):
+    examples = choose_problems(TASK, CONFIG)
+    long = replace(examples[0], key="long", question="7*8-" * 200 + examples[0].question)
+    ask = {"template": llm.template}
+    plain = evaluate_task(llm, TASK, examples, CONFIG, **ask)
+    score = evaluate_task(llm, TASK, [examples[0], long, *examples[1:]], CONFIG, **ask)
+    assert (score.overlong, score.problems) == (1, 6)
+    assert replace(score, overlong=0) == plain
+    assert (score.to_json()["overlong"], "overlong" in plain.to_json()) == (1, False)
+    assert caplog.messages == []
+    more = [replace(long, key=f"long {n}") for n in range(3)]
+    evaluate_task(llm, TASK, [*more, *examples], CONFIG, **ask)
+    assert "3 of 9 prompts (33%) do not fit" in caplog.text
+
+
+def test_a_problem_that_does_not_fit_is_shortened_or_refused_where_that_is_said(llm):
+    example = choose_problems(TASK, CONFIG)[0]
+    long = replace(example, key="long", question="7*8-" * 200 + example.question)
+    score = evaluate_task(llm, TASK, [long], replace(CONFIG, overlong="truncate"), template=llm.template)
+    assert (score.overlong, score.problems) == (1, 1)
+    with pytest.raises(ConfigError, match=r"prompt of long has .* --set overlong=filter"):
+        evaluate_task(llm, TASK, [long], replace(CONFIG, overlong="error"), template=llm.template)
+    with pytest.raises(DataError, match="no prompt of 1 problems fits"):
+        evaluate_task(llm, TASK, [long], CONFIG, template=llm.template)
 
 
 def test_a_model_without_template_is_asked_by_a_format(llm):

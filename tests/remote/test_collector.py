@@ -1,5 +1,6 @@
 """Many chat requests at once: all are answered, within the cap, and a server that is gone ends it."""
 
+import json
 import threading
 import time
 
@@ -8,6 +9,7 @@ import pytest
 from shoestring.errors import ConfigError, DataError
 from shoestring.remote.collector import OUT_OF_MONEY, ChatCollector, ChatRequest
 from shoestring.remote.config import RemoteConfig
+from shoestring.tokenizer.overlong import OVERLONG
 
 
 def asks(count, n=1):
@@ -119,6 +121,27 @@ def test_a_server_that_fails_again_and_again_ends_it(serve):
     with pytest.raises(DataError, match="fails every request"):
         ask_all(remote(url), asks(100))
     assert len(server.seen) < 20
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens",
+        "the request exceeds the available context size, try increasing it",
+        "The input (9000 tokens) is longer than the model's context length (4096 tokens).",
+        "the prompt has 9,000 tokens; this engine takes 1 to 4,095, shorten it",
+    ],
+)
+def test_prompts_that_are_too_long_fail_alone_however_many_they_are(serve, echo, words):
+    def play(number, body):
+        if body["messages"][0]["content"] == "q50":
+            return echo(number, body)
+        return 400, {}, json.dumps({"error": {"message": words}}).encode()
+
+    _, url = serve(play)
+    got = ask_all(remote(url), asks(51))
+    assert [answer.fault for answer in got].count(OVERLONG) == 50
+    assert [answer.id for answer in got if answer.fault is None] == ["50"]
 
 
 def test_nobody_listening_ends_it(serve, echo):

@@ -15,7 +15,7 @@ class Coin(Task):
         n = seed
         while True:
             n += 1
-            yield Example(key=str(n), question=f"{n % 7}+{n % 5}=?", answer=n)
+            yield Example(key=str(n), question=QUESTION, answer=n)
 
     def reward(self, example, text):
         return REWARD
@@ -24,9 +24,12 @@ class Coin(Task):
 
 @pytest.fixture(scope="session")
 def coin_source():
-    """Text of the task module `coin_task`, whose reward is an expression of `text` and `example`."""
+    """Text of the task module `coin_task`, whose reward is an expression of `text` and `example`.
 
-    def make(reward: str, pure: bool = True) -> str:
-        return COIN.replace("REWARD", reward).replace("PURE", str(pure))
+    `question` is one of the problem's number n.
+    """
+
+    def make(reward: str, pure: bool = True, question: str = "f'{n % 7}+{n % 5}=?'") -> str:
+        return COIN.replace("REWARD", reward).replace("PURE", str(pure)).replace("QUESTION", question)
 
     return make

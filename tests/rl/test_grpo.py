@@ -25,8 +25,8 @@ from shoestring.train.stop import StopRequest
 def coin(coin_source, tmp_path, monkeypatch):
     """Makes the task `coin` with this reward: an expression of `text` and `example`."""
 
-    def make(reward="float('1' in text or '4' in text)", pure=True):
-        (tmp_path / "coin_task.py").write_text(coin_source(reward, pure))
+    def make(reward="float('1' in text or '4' in text)", pure=True, question="f'{n % 7}+{n % 5}=?'"):
+        (tmp_path / "coin_task.py").write_text(coin_source(reward, pure, question))
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setitem(load.TASKS, "coin", "coin_task:Coin")
 
@@ -165,6 +165,30 @@ def test_a_run_with_old_names_in_its_recipe_resumes(coin, recipe, runtime, tmp_p
     ours, theirs = weights(parts), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert "group" not in (parts / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("overlong", ["filter", "truncate"])
+def test_long_problems_end_no_run_and_it_resumes_to_the_same_bits(
+    coin, recipe, runtime, tmp_path, caplog, overlong
+) -> None:
+    coin(question="f'{n % 7}+{n % 5}=?' if n % 3 else '1+' * 2000")
+    config = recipe(overlong=overlong)
+    report = training.grpo(config, runtime, tmp_path / "whole", quiet=True)
+    left_out = sum(row["overlong"] for row in rows(tmp_path / "whole"))
+    drawn = 17 if overlong == "filter" else 12
+    assert (left_out, report["overlong"]) == (drawn // 3, pytest.approx(drawn // 3 / drawn))
+    assert "do not fit into the context" in caplog.text
+    training.grpo(replace(config, steps=2, min_lr_ratio=1.0), runtime, tmp_path / "parts", quiet=True)
+    training.grpo(replace(config, min_lr_ratio=1.0), runtime, tmp_path / "parts", resume=True, quiet=True)
+    training.grpo(replace(config, min_lr_ratio=1.0), runtime, tmp_path / "other", quiet=True)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "other")
+    assert all(torch.equal(a, weights(tmp_path / "other")[n]) for n, a in weights(tmp_path / "parts").items())
+
+
+def test_a_long_problem_is_an_error_where_that_is_said(coin, recipe, runtime, tmp_path) -> None:
+    coin(question="'1+' * 2000")
+    with pytest.raises(ConfigError, match=r"the prompt of coin/1 has .* --set overlong=filter"):
+        training.grpo(recipe(overlong="error"), runtime, tmp_path / "run", quiet=True)
 
 
 def test_micro_batches_and_skipped_rows_change_nothing_but_memory(coin, recipe, runtime, tmp_path) -> None:

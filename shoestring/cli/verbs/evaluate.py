@@ -143,6 +143,8 @@ def show(score: dict[str, Any]) -> None:
             for name, value in values.items()
         ]
         print_table(["figure", "mean", "from", "to (95%)"], rows)
+        if result.get("overlong"):
+            print(f"problems whose prompts do not fit into the context: {result['overlong']}")
         if result["faults"]:
             print(f"answers without a verdict: {result['faults']}")
     if "differs" in score and not score["differs"]:
