@@ -150,7 +150,7 @@ class LLM:
     def _begin(
         self, engine: Engine, checkpoint: Checkpoint | None, sampling: Mapping[str, Any], seed: int | None
     ) -> None:
-        self.engine, self.tokenizer = engine, engine.tokenizer
+        self.engine, self.tokenizer, self.max_model_len = engine, engine.tokenizer, engine.max_model_len
         self._checkpoint, self.default_sampling = checkpoint, dict(sampling)
         self._seed = check_seed(seed)
         self._numbers = count()
@@ -260,11 +260,6 @@ class LLM:
     def get_default_sampling_params(self) -> SamplingParams:
         """The sampling of calls without sampling_params, from the checkpoint's generation_config.json."""
         return SamplingParams(**self.default_sampling)
-
-    @property
-    def max_model_len(self) -> int:
-        """Tokens of a prompt and its completion at most."""
-        return self.engine.max_model_len
 
     @property
     def counters(self) -> EngineCounters:
