@@ -12,13 +12,13 @@ from shoestring.tokenizer.questions import Question, QuestionPrompt, last_text, 
 log = logging.getLogger(__name__)
 
 Overlong = Literal["filter", "truncate", "error"]
-"""What happens to a prompt without room for an answer: left out, shortened to the end of its question, or
+"""The fate of a prompt without room for an answer: left out, shortened to the end of its question, or
 the command ends with an error."""
 FATES = {
     "filter": ("left out", "truncate keeps their ends"),
     "truncate": ("shortened to their ends", "filter leaves them out"),
 }
-"""What happened to prompts that do not fit, and another policy."""
+"""Words for the fate of prompts that do not fit, and another policy."""
 OVERLONG = "the prompt does not fit into the context"
 """The reason why a teacher does not answer a problem."""
 WARN_SHARE = 0.1
