@@ -1,0 +1,104 @@
+"""Marks of a message that say which of it is learned: `weight`, `train`, and marks of parts of its text.
+
+| mark | from | meaning |
+|---|---|---|
+| `"weight": 0` or 1 | OpenAI, Mistral | the whole turn |
+| `"train": false` or true | axolotl | the whole turn; true has a turn of another role learned too |
+| `"content": [{"type": "text", "text": "...", "train": false}, ...]` | | a part, also with `weight` |
+| `"train_detail": [{"begin_offset": 0, "end_offset": 7, "train": false}]` | axolotl | both ends included |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shoestring.data.forms.messages import Message
+
+MARKS = ("weight", "train", "train_detail")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Characters of a message's content that are learned, or are not."""
+
+    start: int
+    end: int
+    learn: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Marks of one message; `learn` is None where its role decides."""
+
+    learn: bool | None = None
+    spans: tuple[Span, ...] = ()
+
+
+def read_marks(message: Message, name: str) -> tuple[Message, Mark]:
+    """The message without its marks, its content as one text, and the marks. Raises ValueError for others."""
+    content, spans = _joined(message.get("content"), name)
+    spans += _details(message.get("train_detail"), content, name)
+    learn = _mark(message, name)
+    if message["role"] != "assistant" and message.get("train") is None and learn:
+        learn = None  # a weight of 1 on the user's turn: OpenAI's files have it, and do not learn it
+    plain = {**{key: value for key, value in message.items() if key not in MARKS}, "content": content}
+    return plain, Mark(learn=learn, spans=tuple(spans))
+
+
+def without_marks(message: Message) -> Message:
+    """The message without its marks, for where all of a reply is learned."""
+    return {key: value for key, value in message.items() if key not in MARKS}
+
+
+def _mark(part: Mapping[str, Any], name: str) -> bool | None:
+    """Whether a turn or part is learned by its own marks; None without any."""
+    marks = {key: _truth(part[key], key, name) for key in ("weight", "train") if part.get(key) is not None}
+    if len(set(marks.values())) > 1:
+        raise ValueError(
+            f"{name} has weight = {part['weight']} and train = {part['train']}; remove one of them"
+        )
+    return next(iter(marks.values()), None)
+
+
+def _truth(value: Any, key: str, name: str) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}.get(
+            value.lower()
+        )
+    if value not in (0, 1) or value is None:
+        raise ValueError(f"{name} has a {key} that is not {'true or false' if key == 'train' else '0 or 1'}")
+    return bool(value)
+
+
+def _joined(content: Any, name: str) -> tuple[Any, list[Span]]:
+    """The text of a list of parts with a span for each marked one; other content as it is."""
+    parts = content if isinstance(content, list) else []
+    if not parts or not all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts
+    ):
+        return content, []
+    text, spans = "", []
+    for part in parts:
+        learn = _mark(part, f"a part of {name}")
+        if learn is not None:
+            spans.append(Span(start=len(text), end=len(text) + len(part["text"]), learn=learn))
+        text += part["text"]
+    return text, spans
+
+
+def _details(details: Any, content: Any, name: str) -> list[Span]:
+    """Spans of `train_detail`, whose offsets are of the first and the last character."""
+    if details is None:
+        return []
+    spans = []
+    for detail in details if isinstance(details, list) else [details]:
+        values = detail if isinstance(detail, Mapping) else {}
+        start, end = values.get("begin_offset"), values.get("end_offset")
+        if not (isinstance(start, int) and isinstance(end, int) and isinstance(content, str)):
+            raise ValueError(f"{name} has a train_detail without begin_offset, end_offset and train")
+        if not 0 <= start <= end < len(content):
+            raise ValueError(
+                f"{name} has a train_detail from {start} to {end}, but {len(content)} characters"
+            )
+        spans.append(Span(start=start, end=end + 1, learn=_truth(values.get("train"), "train", name)))
+    return spans
