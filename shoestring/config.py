@@ -5,7 +5,7 @@ import logging
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,6 +108,33 @@ def dumps(config: Any) -> str:
     import tomli_w
 
     return tomli_w.dumps(_without_none(asdict(config)))
+
+
+def table(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON has them: with lists in place of tuples."""
+    fields: dict[str, Any] = _plain(asdict(config))
+    return fields
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ between two tables: dotted name -> both values; a missing one is None."""
+    one, other = dict(_leaves(before)), dict(_leaves(after))
+    names = dict.fromkeys((*one, *other))
+    return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _toml_value(text: str) -> Any:

@@ -265,3 +265,10 @@ def test_an_override_by_either_name_wins_over_an_older_recipe(tmp_path, name, ca
 def test_one_value_under_both_names_is_refused():
     with pytest.raises(ConfigError, match=r"optim\.max_grad_norm is given twice, once under its old name"):
         configs.build(PretrainConfig, {"optim": {"clip": 1.0, "max_grad_norm": 1.0}})
+
+
+def test_changes_are_named_at_every_depth():
+    before = {"a": 1, "t": {"x": 1, "y": [1, 2]}, "gone": 3, "empty": {}}
+    after = {"a": 1, "t": {"x": 2, "y": [1, 2]}, "new": 4, "empty": {}}
+    assert configs.changes(before, after) == {"t.x": (1, 2), "gone": (3, None), "new": (None, 4)}
+    assert configs.changes(before, before) == {}

@@ -1,22 +1,27 @@
 """The recipe of a training command: from a file, from `--set` alone, or with `--resume` that of the run."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from shoestring.train.runs.recipe import Recipe
+
+R = TypeVar("R", bound="Recipe")
 
 
-def load_recipe(cls: type[T], recipe: Path | None, out: Path, resume: bool, settings: list[str]) -> T:
-    """The recipe: with `resume` that of the run, unchanged; else from the file and --set, or --set alone."""
+def load_recipe(cls: type[R], recipe: Path | None, out: Path, resume: bool, settings: list[str]) -> R:
+    """The recipe: from the file and --set, or --set alone; with `resume` the run's own, with --set.
+
+    Raises ConfigError for a setting on which the steps so far depend.
+    """
     from shoestring import config as configs
     from shoestring.errors import ConfigError
+    from shoestring.train.runs.recipe import resumed
 
     if resume:
-        if recipe is not None or settings:
-            raise ConfigError(
-                f"--resume takes the recipe from {out / 'config.toml'}; leave out the recipe and --set"
-            )
-        return configs.load(cls, own_recipe(out))
+        if recipe is not None:
+            raise ConfigError(f"--resume takes the recipe from {out / 'config.toml'}; leave out {recipe}")
+        return resumed(cls, own_recipe(out), settings)
     if recipe is None:
         return configs.build(cls, configs.override({}, settings), where="--set")
     return configs.load(cls, recipe, settings)

@@ -30,6 +30,7 @@ from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verifier
 from shoestring.train import checkpoint
 from shoestring.train.lock import run_lock
+from shoestring.train.runs.recipe import check_tags, require_same_past
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
 
@@ -70,8 +71,13 @@ class DistillConfig:
     sft: dict[str, Any] = field(default_factory=dict)
     """Fields of SFTConfig, without `model` (the student) and `data` (the collected answers)."""
     on_policy: OnPolicyConfig = field(default_factory=OnPolicyConfig)
+    note: str = ""
+    """A text about the run, for whoever looks at it later."""
+    tags: tuple[str, ...] = ()
+    """Words by which runs are found and compared."""
 
     def __post_init__(self) -> None:
+        check_tags(self.tags)
         if self.method not in ("answers", "on_policy"):
             raise ConfigError(f"method = {self.method!r} is neither answers nor on_policy")
         if not self.teacher or not self.student:
@@ -164,11 +170,7 @@ def _distill(
             general = [Path(path) for path in config.general]
             ratio, seed = config.general_ratio, config.collect.seed
             collection["mixed"] = mix([conversations], general, data, ratio=ratio, seed=seed)
-        sft_config, is_started = (
-            config.sft_config(data, tokenizer),
-            (out / "student" / "config.toml").exists(),
-        )
-        figures = sft(sft_config, runtime, out / "student", resume=is_started, quiet=quiet)
+        figures = _fine_tune(config.sft_config(data, tokenizer), runtime, out / "student", quiet=quiet)
     add_lineage(out / "student" / "model", lineage(collection, config.method))
     report = {
         "method": config.method,
@@ -205,6 +207,14 @@ def _collect(
         raise DataError(_no_conversations(collection))
     write_atomic(path, json.dumps(collection.figures(), indent=2) + "\n")
     return collection.figures()
+
+
+def _fine_tune(config: SFTConfig, runtime: Runtime, out: Path, *, quiet: bool) -> dict[str, Any]:
+    """Fine-tune the student, or go on with it; ConfigError if its steps so far had other settings."""
+    own = out / "config.toml"
+    if (out / "checkpoints").exists():
+        require_same_past(configs.load(SFTConfig, own), config)
+    return sft(config, runtime, out, resume=own.exists(), quiet=quiet)
 
 
 def _train_on_policy(

@@ -6,6 +6,7 @@ from shoestring.engine.request import SamplingParams
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.overlong import Overlong
 from shoestring.train.optim import OptimConfig
+from shoestring.train.runs.recipe import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class OnPolicyOptim(OptimConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnPolicyConfig:
+class OnPolicyConfig(RunConfig):
     """Reverse KL on the student's own samples: DeepSeek-V4's distillation, GKD with lambda 1 and beta 1."""
 
     steps: int = 200
@@ -41,10 +42,12 @@ class OnPolicyConfig:
     rows: int = 512
     """Tokens whose logits are in memory at once: bounds memory, not the result."""
     save_every: int = 50
-    seed: int = 0
     optim: OnPolicyOptim = field(default_factory=OnPolicyOptim)
 
+    CAN_CHANGE = RunConfig.CAN_CHANGE | {"steps", "micro_tokens", "rows", "save_every"}
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in (
             "steps",
             "num_prompts",
@@ -56,7 +59,6 @@ class OnPolicyConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        for name in ("seed", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"warmup_steps = {self.warmup_steps} must be at least 0")
         SamplingParams(n=self.num_generations, temperature=self.temperature, max_tokens=self.max_tokens)

@@ -144,7 +144,7 @@ def _failure(
     if num_skipped >= MAX_SKIPPED:
         return NonFiniteError(
             f"{num_skipped} steps in a row had no finite update and changed nothing; "
-            f"lower optim.lr in {out / 'config.toml'} and --resume"
+            f"go on with a lower rate: --resume --out {out} --set optim.lr=..."
         )
     return None
 

@@ -35,6 +35,7 @@ from shoestring.tokenizer.overlong import Overlong
 from shoestring.tokenizer.questions import PromptStyle
 from shoestring.train.optim import OptimConfig
 from shoestring.train.report.receipt import Price
+from shoestring.train.runs.recipe import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class PolicyOptim(OptimConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOConfig:
+class GRPOConfig(RunConfig):
     """Group relative policy optimization of a model on tasks with verifiable rewards."""
 
     model: str
@@ -107,14 +108,16 @@ class GRPOConfig:
     """Tokens in one forward pass, padding included: bounds memory, not the result."""
     eval_every: int = 50
     save_every: int = 25
-    seed: int = 0
     prompt: PromptStyle = field(default_factory=PromptStyle)
     reward: RewardConfig = field(default_factory=RewardConfig)
     loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
     optim: PolicyOptim = field(default_factory=PolicyOptim)
     price: Price = field(default_factory=Price)
 
+    CAN_CHANGE = RunConfig.CAN_CHANGE | {"steps", "micro_tokens", "eval_every", "save_every", "price"}
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.tasks:
             raise ConfigError("tasks is empty; name one task or more, such as [[tasks]] name = 'countdown'")
         names = [task.name for task in self.tasks]
@@ -130,8 +133,8 @@ class GRPOConfig:
             raise ConfigError(
                 f"num_generations = {self.num_generations} must be from 2 to 128: answers are compared"
             )
-        if self.dynamic_sampling < 0 or self.warmup_steps < 0 or self.seed < 0:
-            raise ConfigError("dynamic_sampling, warmup_steps and seed must be at least 0")
+        if self.dynamic_sampling < 0 or self.warmup_steps < 0:
+            raise ConfigError("dynamic_sampling and warmup_steps must be at least 0")
         if not 0.01 <= self.temperature <= 10.0:
             raise ConfigError(f"temperature = {self.temperature} is not between 0.01 and 10")
         if not 0.0 <= self.min_lr_ratio <= 1.0:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shoestring.errors import ConfigError
+from shoestring.train.runs.recipe import check_tags
 
 KINDS = ("corpus", "sft", "grpo", "collect", "distill")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -73,8 +74,15 @@ class RecipeConfig:
     """Seed of every stage that has none of its own."""
     stages: tuple[Stage, ...]
     score: ScoreConfig = field(default_factory=ScoreConfig)
+    note: str = ""
+    """A text about the run, for whoever looks at it later."""
+    tags: tuple[str, ...] = ()
+    """Words by which runs are found and compared."""
+
+    CAN_CHANGE = frozenset({"note", "tags"})
 
     def __post_init__(self) -> None:
+        check_tags(self.tags)
         names = [stage.name for stage in self.stages]
         if not names:
             raise ConfigError("the recipe has no stages; give at least one [[stages]]")

@@ -1,7 +1,7 @@
 """The loop of every kind of training: steps, their log, evaluations, checkpoints, a stop on Ctrl-C."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from shoestring import config as configs
 from shoestring.errors import NonFiniteError, ShoestringError, Stopped
 from shoestring.train import state
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.energy import EnergyMeter
 from shoestring.train.report.metrics import MetricsLog
 from shoestring.train.report.receipt import Segment, utc_now
+from shoestring.train.runs.recipe import RunConfig
 from shoestring.train.stop import StopRequest
 
 
@@ -27,6 +29,8 @@ class Run(Protocol):
     segments: list[Segment]
     """Uninterrupted parts of the run so far, for the receipt."""
 
+    @property
+    def config(self) -> RunConfig: ...
     @property
     def is_finished(self) -> bool: ...
 
@@ -79,7 +83,7 @@ def train(
         path, last_step = run.out / "metrics.jsonl", run.step if resume else None
         metrics = stack.enter_context(MetricsLog(path, last_step)) if ranks.is_first else None
         stop = stack.enter_context(StopRequest())
-        clock = Clock(run.segments, stack.enter_context(EnergyMeter(watts=watts)))
+        clock = Clock(run, stack.enter_context(EnergyMeter(watts=watts)))
         while not run.is_finished:
             result = trainer.take_step()
             if metrics is not None:
@@ -108,8 +112,8 @@ def _save(trainer: Trainer, metrics: MetricsLog | None, clock: "Clock") -> None:
 class Clock:
     """Time and energy of a run: its earlier segments and the one now running."""
 
-    def __init__(self, earlier: Sequence[Segment], meter: EnergyMeter) -> None:
-        self._earlier, self._meter = list(earlier), meter
+    def __init__(self, run: Run, meter: EnergyMeter) -> None:
+        self._run, self._earlier, self._meter = run, list(run.segments), meter
         self._start, self._start_s = utc_now(), time.monotonic()
 
     def segments(self) -> list[Segment]:
@@ -119,6 +123,8 @@ class Clock:
             end=utc_now(),
             seconds=time.monotonic() - self._start_s,
             energy=self._meter.read(),
+            step=self._run.step,
+            recipe=configs.table(self._run.config),
         )
         return [*self._earlier, current]
 
@@ -133,5 +139,5 @@ def keep_nonfinite_batch(run: Run, batch: Mapping[str, Tensor]) -> Iterator[None
         state.save_state(path, batch, {"step": run.step, "error": str(error)})
         raise NonFiniteError(
             f"step {run.step + 1}: {error}; nothing was updated, the batch is in {path}.safetensors; "
-            f"lower optim.lr in {run.out / 'config.toml'} and --resume"
+            f"go on with a lower rate: --resume --out {run.out} --set optim.lr=..."
         ) from None

@@ -7,11 +7,12 @@ from shoestring.data.corpus import DataConfig
 from shoestring.errors import ConfigError
 from shoestring.train.optim import OptimConfig
 from shoestring.train.report.receipt import Price
+from shoestring.train.runs.recipe import RunConfig
 from shoestring.train.schedule import ScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(RunConfig):
     """A pretraining run from random weights."""
 
     model: str = "demo"
@@ -24,7 +25,6 @@ class PretrainConfig:
     """Rows in a step, once the batch ramp is over."""
     micro_batch_size: int = 8
     """Rows in one forward pass: bounds memory, not the result."""
-    seed: int = 0
     tokenizer: str = ""
     """A folder with tokenizer.json; empty trains one on the corpus, as large as the model's vocabulary."""
     balance_alpha: float = 1e-4
@@ -42,13 +42,16 @@ class PretrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     price: Price = field(default_factory=Price)
 
+    CAN_CHANGE = RunConfig.CAN_CHANGE | {
+        *("total_tokens", "micro_batch_size", "eval_every", "eval_tokens", "save_every", "watts", "price")
+    }
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         counts = ("total_tokens", "seq_len", "batch_size", "micro_batch_size")
         for name in (*counts, "eval_every", "eval_tokens", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        if self.seed < 0:
-            raise ConfigError(f"seed = {self.seed} must be at least 0")
         if not 0.0 <= self.balance_alpha < math.inf:
             raise ConfigError(f"balance_alpha = {self.balance_alpha} is not a number of at least 0")
         if self.watts is not None and not 0.0 < self.watts < math.inf:

@@ -25,6 +25,7 @@ from shoestring.errors import ConfigError
 from shoestring.model.lora import LoraConfig
 from shoestring.train.optim import OptimConfig
 from shoestring.train.report.receipt import Price
+from shoestring.train.runs.recipe import RunConfig
 from shoestring.train.schedule import ScheduleConfig
 
 
@@ -54,7 +55,7 @@ class SFTSchedule(ScheduleConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig:
+class SFTConfig(RunConfig):
     """Supervised fine-tuning of a model on conversations."""
 
     model: str
@@ -83,7 +84,6 @@ class SFTConfig:
     """Steps between evaluations; there is one at the end too."""
     save_every: int = 200
     """Steps between checkpoints; Ctrl-C saves one too."""
-    seed: int = 0
     balance_alpha: float = 1e-4
     """Weight of the sequence balance loss (DeepSeek-V3: 1e-4)."""
     watts: float | None = None
@@ -94,13 +94,17 @@ class SFTConfig:
     """With a rank over 0 only adapters are trained."""
     price: Price = field(default_factory=Price)
 
+    CAN_CHANGE = RunConfig.CAN_CHANGE | {
+        *("epochs", "total_tokens", "micro_tokens", "eval_every", "save_every", "watts", "price")
+    }
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("seq_len", "batch_tokens", "micro_tokens", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        for name in ("seed", "total_tokens"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
+        if self.total_tokens < 0:
+            raise ConfigError(f"total_tokens = {self.total_tokens} must be at least 0")
         if not self.data:
             raise ConfigError("data is empty; name one jsonl file of conversations or more")
         if self.learn not in ("assistant", "all"):

@@ -15,11 +15,13 @@ from shoestring.train import loop
 from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.receipt import Segment
+from shoestring.train.runs.recipe import RunConfig
 
 
 class CountingRun:
     def __init__(self, out: Path, total: int, step: int = 0, segments: tuple[Segment, ...] = ()) -> None:
         self.out, self.total, self.step, self.segments = out, total, step, list(segments)
+        self.config = RunConfig(seed=3)
 
     @property
     def is_finished(self) -> bool:

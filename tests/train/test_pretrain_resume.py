@@ -21,6 +21,7 @@ from shoestring.train.optim import OptimConfig
 from shoestring.train.pretrain import pretrain
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.report import metrics
+from shoestring.train.runs.recipe import resumed
 
 
 def steps(out: Path) -> list[str]:
@@ -121,9 +122,11 @@ def test_a_run_is_not_overwritten(whole, recipe, runtime, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    before.pop(out / "process.json")  # says who came last
     with pytest.raises(ConfigError, match="already holds a run; --resume"):
         pretrain(recipe(seed=5), runtime, out, quiet=True)
-    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path in before}
+    assert {path for path in out.rglob("*") if path.is_file()} == {*before, out / "process.json"}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,7 @@ def test_a_batch_that_is_not_finite_is_kept_and_nothing_is_updated(
         patch.setattr(story, "train_step", poisoned)
         pretrain(recipe(), runtime, out, quiet=True)
     assert "step 8" in str(caught.value)
-    assert "config.toml" in str(caught.value)
+    assert f"--resume --out {out} --set optim.lr=" in str(caught.value)
     kept, values = state.load_state(out / "nonfinite-batch")
     assert torch.equal(kept["inputs"], batches[-1][0])
     assert torch.equal(kept["targets"], batches[-1][1])
@@ -190,6 +193,27 @@ def test_a_lower_rate_on_resume_is_taken(recipe, runtime, tmp_path, monkeypatch,
     pretrain(recipe(optim=OptimConfig(name="muon", lr=1e-6)), runtime, out, resume=True, quiet=True)
     rates = [row["lr"] for row in log_rows(out)]
     assert max(rates[6:]) <= 1e-6 < rates[5]
+
+
+def test_a_finished_run_goes_on_with_more_steps_and_its_receipt_says_so(
+    whole, recipe, runtime, tmp_path, log_rows
+):
+    out, before = tmp_path / "run", log_rows(whole)
+    shutil.copytree(whole, out)
+    longer = resumed(PretrainConfig, out / "config.toml", ["total_tokens=2_048", "save_every=4"])
+    report = pretrain(longer, runtime, out, resume=True, quiet=True)
+    rows = log_rows(out)
+    assert rows[:12] == before
+    assert [row["step"] for row in rows] == list(range(1, report["steps"] + 1))
+    assert report["tokens"] >= 2_048
+    assert configs.load(PretrainConfig, out / "config.toml") == longer
+    receipt = json.loads((out / "receipt.json").read_text())
+    first, second = receipt["history"]
+    assert (first["step"], first["changes"]) == (12, {})
+    assert second["step"] == report["steps"]
+    total = recipe().total_tokens
+    assert second["changes"] == {"total_tokens": [total, 2_048], "save_every": [recipe().save_every, 4]}
+    assert first["end"] <= second["start"]
 
 
 def test_the_log_is_on_the_disk_before_a_checkpoint_counts_on_it(recipe, runtime, tmp_path, monkeypatch):

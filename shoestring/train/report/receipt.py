@@ -11,12 +11,13 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import shoestring
+from shoestring.config import changes
 from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError
 from shoestring.train.report.energy import Energy, combine
@@ -36,6 +37,10 @@ class Segment:
     seconds: float
     """By the monotonic clock, which no clock change disturbs."""
     energy: Energy
+    step: int = 0
+    """Steps of the run at its end."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """The settings it ran with, as JSON; empty in runs of older versions."""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Segment":
@@ -94,6 +99,7 @@ def write(receipt: Receipt, path: Path) -> dict[str, Any]:
             "end": receipt.segments[-1].end,
             "seconds": seconds,
             "segments": len(receipt.segments),
+            "history": history(receipt.segments),
             "machine": dict(receipt.machine),
             "energy": {**asdict(energy), "joules": _or_unavailable(energy.joules)},
             "money": money(receipt.price, seconds, energy),
@@ -101,6 +107,17 @@ def write(receipt: Receipt, path: Path) -> dict[str, Any]:
     )
     write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
+
+
+def history(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    """Each segment's time, the steps of the run at its end, and the settings that it changed: (old, new)."""
+    rows, before = list[dict[str, Any]](), segments[0].recipe
+    for segment in segments:
+        differences = changes(before, segment.recipe) if before and segment.recipe else {}
+        before = segment.recipe or before
+        times = {"start": segment.start, "end": segment.end, "seconds": segment.seconds}
+        rows.append(times | {"step": segment.step, "changes": differences})
+    return rows
 
 
 def utc_now() -> str:

@@ -61,19 +61,18 @@ def rl(
 
 
 def load_recipe(recipe: Path | None, out: Path, resume: bool, settings: list[str]) -> Any:
-    """A GRPOConfig, or a RecipeConfig where the file has stages; on --resume the run's own."""
+    """A GRPOConfig, or a RecipeConfig where the file has stages; on --resume the run's own, with --set."""
     from shoestring import config as configs
     from shoestring.errors import ConfigError
     from shoestring.rl.pipeline import is_same_recipe
     from shoestring.rl.recipe import GRPOConfig
+    from shoestring.train.runs.recipe import resumed
 
     if resume:
         own = load_file(own_recipe(out), [])
-        if settings or (recipe is not None and not is_same_recipe(own, load_file(recipe, []))):
-            raise ConfigError(
-                f"--resume takes the recipe from {out / 'config.toml'}; leave out the recipe and --set"
-            )
-        return own
+        if recipe is not None and not is_same_recipe(own, load_file(recipe, [])):
+            raise ConfigError(f"--resume takes the recipe from {out / 'config.toml'}; leave out {recipe}")
+        return resumed(type(own), own_recipe(out), settings)
     if recipe is None:
         return configs.build(GRPOConfig, configs.override({}, settings), where="--set")
     return load_file(recipe, settings)

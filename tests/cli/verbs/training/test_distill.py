@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from shoestring.cli import main
-from shoestring.cli.verbs import distill as verb
+from shoestring.cli.verbs.training import distill as verb
 from shoestring.distill import distill as story
 
 

@@ -1,6 +1,7 @@
 """The pretrain verb: files it leaves, resume, refusals."""
 
 import json
+import shutil
 
 from shoestring.model.hf.safetensors_file import read_header  # noqa: F401 (importable without torch)
 
@@ -33,10 +34,26 @@ def test_a_second_run_in_the_same_folder_is_refused(cli, trained, settings):
     assert (trained / "model" / "model.safetensors").read_bytes() == before
 
 
-def test_resume_takes_no_recipe(cli, trained, settings):
-    code, _, err = cli("pretrain", *settings, "--resume", "--out", str(trained))
+def test_resume_takes_no_recipe(cli, trained):
+    code, _, err = cli("pretrain", "recipe.toml", "--resume", "--out", str(trained))
     assert code == 2
     assert "config.toml" in err
+
+
+def test_resume_takes_settings_of_the_steps_to_come_and_no_others(cli, trained, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    code, text, err = cli(
+        *("pretrain", "--resume", "--out", str(out), "--quiet", "--json"),
+        *("--set", "total_tokens=7000", "--set", "save_every=50", "--set", "note=longer"),
+    )
+    assert code == 0, err
+    assert json.loads(text)["tokens"] >= 7000
+    assert 'note = "longer"' in (out / "config.toml").read_text()
+    code, _, err = cli("pretrain", "--resume", "--out", str(out), "--set", "seq_len=16")
+    assert code == 2
+    assert "seq_len = 16 cannot be set on --resume: the steps so far were taken with" in err
+    assert "total_tokens" in err
 
 
 def test_resuming_a_finished_run_changes_nothing(cli, trained):

@@ -63,4 +63,4 @@ def test_refusals_are_sentences(cli, options, talks, tmp_path):
     code, _, err = cli("sft", *options, "--set", "lora.ranks=2", "--out", str(tmp_path / "run"))
     assert (code, "LoraConfig has rank" in err) == (2, True)
     code, _, err = cli("sft", *options, "--resume", "--out", str(tmp_path / "run"))
-    assert (code, "config.toml" in err) == (2, True)
+    assert (code, "has no run to resume" in err) == (2, True)
