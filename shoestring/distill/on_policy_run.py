@@ -73,6 +73,7 @@ def build(
         copy_tokenizer(student.folder, own.folder)
     dtype, device = runtime.compute_dtype, runtime.device
     model = load_model(student, dtype=torch.float32, compute_dtype=dtype, device=device).train()
+    model.gradient_checkpointing = config.gradient_checkpointing
     sequences = min(config.num_prompts * config.num_generations, MAX_SEQUENCES)
     settings = EngineSettings(max_num_seqs=sequences, max_num_batched_tokens=max(512, sequences))
     run = OnPolicyRun(

@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from shoestring import kernels
 from shoestring.kernels import Routing
@@ -112,11 +113,15 @@ class Transformer(nn.Module):
     Args:
         config: the shape.
         compute_dtype: precision of activations (float32 on CPU, bfloat16 on GPU); parameters keep their own.
+
+    `gradient_checkpointing` set to True keeps only each layer's input for the backward pass and computes the
+    layer again there (arXiv 1604.06174): the same gradients in less memory, for a third more work.
     """
 
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
+        self.gradient_checkpointing = False
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -172,7 +177,7 @@ class Transformer(nn.Module):
         for index, block in self.model.blocks():
             layer_cache = None if cache is None else cache.layers[index]
             experts_NK = None if experts is None else experts.get(index)
-            x_BTD, routing = block(x_BTD, rotation, layer_cache, experts_NK)
+            x_BTD, routing = self._run_block(block, x_BTD, rotation, layer_cache, experts_NK)
             if routing is not None:
                 routings[index] = routing
         return x_BTD, routings
@@ -194,8 +199,23 @@ class Transformer(nn.Module):
             positions_BT = self._positions(next_ids_BT.shape, 0)
         x_BTD = block.merge(hidden_BTD, self._embed(next_ids_BT))
         layer_cache = None if cache is None else cache.layers[index]
-        x_BTD, routing = block(x_BTD, self._rotation(positions_BT), layer_cache)
+        x_BTD, routing = self._run_block(block, x_BTD, self._rotation(positions_BT), layer_cache)
         return Features(block.shared_head.norm(x_BTD), {} if routing is None else {index: routing})
+
+    def _run_block(
+        self,
+        block: Block,
+        x_BTD: Tensor,
+        rotation: Rotation,
+        cache: LayerCache | None,
+        experts_NK: Tensor | None = None,
+    ) -> tuple[Tensor, Routing | None]:
+        """One layer; with gradient checkpointing only its input is kept, and the rest is computed again."""
+        if self.gradient_checkpointing and cache is None and torch.is_grad_enabled():
+            return checkpoint(
+                block, x_BTD, rotation, cache, experts_NK, use_reentrant=False, preserve_rng_state=False
+            )
+        return block(x_BTD, rotation, cache, experts_NK)
 
     def new_cache(self, batch: int, capacity: int) -> DenseCache:
         """An empty dense cache for the main layers."""

@@ -107,6 +107,7 @@ def build(
     say(f"loading {config.model}")
     device, dtype = runtime.device, runtime.compute_dtype
     model = load_model(weights, compute_dtype=dtype, device=device).train()
+    model.gradient_checkpointing = config.gradient_checkpointing
     own = out / "tokenizer"
     if ranks.is_first and not (own / "tokenizer.json").is_file():
         own.mkdir(parents=True, exist_ok=True)

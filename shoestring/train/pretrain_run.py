@@ -87,6 +87,7 @@ def build(
     dataset = prepare(config.data, tokenizer, data_cache, store=store)
     shape = replace(shape, **tokenizer.model_ids)  # type: ignore[arg-type]
     model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
+    model.gradient_checkpointing = config.gradient_checkpointing
     generator = torch.Generator(runtime.device).manual_seed(config.seed)
     loader = Loader(
         dataset.train,

@@ -81,6 +81,7 @@ def build(
     train, heldout = data.split(config.heldout_fraction)
     say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.model}")
     model = load_start(config, runtime, start, data.turn_ends)
+    model.gradient_checkpointing = config.gradient_checkpointing
     run = SFTRun(
         config=config,
         out=out,

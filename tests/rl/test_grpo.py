@@ -276,3 +276,15 @@ def test_wrong_settings_are_named(recipe, changes, words) -> None:
 def test_several_processes_need_torchrun(recipe, runtime, tmp_path) -> None:
     with pytest.raises(ConfigError, match="WORLD_SIZE = 2"):
         training.grpo(recipe(), replace(runtime, world_size=2), tmp_path / "run", quiet=True)
+
+
+def test_gradient_checkpointing_changes_no_bit_of_the_policy(coin, recipe, runtime, tmp_path) -> None:
+    coin()
+    for name, is_on in (("plain", False), ("checkpointed", True)):
+        settings = recipe(
+            gradient_checkpointing=is_on, steps_per_generation=2, loss=PolicyLossConfig(beta=0.1)
+        )
+        training.grpo(settings, runtime, tmp_path / name, quiet=True)
+    one, other = weights(tmp_path / "plain"), weights(tmp_path / "checkpointed")
+    assert not [name for name in one if not torch.equal(one[name], other[name])]
+    assert curve(tmp_path / "plain") == curve(tmp_path / "checkpointed")

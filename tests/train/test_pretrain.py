@@ -177,3 +177,8 @@ def test_a_wrong_recipe_is_refused_before_training(recipe, runtime, tmp_path, ch
         pretrain(recipe(**changes), runtime, tmp_path / "run", quiet=True)
     assert caught.type.__module__ == "shoestring.errors"
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_gradient_checkpointing_changes_no_bit_of_the_run(whole, recipe, runtime, tmp_path, same_run):
+    pretrain(recipe(gradient_checkpointing=True), runtime, tmp_path / "run", quiet=True)
+    same_run(whole, tmp_path / "run")

@@ -348,3 +348,13 @@ def test_a_partial_recipe_keeps_fine_tuning_s_defaults():
     data = {"model": "a", "data": ["b"], "optim": {"beta2": 0.99}, "schedule": {"warmup_ratio": 0.01}}
     config = configs.build(SFTConfig, data)
     assert (config.optim.lr, config.schedule.cosine_until) == (1e-4, 1.0)
+
+
+def test_gradient_checkpointing_changes_no_bit_of_an_adapter(recipe, runtime, tmp_path):
+    lora = {"lora": LoraConfig(rank=2), "epochs": 1.0}
+    for name, is_on in (("plain", False), ("checkpointed", True)):
+        sft(recipe(gradient_checkpointing=is_on, **lora), runtime, tmp_path / name, quiet=True)
+    files = [tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("plain", "checkpointed")]
+    one, other = map(load_file, files)
+    assert one.keys() == other.keys()
+    assert not [name for name in one if not torch.equal(one[name], other[name])]
