@@ -41,6 +41,7 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
     "OptimConfig": {"clip": "max_grad_norm"},
     "CollectConfig": {"samples": "num_generations"},
     "OnPolicyConfig": {"prompts": "num_prompts", "samples": "num_generations"},
+    "LoraConfig": {"r": "rank", "lora_alpha": "alpha", "target_modules": "targets"},
     "HarnessConfig": {"chat": "apply_chat_template"},
 }
 """Names in older recipes, runs and scores, by dataclass (with its subclasses): read, with a warning."""

@@ -13,6 +13,7 @@ from shoestring.distill.collect import CollectConfig
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.errors import ConfigError
 from shoestring.evals.harness import HarnessConfig
+from shoestring.model.lora import LoraConfig
 from shoestring.rl.losses import PolicyLossConfig
 from shoestring.rl.pipeline import settings_of
 from shoestring.rl.recipe import GRPOConfig
@@ -245,7 +246,7 @@ def test_an_older_recipe_of_stages_is_read_with_a_warning_for_each_old_name(tmp_
 
 def test_every_old_name_leads_to_a_field():
     classes = (GRPOConfig, PolicyLossConfig, SFTConfig, ScheduleConfig, OptimConfig)
-    classes += (CollectConfig, OnPolicyConfig, HarnessConfig)
+    classes += (CollectConfig, OnPolicyConfig, HarnessConfig, LoraConfig)
     assert {cls.__name__ for cls in classes} == configs.OLD_NAMES.keys()
     for cls in classes:
         names, old_names = {item.name for item in fields(cls)}, configs.OLD_NAMES[cls.__name__]

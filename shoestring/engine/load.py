@@ -1,6 +1,5 @@
 """A checkpoint as a running engine, refused before its weights are read when memory is too small for it."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -16,7 +15,6 @@ from shoestring.model import memory
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.folder import load_model
-from shoestring.model.lora import LowRank
 from shoestring.model.memory import Memory, Quantization, choose_quantization
 from shoestring.model.packed.quantize import Progress, load_for_inference
 from shoestring.model.transformer import Transformer
@@ -59,15 +57,12 @@ def load_transformer(
     runtime: Runtime,
     quantization: Quantization | None = None,
     progress: Progress | None = None,
-    updates: Mapping[str, LowRank] | None = None,
 ) -> Transformer:
-    """The model alone on the runtime's device, its weights as they are stored or quantized, and updated."""
+    """The model alone on the runtime's device, its weights as they are stored or quantized."""
     dtype, device = runtime.compute_dtype, runtime.device
     if device.type == "cuda" and quantization is None and checkpoint.quantization is None:
-        return load_model(checkpoint, dtype=dtype, compute_dtype=dtype, device=device, updates=updates)
-    model = load_for_inference(
-        checkpoint, quantization, compute_dtype=dtype, updates=updates, progress=progress
-    )
+        return load_model(checkpoint, dtype=dtype, compute_dtype=dtype, device=device)
+    model = load_for_inference(checkpoint, quantization, compute_dtype=dtype, progress=progress)
     return model.to(device)
 
 
@@ -114,7 +109,7 @@ def default_sampling(checkpoint: Checkpoint) -> dict[str, Any]:
     try:
         SamplingParams(**sampling)
     except ConfigError as error:
-        path = checkpoint.folder / GENERATION_FILE
+        path = checkpoint.generation_folder / GENERATION_FILE
         raise CheckpointError(f"{path}: {error}; repair or remove that file") from None
     return sampling
 

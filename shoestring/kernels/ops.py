@@ -227,7 +227,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor, rows: int
     ) -> tuple[Tensor, Tensor]:
         grad_weights_N = weights_N if any(ctx.needs_input_grad[:2]) else None
-        nll_N, d_hidden, d_weight = _head_nll(hidden_ND, weight_WD, targets_N, grad_weights_N, rows)
+        nll_N, d_hidden, d_weight = _head_nll(
+            hidden_ND, weight_WD, targets_N, grad_weights_N, rows, is_frozen=not ctx.needs_input_grad[1]
+        )
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.mark_non_differentiable(nll_N)
         return (nll_N * weights_N).sum(), nll_N
@@ -236,7 +238,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * d_loss.to(d_hidden.dtype), d_weight * d_loss.to(d_weight.dtype), None, None, None
+        d_hidden = d_hidden * d_loss.to(d_hidden.dtype)
+        return d_hidden, None if d_weight is None else d_weight * d_loss.to(d_weight.dtype), None, None, None
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -250,25 +253,34 @@ class _TokenLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_logp_N: Tensor) -> tuple[Tensor | None, ...]:
         hidden_ND, weight_WD, targets_N = ctx.saved_tensors
-        _, d_hidden, d_weight = _head_nll(hidden_ND, weight_WD, targets_N, -d_logp_N, ctx.rows)
+        _, d_hidden, d_weight = _head_nll(
+            hidden_ND, weight_WD, targets_N, -d_logp_N, ctx.rows, is_frozen=not ctx.needs_input_grad[1]
+        )
         return d_hidden, d_weight, None, None
 
 
 def _head_nll(
-    hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor | None, rows: int
+    hidden_ND: Tensor,
+    weight_WD: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor | None,
+    rows: int,
+    *,
+    is_frozen: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """nll (N,) and, with weights, the gradients of sum(weights * nll) by hidden and weight."""
+    """nll (N,) and, with weights, the gradients of sum(weights * nll) by hidden and, unless frozen, weight."""
     weight = weight_WD.to(hidden_ND.dtype)
     nll_N = hidden_ND.new_empty(hidden_ND.shape[0], dtype=torch.float32)
     d_hidden = None if weights_N is None else torch.empty_like(hidden_ND)
-    d_weight = None if weights_N is None else torch.zeros_like(weight_WD)
+    d_weight = None if weights_N is None or is_frozen else torch.zeros_like(weight_WD)
     for part in range(0, hidden_ND.shape[0], rows):
         span = slice(part, part + rows)
         logits = hidden_ND[span] @ weight.T
         nll_N[span] = cross_entropy_rows(
             logits, targets_N[span], None if weights_N is None else weights_N[span]
         )
-        if d_hidden is not None and d_weight is not None:
+        if d_hidden is not None:
             torch.mm(logits, weight, out=d_hidden[span])
+        if d_weight is not None:
             d_weight.addmm_(logits.T.to(d_weight.dtype), hidden_ND[span].to(d_weight.dtype))
     return nll_N, d_hidden, d_weight

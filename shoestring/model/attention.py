@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from shoestring import kernels
+from shoestring.model.adapter import adapted
 from shoestring.model.cache import CacheSpec, LayerCache
 from shoestring.model.config import GQAConfig, MLAConfig, ModelConfig
 from shoestring.model.layers import Linear, RMSNorm, Rotation, softmax_scale
@@ -32,9 +33,8 @@ class UpProjection(Linear):
 
     def _halves(self) -> tuple[Tensor, Tensor]:
         """The matrices of keys (H, P, C) and of values (H, V, C)."""
-        up_key_HPC, up_value_HVC = self.weight.unflatten(0, (self.heads, -1)).split(
-            [self.nope, self.value_width], 1
-        )
+        weight_HKC = adapted(self.weight, self.adapter).unflatten(0, (self.heads, -1))
+        up_key_HPC, up_value_HVC = weight_HKC.split([self.nope, self.value_width], 1)
         return up_key_HPC, up_value_HVC
 
 

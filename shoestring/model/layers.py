@@ -1,13 +1,16 @@
 """RMSNorm, linear layers, rotary tables with YaRN, SwiGLU."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from shoestring import kernels
+from shoestring.model.adapter import Adapter
 from shoestring.model.config import RopeConfig
 from shoestring.model.yarn import cos_sin_factor, yarn_mscale
 
@@ -27,8 +30,20 @@ class RMSNorm(nn.Module):
 class Linear(nn.Linear):
     """A linear layer that computes in the precision of its input, whatever that of its weights."""
 
+    adapter_slots: ClassVar[Mapping[str, str]] = {"weight": "adapter"}
+    adapter: Adapter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.register_module("adapter", None)
+
     def forward(self, x: Tensor) -> Tensor:
-        return kernels.linear(x, self.weight, self.bias)
+        y = kernels.linear(x, self.weight, self.bias)
+        return y if self.adapter is None else self.adapter(x, y, self.weight, self.bias)
+
+    def matrix_shape(self, parameter: str) -> tuple[int, ...]:
+        """See AdaptedLayer."""
+        return (self.out_features, self.in_features)
 
 
 class Embedding(nn.Embedding):

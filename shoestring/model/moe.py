@@ -1,7 +1,7 @@
 """DeepSeekMoE: the router and its balance bias, routed experts as grouped products, shared experts."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from shoestring import kernels
 from shoestring.kernels import Routing
 from shoestring.kernels.layer_weights import RouterWeights
+from shoestring.model.adapter import Adapter
 from shoestring.model.config import MoEConfig
 from shoestring.model.layers import MLP
 
@@ -88,6 +89,12 @@ class LocalTokenDispatcher:
 class Experts(nn.Module):
     """The routed experts of a layer, stacked; a checkpoint stores them one by one (hf/weights.py)."""
 
+    adapter_slots: ClassVar[Mapping[str, str]] = {
+        "gate_up_proj": "gate_up_adapter",
+        "down_proj": "down_adapter",
+    }
+    gate_up_adapter: Adapter | None
+    down_adapter: Adapter | None
     dispatcher: Callable[[Routing], TokenDispatcher]
 
     def __init__(self, moe: MoEConfig, hidden_size: int) -> None:
@@ -95,14 +102,26 @@ class Experts(nn.Module):
         count, width = moe.n_routed_experts, moe.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * width, hidden_size))
         self.down_proj = nn.Parameter(torch.empty(count, hidden_size, width))
+        for slot in self.adapter_slots.values():
+            self.register_module(slot, None)
         self.dispatcher = LocalTokenDispatcher
 
     def forward(self, x_ND: Tensor, routing: Routing) -> Tensor:
         """Grouped products of rows sorted by expert, and their weighted sum: no loop over experts."""
         tokens = self.dispatcher(routing)
-        rows_MD = tokens.dispatch(x_ND)
-        hidden_MF = kernels.swiglu_packed(kernels.grouped_linear(rows_MD, self.gate_up_proj, tokens.ends_E))
-        return tokens.combine(kernels.grouped_linear(hidden_MF, self.down_proj, tokens.ends_E))
+        rows_MD, ends_E = tokens.dispatch(x_ND), tokens.ends_E
+        gate_up_MF = kernels.grouped_linear(rows_MD, self.gate_up_proj, ends_E)
+        if self.gate_up_adapter is not None:
+            gate_up_MF = self.gate_up_adapter.grouped(rows_MD, gate_up_MF, ends_E)
+        hidden_MF = kernels.swiglu_packed(gate_up_MF)
+        out_MD = kernels.grouped_linear(hidden_MF, self.down_proj, ends_E)
+        if self.down_adapter is not None:
+            out_MD = self.down_adapter.grouped(hidden_MF, out_MD, ends_E)
+        return tokens.combine(out_MD)
+
+    def matrix_shape(self, parameter: str) -> tuple[int, ...]:
+        """See AdaptedLayer."""
+        return tuple(getattr(self, parameter).shape)
 
 
 def row_positions(experts_NK: Tensor) -> Tensor:

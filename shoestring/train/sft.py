@@ -156,10 +156,11 @@ def step_settings(run: SFTRun, tokens: int) -> StepSettings:
 
 
 def flops_per_token(run: SFTRun) -> float:
-    """Training FLOPs per token of a mean conversation; LoRA saves memory, not work (model/lora.py)."""
+    """Training FLOPs per token of a mean conversation; LoRA makes no gradient of the base, a third of them."""
     mean = max(1, round(float(run.order.lengths.mean())))
     mtp = not run.config.lora.rank and run.config.schedule.mtp_weight > 0
-    return train_flops_per_token(run.model.config, mean, mtp=mtp)
+    share = 2 / 3 if run.config.lora.rank else 1.0
+    return share * train_flops_per_token(run.model.config, mean, mtp=mtp)
 
 
 def summary(run: SFTRun) -> dict[str, Any]:

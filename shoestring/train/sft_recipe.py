@@ -13,7 +13,7 @@ Names and meanings are those of transformers, TRL and PEFT. What differs, and wh
 | heldout_fraction | eval_dataset | a share of the same conversations |
 | balance_alpha | router_aux_loss_coef | DeepSeek-V3's alpha |
 | optim, schedule | learning_rate, adam_beta1, lr_scheduler_type | PyTorch's names, in tables of their own |
-| lora.rank, alpha, targets | r, lora_alpha, target_modules | kinds of layers, which are not module names |
+| lora.rank, alpha, targets | r, lora_alpha, target_modules | targets also name kinds of layers |
 | watts, price | not there | for the receipt |
 """
 

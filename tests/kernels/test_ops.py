@@ -48,6 +48,9 @@ def test_the_loss_and_its_gradients(rows: int, width: int, vocab: int, rows_at_o
     theirs = torch.autograd.grad(-0.7 * wanted, (hidden, weight))
     for got, want in zip(ours, theirs, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    frozen = ops.token_logprobs(hidden, weight.detach(), targets, rows_at_once=rows_at_once)
+    (alone,) = torch.autograd.grad((frozen.exp() * weights).sum(), (hidden,))
+    torch.testing.assert_close(alone, ours[0], rtol=0, atol=0)
 
 
 def test_a_negative_target_counts_nothing() -> None:

@@ -17,7 +17,7 @@ from shoestring.errors import CheckpointError, ConfigError, DataError, NonFinite
 from shoestring.model.hf import peft
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
-from shoestring.model.hf.peft import merge_adapter
+from shoestring.model.hf.named import merge_adapter
 from shoestring.model.lora import LoraConfig
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer

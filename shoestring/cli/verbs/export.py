@@ -68,7 +68,7 @@ def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
     dtype, source = _precision(type), _plain_checkpoint(model)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty; give a new folder")
-    tokenizer_files = source.folder if source.has_tokenizer else None
+    tokenizer_files = source.tokenizer_folder if source.has_tokenizer else None
     lineage = f"Exported from {source.folder.name}."
     save_model(
         load_model(source, dtype=dtype),

@@ -1,6 +1,7 @@
 """LoRA adapters of an engine: each is a model that has its own changed matrices and shares the others."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from shoestring.errors import ConfigError
 from shoestring.inputs import LoRARequest
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
-from shoestring.model.hf.peft import stored_updates
+from shoestring.model.hf.peft import updates_of
 from shoestring.model.memory import Quantization
 
 AdapterInput = LoRARequest | Sequence[LoRARequest | None] | None
@@ -52,14 +53,15 @@ class Adapters:
 
     def _load(self, name: str, folder: Path) -> None:
         checkpoint, device = self._checkpoint, self._runtime.device
-        updates = stored_updates(checkpoint.model_config, folder)
+        updates = updates_of(checkpoint.model_config, folder)
         need, free = checkpoint.weight_bytes(self._quantization), available_bytes(device)
         if free is not None and need > free:
             raise ConfigError(
                 f"loading {folder} takes {need / 1e9:.1f} GB for a while and {free / 1e9:.1f} GB are free; "
-                "free some, or merge it into its model with shoestring.model.hf.peft.merge_adapter"
+                "free some, or merge it into its model with `shoestring merge`"
             )
-        model = load_transformer(checkpoint, self._runtime, self._quantization, updates=updates)
+        both = replace(checkpoint, adapters=(*checkpoint.adapters, folder))
+        model = load_transformer(both, self._runtime, self._quantization)
         share(model, self._engine.model, updates.keys())
         self._engine.adapters[name] = model
 

@@ -35,13 +35,18 @@ GENERATION_FILE = "generation_config.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder in Hugging Face layout. Opening it reads nothing; each property reads its file once.
+    """A model folder in Hugging Face layout, and LoRA adapters that its weights get when they are read.
+
+    Opening it reads nothing; each property reads its file once. A tokenizer, template and generation settings
+    beside the last adapter take the place of the model's own.
 
     Properties raise CheckpointError for a file that is missing or damaged, ConfigError for a model that this
     code does not run, UnsafeFileError for a pickle, and TokenizerError. None of them imports PyTorch.
     """
 
     folder: Path
+    adapters: tuple[Path, ...] = ()
+    """Folders in PEFT's layout, merged in this order."""
 
     @classmethod
     def open(cls, path: str | Path) -> "Checkpoint":
@@ -114,8 +119,16 @@ class Checkpoint:
     @cached_property
     def generation(self) -> dict[str, Any]:
         """The fields of generation_config.json, unchecked; empty without that file."""
-        path = self.folder / GENERATION_FILE
-        return read_json(path) if path.is_file() else {}
+        return read_json(self._generation_path) if self._generation_path.is_file() else {}
+
+    @property
+    def generation_folder(self) -> Path:
+        """The folder of generation_config.json, if there is one."""
+        return self._newest_with(GENERATION_FILE)
+
+    @property
+    def _generation_path(self) -> Path:
+        return self.generation_folder / GENERATION_FILE
 
     @property
     def _generation_end_ids(self) -> tuple[int, ...]:
@@ -124,23 +137,35 @@ class Checkpoint:
         values = () if ids is None else tuple(ids) if isinstance(ids, list) else (ids,)
         if not all(type(token_id) is int and token_id >= 0 for token_id in values):
             raise CheckpointError(
-                f"{self.folder / GENERATION_FILE}: eos_token_id = {ids!r} is no id and no list of ids; "
+                f"{self._generation_path}: eos_token_id = {ids!r} is no id and no list of ids; "
                 "repair or remove that file"
             )
         return values
 
     @property
+    def tokenizer_folder(self) -> Path:
+        """The folder of the tokenizer and the chat template, if there are any."""
+        from shoestring.tokenizer.bpe import TOKENIZER_FILE
+
+        return self._newest_with(TOKENIZER_FILE)
+
+    def _newest_with(self, name: str) -> Path:
+        """The folder of the last adapter with a file of this name, else the model's."""
+        folders = [folder for folder in self.adapters if (folder / name).is_file()]
+        return folders[-1] if folders else self.folder
+
+    @property
     def has_tokenizer(self) -> bool:
         from shoestring.tokenizer.bpe import TOKENIZER_FILE
 
-        return (self.folder / TOKENIZER_FILE).is_file()
+        return (self.tokenizer_folder / TOKENIZER_FILE).is_file()
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer; TokenizerError if there is none."""
         from shoestring.tokenizer.bpe import Tokenizer
 
-        return Tokenizer.load(self.folder)
+        return Tokenizer.load(self.tokenizer_folder)
 
     @cached_property
     def has_template(self) -> bool:
@@ -149,9 +174,9 @@ class Checkpoint:
         from shoestring.tokenizer.bpe import CONFIG_FILE
         from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
 
-        if (self.folder / TEMPLATE_FILE).is_file():
+        if (self.tokenizer_folder / TEMPLATE_FILE).is_file():
             return True
-        path = self.folder / CONFIG_FILE
+        path = self.tokenizer_folder / CONFIG_FILE
         return path.is_file() and bool(definition.read_json(path, CONFIG_FILE).get("chat_template"))
 
     @cached_property
@@ -159,7 +184,7 @@ class Checkpoint:
         """The chat template; TokenizerError if there is none."""
         from shoestring.tokenizer.chat.load import load_template
 
-        return load_template(self.folder, self.tokenizer)
+        return load_template(self.tokenizer_folder, self.tokenizer)
 
     @property
     def commit(self) -> str | None:

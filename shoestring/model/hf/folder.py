@@ -15,7 +15,6 @@ from shoestring.model.cost import parameters
 from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.config import save_config
 from shoestring.model.hf.weights import load_weights, save_weights
-from shoestring.model.lora import LowRank
 from shoestring.model.transformer import Transformer
 
 TOKENIZER_FILES = (
@@ -36,16 +35,15 @@ def load_model(
     dtype: torch.dtype | None = None,
     compute_dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    updates: Mapping[str, LowRank] | None = None,
 ) -> Transformer:
     """Read a model from a checkpoint: parameters in `dtype` (None: float32), activations in another.
 
-    MTP modules that config.json states and the weights lack are left out; `updates` are added.
+    MTP modules that config.json states and the weights lack are left out; adapters are merged.
     Raises ConfigError, CheckpointError, UnsafeFileError.
     """
     with torch.device("meta"):
         model = Transformer(checkpoint.model_config, compute_dtype)
-    load_weights(model, checkpoint, dtype=dtype, device=device, updates=updates)
+    load_weights(model, checkpoint, dtype=dtype, device=device)
     return model.eval()
 
 
@@ -82,8 +80,13 @@ def save_model(
     if tokenizer_files is not None:
         copy_tokenizer(Path(tokenizer_files), folder)
         generation = Checkpoint.open(tokenizer_files).generation if generation is None else generation
-    _write_json(folder / GENERATION_FILE, _generation(model.config, generation or {}))
+    save_generation(model.config, folder, generation or {})
     save_weights(model, folder, dtype=dtype)
+
+
+def save_generation(config: ModelConfig, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write generation_config.json: the settings, with the model's end tokens. Raises StorageError."""
+    _write_json(folder / GENERATION_FILE, _generation(config, settings))
 
 
 def _generation(config: ModelConfig, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Streaming of weights from safetensors files into a model and back, with no second copy in memory."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from io import FileIO
 from itertools import accumulate
 from pathlib import Path
@@ -12,13 +12,14 @@ from torch import nn
 from shoestring.device import host_memory
 from shoestring.durable import require_space, storage_errors
 from shoestring.errors import CheckpointError, StorageError
+from shoestring.model.adapter import LowRank
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.fp8 import SCALE_SUFFIX, dequantize, scale_shape
 from shoestring.model.hf.names import Sink, is_redundant, mtp_copies, sinks, stored_views
+from shoestring.model.hf.peft import updates_of
 from shoestring.model.hf.quantization import BlockSize
 from shoestring.model.hf.safetensors_file import Entry, TensorInfo, read_into
 from shoestring.model.hf.shards import SINGLE_NAME, write_shards
-from shoestring.model.lora import LowRank
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,6 @@ def load_weights(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    updates: Mapping[str, LowRank] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Read a checkpoint into `model`, which has a `config: ModelConfig`.
@@ -54,12 +54,12 @@ def load_weights(
     Parameters on the meta device are created on `device` in `dtype` (None: as they were declared); buffers
     keep their own dtype, so V3's balance bias stays float32. Tensors that exist are overwritten in place.
     FP8 weights are dequantized block by block; a packed model quantizes each matrix while it is read.
-    `updates` are added to the matrices of these names, as peft.stored_updates reads them from an adapter.
-    Nothing is read before every name and shape was checked. `progress` is called with the bytes read so far
-    and the bytes in all.
+    The checkpoint's adapters change each matrix on its way. Nothing is read before every name and shape was
+    checked. `progress` is called with the bytes read so far and the bytes in all.
     Raises CheckpointError naming file and tensor, UnsafeFileError for a pickle.
     """
     tensors, block = checkpoint.tensors, checkpoint.fp8_block_size
+    updates = [updates_of(checkpoint.model_config, folder) for folder in checkpoint.adapters]
     _check(model, tensors, block, checkpoint.folder)
     _materialize(model, dtype, torch.device(device))
     targets = _targets(model)
@@ -72,10 +72,10 @@ def load_weights(
             log.debug("reading %d tensors from %s", len(infos), path)
             with path.open("rb", buffering=0) as file:
                 for info in sorted(infos, key=lambda info: info.start):
-                    update = (updates or {}).get(info.name)
                     target = targets[info.name]
-                    if update is not None:
-                        target = _Updated(target, update)
+                    for changes in reversed(updates):  # the first adapter's comes first
+                        if info.name in changes:
+                            target = _Updated(target, changes[info.name])
                     if info.dtype == "F8_E4M3" and block is not None:
                         _read_fp8(file, info, tensors[info.name + SCALE_SUFFIX], target, block)
                     else:
@@ -109,20 +109,20 @@ def save_weights(
 
 
 class _Updated:
-    """Adds an update to the rows of a matrix on their way into a view of the model, or a sink."""
+    """Changes the rows of a matrix by an adapter, on their way into a view of the model, or a sink."""
 
     def __init__(self, target: torch.Tensor | Sink, update: LowRank) -> None:
-        self._target, self._update = target, update.matrix()
+        self._target, self._update, self._sum = target, update, update.matrix()
         rows, columns = target.shape
         self.shape = (rows, columns)
         self.rows_at_once = 1 if isinstance(target, torch.Tensor) else target.rows_at_once
 
     def write(self, first: int, rows: torch.Tensor) -> None:
-        sums = rows + self._update[first : first + len(rows)]
+        rows = self._update.scaled(rows + self._sum[first : first + len(rows)], first)
         if isinstance(self._target, torch.Tensor):
-            self._target[first : first + len(rows)].copy_(sums)
+            self._target[first : first + len(rows)].copy_(rows)
         else:
-            self._target.write(first, sums)
+            self._target.write(first, rows)
 
 
 def _check(model: nn.Module, tensors: dict[str, TensorInfo], block: BlockSize | None, folder: Path) -> None:

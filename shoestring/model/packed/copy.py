@@ -6,6 +6,7 @@ import torch
 
 from shoestring.kernels.packed import available
 from shoestring.model.hf.names import sinks, stored_views
+from shoestring.model.lora import adapters_of, stored_updates
 from shoestring.model.packed.block import pack_structure
 from shoestring.model.transformer import Transformer
 
@@ -22,11 +23,7 @@ class PackedCopy:
         with torch.device("meta"):
             empty = pack_structure(Transformer(config), 32)
         self.model = empty.to_empty(device="cpu").requires_grad_(False).eval()
-        views, packed = stored_views(original), sinks(self.model)
-        head = original.head_weight_WD
-        self._packed = [(sink, views.get(name, head)) for name, sink in packed.items()]
-        own = stored_views(self.model)
-        self._plain = [(own[name], views[name]) for name in own.keys() & views.keys()]
+        self._original, self._packed = original, sinks(self.model)
         self.refresh()
 
     @staticmethod
@@ -36,8 +33,14 @@ class PackedCopy:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Copy the original's present weights."""
-        for sink, weight in self._packed:
-            sink.write(0, weight.detach().float())
-        for target, source in self._plain:
-            target.copy_(source)
+        """Copy the original's present weights, with its adapters merged."""
+        updates = stored_updates(adapters_of(self._original))
+        weights = stored_views(self._original)
+        for name, weight in [*weights.items()]:
+            if name in updates:
+                weights[name] = updates[name].apply(weight)
+        for name, sink in self._packed.items():
+            sink.write(0, weights.get(name, self._original.head_weight_WD).float())
+        own = stored_views(self.model)
+        for name in own.keys() & weights.keys():
+            own[name].copy_(weights[name])

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,7 +20,6 @@ from shoestring.model.hf.names import sinks
 from shoestring.model.hf.quantization import write_quantization
 from shoestring.model.hf.safetensors_file import TensorInfo
 from shoestring.model.hf.weights import DTYPES, load_weights, save_weights
-from shoestring.model.lora import LowRank
 from shoestring.model.memory import Quantization, bits_of
 from shoestring.model.packed.block import pack_structure
 from shoestring.model.packed.layers import PackedLinear
@@ -38,7 +37,6 @@ def load_for_inference(
     quantization: Quantization | None = None,
     *,
     compute_dtype: torch.dtype = torch.float32,
-    updates: Mapping[str, LowRank] | None = None,
     progress: Progress | None = None,
 ) -> Transformer:
     """A model to serve: quantized while it is read, or as it is stored (16-bit weights stay 16 bits wide).
@@ -54,7 +52,7 @@ def load_for_inference(
             raise ConfigError(
                 f"{checkpoint.folder} is {packed_as} already; load the checkpoint it was made from"
             )
-        if updates:
+        if checkpoint.adapters:
             raise ConfigError(
                 f"{checkpoint.folder} is packed, and an adapter is added before that: open the checkpoint "
                 f"it was made from with quantization={packed_as!r}"
@@ -64,11 +62,11 @@ def load_for_inference(
         model = packed_model(checkpoint.model_config, quantization, compute_dtype)
     elif checkpoint.is_bfloat16 or compute_dtype != torch.float32 or not available():
         dtype = torch.bfloat16 if checkpoint.is_bfloat16 else None
-        return load_model(checkpoint, dtype=dtype, compute_dtype=compute_dtype, updates=updates)
+        return load_model(checkpoint, dtype=dtype, compute_dtype=compute_dtype)
     else:
         with torch.device("meta"):
             model = pack_structure(Transformer(checkpoint.model_config), 32, pack_head=False)
-    load_weights(model, checkpoint, updates=updates, progress=progress)
+    load_weights(model, checkpoint, progress=progress)
     _pack_tied_head(model)
     return model.eval()
 
@@ -85,10 +83,10 @@ def quantize_checkpoint(
     model = load_for_inference(source, quantization, progress=progress)
     save_weights(model, target)
     if source.has_tokenizer:
-        copy_tokenizer(source.folder, target)
-    for name in (GENERATION_FILE, "LICENSE"):
-        if (source.folder / name).is_file():
-            write_atomic(target / name, (source.folder / name).read_text(encoding="utf-8"))
+        copy_tokenizer(source.tokenizer_folder, target)
+    for folder, name in ((source.generation_folder, GENERATION_FILE), (source.folder, "LICENSE")):
+        if (folder / name).is_file():
+            write_atomic(target / name, (folder / name).read_text(encoding="utf-8"))
     data = to_hf(model.config, dtype="float32") | {"quantization_config": write_quantization(quantization)}
     write_atomic(
         target / CONFIG_NAME, json.dumps(data, indent=2, sort_keys=True) + "\n"

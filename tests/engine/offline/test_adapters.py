@@ -16,7 +16,8 @@ from shoestring.errors import CheckpointError, ConfigError
 from shoestring.inputs import LoRARequest
 from shoestring.model.config import GQAConfig, ModelConfig, RopeConfig
 from shoestring.model.hf.folder import save_model
-from shoestring.model.hf.peft import merge_adapter, save_adapter
+from shoestring.model.hf.named import merge_adapter
+from shoestring.model.hf.peft import save_adapter
 from shoestring.model.lora import LoraConfig, add_adapters
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
