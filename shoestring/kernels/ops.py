@@ -268,7 +268,7 @@ def _head_nll(
     *,
     is_frozen: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """nll (N,) and, with weights, the gradients of sum(weights * nll) by hidden and, unless frozen, weight."""
+    """nll (N,) and, with weights, the gradients of sum(weights * nll) by hidden and weight, if not frozen."""
     weight = weight_WD.to(hidden_ND.dtype)
     nll_N = hidden_ND.new_empty(hidden_ND.shape[0], dtype=torch.float32)
     d_hidden = None if weights_N is None else torch.empty_like(hidden_ND)

@@ -156,7 +156,7 @@ def step_settings(run: SFTRun, tokens: int) -> StepSettings:
 
 
 def flops_per_token(run: SFTRun) -> float:
-    """Training FLOPs per token of a mean conversation; LoRA makes no gradient of the base, a third of them."""
+    """Training FLOPs per token of a mean conversation; LoRA makes no gradient of the base."""
     mean = max(1, round(float(run.order.lengths.mean())))
     mtp = not run.config.lora.rank and run.config.schedule.mtp_weight > 0
     share = 2 / 3 if run.config.lora.rank else 1.0
