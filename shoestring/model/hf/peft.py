@@ -126,7 +126,7 @@ def base_of(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What adapter_config.json says about all factors."""
+    """The settings in adapter_config.json that all factors share."""
 
     rank: int
     scale: float
