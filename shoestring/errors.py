@@ -8,6 +8,8 @@ ShoestringError                    1    one sentence that says what is wrong and
 |   `-- UnsafeFileError            1    a file format that can run code (pickle)
 |-- StorageError                   1    the disk is full or a folder cannot be written
 |-- NonFiniteError                 1    loss or gradient became infinite or NaN
+|-- OutOfMemoryError               1    a step did not fit into memory
+|-- CrashError                     1    a step failed by an error that nobody foresaw
 |-- ThresholdError                 3    a figure misses the limit that was set for it
 |-- MissingDependencyError         4    an optional library, a tool or hardware is missing
 `-- Stopped                       75    the run was stopped on request; it is saved and can be resumed
@@ -48,6 +50,14 @@ class StorageError(ShoestringError):
 
 class NonFiniteError(ShoestringError):
     """Loss or gradient became infinite or NaN."""
+
+
+class OutOfMemoryError(ShoestringError):
+    """A step did not fit into memory."""
+
+
+class CrashError(ShoestringError):
+    """A step failed by an error that nobody foresaw; its traceback is in the run's folder."""
 
 
 class ThresholdError(ShoestringError):

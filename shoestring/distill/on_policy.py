@@ -26,9 +26,10 @@ from shoestring.tokenizer.questions import Question, QuestionPrompt
 from shoestring.train import schedule
 from shoestring.train.finish import mean_of, write_model_folder
 from shoestring.train.lock import run_lock
-from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
+from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.metrics import read
+from shoestring.train.runs.crash import learning_from
 
 
 def on_policy(
@@ -94,8 +95,7 @@ class OnPolicyTrainer:
             max_grad_norm=config.optim.max_grad_norm,
             lr_share=lr_share,
         )
-        ids = {f"{index}.ids": torch.tensor(sample.ids) for index, sample in enumerate(samples)}
-        with keep_nonfinite_batch(run, ids):
+        with learning_from(lambda: {f"{i}.ids": torch.tensor(s.ids) for i, s in enumerate(samples)}):
             stats = update(run.student, run.teacher, run.optimizers, samples, settings)
         run.llm.engine.weights_changed()
         run.step += 1

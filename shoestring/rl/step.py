@@ -14,6 +14,7 @@ from shoestring.rl.step_figures import metrics_row, step_flops, step_sums
 from shoestring.rl.update import update
 from shoestring.tasks.verify import Verifier
 from shoestring.train import schedule
+from shoestring.train.runs.crash import learning_from
 
 
 @dataclass(slots=True)
@@ -39,7 +40,8 @@ def take_step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[list[A
     lr_share = schedule.warmup_cosine_share(
         run.step, steps=config.steps, warmup_steps=config.warmup_steps, min_ratio=config.min_lr_ratio
     )
-    stats = update(run, samples.rounds, lr_share=lr_share)
+    with learning_from(lambda: _named_tensors(samples.groups)):
+        stats = update(run, samples.rounds, lr_share=lr_share)
     run.engine.weights_changed()
     sums = step_sums(run, samples.groups, verifier)
     num_answers, num_tokens = int(sums["answers"]), int(sums["tokens"])
@@ -94,3 +96,12 @@ def with_advantages(groups: Sequence[Sequence[Answer]], kind: AdvantageKind) -> 
         [replace(answer, advantage=value) for answer, value in zip(group, row, strict=True)]
         for group, row in zip(groups, values, strict=True)
     ]
+
+
+def _named_tensors(groups: Sequence[Sequence[Answer]]) -> dict[str, torch.Tensor]:
+    """Tokens of the answers, prompts included, with names for a file."""
+    return {
+        f"{group}.{number}.ids": torch.tensor((*answer.prompt_ids, *answer.token_ids))
+        for group, answers in enumerate(groups)
+        for number, answer in enumerate(answers)
+    }

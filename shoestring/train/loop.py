@@ -1,8 +1,8 @@
 """The loop of every kind of training: steps, their log, evaluations, checkpoints, a stop on Ctrl-C."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,12 +10,12 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from shoestring import config as configs
-from shoestring.errors import NonFiniteError, ShoestringError, Stopped
-from shoestring.train import state
+from shoestring.errors import ShoestringError, Stopped
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.energy import EnergyMeter
 from shoestring.train.report.metrics import MetricsLog
 from shoestring.train.report.receipt import Segment, utc_now
+from shoestring.train.runs.crash import crash_kept, learning_from
 from shoestring.train.runs.recipe import RunConfig
 from shoestring.train.stop import StopRequest
 
@@ -85,7 +85,8 @@ def train(
         stop = stack.enter_context(StopRequest())
         clock = Clock(run, stack.enter_context(EnergyMeter(watts=watts)))
         while not run.is_finished:
-            result = trainer.take_step()
+            with crash_kept(run):
+                result = trainer.take_step()
             if metrics is not None:
                 is_due = run.is_finished or run.step % eval_every == 0
                 row = result.row | dict(trainer.evaluate() if is_due else {})
@@ -129,15 +130,6 @@ class Clock:
         return [*self._earlier, current]
 
 
-@contextmanager
-def keep_nonfinite_batch(run: Run, batch: Mapping[str, Tensor]) -> Iterator[None]:
-    """Save the batch of a step that raises NonFiniteError in the run's folder; the error names the file."""
-    try:
-        yield
-    except NonFiniteError as error:
-        path = run.out / "nonfinite-batch"
-        state.save_state(path, batch, {"step": run.step, "error": str(error)})
-        raise NonFiniteError(
-            f"step {run.step + 1}: {error}; nothing was updated, the batch is in {path}.safetensors; "
-            f"go on with a lower rate: --resume --out {run.out} --set optim.lr=..."
-        ) from None
+def keep_nonfinite_batch(_: Run, batch: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    """The older name of `learning_from`."""
+    return learning_from(lambda: batch)

@@ -17,12 +17,13 @@ from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
 from shoestring.train.lock import run_lock
-from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
+from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.pretrain_run import Run, build, model_config, save, write_model
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import read
+from shoestring.train.runs.crash import learning_from
 from shoestring.train.step import StepSettings, StepStats, micro_batches, train_step
 
 Evaluate = Callable[[Transformer, Dataset], float]
@@ -108,7 +109,7 @@ class PretrainTrainer:
         inputs, targets = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.targets))
         batches = micro_batches(inputs, targets, run.config.micro_batch_size)
         settings = step_settings(run, inputs.numel())
-        with keep_nonfinite_batch(run, {"inputs": inputs, "targets": targets}):
+        with learning_from(lambda: {"inputs": inputs, "targets": targets}):
             return train_step(run.model, run.optimizers, batches, settings)
 
 

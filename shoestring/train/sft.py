@@ -16,11 +16,12 @@ from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_report
 from shoestring.train.lock import run_lock
-from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
+from shoestring.train.loop import StepResult, train
 from shoestring.train.losses import MicroBatch, summed_nll
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import read
+from shoestring.train.runs.crash import learning_from
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.sft_run import SFTRun, build, save, write_model
 from shoestring.train.step import StepSettings, StepStats, train_step
@@ -85,7 +86,7 @@ class SFTTrainer:
         batches = list(run.data.batches(numbers, run.config.micro_tokens))
         tokens = int(run.data.lengths[numbers].sum())
         settings = step_settings(run, tokens)
-        with keep_nonfinite_batch(run, _named_tensors(batches)):
+        with learning_from(lambda: _named_tensors(batches)):
             stats = train_step(run.model, run.optimizers, self._on_device(batches), settings)
         run.step, run.tokens = run.step + 1, run.tokens + tokens
         speed = tokens / (time.perf_counter() - start)

@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from shoestring.errors import DataError, NonFiniteError, Stopped
+from shoestring.errors import CrashError, DataError, Stopped
 from shoestring.train import loop
-from shoestring.train.loop import StepResult, keep_nonfinite_batch, train
+from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.receipt import Segment
 from shoestring.train.runs.recipe import RunConfig
@@ -146,17 +144,10 @@ def test_segments_add_up_over_resumes(go, tmp_path):
     assert second.segments[1].energy.joules > 0
 
 
-def test_the_batch_of_a_nonfinite_step_is_kept_and_named(tmp_path):
-    run = CountingRun(tmp_path, 5, step=2)
-    with pytest.raises(NonFiniteError, match="step 3: the loss is nan; nothing was updated") as caught:  # noqa: SIM117
-        with keep_nonfinite_batch(run, {"inputs": torch.arange(4)}):
-            raise NonFiniteError("the loss is nan")
-    path = tmp_path / "nonfinite-batch.safetensors"
-    assert str(path) in str(caught.value)
-    assert torch.equal(load_file(path)["inputs"], torch.arange(4))
-
-
-def test_other_errors_keep_no_batch(tmp_path):
-    with pytest.raises(MemoryError), keep_nonfinite_batch(CountingRun(tmp_path, 5), {}):
-        raise MemoryError
-    assert list(tmp_path.iterdir()) == []
+def test_a_step_that_crashes_leaves_its_traceback_and_ends_the_run(go, tmp_path):
+    trainer = CountingTrainer(CountingRun(tmp_path, 4))
+    trainer.failure = None  # so that looking it up fails
+    with pytest.raises(CrashError, match="AttributeError"):
+        go(trainer)
+    assert "AttributeError" in (tmp_path / "crash" / "traceback.txt").read_text()
+    assert "save 1" not in trainer.calls

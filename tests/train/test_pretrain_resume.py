@@ -176,10 +176,10 @@ def test_a_batch_that_is_not_finite_is_kept_and_nothing_is_updated(
         pretrain(recipe(), runtime, out, quiet=True)
     assert "step 8" in str(caught.value)
     assert f"--resume --out {out} --set optim.lr=" in str(caught.value)
-    kept, values = state.load_state(out / "nonfinite-batch")
+    kept, values = state.load_state(out / "crash" / "batch")
     assert torch.equal(kept["inputs"], batches[-1][0])
     assert torch.equal(kept["targets"], batches[-1][1])
-    assert values["step"] == 7
+    assert values["step"] == 8
     assert steps(out)[-1] == "step-00000006"
     pretrain(recipe(), runtime, out, resume=True, quiet=True)
     same_run(whole, out)
