@@ -1,4 +1,4 @@
-"""Read a reply: its thinking, its answer, and the numbers in it; the text is never evaluated as code."""
+"""Read a reply: its thinking and its answer; and the value of plain arithmetic, which is never run."""
 
 import re
 from dataclasses import dataclass
@@ -9,19 +9,8 @@ ANSWER, ANSWER_END = "<answer>", "</answer>"
 MAX_EXPRESSION_CHARS = 1000
 MAX_DEPTH = 50
 """Of nested parentheses."""
-MAX_DIGITS = 400
 
 TOKEN = re.compile(r"[ \t\n]*([0-9]++(?:\.[0-9]++)?|[-+*/()])")
-BRACES = re.compile(r"(?P<box>\\boxed\s*+\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-# Digits of other alphabets, exponents and letters beside a numeral change its meaning: it is not read.
-DIGITS = r"(?:[0-9]{1,3}+(?:,[0-9]{3})++(?![0-9])|[0-9]++)(?:\.[0-9]++)?+(?![\d^⁰-⁹²³¹½¼¾])"
-NUMBER = re.compile(rf"(?:(?<![\w)\]}}])([-−]))?\$?(?<![\w^.])({DIGITS})(?:/({DIGITS}))?")
-LATEX = (  # rewritten, then read as plain text
-    (re.compile(r"\{,\}|\\,|\\!"), lambda match: "," if match[0] == "{,}" else ""),
-    (re.compile(r"\\[dt]?frac\{([^{}\\]{0,99})\}\{([^{}\\]{0,99})\}"), r"\1/\2"),
-    (re.compile(r"\\(?:text|mathrm)\{[^{}]{0,99}\}"), " "),
-    (re.compile(r"\\([$%])"), r"\1"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,41 +33,6 @@ def split_reply(text: str) -> Reply:
         return Reply(thinking=None, answer=_inner_answer(after))
     _, start, rest = before.partition(THINK)
     return Reply(thinking=(rest if start else before).strip(), answer=_inner_answer(after))
-
-
-def boxed(text: str) -> str | None:
-    r"""Content of the last complete `\boxed{...}`, of nested ones the inner; linear in the text's length."""
-    starts: list[int] = []  # of the content in each open brace; -1 for a brace that is no box
-    last, content = -1, None
-    for match in BRACES.finditer(text):
-        if match["box"] or match["open"]:
-            starts.append(match.end() if match["box"] else -1)
-        elif match["close"] and starts and (start := starts.pop()) > last:
-            last, content = start, text[start : match.start()]
-    return content
-
-
-def final_number(answer: str) -> Fraction | None:
-    r"""The exact number that an answer states: in its last `\boxed{}`, after the last `####`, or its last.
-
-    A box or a `####` line must hold one number and no other mathematics: two are a hedge, and
-    `2^{10}` is not 10. `$`, `%`, thousands separators and simple LaTeX around it do not count. 3/4 is one
-    number.
-    """
-    content = boxed(answer)
-    if content is None and "####" in answer:
-        content = answer.rpartition("####")[2].strip().partition("\n")[0]
-    plain = answer if content is None else content
-    for pattern, replacement in LATEX:
-        plain = pattern.sub(replacement, plain)
-    numbers = list(NUMBER.finditer(plain))
-    if not numbers or (content is not None and (len(numbers) > 1 or "\\" in plain or "^" in plain)):
-        return None
-    minus, over, under = numbers[-1].groups()
-    if len(numbers[-1][0]) > MAX_DIGITS or (under and not under.strip("0.,")):
-        return None
-    value = Fraction(over.replace(",", "")) / Fraction((under or "1").replace(",", ""))
-    return -value if minus else value
 
 
 def evaluate(expression: str) -> Fraction | None:

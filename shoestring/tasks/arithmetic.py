@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shoestring.errors import ConfigError, DataError
-from shoestring.tasks.answers import evaluate, final_number, split_reply
+from shoestring.tasks.answers import evaluate, split_reply
+from shoestring.tasks.final_answer import final_number
 from shoestring.tasks.problems import split_of
 from shoestring.tasks.task import Example, Split, Task
 

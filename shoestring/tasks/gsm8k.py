@@ -9,8 +9,10 @@ from pathlib import Path
 from shoestring import durable
 from shoestring.errors import DataError
 from shoestring.tasks import problems
-from shoestring.tasks.answers import final_number, split_reply
+from shoestring.tasks.answers import split_reply
+from shoestring.tasks.final_answer import final_number
 from shoestring.tasks.task import Example, Split, Task
+from shoestring.tasks.values.compute import digits
 
 # The authors' repository (MIT). The hub's `openai/gsm8k` holds the same rows, as parquet.
 ORIGIN = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
@@ -44,7 +46,7 @@ class Gsm8k(Task):
     def vote(self, example: Example, text: str) -> str | None:
         """The number that the answer states."""
         number = final_number(split_reply(text).answer)
-        return None if number is None else str(number)
+        return None if number is None else digits(number)
 
 
 def _with_number(example: Example) -> Example:

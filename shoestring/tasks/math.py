@@ -1,18 +1,30 @@
-"""Mathematics with LaTeX answers, compared by math-verify: equal values count, not equal texts."""
+r"""Mathematics with LaTeX answers: equal values count, not equal texts.
+
+`values` reads and compares what it knows, by value however small; math-verify decides on the rest, such as
+integrals and sums. LaTeX that is broken is no value: in the true answer that is a fault of the data, and the
+verdict is None; in a reply it is a wrong answer, since a model must not learn to get out of a verdict by it.
+"""
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from shoestring.errors import ConfigError, MissingDependencyError
 from shoestring.tasks import problems
-from shoestring.tasks.answers import boxed, split_reply
+from shoestring.tasks.answers import split_reply
+from shoestring.tasks.final_answer import boxes, candidates, mark
 from shoestring.tasks.guard import only_arithmetic
 from shoestring.tasks.task import Example, Split, Task
+from shoestring.tasks.values.compare import same
+from shoestring.tasks.values.form import plain, readings, vote
+from shoestring.tasks.values.tokens import MAX_CHARS, BrokenLatex, Unread
+from shoestring.tasks.values.tree import Node
 
-READ_CHARS = 4096
-"""The end of an answer, where its result is; longer texts make the library's patterns slow."""
+COMMAND = re.compile(r"\\[A-Za-z]{2}")
+UNFINISHED = re.compile(r"\\[lcd]?dots(?![A-Za-z])|\.\.\.")
+"""Parts that math-verify leaves out, so that `1, 2, \\ldots, n` would be 1, 2, n."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +68,77 @@ class Math(Task):
 
         SymPy may take forever, so the task is not pure.
         """
-        from math_verify import parse, verify
+        right = mark(example.answer)
+        right = example.answer if right is None else right
+        try:
+            trees, words = readings(right), plain(right)
+        except BrokenLatex:
+            return None
+        if words is None and not trees:
+            return None
+        answer = split_reply(text).answer
+        contents = [final_answer(answer)]
+        if any(tree.kind in ("list", "set") for tree in trees):  # "the roots are \boxed{2} and \boxed{3}"
+            contents.append(", ".join(boxes(answer)[-len(trees[0].parts) :]))
+        return float(any(content and _is_right(right, trees, words, content) for content in contents))
 
-        gold = example.answer if boxed(example.answer) is not None else rf"\boxed{{{example.answer}}}"
-        answer = split_reply(text).answer[-READ_CHARS:]
-        # Without their timeouts, which need signals and count as a wrong answer: our clock is outside.
-        with only_arithmetic():
-            true = parse(gold, parsing_timeout=None)
-            value = parse(answer, parsing_timeout=None)
-            if not true:
-                return None
-            return float(verify(true, value, timeout_seconds=None))
+    def vote(self, example: Example, text: str) -> str | None:
+        """The answer's canonical form: equal values have one vote, as `0.5` and `\\frac12`."""
+        content = final_answer(split_reply(text).answer)
+        return vote(content) if content else None
+
+
+def final_answer(answer: str) -> str | None:
+    """The answer that a reply gives: in its last box, else the first of what it says last that is a value."""
+    content = mark(answer)
+    if content is not None:
+        return content
+    texts = candidates(answer)
+    return next((text for text in texts if _is_value(text)), texts[0] if texts else None)
+
+
+def _is_value(text: str) -> bool:
+    try:
+        return bool(readings(text, is_reply=True))
+    except BrokenLatex:
+        return False
+
+
+def _is_right(right: str, trees: list[Node], words: str | None, content: str) -> bool:
+    try:
+        if words is not None and plain(content) == words:
+            return True
+        others = readings(content, is_reply=True)
+    except BrokenLatex:
+        return False
+    if trees and others:
+        return any(_same(tree, other) for tree in trees for other in others)
+    if any(len(text) > MAX_CHARS or UNFINISHED.search(text) for text in (right, content)):
+        return False
+    return bool(COMMAND.search(right + content)) and _library_agrees(right, content)
+
+
+def _same(tree: Node, other: Node) -> bool:
+    try:
+        return same(tree, other)
+    except (Unread, RecursionError):  # too large for a value
+        return False
+
+
+def _library_agrees(right: str, content: str) -> bool:
+    """Return whether math-verify reads both and finds them equal."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    # Without its timeouts, which need signals and count as a wrong answer: our clock is outside. Without its
+    # fallbacks, which compare a number from within a formula that it cannot read.
+    with only_arithmetic():
+        true, value = (
+            parse(
+                rf"\boxed{{{text}}}",
+                [LatexExtractionConfig()],
+                fallback_mode="no_fallback",
+                parsing_timeout=None,
+            )
+            for text in (right, content)
+        )
+        return bool(true and verify(true, value, float_rounding=12, timeout_seconds=None))

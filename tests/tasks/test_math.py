@@ -68,7 +68,7 @@ def test_endless_computing_is_ended():
     pytest.importorskip("math_verify")
     with Verifier({"math": Math(path="unused")}, timeout_s=1.5) as verifier:
         hard = Example(key="k", question="q", answer="3")
-        verifier.submit(0, "math", hard, r"\boxed{9^{9^{9^{9^{9}}}}}")
+        verifier.submit(0, "math", hard, r"\boxed{\int_0^1 9^{9^{9^{9^{9}}}} dx}")
         verifier.submit(1, "math", hard, "3")
         verdicts = {verdict.ticket: verdict for verdict in verifier.results(wait=True)}
     assert (verdicts[0].reward, verdicts[0].fault) == (None, "timeout")

@@ -1,0 +1,150 @@
+r"""The final answer in the text of an answer: in its last box, after `####`, or what it says last.
+
+The last complete `\boxed{}` counts, wherever it stands, and of boxes in one another the inner one: a model
+corrects itself by a new box. A box that is never closed is an answer that was cut off, so it is none. The
+text is what follows the thinking (`split_reply`): a box inside `<think>` is no answer, nor is one in thinking
+that never ends, as DeepSeek-R1's rewards want the thinking closed and the answer after it.
+"""
+
+import re
+from fractions import Fraction
+
+from shoestring.tasks.values.form import number_of
+from shoestring.tasks.values.numerals import COMMAS, EXPONENT, numeral
+
+BRACES = re.compile(
+    r"(?P<box>\\(?:boxed|fbox|framebox)\s*+\{)|(?P<bare>\\boxed\s*+(?P<token>-?[0-9][0-9.,/]*+|[A-Za-z](?![A-Za-z])))"
+    r"|\\[{}]|\\\\(?!boxed|fbox)|(?P<open>\{)|(?P<close>\})"
+)
+PHRASE = re.compile(r"\b(?:answer|result)\s*+(?:is|are|=|:)(?:\s*+:)?(?!\s*+not\b)", re.IGNORECASE)
+SECOND_THOUGHT = re.compile(r"\b(?:wait|actually|correction|mistake|no,|let me|recheck)", re.IGNORECASE)
+FORMULA = re.compile(
+    r"\$\$(?P<a>[^$]++)\$\$|\$(?P<b>[^$\n]++)\$|\\\[(?P<c>(?:(?!\\\]).)++)\\\]|\\\((?P<d>(?:(?!\\\)).)++)\\\)",
+    re.DOTALL,
+)
+SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n|$")
+END_CHARS = 2000
+"""The end of a text without a mark, where its answer is."""
+SHORT_WORDS = 12
+# Digits of other alphabets, exponents and letters beside a numeral change its meaning: it is not read.
+DIGITS = rf"(?:{COMMAS}|[0-9]++(?:\.[0-9]++)?+|\.[0-9]++){EXPONENT}(?![\d^⁰-⁹²³¹½¼¾]|[eE][0-9])"
+NUMBER = re.compile(
+    rf"(?:(?<![\w)\]}}])(?P<minus>[-−]))?\$?(?<![\w^.])(?:(?P<whole>[0-9]++)[ ](?=[0-9]+/))?"
+    rf"(?P<over>{DIGITS})(?:/(?P<under>{DIGITS}))?"
+)
+WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*+\{([^{}\\]*+)\}")
+FRACTION = re.compile(r"\\[dt]?frac\{([^{}\\]{0,99})\}\{([^{}\\]{0,99})\}")
+
+
+def boxes(text: str) -> list[str]:
+    r"""Contents of the complete `\boxed{...}` in a text, inner ones alone; linear in the text's length."""
+    starts: list[int] = []  # of the content in each open brace; -1 for a brace that is no box
+    last, contents = -1, []
+    for match in BRACES.finditer(text):
+        if match["bare"]:
+            contents.append(match["token"].rstrip(".,/"))
+        elif match["box"] or match["open"]:
+            starts.append(match.end() if match["box"] else -1)
+        elif match["close"] and starts and (start := starts.pop()) > last:
+            last = start
+            contents.append(text[start : match.start()])
+    return contents
+
+
+def boxed(text: str) -> str | None:
+    r"""Content of the last complete `\boxed{...}`, of nested ones the inner; None without one."""
+    contents = boxes(text)
+    return contents[-1] if contents else None
+
+
+def mark(answer: str) -> str | None:
+    """The answer in the last box or after the last `####`; "" for a box that is not closed, None without."""
+    content = boxed(answer)
+    if content is not None:
+        return content
+    if re.search(r"\\(?:boxed|fbox)\s*\{", answer):
+        return ""
+    return answer.rpartition("####")[2].strip().partition("\n")[0].rstrip() if "####" in answer else None
+
+
+def statement(answer: str) -> str | None:
+    """The text after "the answer is" in an answer without a mark, or None.
+
+    It does not count when second thoughts follow ("wait, ...").
+    """
+    end = answer[-END_CHARS:].replace("**", "").replace("__", "")
+    phrases = list(PHRASE.finditer(end))
+    if not phrases or SECOND_THOUGHT.search(end, phrases[-1].end()):
+        return None
+    rest = end[phrases[-1].end() :].lstrip(" *:\n")
+    if formula := FORMULA.match(rest):
+        return formula[formula.lastgroup or 0]
+    return rest[: SENTENCE_END.search(rest).start()].strip() or None  # type: ignore[union-attr]
+
+
+def candidates(answer: str) -> list[str]:
+    """The texts that an answer without a mark may mean, the best first.
+
+    They are the text after "the answer is", the last formula, the whole of a short text, the last number.
+    """
+    end = answer[-END_CHARS:].strip()
+    formula = None
+    for formula in FORMULA.finditer(end):  # noqa: B007
+        pass
+    number = _last(end)
+    texts = [statement(answer)]
+    if formula is not None and (number is None or number.end() <= formula.end()):
+        texts.append(formula[formula.lastgroup or 0])
+    if len(end.split()) <= SHORT_WORDS:
+        texts.append(end)
+    if number is not None:
+        texts.append(number[0])
+    return [text for text in texts if text]
+
+
+def final_number(answer: str) -> Fraction | None:
+    r"""The exact number that an answer states: in its last box, after the last `####`, else its last.
+
+    A box or a `####` line must hold one value: two are a hedge. Its unit, `$`, `%` and look do not count, and
+    `\frac{36}{2}`, `2\frac12`, `9 + 9 = 18` and `1.8\times 10^1` are values. Elsewhere "the answer is" comes
+    before the last number.
+    """
+    content = mark(answer)
+    if content is not None:
+        number = number_of(content)
+        return number if number is not None else _only_number(content)
+    sentence = statement(answer)
+    if sentence is not None:
+        number = _number(next(NUMBER.finditer(sentence.rpartition("=")[2]), None))
+        if number is not None:
+            return number
+    return _number(_last(FRACTION.sub(r"\1/\2", answer)))
+
+
+def _last(text: str) -> re.Match[str] | None:
+    match = None
+    for match in NUMBER.finditer(text):  # noqa: B007
+        pass
+    return match
+
+
+def _only_number(content: str) -> Fraction | None:
+    """The number in a content of words; None when it holds two, or other mathematics."""
+    content = WORDS.sub(r" \1 ", content)
+    numbers = list(NUMBER.finditer(content))
+    return _number(numbers[0]) if len(numbers) == 1 and not re.search(r"[\\^{}=+*]", content) else None
+
+
+def _number(match: re.Match[str] | None) -> Fraction | None:
+    if match is None:
+        return None
+    parts = [
+        numeral(match[name] or default) for name, default in (("over", ""), ("under", "1"), ("whole", "0"))
+    ]
+    if any(part is None for part in parts):
+        return None
+    over, under, whole = (part.value for part in parts if part is not None)
+    if not under:
+        return None
+    value = whole + over / under
+    return -value if match["minus"] else value
