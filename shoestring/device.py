@@ -85,12 +85,17 @@ def host_memory(num_bytes: int, *, huge_pages: bool = False) -> mmap.mmap:
     return pages
 
 
+FEWEST_PRODUCTS = 5
+"""The first may take a hundred times as long as the others, on a machine that is busy."""
+
+
 def measure_peak(runtime: Runtime, seconds: float = 0.4) -> float:
     """Measure the FLOP/s of a large matrix product in the compute precision."""
     size = 1536 if runtime.device.type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=runtime.device, dtype=runtime.compute_dtype) for _ in range(2))
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end or best == float("inf"):
+    best, count, end = float("inf"), 0, time.perf_counter() + seconds
+    while time.perf_counter() < end or count < FEWEST_PRODUCTS:
+        count += 1
         start = time.perf_counter()
         a @ b
         synchronize(runtime.device)

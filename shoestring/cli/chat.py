@@ -41,16 +41,16 @@ class Chat:
             "/system": ("TEXT: how the model should behave; alone, show it", self._system),
             "/set": ("NAME=VALUE: temperature, top_p, seed, max_tokens, thinking ...", self._set),
             "/save": ("FILE: write the conversation as JSON", self._save),
-            "/quit": ("leave; Ctrl-D too, and Ctrl-C at an empty line", self._help),
+            "/exit": ("leave; /quit and Ctrl-D too, and Ctrl-C at an empty line", self._help),
         }
 
     def loop(self) -> None:
-        """Answer lines until /quit, the end of input, or Ctrl-C at an empty line; errors are shown."""
+        """Answer lines until /exit, the end of input, or Ctrl-C at an empty line; errors are shown."""
         noun = "a text to continue" if self.complete else "a message"
         self.screen.note(f"type {noun}; /help lists commands, Ctrl-C stops an answer")
         while True:
             line = read_line()
-            if line is None or line.split()[:1] == ["/quit"]:
+            if line is None or line.split()[:1] in (["/exit"], ["/quit"]):
                 return
             try:
                 self._process(line)

@@ -55,9 +55,14 @@ class Dispatcher:
             self._deliver.pop(request_id, None)
             self.engine.abort(request_id)
 
-    def outputs(self, requests: Sequence[Request]) -> "OutputStream":
-        """Queue requests and iterate over their outputs; raises ConfigError as `add` does."""
-        return OutputStream(self, requests)
+    def outputs(
+        self, requests: Sequence[Request], *, on_step: Callable[[], None] = lambda: None
+    ) -> "OutputStream":
+        """Queue requests and iterate over their outputs; raises ConfigError as `add` does.
+
+        `on_step` is called after each batch; what it raises ends the iteration.
+        """
+        return OutputStream(self, requests, on_step)
 
 
 class OutputStream(Iterator[RequestOutput]):
@@ -66,8 +71,10 @@ class OutputStream(Iterator[RequestOutput]):
     Closing it, an error in a step, and losing the last reference to it abort the unfinished requests.
     """
 
-    def __init__(self, dispatcher: Dispatcher, requests: Sequence[Request]) -> None:
-        self._dispatcher = dispatcher
+    def __init__(
+        self, dispatcher: Dispatcher, requests: Sequence[Request], on_step: Callable[[], None]
+    ) -> None:
+        self._dispatcher, self._on_step = dispatcher, on_step
         self._outputs: deque[RequestOutput] = deque()
         self._open_ids: set[str] = set()
         dispatcher.add(requests, self._outputs.append)
@@ -77,6 +84,7 @@ class OutputStream(Iterator[RequestOutput]):
         try:
             while self._open_ids and not self._outputs:
                 self._dispatcher.step()
+                self._on_step()
         except BaseException:
             self.close()
             raise

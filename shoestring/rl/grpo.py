@@ -16,7 +16,7 @@ from shoestring.rl.step import take_step
 from shoestring.tasks.verify import MAX_FAULT_SHARE, Verifier
 from shoestring.train.finish import mean_of, write_model_folder, write_report
 from shoestring.train.lock import run_lock
-from shoestring.train.loop import StepResult, train
+from shoestring.train.loop import Pulse, StepResult, train
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import MetricsLog, read
@@ -63,7 +63,8 @@ def _train(
         display = stack.enter_context(Display(title, config.steps, unit="steps", quiet=is_quiet))
         run = build(config, runtime, out, ranks, resume=resume, say=display.say)
         verifier = stack.enter_context(Verifier(run.problems.tasks))
-        trainer = GRPOTrainer(run, runtime, verifier, on_eval)
+        pulse = Pulse(display.update)
+        trainer = GRPOTrainer(run, runtime, verifier, on_eval, pulse)
         if ranks.is_first:
             path, last_step = out / "samples.jsonl", run.step if resume else None
             trainer.samples_log = stack.enter_context(MetricsLog(path, last_step))
@@ -74,6 +75,7 @@ def _train(
             save_every=config.save_every,
             eval_every=config.eval_every,
             show=display.update,
+            pulse=pulse,
         )
     return trainer
 
@@ -82,9 +84,15 @@ class GRPOTrainer:
     """Steps, evaluations and the end of a run of reinforcement learning."""
 
     def __init__(
-        self, run: Run, runtime: Runtime, verifier: Verifier, on_eval: Evaluate | None = None
+        self,
+        run: Run,
+        runtime: Runtime,
+        verifier: Verifier,
+        on_eval: Evaluate | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.run, self.runtime, self.verifier, self.on_eval = run, runtime, verifier, on_eval
+        self.pulse = pulse
         self.peak = run.ranks.sum([measure_peak(runtime)])[0]
         self.samples_log: MetricsLog | None = None
         self._groups: list[list[Answer]] = []
@@ -92,7 +100,7 @@ class GRPOTrainer:
 
     def take_step(self) -> StepResult:
         """Sample answers, reward them and learn from them."""
-        row, self._groups = take_step(self.run, self.verifier)
+        row, self._groups = take_step(self.run, self.verifier, self.pulse)
         self._num_skipped = self._num_skipped + 1 if row["skipped"] else 0
         failure = _failure(row["fault_share"], self.verifier, self._num_skipped, self.run.out)
         return StepResult(row=row, failure=failure)

@@ -12,6 +12,7 @@ Names and meanings are those of TRL's GRPOConfig. What differs, and why:
 | no num_iterations | passes over the same answers | each answer is learned once, as in R1 |
 | dynamic_sampling | not there | DAPO's name |
 | advantage | scale_rewards | leave-one-out is a third way |
+| note, tags | run_name | a text and words for whoever looks at runs later |
 | loss.loss_type "gspo" | importance_sampling_level | a paper's objective by its name |
 | loss.epsilon_low | epsilon | beside epsilon_high |
 | loss.negative_scale | not there | our own experiment |
@@ -104,8 +105,9 @@ class GRPOConfig(RunConfig):
     """Steps over which the learning rate rises; it then falls by a cosine."""
     min_lr_ratio: float = 0.1
     """Learning rate at the end, as a share of its peak."""
-    micro_tokens: int = 16_384
-    """Tokens in one forward pass, padding included: bounds memory, not the result."""
+    micro_tokens: int = 0
+    """Tokens in one forward pass, padding included: bounds memory, not the result. 0: what the machine's
+    memory has room for (train/memory.py)."""
     eval_every: int = 50
     save_every: int = 25
     prompt: PromptStyle = field(default_factory=PromptStyle)
@@ -126,15 +128,16 @@ class GRPOConfig(RunConfig):
         if any(not 0.0 < task.share < math.inf for task in self.tasks):
             raise ConfigError("a task's share is a number over 0; leave out a task that should not be drawn")
         counts = ("steps", "num_prompts", "max_tokens", "steps_per_generation", "ref_model_sync_steps")
-        for name in (*counts, "micro_tokens", "eval_every", "save_every"):
+        for name in (*counts, "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         if not 2 <= self.num_generations <= 128:
             raise ConfigError(
                 f"num_generations = {self.num_generations} must be from 2 to 128: answers are compared"
             )
-        if self.dynamic_sampling < 0 or self.warmup_steps < 0:
-            raise ConfigError("dynamic_sampling and warmup_steps must be at least 0")
+        for name in ("dynamic_sampling", "warmup_steps", "micro_tokens"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
         if not 0.01 <= self.temperature <= 10.0:
             raise ConfigError(f"temperature = {self.temperature} is not between 0.01 and 10")
         if not 0.0 <= self.min_lr_ratio <= 1.0:

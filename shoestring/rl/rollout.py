@@ -1,6 +1,6 @@
 """Rollout: the policy samples a group of answers to each problem, and verifiers reward them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -53,16 +53,18 @@ def roll_out(
     verifier: Verifier,
     *,
     first: int,
+    on_step: Callable[[], None] = lambda: None,
 ) -> list[list[Answer]]:
     """A group of answers to each problem; they are verified while others are still being sampled.
 
     `first` is the number of the first problem in the run: an answer's tokens depend on the seed, this number
-    and its place in the group, and on nothing else of the batch.
+    and its place in the group, and on nothing else of the batch. `on_step` is called after each batch; what
+    it raises ends the sampling.
     """
     requests = [_request(number, one.prompt, config) for number, one in enumerate(problems, start=first)]
     sources = {request.request_id: one for request, one in zip(requests, problems, strict=True)}
     groups: dict[str, list[Answer]] = {request_id: [] for request_id in sources}
-    with Dispatcher(engine).outputs(requests) as outputs:
+    with Dispatcher(engine).outputs(requests, on_step=on_step) as outputs:
         for output in outputs:
             problem, prompt = sources[output.request_id]
             for place, completion in enumerate(output.outputs):

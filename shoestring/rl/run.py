@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from shoestring import config as configs
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.engine.engine import Engine
+from shoestring.engine.paged_cache import available_bytes
 from shoestring.engine.policy_engine import PolicyEngine
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
 from shoestring.model.hf.hub import resolve
+from shoestring.model.memory import PAGE_SIZE, cache_bytes
 from shoestring.model.transformer import Transformer
 from shoestring.rl.problems import ProblemStream
 from shoestring.rl.recipe import GRPOConfig
@@ -26,6 +28,7 @@ from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.overlong import PromptMaker
 from shoestring.tokenizer.questions import prompt_ids
 from shoestring.train import checkpoint, state
+from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.parallel import Ranks
 from shoestring.train.report import receipt
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 MAX_SEQUENCES = 512
 """Answers sampled at the same time; the others of a step wait."""
+PROMPT_TOKENS = 1024
+"""Tokens of a prompt that the cache has room for; longer ones take the room of others."""
 
 
 @dataclass
@@ -104,6 +109,8 @@ def build(
     newest = checkpoint.latest(out / "checkpoints") if resume else None
     weights = _start(config) if newest is None else Checkpoint.open(newest)
     weights.tokenizer.check_fits(weights.config.vocab_size)
+    if not config.micro_tokens:
+        config = replace(config, micro_tokens=micro_tokens(weights.config, runtime))
     say(f"loading {config.model}")
     device, dtype = runtime.device, runtime.compute_dtype
     model = load_model(weights, compute_dtype=dtype, device=device).train()
@@ -219,8 +226,17 @@ def _reference(model: Transformer, config: GRPOConfig) -> Transformer | None:
 
 
 def _engine_settings(config: GRPOConfig, model: Transformer) -> EngineSettings:
+    """The engine's limits: its cache holds all answers at once, or one of the model's whole context."""
     sequences = min(config.num_prompts * config.num_generations, MAX_SEQUENCES)
+    prompts = -(-sequences // config.num_generations)
+    tokens = sequences * (config.max_tokens + PAGE_SIZE) + prompts * PROMPT_TOKENS
+    tokens = max(tokens, model.config.max_position_embeddings)
+    num_bytes = cache_bytes(
+        model.config, tokens, model.config.num_hidden_layers, model.compute_dtype.itemsize
+    )
+    free = available_bytes(model.device)
     return EngineSettings(
+        kv_cache_memory_bytes=num_bytes if free is None else min(num_bytes, free // 2),
         max_num_seqs=sequences,
         max_num_batched_tokens=sequences + 128,
         speculation="off",  # with so many sequences a draft costs more than it saves

@@ -1,19 +1,21 @@
 """One step of reinforcement learning: groups of answers are sampled and rewarded, and the policy learns."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from shoestring.rl.advantage import AdvantageKind, advantages
+from shoestring.rl.progress import SamplingProgress
 from shoestring.rl.rollout import Answer, roll_out
 from shoestring.rl.run import Run
 from shoestring.rl.step_figures import metrics_row, step_flops, step_sums
 from shoestring.rl.update import update
 from shoestring.tasks.verify import Verifier
 from shoestring.train import schedule
+from shoestring.train.loop import Abandoned, Pulse
 from shoestring.train.runs.crash import learning_from
 
 
@@ -29,11 +31,24 @@ class Samples:
     """Groups, of all processes, whose answers have different rewards."""
 
 
-def take_step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[list[Answer]]]:
-    """Take a step; returns its line for metrics.jsonl and this process's groups of answers."""
+def take_step(
+    run: Run, verifier: Verifier, pulse: Pulse | None = None
+) -> tuple[dict[str, Any], list[list[Answer]]]:
+    """Take a step; returns its line for metrics.jsonl and this process's groups of answers.
+
+    A `pulse` shows how far it is, and raises Abandoned when the run should end while it samples.
+    """
     config, start, num_overlong = run.config, time.perf_counter(), run.prompts.num_overlong
-    samples = sample(run, verifier)
+    num_drawn = run.problems.num_drawn
+    try:
+        samples = sample(run, verifier, pulse)
+    except Abandoned:
+        run.problems.num_drawn = num_drawn  # the run draws them again when it goes on
+        run.prompts.num_overlong = num_overlong
+        raise
     sample_s = time.perf_counter() - start
+    if pulse is not None:
+        pulse.say(f"learning from {sum(map(len, samples.rounds)):,} answers")
     if config.loss.beta and run.step % config.ref_model_sync_steps == 0:
         assert run.reference is not None
         run.reference.load_state_dict(run.model.state_dict())
@@ -60,7 +75,7 @@ def take_step(run: Run, verifier: Verifier) -> tuple[dict[str, Any], list[list[A
     return row, samples.groups
 
 
-def sample(run: Run, verifier: Verifier) -> Samples:
+def sample(run: Run, verifier: Verifier, pulse: Pulse | None = None) -> Samples:
     """Groups of answers with their advantages; further rounds replace groups that have no signal.
 
     Without dynamic sampling there is one round, and groups without a signal are part of it.
@@ -71,7 +86,8 @@ def sample(run: Run, verifier: Verifier) -> Samples:
         part, first = ranks.part(num_missing), run.problems.num_drawn
         problems = run.problems.draw_prompted(num_missing, run.prompts)[part.start : part.stop]
         run.prompts.warn()
-        groups = roll_out(run.engine, problems, config, verifier, first=first + part.start)
+        on_step = _progress(run, len(problems), pulse)
+        groups = roll_out(run.engine, problems, config, verifier, first=first + part.start, on_step=on_step)
         groups = with_advantages(groups, config.advantage)
         with_signal = [group for group in groups if any(answer.advantage for answer in group)]
         learned_groups = with_signal if config.dynamic_sampling else groups
@@ -83,6 +99,19 @@ def sample(run: Run, verifier: Verifier) -> Samples:
         if samples.num_with_signal >= config.num_prompts:
             break
     return samples
+
+
+def _progress(run: Run, num_problems: int, pulse: Pulse | None) -> Callable[[], None]:
+    """The function that shows how far the sampling is. Ranks end together, so several never leave it."""
+    if pulse is None or run.ranks.world_size > 1:
+        return lambda: None
+    return SamplingProgress(
+        run.engine,
+        pulse,
+        num_answers=num_problems * run.config.num_generations,
+        max_tokens=run.config.max_tokens,
+        tokens_per_answer=run.tokens / run.answers if run.answers else None,
+    )
 
 
 def with_advantages(groups: Sequence[Sequence[Answer]], kind: AdvantageKind) -> list[list[Answer]]:

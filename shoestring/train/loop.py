@@ -19,6 +19,8 @@ from shoestring.train.runs.crash import crash_kept, learning_from
 from shoestring.train.runs.recipe import RunConfig
 from shoestring.train.stop import StopRequest
 
+STOPPING = "stopping: the run is saved first; Ctrl-C again ends it at once, from the last checkpoint on"
+
 
 class Run(Protocol):
     """A run in its folder, as far as the loop knows it."""
@@ -47,6 +49,28 @@ class StepResult:
     """Reason to end the run here; it is saved first. The same on every rank."""
 
 
+class Abandoned(Exception):
+    """A step that was left before its end: the run is as it was before it."""
+
+
+class Pulse:
+    """The way in which a long step shows how far it is, and learns that it should end."""
+
+    def __init__(self, show: Callable[[Mapping[str, Any]], None]) -> None:
+        self._show = show
+        self.stop = StopRequest()
+        """The request to stop that the loop listens to."""
+
+    def say(self, text: str) -> None:
+        """Show what the step does now."""
+        self._show({"phase": text})
+
+    def check(self) -> None:
+        """Raise Abandoned when the run was asked to stop."""
+        if self.stop.is_requested:
+            raise Abandoned
+
+
 class Trainer(Protocol):
     """A kind of training: its step, evaluation and checkpoint."""
 
@@ -54,7 +78,7 @@ class Trainer(Protocol):
     def run(self) -> Run: ...
 
     def take_step(self) -> StepResult:
-        """Take one step, which adds one to `run.step`."""
+        """Take one step, which adds one to `run.step`; raises Abandoned when it was left before its end."""
 
     def evaluate(self) -> Mapping[str, Any]:
         """Figures of the model as it now is, for the row of the step; only the first rank evaluates."""
@@ -72,21 +96,29 @@ def train(
     eval_every: int,
     show: Callable[[Mapping[str, Any]], None],
     watts: float | None = None,
+    pulse: Pulse | None = None,
 ) -> None:
     """Take steps until the run is finished, then save it.
 
     The first rank logs, evaluates and shows each step's figures (`show`). Raises Stopped when any rank was
-    asked to stop, and a step's own failure; both after a checkpoint. `resume` continues metrics.jsonl.
+    asked to stop, and a step's own failure; both after a checkpoint. `resume` continues metrics.jsonl. A
+    `pulse` is what the trainer's long steps look at: they end at once.
     """
     run = trainer.run
     with ExitStack() as stack:
         path, last_step = run.out / "metrics.jsonl", run.step if resume else None
         metrics = stack.enter_context(MetricsLog(path, last_step)) if ranks.is_first else None
-        stop = stack.enter_context(StopRequest())
+        stop = stack.enter_context(StopRequest(STOPPING if ranks.is_first else ""))
+        if pulse is not None:
+            pulse.stop = stop
         clock = Clock(run, stack.enter_context(EnergyMeter(watts=watts)))
         while not run.is_finished:
-            with crash_kept(run):
-                result = trainer.take_step()
+            try:
+                with crash_kept(run):
+                    result = trainer.take_step()
+            except Abandoned:
+                _save(trainer, metrics, clock)
+                raise _stopped(run) from None
             if metrics is not None:
                 is_due = run.is_finished or run.step % eval_every == 0
                 row = result.row | dict(trainer.evaluate() if is_due else {})
@@ -98,9 +130,13 @@ def train(
             if result.failure:
                 raise result.failure
             if is_stopped and not run.is_finished:
-                raise Stopped(f"stopped at step {run.step:,} and saved; --resume --out {run.out} goes on")
+                raise _stopped(run)
         _save(trainer, metrics, clock)
     run.segments = clock.segments()  # with the time of the last checkpoint
+
+
+def _stopped(run: Run) -> Stopped:
+    return Stopped(f"stopped at step {run.step:,} and saved; --resume --out {run.out} goes on")
 
 
 def _save(trainer: Trainer, metrics: MetricsLog | None, clock: "Clock") -> None:

@@ -90,6 +90,7 @@ class SFTTrainer:
             stats = train_step(run.model, run.optimizers, self._on_device(batches), settings)
         run.step, run.tokens = run.step + 1, run.tokens + tokens
         speed = tokens / (time.perf_counter() - start)
+        self.peak = max(self.peak, speed * self.flops_per_token)  # it was measured beside other work
         row = (
             before
             | _row(run, stats)

@@ -18,7 +18,7 @@ Names and meanings are those of transformers, TRL and PEFT. What differs, and wh
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from shoestring.errors import ConfigError
@@ -33,10 +33,14 @@ from shoestring.train.schedule import ScheduleConfig
 class SFTOptim(OptimConfig):
     """OptimConfig with lower rates, for weights that are trained already."""
 
-    lr: float = 1e-4
-    """R1-Distill-Qwen-1.5B's (arXiv 2501.12948, Table 6); larger students take less, LoRA takes more."""
+    lr: float = 0.0
+    """0: R1-Distill-Qwen-1.5B's 1e-4 (arXiv 2501.12948, Table 6), and ten times that for LoRA, whose matrices
+    are small. Larger students take less."""
     muon_lr: float = 1e-3
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super(SFTOptim, self if self.lr else replace(self, lr=1.0)).__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +74,12 @@ class SFTConfig(RunConfig):
     """Token budget in place of `epochs`; 0: none."""
     seq_len: int = 4096
     """The longest conversation, in tokens; longer ones are left out and counted, never cut."""
-    batch_tokens: int = 16_384
-    """Tokens in a step, about: whole conversations, padding not counted."""
-    micro_tokens: int = 16_384
-    """Tokens in one forward pass, padding included: bounds memory, not the result."""
+    batch_tokens: int = 0
+    """Tokens in a step, about: whole conversations, padding not counted. 0: such that an epoch has 32 steps,
+    or more where steps would be over 16,384."""
+    micro_tokens: int = 0
+    """Tokens in one forward pass, padding included: bounds memory, not the result. 0: what the machine's
+    memory has room for (train/memory.py)."""
     tokenizer: str = ""
     """A folder with tokenizer.json; empty: that of `model`, which a preset does not have."""
     template: str = ""
@@ -100,11 +106,15 @@ class SFTConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("seq_len", "batch_tokens", "micro_tokens", "eval_every", "save_every"):
+        if not self.optim.lr:
+            lr = 1e-3 if self.lora.rank else 1e-4
+            object.__setattr__(self, "optim", replace(self.optim, lr=lr))
+        for name in ("seq_len", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        if self.total_tokens < 0:
-            raise ConfigError(f"total_tokens = {self.total_tokens} must be at least 0")
+        for name in ("total_tokens", "batch_tokens", "micro_tokens"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
         if not self.data:
             raise ConfigError("data is empty; name one jsonl file of conversations or more")
         if self.learn not in ("assistant", "all"):

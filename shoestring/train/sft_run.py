@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,22 @@ from shoestring.data.conversation_files import load_conversations
 from shoestring.data.conversations import Conversations, Order
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
+from shoestring.model.config import ModelConfig
 from shoestring.model.hf.folder import save_model
 from shoestring.model.hf.peft import load_adapter
 from shoestring.model.transformer import Transformer
 from shoestring.train import checkpoint, state
+from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report import receipt
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.tuning import describe, load_start, open_start, origin, save_checkpoint
 
 log = logging.getLogger(__name__)
+
+EPOCH_STEPS = 32
+"""Steps of an epoch, where the recipe does not say how large they are and there are not many tokens."""
+MOST_BATCH_TOKENS = 16_384
 
 
 @dataclass
@@ -79,6 +85,7 @@ def build(
     files = [Path(name).expanduser() for name in config.data]
     data = load_conversations(files, tokenizer, template, seq_len=config.seq_len, learn=config.learn)
     train, heldout = data.split(config.heldout_fraction)
+    config = _with_sizes(config, int(data.lengths[train].sum()), start.shape, runtime)
     say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.model}")
     model = load_start(config, runtime, start, data.turn_ends)
     model.gradient_checkpointing = config.gradient_checkpointing
@@ -102,7 +109,28 @@ def build(
         log.warning("%s holds no checkpoint yet: the run starts from its beginning", out)
     write_atomic(out / "config.toml", configs.dumps(config))
     write_atomic(out / "data.json", json.dumps(run.manifest, indent=1))
+    say(_steps_sentence(run))
     return run
+
+
+def _with_sizes(config: SFTConfig, num_tokens: int, shape: ModelConfig, runtime: Runtime) -> SFTConfig:
+    """The recipe with its sizes, which it may leave to the data (of `num_tokens`) and to the machine."""
+    return replace(
+        config,
+        batch_tokens=config.batch_tokens or max(1, min(num_tokens // EPOCH_STEPS, MOST_BATCH_TOKENS)),
+        micro_tokens=config.micro_tokens or micro_tokens(shape, runtime),
+    )
+
+
+def _steps_sentence(run: SFTRun) -> str:
+    """How many steps there will be; with a way out where they are too few to learn much."""
+    batch, per_epoch = run.config.batch_tokens, run.order.tokens_per_epoch
+    steps = max(1, round(run.total_tokens / batch))
+    sentence = f"{steps:,} steps of about {min(batch, per_epoch):,} tokens"
+    if steps >= EPOCH_STEPS - 2 or run.step:
+        return sentence
+    better = max(1, per_epoch // EPOCH_STEPS)
+    return f"{sentence}, which is few: --set batch_tokens={better} makes {EPOCH_STEPS} steps an epoch"
 
 
 def save(run: SFTRun) -> Path:

@@ -90,8 +90,8 @@ def test_mistakes_are_told_and_the_chat_goes_on(talk):
     assert chat.params.ignore_eos
 
 
-def test_quit_leaves_and_completion_has_no_memory(talk):
-    out, chat = talk("def f", "/quit", "never", complete=True)
+def test_exit_leaves_and_completion_has_no_memory(talk):
+    out, chat = talk("def f", "/exit", "never", complete=True)
     assert chat.messages == []
     assert "never" not in out
     assert "a text to continue" in out

@@ -1,6 +1,7 @@
 """The loop: it learns what is rewarded, resumes bit for bit, and survives verifiers and numbers that fail."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,14 @@ from safetensors.torch import load_file
 from shoestring import config as configs
 from shoestring.errors import ConfigError, DataError, NonFiniteError, Stopped
 from shoestring.rl import grpo as training
+from shoestring.rl import progress
 from shoestring.rl import step as steps
 from shoestring.rl import update as updates
 from shoestring.rl.losses import PolicyLossConfig
 from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShare
 from shoestring.tasks import load
 from shoestring.train import checkpoint
-from shoestring.train.stop import StopRequest
+from shoestring.train.loop import Abandoned, Pulse
 
 
 @pytest.fixture
@@ -247,14 +249,46 @@ def test_numbers_that_are_not_finite_change_nothing(
     )
 
 
-def test_ctrl_c_saves(coin, recipe, runtime, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("step", [0, 2])
+def test_ctrl_c_leaves_the_sampling_and_resume_samples_again(
+    coin, recipe, runtime, tmp_path, monkeypatch, step
+) -> None:
     coin()
-    monkeypatch.setattr(
-        StopRequest, "is_requested", property(lambda self: True, lambda self, _: None), raising=False
-    )
-    with pytest.raises(Stopped, match="--resume"):
-        training.grpo(recipe(), runtime, tmp_path / "run", quiet=True)
-    assert checkpoint.step_of(checkpoint.latest(tmp_path / "run" / "checkpoints")) == 1
+    training.grpo(recipe(), runtime, tmp_path / "unbroken", quiet=True)
+    looks = []
+
+    def check(pulse: Pulse) -> None:
+        looks.append(pulse)
+        if len(looks) == 5 + 9 * step:
+            raise Abandoned
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pulse, "check", check)
+        with pytest.raises(Stopped, match=f"stopped at step {step} and saved; --resume"):
+            training.grpo(recipe(), runtime, tmp_path / "run", quiet=True)
+    assert checkpoint.step_of(checkpoint.latest(tmp_path / "run" / "checkpoints")) == step
+    training.grpo(recipe(), runtime, tmp_path / "run", quiet=True, resume=True)
+    assert curve(tmp_path / "run") == curve(tmp_path / "unbroken")
+    one, other = weights(tmp_path / "run"), weights(tmp_path / "unbroken")
+    assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
+
+
+def test_sampling_shows_how_far_it_is(coin, recipe, runtime, tmp_path, monkeypatch) -> None:
+    coin()
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.0)
+    said = []
+    monkeypatch.setattr(Pulse, "say", lambda self, text: said.append(text))
+    training.grpo(recipe(steps=2), runtime, tmp_path / "run", quiet=True)
+    assert re.fullmatch(r"sampling 0 of 12 answers, at most 0:0\d:\d\d left", said[0])
+    second = said[said.index("learning from 12 answers") + 1 :]
+    assert re.fullmatch(r"sampling 0 of 12 answers, 0:0\d:\d\d left", second[0])
+    assert second[-1] == "learning from 12 answers"
+
+
+def test_sizes_that_are_left_out_are_those_of_the_machine(coin, recipe, runtime, tmp_path) -> None:
+    coin()
+    training.grpo(recipe(steps=1, micro_tokens=0), runtime, tmp_path / "run", quiet=True)
+    assert configs.load(GRPOConfig, tmp_path / "run" / "config.toml").micro_tokens == 16_384
 
 
 @pytest.mark.parametrize(

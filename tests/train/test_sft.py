@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -331,7 +332,7 @@ def test_runs_are_not_mixed(recipe, runtime, tmp_path, talks):
         {"data": ()},
         {"learn": "nothing"},
         {"epochs": 0.0},
-        {"batch_tokens": 0},
+        {"batch_tokens": -1},
         {"heldout_fraction": 1.0},
         {"balance_alpha": math.nan},
         {"seed": -1},
@@ -342,6 +343,29 @@ def test_runs_are_not_mixed(recipe, runtime, tmp_path, talks):
 def test_wrong_values_name_their_field(recipe, wrong):
     with pytest.raises(ConfigError, match=list(wrong)[-1]):
         recipe(**wrong)
+
+
+def test_sizes_that_are_left_out_are_those_of_the_data_and_the_machine(recipe, runtime, tmp_path):
+    report = sft(recipe(epochs=1.0, batch_tokens=0, micro_tokens=0), runtime, tmp_path / "run", quiet=True)
+    used = configs.load(SFTConfig, tmp_path / "run" / "config.toml")
+    assert used.micro_tokens == 16_384
+    assert 28 <= report["steps"] <= 36
+
+
+def test_few_steps_are_said_with_the_way_out(recipe, runtime, tmp_path, capfd):
+    sft(recipe(epochs=1.0, batch_tokens=10_000), runtime, tmp_path / "run")
+    assert re.search(
+        r"1 steps of about [\d,]+ tokens, which is few: --set batch_tokens=\d+ makes 32",
+        capfd.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize(("rank", "lr"), [(0, 1e-4), (8, 1e-3)])
+def test_the_rate_of_adapters_is_higher(rank, lr):
+    config = SFTConfig(model="a", data=("b",), lora=LoraConfig(rank=rank))
+    assert config.optim.lr == lr
+    own = SFTConfig(model="a", data=("b",), lora=LoraConfig(rank=rank), optim=SFTOptim(lr=3e-5))
+    assert own.optim.lr == 3e-5
 
 
 def test_a_partial_recipe_keeps_fine_tuning_s_defaults():

@@ -14,6 +14,14 @@ def test_the_first_signal_is_a_wish(number):
         assert stop.is_requested
 
 
+def test_the_first_signal_is_answered_at_once(capfd):
+    with StopRequest("stopping: soon") as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.is_requested
+    assert capfd.readouterr().err.split("\n") == ["", "stopping: soon", ""]
+
+
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_ctrl_c_interrupts_at_once(first):
     with StopRequest() as stop, pytest.raises(KeyboardInterrupt):  # noqa: PT012
