@@ -98,7 +98,7 @@ class LiveDemo:
         return await asyncio.to_thread(self._runs.watched(self._name).stages)
 
     def _is_training(self) -> bool:
-        from shoestring.train.lock import holder
+        from shoestring.train.runs.lock import holder
 
         return self._runs.control.is_training or holder(self._out) is not None
 

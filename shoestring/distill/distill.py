@@ -29,7 +29,7 @@ from shoestring.tasks.load import load_task
 from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verifier
 from shoestring.train import checkpoint
-from shoestring.train.lock import run_lock
+from shoestring.train.runs.lock import run_lock
 from shoestring.train.runs.recipe import check_tags, require_same_past
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig

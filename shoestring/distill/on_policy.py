@@ -25,11 +25,11 @@ from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.tokenizer.questions import Question, QuestionPrompt
 from shoestring.train import schedule
 from shoestring.train.finish import mean_of, write_model_folder
-from shoestring.train.lock import run_lock
 from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.metrics import read
 from shoestring.train.runs.crash import learning_from
+from shoestring.train.runs.lock import run_lock
 
 
 def on_policy(

@@ -15,11 +15,11 @@ from shoestring.rl.run import Run, build, save, write_model
 from shoestring.rl.step import take_step
 from shoestring.tasks.verify import MAX_FAULT_SHARE, Verifier
 from shoestring.train.finish import mean_of, write_model_folder, write_report
-from shoestring.train.lock import run_lock
 from shoestring.train.loop import Pulse, StepResult, train
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import MetricsLog, read
+from shoestring.train.runs.lock import run_lock
 
 Evaluate = Callable[[Run], Mapping[str, Any]]
 """A function with figures of the policy for metrics.jsonl, called every `eval_every` steps and at the end."""

@@ -23,7 +23,7 @@ from shoestring.rl.pictures import write_report
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.run import Run
 from shoestring.rl.stages import RecipeConfig, Stage, located
-from shoestring.train.lock import run_lock
+from shoestring.train.runs.lock import run_lock
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
 

@@ -49,7 +49,7 @@ class StepResult:
     """Reason to end the run here; it is saved first. The same on every rank."""
 
 
-class Abandoned(Exception):
+class Abandoned(Stopped):
     """A step that was left before its end: the run is as it was before it."""
 
 

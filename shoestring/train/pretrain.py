@@ -16,7 +16,6 @@ from shoestring.model.cost import parameters, train_flops_per_token
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
-from shoestring.train.lock import run_lock
 from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.pretrain_recipe import PretrainConfig
@@ -24,6 +23,7 @@ from shoestring.train.pretrain_run import Run, build, model_config, save, write_
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import read
 from shoestring.train.runs.crash import learning_from
+from shoestring.train.runs.lock import run_lock
 from shoestring.train.step import StepSettings, StepStats, micro_batches, train_step
 
 Evaluate = Callable[[Transformer, Dataset], float]

@@ -15,13 +15,13 @@ from shoestring.model.cost import train_flops_per_token
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_report
-from shoestring.train.lock import run_lock
 from shoestring.train.loop import StepResult, train
 from shoestring.train.losses import MicroBatch, summed_nll
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import read
 from shoestring.train.runs.crash import learning_from
+from shoestring.train.runs.lock import run_lock
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.sft_run import SFTRun, build, save, write_model
 from shoestring.train.step import StepSettings, StepStats, train_step

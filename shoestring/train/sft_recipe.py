@@ -5,6 +5,7 @@ Names and meanings are those of transformers, TRL and PEFT. What differs, and wh
 | Name | There | Reason |
 |---|---|---|
 | model, data, tokenizer, template | arguments of the trainer | a recipe is the whole run |
+| note, tags | run_name | a text and words for whoever looks at runs later |
 | learn | assistant_only_loss | "all" is pretraining on conversations |
 | epochs, total_tokens | num_train_epochs, max_steps | a budget of tokens, as in pretraining |
 | seq_len | max_length | pretraining's name; longer conversations are left out, never cut |

@@ -13,7 +13,7 @@ from tests.serve.training.folders import write_run
 TRAIN = """
 import signal, sys, time
 from pathlib import Path
-from shoestring.train.lock import run_lock
+from shoestring.train.runs.lock import run_lock
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 with run_lock(Path(sys.argv[1]), until="student"):
     print("training", flush=True)

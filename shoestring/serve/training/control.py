@@ -15,7 +15,7 @@ from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.lazy import ModelMemory
 from shoestring.serve.training.folder import last_line, read_json, read_toml
 from shoestring.serve.training.stages import is_name
-from shoestring.train.lock import holder
+from shoestring.train.runs.lock import holder
 
 LOG = "training.log"
 """File with all that a training prints, in its run's folder."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shoestring.serve.training.folder import has_file, number, read_json, read_toml
-from shoestring.train.lock import holder
+from shoestring.train.runs.lock import holder
 
 State = Literal["waiting", "running", "scoring", "stopped", "finished"]
 KINDS = ("corpus", "sft", "grpo", "collect", "distill")

@@ -28,8 +28,8 @@ class RunConfig:
 
     seed: int = 0
     gradient_checkpointing: bool = False
-    """Keep only each layer's input for the backward pass and compute the layer again there: the same result in
-    less memory, for a third more work (arXiv 1604.06174)."""
+    """Keep only each layer's input for the backward pass and compute the layer again there: the same result
+    in less memory, for a third more work (arXiv 1604.06174)."""
     note: str = ""
     """A text about the run, for whoever looks at it later."""
     tags: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from shoestring.cli.verbs.demo import listen_near
-from shoestring.train.lock import holder
+from shoestring.train.runs.lock import holder
 
 COMMAND = [sys.executable, "-m", "shoestring.cli.main", "demo", "--port", "0", "--device", "cpu"]
 

@@ -14,7 +14,7 @@ from shoestring.serve.training.control import LOG, RunControl, resume_arguments
 TRAIN = """
 import signal, sys, time
 from pathlib import Path
-from shoestring.train.lock import run_lock
+from shoestring.train.runs.lock import run_lock
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 with run_lock(Path(sys.argv[1])):
     print("training", flush=True)

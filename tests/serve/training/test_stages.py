@@ -3,7 +3,7 @@
 import pytest
 
 from shoestring.serve.training.stages import MAX_STAGES, stages_of
-from shoestring.train.lock import run_lock
+from shoestring.train.runs.lock import run_lock
 
 
 def test_the_stages_up_to_the_last_one_that_was_asked_for(run):

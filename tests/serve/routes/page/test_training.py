@@ -9,7 +9,7 @@ from shoestring.serve.app import build_app
 from shoestring.serve.service import Service
 from shoestring.serve.training.folder import RunsFolder
 from shoestring.serve.training.runs import Runs
-from shoestring.train.lock import run_lock
+from shoestring.train.runs.lock import run_lock
 from tests.serve.training.folders import write_run
 from tests.serve.words import Words
 

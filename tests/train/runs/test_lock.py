@@ -9,9 +9,9 @@ from threading import Thread
 import pytest
 
 from shoestring.errors import ConfigError, StorageError
-from shoestring.train.lock import FILE, holder, read_facts, run_lock
+from shoestring.train.runs.lock import FILE, holder, read_facts, run_lock
 
-HOLD = "import sys; from pathlib import Path; from shoestring.train.lock import run_lock\n"
+HOLD = "import sys; from pathlib import Path; from shoestring.train.runs.lock import run_lock\n"
 HOLD += "with run_lock(Path(sys.argv[1]), until='zero'): print('held', flush=True); sys.stdin.read()"
 
 
