@@ -123,7 +123,7 @@ def _with_sizes(config: SFTConfig, num_tokens: int, shape: ModelConfig, runtime:
 
 
 def _steps_sentence(run: SFTRun) -> str:
-    """How many steps there will be; with a way out where they are too few to learn much."""
+    """The number of steps; with a way out where they are too few to learn much."""
     batch, per_epoch = run.config.batch_tokens, run.order.tokens_per_epoch
     steps = max(1, round(run.total_tokens / batch))
     sentence = f"{steps:,} steps of about {min(batch, per_epoch):,} tokens"
