@@ -24,11 +24,11 @@ PICTURE = re.compile(r"[ \t]|[^ \t]+(?: [^ \t]+)*+[ \t][ \t]")
 ENDS = " \t\v\f"
 
 
-def same_output(printed: str, right: str, *, is_strict: bool = False) -> bool:
+def same_output(output: str, right: str, *, is_strict: bool = False) -> bool:
     """Return whether the outputs are equal; with `is_strict` to the letter, except for a last newline."""
     if is_strict:
-        return printed.removesuffix("\n") == right.removesuffix("\n")
-    lines, right_lines = _lines(printed), _lines(right)
+        return output.removesuffix("\n") == right.removesuffix("\n")
+    lines, right_lines = _lines(output), _lines(right)
     return len(lines) == len(right_lines) and all(map(_same_line, lines, right_lines))
 
 

@@ -33,10 +33,10 @@ def activation_bytes(config: ModelConfig, bytes_per_element: int) -> int:
     gradient, in float32.
     """
     layers = range(config.num_hidden_layers + config.num_nextn_predict_layers)
-    kept = sum(_attention(config) + _feed_forward(config, index) for index in layers)
-    kept += 6 * config.hidden_size * len(layers)  # two norms, two sums
+    elements = sum(_attention(config) + _feed_forward(config, index) for index in layers)
+    elements += 6 * config.hidden_size * len(layers)  # two norms, two sums
     heads = 1 + config.num_nextn_predict_layers
-    return kept * bytes_per_element + heads * 3 * 4 * config.vocab_size
+    return elements * bytes_per_element + heads * 3 * 4 * config.vocab_size
 
 
 def _attention(config: ModelConfig) -> int:

@@ -139,13 +139,13 @@ def origin(config: TuningConfig, out: Path, start: Checkpoint | None, latest: Pa
     """
     if latest is not None:
         try:
-            known = dict(json.loads((out / "data.json").read_text(encoding="utf-8"))["start"])
+            first = dict(json.loads((out / "data.json").read_text(encoding="utf-8"))["start"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{out / 'data.json'} cannot be read ({error}); restore it") from None
         is_adapter = start is None or start.folder != latest
-        if is_adapter and origin(config, out, start, None) != known:
+        if is_adapter and origin(config, out, start, None) != first:
             raise CheckpointError(f"{config.model} is not what this run's adapter began on; put it back")
-        return known
+        return first
     name = Path(config.model).name if Path(config.model).exists() else config.model
     if start is None:
         return {"name": name, "weights": "random", "seed": config.seed}
