@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from shoestring import config as configs
-from shoestring.errors import ConfigError, DataError, NonFiniteError, Stopped
+from shoestring.errors import ConfigError, CrashError, DataError, NonFiniteError, Stopped
 from shoestring.rl import grpo as training
 from shoestring.rl import progress
 from shoestring.rl import step as steps
@@ -123,7 +123,7 @@ def test_a_run_that_is_stopped_resumes_to_the_same_bits(
 
     dies.left = 3  # step 4 dies; the newest checkpoint is of step 2
     monkeypatch.setattr(steps, "update", dies)
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(CrashError, match="killed"):
         training.grpo(recipe(**changes), runtime, parts, quiet=True)
     monkeypatch.setattr(steps, "update", original)
     assert checkpoint.step_of(checkpoint.latest(parts / "checkpoints")) == 2
