@@ -33,6 +33,7 @@ from shoestring.train.runs.lock import run_lock
 from shoestring.train.runs.recipe import check_tags, require_same_past
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
+from shoestring.train.trainable import open_trainable
 
 log = logging.getLogger(__name__)
 
@@ -244,9 +245,12 @@ def _train_on_policy(
 
 
 def _student(config: DistillConfig, out: Path, *, resume: bool) -> Checkpoint:
-    """The newest checkpoint of the training in `out`, which holds all of it, else the model to start from."""
+    """The weights to train: the newest checkpoint of the training in `out`, else the model to start from."""
     newest = checkpoint.latest(out / "checkpoints") if resume else None
-    return Checkpoint.open(newest or resolve(config.student))
+    lora = config.on_policy.lora
+    if config.method == "answers":
+        lora = config.sft_config(out, str(out)).lora
+    return open_trainable(config.student, lora, newest)
 
 
 def _problems(config: DistillConfig) -> list[Problem]:

@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from shoestring.device import Runtime
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
-from shoestring.distill.on_policy_run import OnPolicyRun, build, save, write_model
+from shoestring.distill.on_policy_run import OnPolicyRun, build, save, write_result
 from shoestring.distill.reverse_kl import Sample, UpdateSettings, update
 from shoestring.durable import write_atomic
 from shoestring.engine.request import SamplingParams
@@ -24,7 +23,7 @@ from shoestring.tokenizer.overlong import PromptMaker
 from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.tokenizer.questions import Question, QuestionPrompt
 from shoestring.train import schedule
-from shoestring.train.finish import mean_of, write_model_folder
+from shoestring.train.finish import mean_of
 from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.metrics import read
@@ -45,9 +44,10 @@ def on_policy(
 ) -> dict[str, Any]:
     """Train the student toward the teacher's distribution; returns the report.
 
-    Folder `out` gets `model` (the result), report.json, metrics.jsonl and checkpoints. `resume` continues
-    the newest whole one; on a CPU the weights are those of an unbroken run, bit for bit. Raises ConfigError
-    for different vocabularies, Stopped (saved; resume later), NonFiniteError (with the samples in a file).
+    Folder `out` gets `model` (the result; after LoRA the merged model, beside `adapter`), report.json,
+    metrics.jsonl and checkpoints. `resume` continues the newest whole one; on a CPU the weights are those of
+    an unbroken run, bit for bit. Raises ConfigError for different vocabularies, Stopped (saved; resume
+    later), NonFiniteError (with the samples in a file).
     """
     require_one_process(runtime, "distillation")
     if not problems:
@@ -119,7 +119,7 @@ class OnPolicyTrainer:
     def finish(self) -> dict[str, Any]:
         """Write the final model and the report; returns the report."""
         run = self.run
-        write_model_folder(run.out / "model", partial(write_model, run))
+        write_result(run)
         rows = read(run.out / "metrics.jsonl")
         tenth = max(1, len(rows) // 10)
         report = {

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from shoestring.engine.request import SamplingParams
 from shoestring.errors import ConfigError
+from shoestring.model.lora import LoraConfig
 from shoestring.tokenizer.overlong import Overlong
 from shoestring.train.optim import OptimConfig
 from shoestring.train.runs.recipe import RunConfig
@@ -43,6 +44,8 @@ class OnPolicyConfig(RunConfig):
     """Tokens whose logits are in memory at once: bounds memory, not the result."""
     save_every: int = 50
     optim: OnPolicyOptim = field(default_factory=OnPolicyOptim)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """With a rank over 0 only adapters of the student are trained."""
 
     CAN_CHANGE = RunConfig.CAN_CHANGE | {"steps", "micro_tokens", "rows", "save_every"}
 

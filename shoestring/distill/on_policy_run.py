@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,12 +17,17 @@ from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
+from shoestring.model.hf.hub import hub_name
+from shoestring.model.hf.peft import load_adapter
 from shoestring.model.hf.weights import load_weights
+from shoestring.model.lora import merge
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.train import checkpoint, state
+from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report.receipt import Segment
+from shoestring.train.trainable import load_trainable, write_adapter
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +42,7 @@ class OnPolicyRun:
     config: OnPolicyConfig
     out: Path
     start: str
-    """Folder of the model that the student started from."""
+    """The model that the student started from: its folder, or its name and revision on the hub."""
     tokenizer: Tokenizer
     vocab_size: int
     student: Transformer
@@ -70,16 +76,16 @@ def build(
     own = Checkpoint.open(out / "tokenizer")
     if not own.has_tokenizer:
         own.folder.mkdir(parents=True, exist_ok=True)
-        copy_tokenizer(student.folder, own.folder)
+        copy_tokenizer(student.tokenizer_folder, own.folder)
     dtype, device = runtime.compute_dtype, runtime.device
-    model = load_model(student, dtype=torch.float32, compute_dtype=dtype, device=device).train()
+    model = load_trainable(student, config.lora, runtime, seed=config.seed)
     model.gradient_checkpointing = config.gradient_checkpointing
     sequences = min(config.num_prompts * config.num_generations, MAX_SEQUENCES)
     settings = EngineSettings(max_num_seqs=sequences, max_num_batched_tokens=max(512, sequences))
     run = OnPolicyRun(
         config=config,
         out=out,
-        start=str(student.folder),
+        start=hub_name(student.folder) or str(student.folder),
         tokenizer=own.tokenizer,
         vocab_size=vocab_size,
         student=model,
@@ -94,13 +100,26 @@ def build(
 
 
 def save(run: OnPolicyRun) -> None:
-    """Write a checkpoint: the student in Hugging Face layout, and the trainer's state."""
+    """Write a checkpoint: the student or its adapter alone, and the trainer's state."""
 
     def write(folder: Path) -> None:
-        write_model(run, folder)
+        (write_student_adapter if run.config.lora.rank else write_model)(run, folder)
         state.save_trainer(folder, run.optimizers, {"step": run.step, "start": run.start})
 
     checkpoint.save(run.out / "checkpoints", run.step, write)
+
+
+def write_result(run: OnPolicyRun) -> None:
+    """Leave the final student in `out/model`; after a LoRA run merged, and the adapter in `out/adapter`."""
+    if run.config.lora.rank:
+        write_model_folder(run.out / "adapter", partial(write_student_adapter, run))
+        merge(run.student)
+    write_model_folder(run.out / "model", partial(write_model, run))
+
+
+def write_student_adapter(run: OnPolicyRun, folder: Path) -> None:
+    """Write the current adapter with its tokenizer and chat template into a new folder."""
+    write_adapter(run.student, folder, base=run.start, tokenizer=run.out / "tokenizer")
 
 
 def write_model(run: OnPolicyRun, folder: Path) -> None:
@@ -116,7 +135,10 @@ def _restore(run: OnPolicyRun) -> None:
     if folder is None:
         log.warning("%s has no checkpoint yet: the run starts from its beginning", run.out)
         return
-    load_weights(run.student, Checkpoint.open(folder), dtype=torch.float32, device=run.student.device)
+    if run.config.lora.rank:
+        load_adapter(run.student, folder)
+    else:
+        load_weights(run.student, Checkpoint.open(folder), dtype=torch.float32, device=run.student.device)
     values = state.load_trainer(folder, run.optimizers)
     run.step, run.start = values["step"], values.get("start", run.start)
     run.llm.engine.weights_changed()

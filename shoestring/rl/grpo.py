@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ from shoestring.device import Runtime, measure_peak
 from shoestring.errors import DataError, NonFiniteError
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Answer
-from shoestring.rl.run import Run, build, save, write_model
+from shoestring.rl.run import Run, build, save, write_result
 from shoestring.rl.step import take_step
 from shoestring.tasks.verify import MAX_FAULT_SHARE, Verifier
-from shoestring.train.finish import mean_of, write_model_folder, write_report
+from shoestring.train.finish import mean_of, write_report
 from shoestring.train.loop import Pulse, StepResult, train
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.display import Display
@@ -38,7 +37,8 @@ def grpo(
 ) -> dict[str, Any]:
     """Train in folder `out`; returns the report, which is also in report.json.
 
-    `out/model` is the policy in Hugging Face layout. `resume` continues the newest whole checkpoint; on a
+    `out/model` is the policy in Hugging Face layout; after a LoRA run it is the merged model, and
+    `out/adapter` the adapter. `resume` continues the newest whole checkpoint; on a
     CPU the final weights are those of an unbroken run, bit for bit. Raises Stopped (saved; resume later),
     ConfigError for settings that do not fit the model, DataError if more than 1% of the verdicts fail, and
     NonFiniteError if updates do.
@@ -117,7 +117,7 @@ class GRPOTrainer:
     def finish(self) -> dict[str, Any]:
         """Write the final model, receipt and report; returns the report."""
         run = self.run
-        write_model_folder(run.out / "model", partial(write_model, run))
+        write_result(run)
         data = {"tasks": [asdict(task) for task in run.config.tasks], "questions": run.problems.num_drawn}
         return write_report(run, self.runtime, summary(run), data=data, train_flops=run.flops, peak=self.peak)
 

@@ -22,6 +22,7 @@ Names and meanings are those of TRL's GRPOConfig. What differs, and why:
 | min_lr_ratio | min_lr_rate in lr_scheduler_kwargs | the schedule is always a cosine |
 | optim | learning_rate, adam_beta1, adam_epsilon, optim | PyTorch's names, in a table of their own |
 | model, tasks, prompt, reward | arguments of the trainer | a recipe is the whole run |
+| lora | peft_config | a table of the recipe, as for sft |
 | price | not there | for the receipt |
 """
 
@@ -30,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shoestring.errors import ConfigError
+from shoestring.model.lora import LoraConfig
 from shoestring.rl.advantage import AdvantageKind
 from shoestring.rl.losses import PolicyLossConfig
 from shoestring.tokenizer.overlong import Overlong
@@ -114,6 +116,8 @@ class GRPOConfig(RunConfig):
     reward: RewardConfig = field(default_factory=RewardConfig)
     loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
     optim: PolicyOptim = field(default_factory=PolicyOptim)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """With a rank over 0 only adapters are trained; the KL's reference is the base until it is renewed."""
     price: Price = field(default_factory=Price)
 
     CAN_CHANGE = RunConfig.CAN_CHANGE | {"steps", "micro_tokens", "eval_every", "save_every", "price"}

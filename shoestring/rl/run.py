@@ -1,6 +1,5 @@
 """A run of reinforcement learning: its parts, and saving and restoring them."""
 
-import copy
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -16,22 +15,25 @@ from shoestring.engine.policy_engine import PolicyEngine
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
 from shoestring.model.hf.checkpoint import Checkpoint
-from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
-from shoestring.model.hf.hub import resolve
+from shoestring.model.hf.folder import copy_tokenizer, save_model
+from shoestring.model.lora import merge
 from shoestring.model.memory import PAGE_SIZE, cache_bytes
 from shoestring.model.transformer import Transformer
 from shoestring.rl.problems import ProblemStream
 from shoestring.rl.recipe import GRPOConfig
+from shoestring.rl.reference import Reference
 from shoestring.rl.vocabulary import Vocabulary
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.overlong import PromptMaker
 from shoestring.tokenizer.questions import prompt_ids
 from shoestring.train import checkpoint, state
+from shoestring.train.finish import write_model_folder
 from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.parallel import Ranks
 from shoestring.train.report import receipt
+from shoestring.train.trainable import load_trainable, open_trainable, write_adapter
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,8 @@ class Run:
     vocabulary: Vocabulary
     """The ids over which the policy's probabilities are."""
     model: Transformer
-    reference: Transformer | None
-    """Frozen weights for the KL term; None without one."""
+    reference: Reference | None
+    """Earlier weights for the KL term; None without one."""
     engine: Engine
     optimizers: Optimizers
     template: Template | None
@@ -107,18 +109,17 @@ def build(
     if not resume:
         checkpoint.refuse_to_overwrite(out)
     newest = checkpoint.latest(out / "checkpoints") if resume else None
-    weights = _start(config) if newest is None else Checkpoint.open(newest)
+    weights = open_trainable(config.model, config.lora, newest)
     weights.tokenizer.check_fits(weights.config.vocab_size)
     if not config.micro_tokens:
         config = replace(config, micro_tokens=micro_tokens(weights.config, runtime))
     say(f"loading {config.model}")
-    device, dtype = runtime.device, runtime.compute_dtype
-    model = load_model(weights, compute_dtype=dtype, device=device).train()
+    model = load_trainable(weights, config.lora, runtime, seed=config.seed, newest=newest)
     model.gradient_checkpointing = config.gradient_checkpointing
     own = out / "tokenizer"
     if ranks.is_first and not (own / "tokenizer.json").is_file():
         own.mkdir(parents=True, exist_ok=True)
-        copy_tokenizer(weights.folder, own)
+        copy_tokenizer(weights.tokenizer_folder, own)
     ranks.agree("the recipe or the step they go on from", f"{'' if newest is None else newest.name} {config}")
     ranks.agree_on_weights(model)
     tokenizer_files = Checkpoint.open(own)
@@ -126,9 +127,9 @@ def build(
         config=config,
         out=out,
         tokenizer=tokenizer_files.tokenizer,
-        vocabulary=Vocabulary(tokenizer_files.tokenizer, model.config.vocab_size, device),
+        vocabulary=Vocabulary(tokenizer_files.tokenizer, model.config.vocab_size, runtime.device),
         model=model,
-        reference=_reference(model, config),
+        reference=Reference(model, is_adapted=config.lora.rank > 0) if config.loss.beta else None,
         engine=PolicyEngine(model, tokenizer_files.tokenizer, _engine_settings(config, model)),
         optimizers=build_optimizers(model, config.optim),
         template=_template(tokenizer_files, config),
@@ -145,14 +146,14 @@ def build(
 
 
 def save(run: Run) -> None:
-    """Write a checkpoint: the model in Hugging Face layout, and the trainer's state with the reference.
+    """Write a checkpoint: the model or the adapter alone, and the trainer's state with the reference.
 
     The first process writes it while the others wait: none ends before it is complete.
     """
 
     def write(folder: Path) -> None:
-        write_model(run, folder)
-        reference = None if run.reference is None else dict(run.reference.state_dict())
+        (write_policy_adapter if run.config.lora.rank else write_model)(run, folder)
+        reference = None if run.reference is None else run.reference.state_dict()
         tree = {"optimizer": run.optimizers.state_dict(), "reference": reference}
         tensors, values = state.flatten(tree)
         counters = {
@@ -184,6 +185,19 @@ def write_model(run: Run, folder: Path) -> None:
     save_model(run.model, folder, tokenizer_files=run.out / "tokenizer", lineage=lineage, name=run.name)
 
 
+def write_policy_adapter(run: Run, folder: Path) -> None:
+    """Write the policy's adapter with its tokenizer and chat template into a new folder."""
+    write_adapter(run.model, folder, base=run.config.model, tokenizer=run.out / "tokenizer")
+
+
+def write_result(run: Run) -> None:
+    """Leave the final policy in `out/model`; after a LoRA run merged, and the adapter in `out/adapter`."""
+    if run.config.lora.rank:
+        write_model_folder(run.out / "adapter", partial(write_policy_adapter, run))
+        merge(run.model)
+    write_model_folder(run.out / "model", partial(write_model, run))
+
+
 def _restore(run: Run, folder: Path) -> None:
     """Restore all but the weights, which are loaded from the checkpoint already."""
     tensors, values = state.load_state(folder / "trainer")
@@ -201,14 +215,6 @@ def _restore(run: Run, folder: Path) -> None:
     run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
 
 
-def _start(config: GRPOConfig) -> Checkpoint:
-    """The model to start from; a resumed run needs it no more."""
-    start = Checkpoint.open(resolve(config.model))
-    if start.quantization is not None:
-        raise ConfigError(f"{config.model} is quantized, which cannot be trained; give the full weights")
-    return start
-
-
 def _template(tokenizer_files: Checkpoint, config: GRPOConfig) -> Template | None:
     """The chat template; None if the recipe has a prompt format instead."""
     if config.prompt.format:
@@ -217,12 +223,6 @@ def _template(tokenizer_files: Checkpoint, config: GRPOConfig) -> Template | Non
         return tokenizer_files.template
     except TokenizerError as error:
         raise ConfigError(f"{error}; or set prompt.format to a text with {{question}}") from None
-
-
-def _reference(model: Transformer, config: GRPOConfig) -> Transformer | None:
-    if not config.loss.beta:
-        return None
-    return copy.deepcopy(model).requires_grad_(False)
 
 
 def _engine_settings(config: GRPOConfig, model: Transformer) -> EngineSettings:

@@ -49,9 +49,8 @@ def take_step(
     sample_s = time.perf_counter() - start
     if pulse is not None:
         pulse.say(f"learning from {sum(map(len, samples.rounds)):,} answers")
-    if config.loss.beta and run.step % config.ref_model_sync_steps == 0:
-        assert run.reference is not None
-        run.reference.load_state_dict(run.model.state_dict())
+    if run.reference is not None and run.step and run.step % config.ref_model_sync_steps == 0:
+        run.reference.renew()
     lr_share = schedule.warmup_cosine_share(
         run.step, steps=config.steps, warmup_steps=config.warmup_steps, min_ratio=config.min_lr_ratio
     )

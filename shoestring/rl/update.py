@@ -125,7 +125,8 @@ def _with_old_logprobs(run: Run, batch: MicroBatch) -> MicroBatch:
         batch = replace(batch, old_logp_BT=answer_logprobs(run.model, batch, temperature, run.vocabulary))
     if run.reference is not None:
         freely_routed = replace(batch, experts=None)
-        ref_logp_BT = answer_logprobs(run.reference, freely_routed, temperature, run.vocabulary)
+        with run.reference.model() as reference:
+            ref_logp_BT = answer_logprobs(reference, freely_routed, temperature, run.vocabulary)
         batch = replace(batch, ref_logp_BT=ref_logp_BT)
     return batch
 

@@ -16,10 +16,8 @@ from shoestring.durable import new_folder
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
-from shoestring.model.hf.folder import copy_tokenizer, load_model
-from shoestring.model.hf.hub import resolve
-from shoestring.model.hf.peft import save_adapter
-from shoestring.model.lora import LoraConfig, add_adapters, merge
+from shoestring.model.hf.folder import copy_tokenizer
+from shoestring.model.lora import LoraConfig, merge
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE, DeepSeekTemplate
@@ -27,6 +25,7 @@ from shoestring.tokenizer.special import ASSISTANT
 from shoestring.train import checkpoint, state
 from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers
+from shoestring.train.trainable import load_trainable, open_trainable, write_adapter
 
 
 class TuningConfig(Protocol):
@@ -75,7 +74,7 @@ def open_start(config: TuningConfig, out: Path, latest: Path | None) -> Start:
 
     Raises ConfigError for a recipe that does not fit the model, TokenizerError, CheckpointError.
     """
-    weights = Checkpoint.open(latest) if latest and not config.lora.rank else _start(config)
+    weights = _start(config, latest)
     shape = PRESETS[config.model] if weights is None else weights.config
     if config.seq_len > shape.max_position_embeddings:
         raise ConfigError(
@@ -89,18 +88,13 @@ def open_start(config: TuningConfig, out: Path, latest: Path | None) -> Start:
 
 def load_start(config: TuningConfig, runtime: Runtime, start: Start, turn_ends: Iterable[int]) -> Transformer:
     """The model to train, which ends its turns with `turn_ends`; with LoRA its base has compute precision."""
-    generator = torch.Generator(runtime.device).manual_seed(config.seed)
     if start.weights is None:
+        generator = torch.Generator(runtime.device).manual_seed(config.seed)
         shape = replace(start.shape, **start.files.tokenizer.model_ids)  # type: ignore[arg-type]
         model = initialize(Transformer(shape, runtime.compute_dtype).to(runtime.device), generator)
     else:
-        dtype = runtime.compute_dtype if config.lora.rank else torch.float32
-        model = load_model(
-            start.weights, dtype=dtype, compute_dtype=runtime.compute_dtype, device=runtime.device
-        )
+        model = load_trainable(start.weights, config.lora, runtime, seed=config.seed)
     model.config = model.config.with_end_tokens(tuple(turn_ends))
-    if config.lora.rank:
-        add_adapters(model, config.lora, generator)
     return model.train()
 
 
@@ -109,7 +103,7 @@ def save_checkpoint(run: TuningRun, write_model: Callable[[Path], None], values:
 
     def write(folder: Path) -> None:
         if run.config.lora.rank:
-            write_adapter(run, folder)
+            _write_adapter(run, folder)
         else:
             write_model(folder)
         state.save_trainer(folder, run.optimizers, values)
@@ -120,16 +114,13 @@ def save_checkpoint(run: TuningRun, write_model: Callable[[Path], None], values:
 def write_result(run: TuningRun, write_model: Callable[[Path], None]) -> None:
     """Leave the final model in `out/model`; after a LoRA run merged, and the adapter in `out/adapter`."""
     if run.config.lora.rank:
-        write_model_folder(run.out / "adapter", partial(write_adapter, run))
+        write_model_folder(run.out / "adapter", partial(_write_adapter, run))
         merge(run.model)
     write_model_folder(run.out / "model", write_model)
 
 
-def write_adapter(run: TuningRun, folder: Path) -> None:
-    """Write the current adapter, the tokenizer and the chat template into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(run.model, folder, base=run.config.model)
-    copy_tokenizer(run.out / "tokenizer", folder)
+def _write_adapter(run: TuningRun, folder: Path) -> None:
+    write_adapter(run.model, folder, base=run.config.model, tokenizer=run.out / "tokenizer")
 
 
 def origin(config: TuningConfig, out: Path, start: Checkpoint | None, latest: Path | None) -> dict[str, Any]:
@@ -161,18 +152,15 @@ def describe(origin: Mapping[str, Any]) -> str:
     return f"`{origin['name']}`" + (f" ({', '.join(marks)})" if marks else " (random weights)")
 
 
-def _start(config: TuningConfig) -> Checkpoint | None:
-    """The model to start from; None for a preset's random weights."""
-    if config.model in PRESETS:
+def _start(config: TuningConfig, latest: Path | None) -> Checkpoint | None:
+    """The weights to train; None for a preset's random ones."""
+    if config.model in PRESETS and latest is None:
         if not config.tokenizer:
             raise ConfigError(f"model = {config.model!r} is a preset; name a folder with tokenizer=")
         if config.lora.rank:
             raise ConfigError(f"model = {config.model!r} has random weights; LoRA needs a trained model")
         return None
-    start = Checkpoint.open(resolve(config.model))
-    if start.quantization is not None:
-        raise ConfigError(f"{config.model} is packed by `quantize`; start from what it was made of")
-    return start
+    return open_trainable(config.model, config.lora, latest)
 
 
 def _tokenizer_files(
@@ -186,11 +174,11 @@ def _tokenizer_files(
         source = Path(config.tokenizer).expanduser()
     else:
         assert start is not None  # _start asks for a tokenizer beside a preset
-        source = start.folder
+        source = start.tokenizer_folder
     with new_folder(folder, needed_bytes=0) as fresh:
         copy_tokenizer(source, fresh)
         if start is not None and start.generation:
-            shutil.copyfile(start.folder / GENERATION_FILE, fresh / GENERATION_FILE)
+            shutil.copyfile(start.generation_folder / GENERATION_FILE, fresh / GENERATION_FILE)
         shutil.rmtree(folder, ignore_errors=True)
     tokenizer_files = Checkpoint.open(folder)
     if config.template:

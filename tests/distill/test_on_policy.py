@@ -16,6 +16,7 @@ from shoestring.distill.on_policy_recipe import OnPolicyConfig, OnPolicyOptim
 from shoestring.distill.on_policy_run import check_vocabulary
 from shoestring.errors import ConfigError, Stopped, TokenizerError
 from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.lora import LoraConfig
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.train.report import metrics
 
@@ -121,6 +122,23 @@ def test_it_resumes_from_its_checkpoint_alone(run, unbroken, runtime, tmp_path, 
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     cards = [(path / "model" / "README.md").read_text().splitlines()[-1] for path in (unbroken, out)]
     assert cards[0] == cards[1]
+
+
+def test_with_lora_it_comes_nearer_and_resumes_from_the_adapter_alone(run, tmp_path, student_folder):
+    config = replace(CONFIG, lora=LoraConfig(rank=8, alpha=16.0), optim=OnPolicyOptim(lr=1e-2))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    report = run(whole, config)
+    assert report["kl"] < 0.9 * report["kl_at_start"]
+    run(parts, replace(config, steps=4))
+    newest = parts / "checkpoints" / "step-00000004"
+    assert not (newest / "model.safetensors").exists()
+    assert (newest / "adapter_model.safetensors").is_file()
+    run(parts, config, resume=True)
+    assert figures(parts) == figures(whole)
+    for name in ("adapter/adapter_model.safetensors", "model/model.safetensors"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    named = json.loads((parts / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(student_folder)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(run, oversized, tmp_path, teacher_folder):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from shoestring import config as configs
 from shoestring.errors import ConfigError, CrashError, DataError, NonFiniteError, Stopped
+from shoestring.model.lora import LoraConfig
 from shoestring.rl import grpo as training
 from shoestring.rl import progress
 from shoestring.rl import step as steps
@@ -104,8 +105,14 @@ def test_what_is_rewarded_becomes_more_frequent(coin, recipe, runtime, tmp_path)
         },
         {"loss": PolicyLossConfig(beta=0.01, off_policy_mask_threshold=0.1), "ref_model_sync_steps": 3},
         {"dynamic_sampling": 1, "reward": RewardConfig(format=0.5, language="en")},
+        {"lora": LoraConfig(rank=4), "loss": PolicyLossConfig(beta=0.01)},
+        {
+            "lora": LoraConfig(rank=4, use_dora=True, targets=("attention", "mlp")),
+            "loss": PolicyLossConfig(beta=0.01),
+            "ref_model_sync_steps": 1,
+        },
     ],
-    ids=["plain", "off-policy", "reference", "refill"],
+    ids=["plain", "off-policy", "reference", "refill", "lora", "dora, reference"],
 )
 def test_a_run_that_is_stopped_resumes_to_the_same_bits(
     coin, recipe, runtime, tmp_path, monkeypatch, changes

@@ -79,6 +79,14 @@ def commit(folder: Path) -> str | None:
     return real.name if real.parent.name == "snapshots" and _COMMIT.fullmatch(real.name) else None
 
 
+def hub_name(folder: Path) -> str | None:
+    """org/name@commit of a snapshot in the hub's cache; None for any other folder."""
+    kind, _, repository = Path(folder).resolve().parent.parent.name.partition("--")
+    if commit(folder) is None or kind != "models" or "--" not in repository:
+        return None
+    return f"{repository.replace('--', '/', 1)}@{commit(folder)}"
+
+
 def _wheel_model(name: str) -> Path:
     folder = wheel_model_folder(name)
     if not folder.is_dir():
