@@ -31,9 +31,9 @@ from shoestring.tasks.verify import Verifier
 from shoestring.train import checkpoint
 from shoestring.train.runs.lock import run_lock
 from shoestring.train.runs.recipe import check_tags, require_same_past
+from shoestring.train.runs.trainable import open_trainable
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
-from shoestring.train.trainable import open_trainable
 
 log = logging.getLogger(__name__)
 

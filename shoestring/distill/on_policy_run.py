@@ -27,7 +27,7 @@ from shoestring.train import checkpoint, state
 from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report.receipt import Segment
-from shoestring.train.trainable import load_trainable, write_adapter
+from shoestring.train.runs.trainable import load_trainable, write_adapter
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.parallel import Ranks
 from shoestring.train.report import receipt
-from shoestring.train.trainable import load_trainable, open_trainable, write_adapter
+from shoestring.train.runs.trainable import load_trainable, open_trainable, write_adapter
 
 log = logging.getLogger(__name__)
 

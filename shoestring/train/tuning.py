@@ -25,7 +25,7 @@ from shoestring.tokenizer.special import ASSISTANT
 from shoestring.train import checkpoint, state
 from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers
-from shoestring.train.trainable import load_trainable, open_trainable, write_adapter
+from shoestring.train.runs.trainable import load_trainable, open_trainable, write_adapter
 
 
 class TuningConfig(Protocol):
