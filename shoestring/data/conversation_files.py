@@ -1,172 +1,119 @@
-"""Conversations from jsonl files: read, rendered by the chat template, and encoded; none is ever cut."""
+"""Conversations of files and data sets, encoded: counts of what is used, left out and not known."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from shoestring.data.conversation_store import ConversationStore
 from shoestring.data.conversations import Conversations
-from shoestring.errors import DataError, TokenizerError
+from shoestring.data.encoding import Encoded, Encoding, Malformed, encode_file
+from shoestring.data.folder import sha256_of
+from shoestring.data.forms.rendering import Learn, Thinking
+from shoestring.data.left_out import warn_of_left_out
+from shoestring.data.mixture import DataSource, sources
+from shoestring.errors import DataError
+from shoestring.rows.source import DataFile, data_files
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat.template import ChatIds, Piece, Template, encode_many
-from shoestring.tokenizer.definition import check_text
+from shoestring.tokenizer.chat.template import Template
+from shoestring.tokenizer.overlong import Overlong
 
-LINE_BYTES = 16 << 20
-AT_ONCE = 256
-"""Lines that are encoded together."""
-
-Learn = Literal["assistant", "all"]
+log = logging.getLogger(__name__)
 
 
 def load_conversations(
-    files: Sequence[Path],
+    data: Sequence[str | Path | DataSource],
     tokenizer: Tokenizer,
     template: Template,
     *,
     seq_len: int,
     learn: Learn = "assistant",
+    thinking: Thinking = "template",
+    overlong: Overlong = "filter",
+    malformed: Malformed = "error",
 ) -> Conversations:
-    """Read and encode jsonl files of `{"messages": [...], "tools"?: [...]}`; other keys are ignored.
+    """Read and encode all conversations of the sources, in any form that `forms.conversation` knows.
 
-    Conversations of more than `seq_len` ids are left out and counted in the manifest. Raises DataError naming
-    file, line and reason for everything that is not a conversation, and if no conversation is left.
+    Those of more than `seq_len` ids are left out and counted in the manifest, shortened, or an error. Raises
+    DataError naming file, line and reason for everything that is not a conversation, for a part that the
+    template does not write, and if no conversation is left.
     """
-    store = _Store()
-    entries = [_read_file(path, store, tokenizer, template, seq_len, learn) for path in files]
-    if not store.ends:
-        long = sum(entry["too_long"] for entry in entries)
-        raise DataError(
-            f"no conversation to learn from in {', '.join(str(path) for path in files)}"
-            + (f": all {long} have more than seq_len = {seq_len} tokens" if long else "")
-        )
-    return Conversations(
-        ids=np.concatenate(store.ids),
-        loss_mask=np.concatenate(store.loss_masks),
-        ends=np.array(store.ends, dtype=np.int64),
-        text_bytes=np.array(store.text_bytes, dtype=np.int64),
-        digests=np.array(store.digests, dtype=np.uint64),
-        manifest={"files": entries, "template": template.name, "learn": learn, "seq_len": seq_len},
-        turn_ends=tuple(sorted(store.turn_ends)),
+    encoding = Encoding(
+        tokenizer=tokenizer,
+        template=template,
+        seq_len=seq_len,
+        learn=learn,
+        thinking=thinking,
+        overlong=overlong,
+        malformed=malformed,
     )
+    mixture = sources(data)
+    store = ConversationStore(frozenset(tokenizer.specials.values()))
+    tally = Tally()
+    entries = []
+    for number, source in enumerate(mixture):
+        store.source = number
+        for file in data_files(source.path):
+            entries.append(_add_file(file, source, store, encoding, tally))
+    if not store.ends:
+        raise DataError(tally.nothing(", ".join(source.path for source in mixture), seq_len))
+    warn_of_left_out(tally.counts, seq_len=seq_len, longest=tally.longest)
+    manifest = {"files": entries, "template": template.name, "learn": learn, "seq_len": seq_len}
+    return store.conversations(manifest, weights=tuple(source.weight for source in mixture))
 
 
 @dataclass
-class _Store:
-    """Conversations gathered by `load_conversations`."""
+class Tally:
+    """Counts over all files of a run."""
 
-    ids: list[NDArray[np.int32]] = field(default_factory=list)
-    loss_masks: list[NDArray[np.bool_]] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    text_bytes: list[int] = field(default_factory=list)
-    digests: list[int] = field(default_factory=list)
-    turn_ends: set[int] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    longest: int = 0
+    """Tokens of the longest conversation."""
+    first_problem: str = ""
 
-    def add(self, ids: list[int], loss_mask: list[bool], text_bytes: int) -> None:
-        self.ids.append(np.array(ids, dtype=np.int32))
-        self.loss_masks.append(np.array(loss_mask, dtype=np.bool_))
-        self.ends.append((self.ends[-1] if self.ends else 0) + len(ids))
-        self.text_bytes.append(text_bytes)
-        digest = hashlib.sha256(self.ids[-1].tobytes()).digest()
-        self.digests.append(int.from_bytes(digest[:8], "little"))
+    def add(self, encoded: Encoded) -> None:
+        self.counts[encoded.left_out or "used"] += 1
+        self.counts["shortened"] += not encoded.left_out and encoded.full_length > len(encoded.ids)
+        self.longest = max(self.longest, encoded.full_length)
+        if encoded.problem and not self.first_problem:
+            self.first_problem = f"{encoded.place}: {encoded.problem}"
+
+    def nothing(self, names: str, seq_len: int) -> str:
+        """A sentence for sources that leave nothing to learn from."""
+        sentence = f"no conversation to learn from in {names}"
+        if long := self.counts["too_long"]:
+            sentence += (
+                f": all {long} have more than seq_len = {seq_len} tokens; --set seq_len={self.longest}"
+            )
+        elif self.counts["unlearned"]:
+            sentence += ": all are marked not to be learned, by weight 0 or train false"
+        elif self.first_problem:
+            sentence += f": {self.first_problem}"
+        return sentence
 
 
-def _read_file(
-    path: Path, store: _Store, tokenizer: Tokenizer, template: Template, seq_len: int, learn: Learn
+def _add_file(
+    file: DataFile, source: DataSource, store: ConversationStore, encoding: Encoding, tally: Tally
 ) -> dict[str, Any]:
     """Add a file's conversations to `store`; its line in the manifest."""
-    entry = dict.fromkeys(("conversations", "too_long", "tokens", "learned_tokens"), 0)
-    digest, size = hashlib.sha256(), 0
-    specials = frozenset(tokenizer.specials.values())
-    lines = enumerate(_lines(path), start=1)
-    while part := list(islice(lines, AT_ONCE)):
-        for _, line in part:
-            digest.update(line)
-            size += len(line)
-        for pieces, chat_ids, mask in _encode_lines(path, part, tokenizer, template, learn):
-            if len(chat_ids.ids) > seq_len:
-                entry["too_long"] += 1
-                continue
-            store.turn_ends |= _turn_ends(chat_ids.ids, chat_ids.loss_mask, specials)
-            store.add(chat_ids.ids, mask, _text_bytes(pieces, learn))
-            entry["conversations"] += 1
-            entry["tokens"] += len(chat_ids.ids) - 1
-            entry["learned_tokens"] += sum(mask[1:])
-    return {"path": path.name, "bytes": size, "sha256": digest.hexdigest(), **entry}
-
-
-def _encode_lines(
-    path: Path,
-    lines: Sequence[tuple[int, bytes]],
-    tokenizer: Tokenizer,
-    template: Template,
-    learn: Learn,
-) -> Iterator[tuple[list[Piece], ChatIds, list[bool]]]:
-    """Pieces, ids and loss mask of the conversation in each numbered line that is not empty."""
-    number = 0
-    conversations: list[tuple[int, list[Piece]]] = []
-    try:
-        for number, line in lines:
-            if line.strip():
-                messages, tools = _conversation(line)
-                conversations.append((number, template.render(messages, tools=tools)))
-                check_text("".join(piece.text for piece in conversations[-1][1]))
-        ids_of_all = encode_many([pieces for _, pieces in conversations], tokenizer)
-        for (number, pieces), chat_ids in zip(conversations, ids_of_all, strict=True):  # noqa: B007 (named in errors)
-            mask = [learn == "all" or is_learned for is_learned in chat_ids.loss_mask]
-            if not any(mask[1:]):
-                raise ValueError("it has no turn of the assistant to learn from")
-            yield pieces, chat_ids, mask
-    except (TokenizerError, ValueError) as error:
-        raise DataError(f"{path} line {number}: {error}") from None
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    if not path.is_file():  # reading a pipe could wait forever
-        raise DataError(f"there is no file {path}; data takes jsonl files of conversations")
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while line := file.readline(LINE_BYTES + 1):
-                number += 1
-                if len(line) > LINE_BYTES:
-                    raise DataError(f"{path} line {number}: it is longer than {LINE_BYTES:,} bytes")
-                yield line
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _conversation(line: bytes) -> tuple[list[Any], list[Any] | None]:
-    """Messages and tools of a line; ValueError with the reason if it has none."""
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
-    except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
-    messages = value.get("messages") if isinstance(value, dict) else None
-    if not isinstance(messages, list):
-        raise ValueError('it is not an object with "messages", a list')
-    tools = value.get("tools")
-    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise ValueError('its "tools" is not a list of objects')
-    return messages, tools
-
-
-def _text_bytes(pieces: Sequence[Piece], learn: Learn) -> int:
-    return sum(
-        len(piece.text.encode())
-        for piece in pieces
-        if not piece.special and (piece.in_loss or learn == "all")
-    )
-
-
-def _turn_ends(ids: list[int], mask: list[bool], specials: frozenset[int]) -> set[int]:
-    """Special tokens that are the last one of a turn of the assistant."""
-    stops = zip(ids, mask, [*mask[1:], False], strict=True)
-    return {token for token, inside, goes_on in stops if inside and not goes_on and token in specials}
+    names = ("conversations", "too_long", "shortened", "unlearned", "malformed", "unlearned_turns")
+    entry = dict.fromkeys((*names, "tokens", "learned_tokens"), 0)
+    remarks: Counter[str] = Counter()
+    for encoded in encode_file(file.path, source.columns, encoding):
+        tally.add(encoded)
+        remarks.update(encoded.remarks)
+        entry["unlearned_turns"] += encoded.unlearned_turns
+        if encoded.left_out:
+            entry[encoded.left_out] += 1
+            continue
+        store.add(encoded.ids, encoded.loss_mask, encoded.text_bytes)
+        entry["conversations"] += 1
+        entry["shortened"] += encoded.full_length > len(encoded.ids)
+        entry["tokens"] += len(encoded.ids) - 1
+        entry["learned_tokens"] += sum(encoded.loss_mask[1:])
+    for remark, count in remarks.items():
+        log.warning("%s: %s (%s)", file.name, remark, "1 row" if count == 1 else f"{count:,} rows")
+    size, digest = file.path.stat().st_size, sha256_of(file.path)
+    return {"path": file.name, "bytes": size, "sha256": digest, "weight": source.weight, **entry}

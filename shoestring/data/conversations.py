@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shoestring.data.mixture import draw
 from shoestring.data.packing import IGNORE_INDEX
 from shoestring.errors import DataError
 
@@ -47,6 +48,11 @@ class Conversations:
     """Each file with its hash and counts."""
     turn_ends: tuple[int, ...]
     """Special tokens at the end of the assistant's turns, where generation has to stop."""
+    source_of: NDArray[np.int64] | None = (
+        None  # (conversations,): number of its source; None: all of the first
+    )
+    weights: tuple[float, ...] = (1.0,)
+    """Passes over the conversations of each source in an epoch."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -108,32 +114,45 @@ class Conversations:
 
 
 class Order:
-    """Endless order of conversations: epoch after epoch, each shuffled by (seed, epoch); resumable."""
+    """Endless order of conversations: epoch after epoch, each shuffled by (seed, epoch); resumable.
+
+    With weights an epoch has the conversations of each source as often as `mixture.draw` says.
+    """
 
     def __init__(self, conversations: Conversations, numbers: Sequence[int], *, seed: int) -> None:
-        self.numbers, self.seed = np.array(numbers), seed
-        self.lengths = conversations.lengths[self.numbers]
+        self.numbers, self.seed = np.array(numbers, dtype=np.int64), seed
+        self.weights = conversations.weights
+        origins = conversations.source_of
+        self._source_of = np.zeros(len(conversations), dtype=np.int64) if origins is None else origins
+        self._lengths = conversations.lengths
         self.key = conversations.key
         self.epoch, self.place = 0, 0
         self._epoch_order = self._shuffle()
 
     @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of inputs of each conversation that is learned from.  # (conversations,)"""
+        return self._lengths[self.numbers]
+
+    @property
     def tokens_per_epoch(self) -> int:
-        return int(self.lengths.sum())
+        """Inputs of an epoch; with weights on average."""
+        by_source = np.bincount(self._source_of[self.numbers], self.lengths, len(self.weights))
+        return max(1, round(float(by_source @ np.array(self.weights))))
 
     def take(self, tokens: int, *, last: bool = False) -> list[int]:
         """The next conversations: nearest to `tokens` inputs; for the `last` step at least so many."""
         numbers: list[int] = []
         total = 0
         while True:
-            index = self._epoch_order[self.place]
-            length = int(self.lengths[index])
+            number = int(self._epoch_order[self.place])
+            length = int(self._lengths[number])
             if numbers and not last and total + length / 2 > tokens:
                 return numbers
-            numbers.append(int(self.numbers[index]))
+            numbers.append(number)
             total += length
             self.place += 1
-            if self.place == len(self.numbers):
+            if self.place == len(self._epoch_order):
                 self.epoch, self.place = self.epoch + 1, 0
                 self._epoch_order = self._shuffle()
             if total >= tokens:
@@ -154,12 +173,24 @@ class Order:
 
     def _shuffle(self) -> NDArray[np.int64]:
         """A random order; many conversations stay in runs of similar length, for little padding."""
+        numbers = self._draw()
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.numbers))
+        order = rng.permutation(len(numbers))
         if len(order) < WINDOW:
-            return order
+            return numbers[order]
+        lengths = self._lengths[numbers]
         runs: list[NDArray[np.int64]] = []
         for window in np.array_split(order, len(order) // WINDOW):
-            by_length = window[np.argsort(self.lengths[window], kind="stable")]
+            by_length = window[np.argsort(lengths[window], kind="stable")]
             runs += np.array_split(by_length, len(by_length) // RUN)
-        return np.concatenate([runs[i] for i in rng.permutation(len(runs))])
+        return numbers[np.concatenate([runs[i] for i in rng.permutation(len(runs))])]
+
+    def _draw(self) -> NDArray[np.int64]:
+        """The conversations of this epoch; epochs for which small weights leave nothing are passed over."""
+        if all(weight == 1.0 for weight in self.weights):
+            return self.numbers
+        while True:
+            numbers = draw(self.numbers, self._source_of, self.weights, seed=self.seed, epoch=self.epoch)
+            if len(numbers):
+                return numbers
+            self.epoch += 1

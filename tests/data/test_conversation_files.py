@@ -79,8 +79,8 @@ def test_long_conversations_are_left_out_and_counted_never_cut(tokenizer, tmp_pa
         ("{", "it is not JSON"),
         ("[" * 200_000, "it is not JSON"),
         ("9" * 5000, "it is not JSON"),
-        ("[1]", 'with "messages"'),
-        ('{"messages": "hi"}', 'with "messages"'),
+        ("[1]", "it is not an object"),
+        ('{"messages": "hi"}', "'messages' is not a list"),
         ('{"messages": []}', "the conversation is empty"),
         ('{"messages": [7]}', "message 0 is a int"),
         ('{"messages": [{"role": "wizard", "content": ""}]}', "the role 'wizard'"),
@@ -110,15 +110,17 @@ def test_bytes_that_are_not_utf8_and_missing_files_are_sentences(tokenizer, tmp_
     path.write_bytes(b'{"messages": "\xff"}')
     with pytest.raises(DataError, match="line 1: it is not UTF-8"):
         load(path, tokenizer)
-    for missing in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(DataError, match="there is no file"):
-            load(missing, tokenizer)
+    with pytest.raises(DataError, match="there is no file"):
+        load(tmp_path / "none.jsonl", tokenizer)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty has no .jsonl"):
+        load(tmp_path / "empty", tokenizer)
     with pytest.raises(DataError, match="no conversation"):
         load(write(tmp_path / "empty.jsonl"), tokenizer)
 
 
 def test_a_line_without_end_is_not_read_into_memory(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("shoestring.data.conversation_files.LINE_BYTES", 100)
+    monkeypatch.setattr("shoestring.rows.read.LINE_BYTES", 100)
     path = write(tmp_path / "a.jsonl", "x" * 5000)
     with pytest.raises(DataError, match="line 1: it is longer than 100 bytes"):
         load(path, tokenizer)

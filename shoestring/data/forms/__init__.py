@@ -1,1 +1,1 @@
-"""Forms of conversations in rows: OpenAI's messages, ShareGPT, Alpaca, prompt and completion, preferences."""
+"""Forms of conversations: as rows have them, as one form of messages, and as a chat template writes them."""

@@ -15,6 +15,8 @@ class Piece:
     text: str
     special: bool = False
     in_loss: bool = False
+    part: int = 0
+    """Neighboring texts of different parts are not joined, so that no token crosses their border."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +120,13 @@ def _continues(pieces: Sequence[Piece], place: int, tokenizer: Tokenizer) -> boo
 
 
 def merge_pieces(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join neighboring texts that are both in the loss or both not; drop empty ones."""
+    """Join neighboring texts of one part that are both in the loss or both not; drop empty ones."""
     result: list[Piece] = []
     for piece in pieces:
         last = result[-1] if result else None
-        if last and not last.special and not piece.special and last.in_loss == piece.in_loss:
-            result[-1] = Piece(text=last.text + piece.text, in_loss=piece.in_loss)
+        is_same = last is not None and (last.in_loss, last.part) == (piece.in_loss, piece.part)
+        if last and is_same and not last.special and not piece.special:
+            result[-1] = Piece(text=last.text + piece.text, in_loss=piece.in_loss, part=piece.part)
         elif piece.text:
             result.append(piece)
     return result

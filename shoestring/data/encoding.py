@@ -1,0 +1,142 @@
+"""Conversations of one file as token ids with a loss mask, or the reason why one is left out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from shoestring.data.forms.conversation import conversation
+from shoestring.data.forms.rendering import Learn, Rendered, Thinking, render
+from shoestring.errors import DataError, TokenizerError
+from shoestring.rows.read import Row, read_rows, require_rows
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.template import Template, encode_many, pieces_text
+from shoestring.tokenizer.definition import check_text
+from shoestring.tokenizer.overlong import Overlong
+
+AT_ONCE = 256
+"""Rows that are encoded together."""
+Malformed = Literal["error", "filter"]
+"""The fate of a row that holds no conversation: the run stops, or it is left out and counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """The tokenizer, template and settings with which conversations become token ids."""
+
+    tokenizer: Tokenizer
+    template: Template
+    seq_len: int
+    learn: Learn = "assistant"
+    thinking: Thinking = "template"
+    overlong: Overlong = "filter"
+    malformed: Malformed = "error"
+
+
+@dataclass(slots=True, kw_only=True)
+class Encoded:
+    """A row as token ids, or the reason why it is left out."""
+
+    place: str
+    """`talks.jsonl line 12`."""
+    ids: list[int] = field(default_factory=list)
+    loss_mask: list[bool] = field(default_factory=list)
+    text_bytes: int = 0
+    """UTF-8 bytes of the text that is learned, without special tokens."""
+    full_length: int = 0
+    """Tokens before it was shortened to `seq_len`."""
+    left_out: str = ""
+    """too_long, unlearned (marks leave nothing to learn) or malformed; empty if it is used."""
+    problem: str = ""
+    """The reason, of a malformed one."""
+    unlearned_turns: int = 0
+    remarks: tuple[str, ...] = ()
+    """Columns and keys that are not used, and parts of the context that the template does not write."""
+
+
+def encode_file(path: Path, columns: Mapping[str, str], encoding: Encoding) -> Iterator[Encoded]:
+    """The rows of a file in order, encoded or with the reason why they are left out; DataError as above."""
+    rows = read_rows(path) if encoding.malformed == "filter" else require_rows(path)
+    while part := list(islice(rows, AT_ONCE)):
+        pairs = [_render(row, columns, encoding) for row in part]
+        chats = iter(encode_many([rendered.pieces for _, rendered in pairs if rendered], encoding.tokenizer))
+        for encoded, rendered in pairs:
+            if rendered is not None:
+                chat = next(chats)
+                encoded.ids, encoded.loss_mask = chat.ids, chat.loss_mask
+                encoded.full_length = len(chat.ids)
+                encoded.text_bytes = _text_bytes(rendered)
+                _fit(encoded, encoding)
+            yield encoded
+
+
+def _render(row: Row, columns: Mapping[str, str], encoding: Encoding) -> tuple[Encoded, Rendered | None]:
+    """A row rendered, or the reason why it cannot be; both raise DataError where the settings say so."""
+    encoded = Encoded(place=row.place, left_out="malformed", problem=row.problem)
+    if row.problem:
+        return encoded, None
+    try:
+        talk = conversation(row.values, columns)
+        rendered = render(talk, encoding.template, learn=encoding.learn, thinking=encoding.thinking)
+        check_text(pieces_text(rendered.pieces))
+    except DataError as error:
+        raise DataError(f"{row.place}: {error}") from None
+    except (TokenizerError, ValueError) as error:
+        if encoding.malformed == "error":
+            raise DataError(f"{row.place}: {error}{_way_out(error)}") from None
+        encoded.problem = str(error)
+        return encoded, None
+    encoded.left_out = ""
+    encoded.unlearned_turns = rendered.unlearned_turns
+    encoded.remarks = (
+        *map(_unused, talk.unread),
+        *(_unwritten(part, encoding) for part in rendered.unwritten),
+    )
+    return encoded, rendered
+
+
+def _way_out(error: Exception) -> str:
+    return "" if "--set" in str(error) else "; --set malformed=filter leaves such rows out"
+
+
+def _unused(name: str) -> str:
+    kind, _, key = name.rpartition("messages.")
+    if kind or name != key:
+        return f"the key {key!r} of messages is not known here, and only a template can use it"
+    return f"the column {name!r} is not used; name it in columns if it should be"
+
+
+def _unwritten(part: str, encoding: Encoding) -> str:
+    what = "tools" if part == "tools" else f"a message of the {part}"
+    return f"{encoding.template.name} does not write {what}, so the model learns without it"
+
+
+def _text_bytes(rendered: Rendered) -> int:
+    return sum(len(piece.text.encode()) for piece in rendered.pieces if piece.in_loss and not piece.special)
+
+
+def _fit(encoded: Encoded, encoding: Encoding) -> None:
+    """Leave out or shorten what is too long, and leave out what has nothing to learn."""
+    limit = encoding.seq_len
+    if len(encoded.ids) > limit:
+        if encoding.overlong == "error":
+            raise DataError(
+                f"{encoded.place}: it has {len(encoded.ids):,} tokens, more than seq_len = {limit}; "
+                f"--set seq_len={len(encoded.ids)}, or --set overlong=filter leaves such conversations out, "
+                "--set overlong=truncate keeps their beginnings"
+            )
+        if encoding.overlong == "filter":
+            encoded.left_out = "too_long"
+            return
+        encoded.ids, encoded.loss_mask = encoded.ids[:limit], encoded.loss_mask[:limit]
+        encoded.text_bytes = _bytes_of(encoded, encoding.tokenizer)
+    if not any(encoded.loss_mask[1:]):
+        encoded.left_out = "too_long" if encoded.full_length > limit else "unlearned"
+
+
+def _bytes_of(encoded: Encoded, tokenizer: Tokenizer) -> int:
+    """UTF-8 bytes of the learned tokens that are left."""
+    specials = frozenset(tokenizer.specials.values())
+    pairs = zip(encoded.ids, encoded.loss_mask, strict=True)
+    return sum(len(tokenizer.token_bytes(token)) for token, learn in pairs if learn and token not in specials)

@@ -1,0 +1,32 @@
+"""A warning where many conversations are left out or shortened, with the settings that help."""
+
+import logging
+from collections.abc import Mapping
+
+from shoestring.tokenizer.overlong import WARN_FROM, WARN_SHARE
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_left_out(counts: Mapping[str, int], *, seq_len: int, longest: int) -> None:
+    """Warn when over a tenth is left out or shortened; `counts` has used, too_long, unlearned and so on."""
+    total = sum(counts.get(name, 0) for name in ("used", "too_long", "unlearned", "malformed"))
+    reasons = {
+        "too_long": f"longer than seq_len = {seq_len} tokens (the longest has {longest:,}; "
+        f"--set seq_len={longest}, or --set overlong=truncate)",
+        "unlearned": "marked not to be learned, by weight 0 or train false",
+        "malformed": "without a conversation (--set malformed=error names the first)",
+        "shortened": f"shortened to seq_len = {seq_len} tokens (the longest has {longest:,}; "
+        f"--set seq_len={longest})",
+    }
+    parts = [f"{counts[name]:,} {text}" for name, text in reasons.items() if counts.get(name)]
+    missing = sum(counts.get(name, 0) for name in reasons)
+    if missing > WARN_SHARE * max(total, WARN_FROM):
+        share = 100 * missing / total
+        log.warning(
+            "%s of %s conversations (%.0f%%) are not learned whole: %s",
+            f"{missing:,}",
+            f"{total:,}",
+            share,
+            "; ".join(parts),
+        )
