@@ -9,7 +9,7 @@ from typing import Any
 
 from shoestring.data.conversation_store import ConversationStore
 from shoestring.data.conversations import Conversations
-from shoestring.data.encoding import Encoded, Encoding, Malformed, encode_file
+from shoestring.data.encoding import BadRows, EncodedRow, Encoding, encode_file
 from shoestring.data.folder import sha256_of
 from shoestring.data.forms.rendering import Learn, Thinking
 from shoestring.data.left_out import warn_of_left_out
@@ -32,7 +32,7 @@ def load_conversations(
     learn: Learn = "assistant",
     thinking: Thinking = "template",
     overlong: Overlong = "filter",
-    malformed: Malformed = "error",
+    bad_rows: BadRows = "error",
 ) -> Conversations:
     """Read and encode all conversations of the sources, in any form that `forms.conversation` knows.
 
@@ -47,7 +47,7 @@ def load_conversations(
         learn=learn,
         thinking=thinking,
         overlong=overlong,
-        malformed=malformed,
+        bad_rows=bad_rows,
     )
     mixture = sources(data)
     store = ConversationStore(frozenset(tokenizer.specials.values()))
@@ -73,12 +73,12 @@ class Tally:
     """Tokens of the longest conversation."""
     first_problem: str = ""
 
-    def add(self, encoded: Encoded) -> None:
-        self.counts[encoded.left_out or "used"] += 1
-        self.counts["shortened"] += not encoded.left_out and encoded.full_length > len(encoded.ids)
-        self.longest = max(self.longest, encoded.full_length)
-        if encoded.problem and not self.first_problem:
-            self.first_problem = f"{encoded.place}: {encoded.problem}"
+    def add(self, item: EncodedRow) -> None:
+        self.counts[item.left_out or "used"] += 1
+        self.counts["shortened"] += not item.left_out and item.full_length > len(item.ids)
+        self.longest = max(self.longest, item.full_length)
+        if item.problem and not self.first_problem:
+            self.first_problem = f"{item.place}: {item.problem}"
 
     def nothing(self, names: str, seq_len: int) -> str:
         """A sentence for sources that leave nothing to learn from."""
@@ -98,21 +98,21 @@ def _add_file(
     file: DataFile, source: DataSource, store: ConversationStore, encoding: Encoding, tally: Tally
 ) -> dict[str, Any]:
     """Add a file's conversations to `store`; its line in the manifest."""
-    names = ("conversations", "too_long", "shortened", "unlearned", "malformed", "unlearned_turns")
+    names = ("conversations", "too_long", "shortened", "unlearned", "bad_rows", "unlearned_turns")
     entry = dict.fromkeys((*names, "tokens", "learned_tokens"), 0)
     remarks: Counter[str] = Counter()
-    for encoded in encode_file(file.path, source.columns, encoding):
-        tally.add(encoded)
-        remarks.update(encoded.remarks)
-        entry["unlearned_turns"] += encoded.unlearned_turns
-        if encoded.left_out:
-            entry[encoded.left_out] += 1
+    for item in encode_file(file.path, source.columns, encoding):
+        tally.add(item)
+        remarks.update(item.remarks)
+        entry["unlearned_turns"] += item.unlearned_turns
+        if item.left_out:
+            entry[item.left_out] += 1
             continue
-        store.add(encoded.ids, encoded.loss_mask, encoded.text_bytes)
+        store.add(item.ids, item.loss_mask, item.text_bytes)
         entry["conversations"] += 1
-        entry["shortened"] += encoded.full_length > len(encoded.ids)
-        entry["tokens"] += len(encoded.ids) - 1
-        entry["learned_tokens"] += sum(encoded.loss_mask[1:])
+        entry["shortened"] += item.full_length > len(item.ids)
+        entry["tokens"] += len(item.ids) - 1
+        entry["learned_tokens"] += sum(item.loss_mask[1:])
     for remark, count in remarks.items():
         log.warning("%s: %s (%s)", file.name, remark, "1 row" if count == 1 else f"{count:,} rows")
     size, digest = file.path.stat().st_size, sha256_of(file.path)

@@ -17,7 +17,7 @@ from shoestring.tokenizer.overlong import Overlong
 
 AT_ONCE = 256
 """Rows that are encoded together."""
-Malformed = Literal["error", "filter"]
+BadRows = Literal["error", "filter"]
 """The fate of a row that holds no conversation: the run stops, or it is left out and counted."""
 
 
@@ -31,11 +31,11 @@ class Encoding:
     learn: Learn = "assistant"
     thinking: Thinking = "template"
     overlong: Overlong = "filter"
-    malformed: Malformed = "error"
+    bad_rows: BadRows = "error"
 
 
 @dataclass(slots=True, kw_only=True)
-class Encoded:
+class EncodedRow:
     """A row as token ids, or the reason why it is left out."""
 
     place: str
@@ -47,57 +47,59 @@ class Encoded:
     full_length: int = 0
     """Tokens before it was shortened to `seq_len`."""
     left_out: str = ""
-    """too_long, unlearned (marks leave nothing to learn) or malformed; empty if it is used."""
+    """too_long, unlearned (marks leave nothing to learn) or bad_rows; empty if it is used."""
     problem: str = ""
-    """The reason, of a malformed one."""
+    """The reason, of a row without a conversation."""
     unlearned_turns: int = 0
     remarks: tuple[str, ...] = ()
     """Columns and keys that are not used, and parts of the context that the template does not write."""
 
 
-def encode_file(path: Path, columns: Mapping[str, str], encoding: Encoding) -> Iterator[Encoded]:
-    """The rows of a file in order, encoded or with the reason why they are left out; DataError as above."""
-    rows = read_rows(path) if encoding.malformed == "filter" else require_rows(path)
+def encode_file(path: Path, columns: Mapping[str, str], encoding: Encoding) -> Iterator[EncodedRow]:
+    """The rows of a file in order, encoded or with the reason why one is left out. Raises DataError."""
+    rows = read_rows(path) if encoding.bad_rows == "filter" else require_rows(path)
     while part := list(islice(rows, AT_ONCE)):
         pairs = [_render(row, columns, encoding) for row in part]
-        chats = iter(encode_many([rendered.pieces for _, rendered in pairs if rendered], encoding.tokenizer))
-        for encoded, rendered in pairs:
-            if rendered is not None:
+        chats = iter(
+            encode_many([rendering.pieces for _, rendering in pairs if rendering], encoding.tokenizer)
+        )
+        for item, rendering in pairs:
+            if rendering is not None:
                 chat = next(chats)
-                encoded.ids, encoded.loss_mask = chat.ids, chat.loss_mask
-                encoded.full_length = len(chat.ids)
-                encoded.text_bytes = _text_bytes(rendered)
-                _fit(encoded, encoding)
-            yield encoded
+                item.ids, item.loss_mask = chat.ids, chat.loss_mask
+                item.full_length = len(chat.ids)
+                item.text_bytes = _text_bytes(rendering)
+                _fit(item, encoding)
+            yield item
 
 
-def _render(row: Row, columns: Mapping[str, str], encoding: Encoding) -> tuple[Encoded, Rendered | None]:
-    """A row rendered, or the reason why it cannot be; both raise DataError where the settings say so."""
-    encoded = Encoded(place=row.place, left_out="malformed", problem=row.problem)
+def _render(row: Row, columns: Mapping[str, str], encoding: Encoding) -> tuple[EncodedRow, Rendered | None]:
+    """A row rendering, or the reason why it cannot be; both raise DataError where the settings say so."""
+    item = EncodedRow(place=row.place, left_out="bad_rows", problem=row.problem)
     if row.problem:
-        return encoded, None
+        return item, None
     try:
         talk = conversation(row.values, columns)
-        rendered = render(talk, encoding.template, learn=encoding.learn, thinking=encoding.thinking)
-        check_text(pieces_text(rendered.pieces))
+        rendering = render(talk, encoding.template, learn=encoding.learn, thinking=encoding.thinking)
+        check_text(pieces_text(rendering.pieces))
     except DataError as error:
         raise DataError(f"{row.place}: {error}") from None
     except (TokenizerError, ValueError) as error:
-        if encoding.malformed == "error":
+        if encoding.bad_rows == "error":
             raise DataError(f"{row.place}: {error}{_way_out(error)}") from None
-        encoded.problem = str(error)
-        return encoded, None
-    encoded.left_out = ""
-    encoded.unlearned_turns = rendered.unlearned_turns
-    encoded.remarks = (
+        item.problem = str(error)
+        return item, None
+    item.left_out = ""
+    item.unlearned_turns = rendering.unlearned_turns
+    item.remarks = (
         *map(_unused, talk.unread),
-        *(_unwritten(part, encoding) for part in rendered.unwritten),
+        *(_unwritten(part, encoding) for part in rendering.missing_context),
     )
-    return encoded, rendered
+    return item, rendering
 
 
 def _way_out(error: Exception) -> str:
-    return "" if "--set" in str(error) else "; --set malformed=filter leaves such rows out"
+    return "" if "--set" in str(error) else "; --set bad_rows=filter leaves such rows out"
 
 
 def _unused(name: str) -> str:
@@ -112,31 +114,31 @@ def _unwritten(part: str, encoding: Encoding) -> str:
     return f"{encoding.template.name} does not write {what}, so the model learns without it"
 
 
-def _text_bytes(rendered: Rendered) -> int:
-    return sum(len(piece.text.encode()) for piece in rendered.pieces if piece.in_loss and not piece.special)
+def _text_bytes(rendering: Rendered) -> int:
+    return sum(len(piece.text.encode()) for piece in rendering.pieces if piece.in_loss and not piece.special)
 
 
-def _fit(encoded: Encoded, encoding: Encoding) -> None:
+def _fit(item: EncodedRow, encoding: Encoding) -> None:
     """Leave out or shorten what is too long, and leave out what has nothing to learn."""
     limit = encoding.seq_len
-    if len(encoded.ids) > limit:
+    if len(item.ids) > limit:
         if encoding.overlong == "error":
             raise DataError(
-                f"{encoded.place}: it has {len(encoded.ids):,} tokens, more than seq_len = {limit}; "
-                f"--set seq_len={len(encoded.ids)}, or --set overlong=filter leaves such conversations out, "
+                f"{item.place}: it has {len(item.ids):,} tokens, more than seq_len = {limit}; "
+                f"--set seq_len={len(item.ids)}, or --set overlong=filter leaves such conversations out, "
                 "--set overlong=truncate keeps their beginnings"
             )
         if encoding.overlong == "filter":
-            encoded.left_out = "too_long"
+            item.left_out = "too_long"
             return
-        encoded.ids, encoded.loss_mask = encoded.ids[:limit], encoded.loss_mask[:limit]
-        encoded.text_bytes = _bytes_of(encoded, encoding.tokenizer)
-    if not any(encoded.loss_mask[1:]):
-        encoded.left_out = "too_long" if encoded.full_length > limit else "unlearned"
+        item.ids, item.loss_mask = item.ids[:limit], item.loss_mask[:limit]
+        item.text_bytes = _bytes_of(item, encoding.tokenizer)
+    if not any(item.loss_mask[1:]):
+        item.left_out = "too_long" if item.full_length > limit else "unlearned"
 
 
-def _bytes_of(encoded: Encoded, tokenizer: Tokenizer) -> int:
+def _bytes_of(item: EncodedRow, tokenizer: Tokenizer) -> int:
     """UTF-8 bytes of the learned tokens that are left."""
     specials = frozenset(tokenizer.specials.values())
-    pairs = zip(encoded.ids, encoded.loss_mask, strict=True)
+    pairs = zip(item.ids, item.loss_mask, strict=True)
     return sum(len(tokenizer.token_bytes(token)) for token, learn in pairs if learn and token not in specials)

@@ -10,12 +10,12 @@ log = logging.getLogger(__name__)
 
 def warn_of_left_out(counts: Mapping[str, int], *, seq_len: int, longest: int) -> None:
     """Warn when over a tenth is left out or shortened; `counts` has used, too_long, unlearned and so on."""
-    total = sum(counts.get(name, 0) for name in ("used", "too_long", "unlearned", "malformed"))
+    total = sum(counts.get(name, 0) for name in ("used", "too_long", "unlearned", "bad_rows"))
     reasons = {
         "too_long": f"longer than seq_len = {seq_len} tokens (the longest has {longest:,}; "
         f"--set seq_len={longest}, or --set overlong=truncate)",
         "unlearned": "marked not to be learned, by weight 0 or train false",
-        "malformed": "without a conversation (--set malformed=error names the first)",
+        "bad_rows": "without a conversation (--set bad_rows=error names the first)",
         "shortened": f"shortened to seq_len = {seq_len} tokens (the longest has {longest:,}; "
         f"--set seq_len={longest})",
     }

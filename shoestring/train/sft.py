@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from shoestring.data.conversations import ConversationBatch
+from shoestring.data.mixture import sources
 from shoestring.device import Runtime, measure_peak
 from shoestring.model.cost import train_flops_per_token
 from shoestring.model.transformer import Transformer
@@ -23,9 +24,12 @@ from shoestring.train.report.metrics import read
 from shoestring.train.runs.crash import learning_from
 from shoestring.train.runs.lock import run_lock
 from shoestring.train.sft_recipe import SFTConfig
-from shoestring.train.sft_run import SFTRun, build, save, write_model
+from shoestring.train.sft_run import SFTRun, build, judge, load_best, save, write_model
 from shoestring.train.step import StepSettings, StepStats, train_step
 from shoestring.train.tuning import write_result
+
+LEFT_OUT = ("too_long", "shortened", "unlearned", "bad_rows")
+"""Reasons why conversations are not learned whole, as each file of the manifest counts them."""
 
 Evaluate = Callable[[Transformer], Mapping[str, float]]
 """Figures of a model for its line in metrics.jsonl, every `eval_every` steps and at the end."""
@@ -48,7 +52,7 @@ def sft(
     later), NonFiniteError (the batch is kept), DataError naming file and line, ConfigError, CheckpointError.
     """
     require_one_process(runtime, "fine-tuning")
-    files = ", ".join(Path(name).name for name in config.data)
+    files = ", ".join(Path(source.path).name for source in sources(config.data))
     with run_lock(out):
         with Display(f"fine-tuning {config.model} on {files} -> {out.name}", 1, quiet=quiet) as display:
             run = build(config, runtime, out, resume=resume, say=display.say)
@@ -107,7 +111,10 @@ class SFTTrainer:
 
     def evaluate(self) -> Mapping[str, Any]:
         """Bits per byte of the learned text of held-out conversations, and the caller's own figures."""
-        return self._heldout() | dict(self.on_eval(self.run.model) if self.on_eval else {})
+        figures = self._heldout()
+        if figures:
+            judge(self.run, figures["heldout_bits_per_byte"])
+        return figures | dict(self.on_eval(self.run.model) if self.on_eval else {})
 
     def save(self) -> None:
         save(self.run)
@@ -115,6 +122,7 @@ class SFTTrainer:
     def finish(self) -> dict[str, Any]:
         """Leave the final model (and adapter), curves, receipt and report; returns the report."""
         run = self.run
+        load_best(run)
         figures = summary(run)
         write_result(run, partial(write_model, run))
         draw_curves(run)
@@ -123,10 +131,10 @@ class SFTTrainer:
 
     def _heldout(self) -> dict[str, Any]:
         run = self.run
-        text_bytes = int(run.data.text_bytes[run.heldout].sum())
+        text_bytes = int(run.heldout_data.text_bytes[run.heldout].sum())
         if not text_bytes:
             return {}
-        batches = run.data.batches(run.heldout, run.config.micro_tokens)
+        batches = run.heldout_data.batches(run.heldout, run.config.micro_tokens)
         nll = summed_nll(run.model, self._on_device(batches))
         return {"heldout_bits_per_byte": nll / math.log(2) / text_bytes}
 
@@ -166,15 +174,17 @@ def flops_per_token(run: SFTRun) -> float:
 
 
 def summary(run: SFTRun) -> dict[str, Any]:
-    """Figures of the run, from its own log and data."""
+    """Figures of the run, from its own log and data; after early stopping those of the best step."""
+    best = {"best_step": run.stopping.best_step} if run.stopping.best_step else {}
     rows = read(run.out / "metrics.jsonl")
     heldout = [row["heldout_bits_per_byte"] for row in rows if "heldout_bits_per_byte" in row]
+    heldout += [run.stopping.best_score] if best else []
     parameters = list(run.model.parameters())
     return {
         "start": run.config.model,
         "conversations": len(run.order.numbers),
         "heldout_conversations": len(run.heldout),
-        "too_long": sum(file["too_long"] for file in run.manifest["files"]),
+        **{name: sum(file[name] for file in run.manifest["files"]) for name in LEFT_OUT},
         "parameters_total": sum(p.numel() for p in parameters),
         "parameters_trained": sum(p.numel() for p in parameters if p.requires_grad),
         "steps": run.step,
@@ -184,6 +194,7 @@ def summary(run: SFTRun) -> dict[str, Any]:
         "heldout_bits_per_byte": heldout[-1] if heldout else None,
         "heldout_bits_per_byte_at_start": rows[0].get("heldout_bits_per_byte_at_start") if rows else None,
         "padding": mean_of(rows, "padding"),
+        **best,
     }
 
 

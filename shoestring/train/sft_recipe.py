@@ -6,12 +6,16 @@ Names and meanings are those of transformers, TRL and PEFT. What differs, and wh
 |---|---|---|
 | model, data, tokenizer, template | arguments of the trainer | a recipe is the whole run |
 | note, tags | run_name | a text and words for whoever looks at runs later |
-| learn | assistant_only_loss | "all" is pretraining on conversations |
+| data, heldout | train_dataset, eval_dataset | tables with path, weight and columns make a mixture |
+| learn | assistant_only_loss | "all" is pretraining on conversations, "last" the last turn alone |
+| thinking | not there | a template may never write reasoning_content |
+| overlong, bad_rows | truncation, none | one policy each, and counts of what is left out |
 | epochs, total_tokens | num_train_epochs, max_steps | a budget of tokens, as in pretraining |
-| seq_len | max_length | pretraining's name; longer conversations are left out, never cut |
+| seq_len | max_length | pretraining's name |
 | batch_tokens, micro_tokens | per_device_train_batch_size | conversations differ in length |
 | eval_every, save_every | eval_steps, save_steps | the same words in every recipe |
 | heldout_fraction | eval_dataset | a share of the same conversations |
+| early_stopping_patience | EarlyStoppingCallback | a field, and the best step's model is the result |
 | balance_alpha | router_aux_loss_coef | DeepSeek-V3's alpha |
 | optim, schedule | learning_rate, adam_beta1, lr_scheduler_type | PyTorch's names, in tables of their own |
 | lora.rank, alpha, targets | r, lora_alpha, target_modules | targets also name kinds of layers |
@@ -20,8 +24,8 @@ Names and meanings are those of transformers, TRL and PEFT. What differs, and wh
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
+from shoestring.data.recipe import ConversationConfig
 from shoestring.errors import ConfigError
 from shoestring.model.lora import LoraConfig
 from shoestring.train.optim import OptimConfig
@@ -60,33 +64,23 @@ class SFTSchedule(ScheduleConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig(RunConfig):
+class SFTConfig(ConversationConfig, RunConfig):
     """Supervised fine-tuning of a model on conversations."""
 
     model: str
     """A model: a folder or a hub name (org/name). A preset's name starts from random weights."""
-    data: tuple[str, ...]
-    """jsonl files, a conversation a line: {"messages": [{"role", "content", "reasoning_content"?}, ...]}."""
-    learn: Literal["assistant", "all"] = "assistant"
-    """The assistant's turns with their end tokens, or every token but the first, as in pretraining."""
     epochs: float = 2.0
     """Passes over the conversations (DeepSeek-V3 and R1: 2)."""
     total_tokens: int = 0
     """Token budget in place of `epochs`; 0: none."""
-    seq_len: int = 4096
-    """The longest conversation, in tokens; longer ones are left out and counted, never cut."""
     batch_tokens: int = 0
     """Tokens in a step, about: whole conversations, padding not counted. 0: such that an epoch has 32 steps,
     or more where steps would be over 16,384."""
     micro_tokens: int = 0
     """Tokens in one forward pass, padding included: bounds memory, not the result. 0: what the machine's
     memory has room for (train/memory.py)."""
-    tokenizer: str = ""
-    """A folder with tokenizer.json; empty: that of `model`, which a preset does not have."""
-    template: str = ""
-    """A chat template's folder or file; empty: that of `model`, or DeepSeek's where it has none."""
-    heldout_fraction: float = 0.0
-    """Share of the conversations that is scored and not learned from."""
+    early_stopping_patience: int = 0
+    """Evaluations in a row without a better held-out score before the run ends; 0: any number."""
     eval_every: int = 50
     """Steps between evaluations; there is one at the end too."""
     save_every: int = 200
@@ -102,28 +96,29 @@ class SFTConfig(RunConfig):
     price: Price = field(default_factory=Price)
 
     CAN_CHANGE = RunConfig.CAN_CHANGE | {
-        *("epochs", "total_tokens", "micro_tokens", "eval_every", "save_every", "watts", "price")
+        *("epochs", "total_tokens", "micro_tokens", "eval_every", "save_every", "watts", "price"),
+        "early_stopping_patience",
     }
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        RunConfig.__post_init__(self)
+        ConversationConfig.__post_init__(self)
         if not self.optim.lr:
             lr = 1e-3 if self.lora.rank else 1e-4
             object.__setattr__(self, "optim", replace(self.optim, lr=lr))
-        for name in ("seq_len", "eval_every", "save_every"):
+        for name in ("eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        for name in ("total_tokens", "batch_tokens", "micro_tokens"):
+        for name in ("total_tokens", "batch_tokens", "micro_tokens", "early_stopping_patience"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
-        if not self.data:
-            raise ConfigError("data is empty; name one jsonl file of conversations or more")
-        if self.learn not in ("assistant", "all"):
-            raise ConfigError(f"learn = {self.learn!r} is neither assistant nor all")
+        if self.early_stopping_patience and not (self.heldout or self.heldout_fraction):
+            raise ConfigError(
+                "early_stopping_patience needs held-out conversations; --set heldout_fraction=0.1, or --set "
+                "'heldout=[\"FILE.jsonl\"]'"
+            )
         if not 0.0 < self.epochs < math.inf:
             raise ConfigError(f"epochs = {self.epochs} is not a number over 0")
-        if not 0.0 <= self.heldout_fraction < 1.0:
-            raise ConfigError(f"heldout_fraction = {self.heldout_fraction} is not at least 0 and under 1")
         if not 0.0 <= self.balance_alpha < math.inf:
             raise ConfigError(f"balance_alpha = {self.balance_alpha} is not a number of at least 0")
         if self.watts is not None and not 0.0 < self.watts < math.inf:

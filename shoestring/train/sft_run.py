@@ -8,21 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shoestring import config as configs
-from shoestring.data.conversation_files import load_conversations
 from shoestring.data.conversations import Conversations, Order
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.model.config import ModelConfig
-from shoestring.model.hf.folder import save_model
+from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.peft import load_adapter
 from shoestring.model.transformer import Transformer
 from shoestring.train import checkpoint, state
 from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report import receipt
+from shoestring.train.runs.early_stopping import EarlyStopping
 from shoestring.train.sft_recipe import SFTConfig
-from shoestring.train.tuning import describe, load_start, open_start, origin, save_checkpoint
+from shoestring.train.tuning import describe, load_start, open_start, origin, save_checkpoint, write_adapter
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +41,16 @@ class SFTRun:
     config: SFTConfig
     out: Path
     data: Conversations
+    heldout_data: Conversations
+    """`data` too, unless held-out conversations have files of their own."""
     heldout: list[int]
+    """Numbers in `heldout_data`."""
     manifest: dict[str, Any]
     """Hashes and counts of the data files and of the model that the run started from."""
     model: Transformer
     optimizers: Optimizers
     order: Order
+    stopping: EarlyStopping
     step: int = 0
     tokens: int = 0
     """Inputs so far, padding not counted."""
@@ -60,7 +67,7 @@ class SFTRun:
 
     @property
     def is_finished(self) -> bool:
-        return self.tokens >= self.total_tokens
+        return self.tokens >= self.total_tokens or self.stopping.is_due
 
     @property
     def progress(self) -> float:
@@ -82,10 +89,12 @@ def build(
     start = open_start(config, out, latest)
     tokenizer, template = start.files.tokenizer, start.files.template
     say("reading the conversations")
-    files = [Path(name).expanduser() for name in config.data]
-    data = load_conversations(files, tokenizer, template, seq_len=config.seq_len, learn=config.learn)
+    data = config.load(tokenizer, template)
     train, heldout = data.split(config.heldout_fraction)
-    config = _with_sizes(config, int(data.lengths[train].sum()), start.shape, runtime)
+    heldout_data = config.load(tokenizer, template, config.heldout) if config.heldout else data
+    heldout = list(range(len(heldout_data))) if config.heldout else heldout
+    order = Order(data, train, seed=config.seed)
+    config = _with_sizes(config, order.tokens_per_epoch, start.shape, runtime)
     say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.model}")
     model = load_start(config, runtime, start, data.turn_ends)
     model.gradient_checkpointing = config.gradient_checkpointing
@@ -93,15 +102,18 @@ def build(
         config=config,
         out=out,
         data=data,
+        heldout_data=heldout_data,
         heldout=heldout,
         manifest={
             **data.manifest,
             "heldout": len(heldout),
+            **({"heldout_files": heldout_data.manifest["files"]} if config.heldout else {}),
             "start": origin(config, out, start.weights, latest),
         },
         model=model,
         optimizers=build_optimizers(model, config.optim),
-        order=Order(data, train, seed=config.seed),
+        order=order,
+        stopping=EarlyStopping(config.early_stopping_patience, out / "best"),
     )
     if latest is not None:
         _restore(run, latest)
@@ -140,8 +152,28 @@ def save(run: SFTRun) -> Path:
         "tokens": run.tokens,
         "order": run.order.state(),
         "segments": [asdict(segment) for segment in run.segments],
+        "stopping": run.stopping.state(),
     }
     return save_checkpoint(run, partial(write_model, run), values)
+
+
+def judge(run: SFTRun, score: float) -> None:
+    """Take the held-out score of this step for early stopping, which keeps the best model or adapter."""
+    write = write_adapter if run.config.lora.rank else write_model
+    run.stopping.judge(score, run.step, partial(write, run))
+
+
+def load_best(run: SFTRun) -> None:
+    """Put the weights of the best evaluation into the model, where early stopping kept them."""
+    if not run.stopping.best_step or run.stopping.best_step == run.step:
+        return
+    folder = run.stopping.best_folder()
+    if run.config.lora.rank:
+        load_adapter(run.model, folder)
+    else:
+        device = next(run.model.parameters()).device
+        best = load_model(Checkpoint.open(folder), dtype=torch.float32, device=device)
+        run.model.load_state_dict(best.state_dict())
 
 
 def write_model(run: SFTRun, folder: Path) -> None:
@@ -156,6 +188,7 @@ def _restore(run: SFTRun, folder: Path) -> None:
         load_adapter(run.model, folder)
     values = state.load_trainer(folder, run.optimizers)
     run.order.load_state(values["order"])
+    run.stopping.load_state(values.get("stopping", {}))
     run.step, run.tokens = values["step"], values["tokens"]
     run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]
 

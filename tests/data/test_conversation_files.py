@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shoestring.data.conversation_files import load_conversations
 from shoestring.data.conversations import Conversations
+from shoestring.data.mixture import DataSource
 from shoestring.errors import DataError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
@@ -140,3 +141,107 @@ def test_the_held_out_share_is_kept_and_equal_conversations_stay_together(tokeni
     one = load(write(tmp_path / "b.jsonl", talk(1)), tokenizer)
     with pytest.raises(DataError, match="all 1 conversations would be held out"):
         one.split(0.5)
+
+
+def shown(data: Conversations, tokenizer: Tokenizer) -> str:
+    """The text that is learned."""
+    pairs = zip(data.ids.tolist(), data.loss_mask, strict=True)
+    return tokenizer.decode([token for token, is_learned in pairs if is_learned])
+
+
+def test_marked_turns_are_not_learned_and_counted(tokenizer, tmp_path):
+    marked = [TALK[1], {**TALK[2], "weight": 0}, TALK[3], {**TALK[4], "train": True}]
+    whole = [TALK[3], {**TALK[4], "train": False}]
+    data = load(write(tmp_path / "a.jsonl", {"messages": marked}, {"messages": whole}), tokenizer)
+    assert shown(data, tokenizer) == "6<｜end▁of▁sentence｜>"
+    [file] = data.manifest["files"]
+    assert (file["conversations"], file["unlearned"], file["unlearned_turns"]) == (1, 1, 2)
+    with pytest.raises(DataError, match="all are marked not to be learned, by weight 0 or train false"):
+        load(write(tmp_path / "b.jsonl", {"messages": whole}), tokenizer)
+
+
+def test_forms_may_be_mixed_in_one_file_and_over_files(tokenizer, tmp_path, caplog):
+    rows = [
+        {"messages": TALK[3:]},
+        {"conversations": [{"from": "human", "value": "and 4"}, {"from": "gpt", "value": "6"}]},
+        {"instruction": "and 4", "input": "", "output": "6"},
+        {"prompt": "and 4", "completion": "6"},
+    ]
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "a.jsonl", *rows)
+    (tmp_path / "d" / "b.csv").write_text("instruction,output\nand 4,6\n")
+    (tmp_path / "d" / "c.json").write_text(json.dumps(rows, indent=1))
+    data = load_conversations([tmp_path / "d"], tokenizer, DeepSeekTemplate(), seq_len=100)
+    assert len(data) == 9
+    assert len(set(data.digests.tolist())) == 1
+    assert [file["path"] for file in data.manifest["files"]] == ["d/a.jsonl", "d/b.csv", "d/c.json"]
+    assert not caplog.text
+
+
+def test_columns_and_weights_are_of_a_source(tokenizer, tmp_path):
+    first = write(tmp_path / "a.jsonl", {"q": "and 4", "a": "6"}, {"q": "2 + 3", "a": "5"})
+    second = write(tmp_path / "b.jsonl", {"messages": TALK})
+    columns = {"prompt": "q", "completion": "a"}
+    mixture = [DataSource(path=str(first), weight=2.0, columns=columns), str(second)]
+    data = load_conversations(mixture, tokenizer, DeepSeekTemplate(), seq_len=100)
+    assert (data.weights, data.source_of.tolist()) == ((2.0, 1.0), [0, 0, 1])
+    assert [file["weight"] for file in data.manifest["files"]] == [2.0, 1.0]
+
+
+def test_what_is_not_used_is_named_once_for_a_file(tokenizer, tmp_path, caplog):
+    rows = [{"messages": [{**TALK[3], "mood": 1}, TALK[4]], "score": 3, "source": "us"}] * 3
+    load(write(tmp_path / "a.jsonl", *rows), tokenizer)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a.jsonl: the column 'score' is not used; name it in columns if it should be (3 rows)",
+        "a.jsonl: the key 'mood' of messages is not known here, and only a template can use it (3 rows)",
+    ]
+
+
+def test_rows_without_a_conversation_are_an_error_or_are_counted(tokenizer, tmp_path, caplog):
+    path = write(tmp_path / "a.jsonl", {"messages": TALK}, "{\n", {"messages": TALK[:2]}, {"text": "x"})
+    with pytest.raises(DataError, match=r"a.jsonl line 2: it is not JSON"):
+        load(path, tokenizer)
+    path_of_three = write(tmp_path / "b.jsonl", {"messages": TALK}, {"text": "x"})
+    with pytest.raises(DataError, match=r"line 2: .*--set bad_rows=filter leaves such rows out"):
+        load(path_of_three, tokenizer)
+    data = load(path, tokenizer, bad_rows="filter")
+    assert (len(data), data.manifest["files"][0]["bad_rows"]) == (1, 3)
+    with pytest.raises(DataError, match=r"no conversation to learn .*c.jsonl line 1: it has no messages"):
+        load(write(tmp_path / "c.jsonl", {"text": "x"}), tokenizer, bad_rows="filter")
+
+
+def test_long_conversations_are_left_out_shortened_or_an_error(tokenizer, tmp_path):
+    long = [{"role": "user", "content": "what"}, {"role": "assistant", "content": "2 + 3 " * 40}]
+    path = write(tmp_path / "a.jsonl", {"messages": TALK}, {"messages": long})
+    with pytest.raises(DataError, match=r"a.jsonl line 2: it has \d+ tokens, more than seq_len = 60; --set"):
+        load(path, tokenizer, seq_len=60, overlong="error")
+    assert len(load(path, tokenizer, seq_len=60)) == 1
+    data = load(path, tokenizer, seq_len=60, overlong="truncate")
+    assert data.lengths.tolist()[1] == 59
+    assert data.manifest["files"][0]["shortened"] == 1
+    text = tokenizer.decode(data.ids[data.ends[0] :][data.loss_mask[data.ends[0] :]].tolist())
+    assert data.text_bytes[1] == len(text)
+    asked = [{"role": "user", "content": "what " * 99}, {"role": "assistant", "content": "5"}]
+    both = write(tmp_path / "b.jsonl", {"messages": TALK}, {"messages": asked})
+    assert load(both, tokenizer, seq_len=60, overlong="truncate").manifest["files"][0]["too_long"] == 1
+
+
+def test_much_that_is_left_out_is_a_warning_with_the_setting(tokenizer, tmp_path, caplog):
+    long = [{"role": "user", "content": "what"}, {"role": "assistant", "content": "2 + 3 " * 40}]
+    few = write(tmp_path / "few.jsonl", *[{"messages": TALK}] * 19, {"messages": long})
+    load(few, tokenizer, seq_len=60)
+    assert not caplog.records
+    many = write(tmp_path / "many.jsonl", *[{"messages": TALK}] * 9, *[{"messages": long}] * 2)
+    longest = int(load(many, tokenizer).lengths.max()) + 1
+    load(many, tokenizer, seq_len=60)
+    assert caplog.records[-1].getMessage() == (
+        "2 of 11 conversations (18%) are not learned whole: 2 longer than seq_len = 60 tokens "
+        f"(the longest has {longest}; --set seq_len={longest}, or --set overlong=truncate)"
+    )
+    load(many, tokenizer, seq_len=60, overlong="truncate")
+    assert "2 shortened to seq_len = 60 tokens" in caplog.records[-1].getMessage()
+
+
+def test_the_last_turn_alone_may_be_learned(tokenizer, tmp_path):
+    path = write(tmp_path / "a.jsonl", {"messages": TALK})
+    assert shown(load(path, tokenizer, learn="last"), tokenizer) == "6<｜end▁of▁sentence｜>"

@@ -11,7 +11,7 @@ from shoestring.data.conversations import MAX_PADDING, SPARE_TOKENS, Conversatio
 from shoestring.errors import DataError
 
 
-def made(lengths) -> Conversations:
+def made(lengths, **settings) -> Conversations:
     """Conversations of so many inputs, all ids different."""
     sizes = np.array(lengths) + 1
     return Conversations(
@@ -22,6 +22,7 @@ def made(lengths) -> Conversations:
         digests=np.arange(len(sizes), dtype=np.uint64) * 7919 % 1009,
         manifest={},
         turn_ends=(),
+        **settings,
     )
 
 
@@ -93,3 +94,32 @@ def test_a_state_of_other_data_is_refused():
     for other in (Order(made([3, 4, 5]), [0, 1], seed=0), Order(made([3, 4]), [0, 1], seed=1)):
         with pytest.raises(DataError, match="changed since the run was saved"):
             other.load_state(state)
+
+
+WEIGHTS = st.sampled_from([(2.0, 0.5), (0.1, 0.3), (1.0, 3.3)])
+
+
+@given(LENGTHS, st.integers(0, 60), WEIGHTS)
+def test_a_mixture_has_its_weights_and_resumes_anywhere(lengths, stop, weights):
+    source_of = np.arange(len(lengths)) % 2
+    data = made(lengths, source_of=source_of, weights=weights)
+    order = Order(data, range(len(lengths)), seed=3)
+    by_hand = sum(weights[number % 2] * length for number, length in enumerate(lengths))
+    assert abs(order.tokens_per_epoch - by_hand) <= 1
+    taken, states = [], []
+    while order.epoch < 20:
+        states.append((len(taken), order.state()))
+        taken += order.take(1)
+    counts = np.bincount(taken, minlength=len(lengths))
+    for source, weight in enumerate(weights):
+        own = counts[source_of == source]
+        if len(own):
+            assert own.max() - own.min() <= 1
+            assert abs(own.sum() - 20 * weight * len(own)) <= 1
+    at, state = states[stop % len(states)]
+    again = Order(data, range(len(lengths)), seed=3)
+    again.load_state(json.loads(json.dumps(state)))
+    rest = []
+    while again.epoch < 20:
+        rest += again.take(1)
+    assert rest == taken[at:]

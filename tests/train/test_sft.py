@@ -265,6 +265,9 @@ def test_a_template_of_one_s_own_stops_at_its_own_token(recipe, runtime, base, t
     tokenizer.save(tmp_path / "tokens")
     (tmp_path / "chatml.jinja").write_text(CHATML)
     config = recipe(tokenizer=str(tmp_path / "tokens"), template=str(tmp_path / "chatml.jinja"), epochs=1.0)
+    with pytest.raises(DataError, match=r"does not write the reasoning_content .* --set thinking=inline"):
+        sft(config, runtime, tmp_path / "without", quiet=True)
+    config = replace(config, thinking="inline")
     sft(config, runtime, tmp_path / "run", quiet=True)
     out = tmp_path / "run" / "model"
     assert (out / "chat_template.jinja").read_text() == CHATML

@@ -11,7 +11,7 @@ from itertools import groupby, pairwise
 from typing import Any, Literal
 
 from shoestring.data.forms.conversation import Conversation
-from shoestring.data.forms.marks import Mark, read_marks
+from shoestring.data.forms.marks import Mark, Span, read_marks
 from shoestring.data.forms.messages import Message
 from shoestring.data.forms.written import is_written, parts, squeezed
 from shoestring.errors import DataError, TokenizerError
@@ -31,7 +31,7 @@ class Rendered:
     pieces: list[Piece]
     unlearned_turns: int
     """Turns of the assistant that marks, or learning the last turn alone, leave out of the loss."""
-    unwritten: tuple[str, ...]
+    missing_context: tuple[str, ...]
     """Parts of the context that the template does not write: roles of messages, and tools."""
 
 
@@ -39,7 +39,7 @@ def render(talk: Conversation, template: Template, *, learn: Learn, thinking: Th
     """Render a conversation for training.
 
     Raises DataError for a part that is to be learned and that the template does not write, ValueError or
-    TokenizerError for a conversation that has nothing to learn from or that cannot be rendered.
+    TokenizerError for a conversation that has nothing to learn from or that cannot be rendering.
     """
     plain, marks = _split(talk.messages)
     turns = [number for number, message in enumerate(plain) if message["role"] == "assistant"]
@@ -55,12 +55,12 @@ def render(talk: Conversation, template: Template, *, learn: Learn, thinking: Th
     if not turns and learn != "all" and not any(mark.learn for mark in marks):
         raise ValueError("it has no turn of the assistant to learn from")
     page.mark(plain, marks)
-    if lost := page.lost():
-        raise DataError(_lost_sentence(lost, talk, template, learn, thinking))
+    if missing := page.missing():
+        raise DataError(_missing_sentence(missing, talk, template, learn, thinking))
     return Rendered(
         pieces=page.pieces(),
         unlearned_turns=sum(not page.is_learned(turn) for turn in turns if turn < len(plain)),
-        unwritten=tuple(page.unwritten()),
+        missing_context=tuple(page.missing_context()),
     )
 
 
@@ -80,11 +80,11 @@ class _Page:
         self, template: Template, messages: Sequence[Message], tools: list[Any] | None, learn: Learn
     ) -> None:
         self.template, self.messages, self.tools, self.learn = template, messages, tools, learn
-        self.written = merge_pieces(self._render())
-        self.text = pieces_text(self.written)
+        self.original = merge_pieces(self._render())
+        self.text = pieces_text(self.original)
         self.mask = bytearray(len(self.text))
         turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-        runs = list(_runs(self.written))
+        runs = list(_runs(self.original))
         self.spans: dict[int, tuple[int, int]] = {}
         """Characters of each turn of the assistant, where the template writes one stretch for each."""
         if learn == "last" and runs:
@@ -92,7 +92,7 @@ class _Page:
         elif len(runs) == len(turns):
             self.spans = dict(zip(turns, runs, strict=True))
         self.runs = runs
-        self.unlearned: set[int] = set(turns[:-1]) if learn == "last" else set()
+        self.turns_left_out: set[int] = set(turns[:-1]) if learn == "last" else set()
         for start, end in [(0, len(self.text))] if learn == "all" else runs:
             self._set(start, end, True)
 
@@ -105,18 +105,16 @@ class _Page:
                 if mark.learn is not None:
                     self._set(start, end, mark.learn)
                     if not mark.learn:
-                        self.unlearned.add(number)
+                        self.turns_left_out.add(number)
                 if mark.spans:
-                    start = self._find(number, message, start)
-                for span in mark.spans:
-                    self._set(start + span.start, start + span.end, span.learn)
+                    self._set_spans(number, message, mark.spans, start)
             position = self.spans.get(number, (0, position))[1]
 
     def is_learned(self, number: int) -> bool:
         """Return whether a turn of the assistant is learned, as a whole or in part."""
-        return number not in self.unlearned or any(self.mask[slice(*self.spans.get(number, (0, 0)))])
+        return number not in self.turns_left_out or any(self.mask[slice(*self.spans.get(number, (0, 0)))])
 
-    def lost(self) -> list[tuple[int, str, str]]:
+    def missing(self) -> list[tuple[int, str, str]]:
         """Parts that are to be learned and were not written: message, name of the part, its text."""
         everything = squeezed(self.text)
         in_runs = squeezed("".join(self.text[start:end] for start, end in self.runs))
@@ -133,7 +131,7 @@ class _Page:
                 result += [(number, *part) for part in parts(message) if not is_written(part, where)]
         return result
 
-    def unwritten(self) -> Iterator[str]:
+    def missing_context(self) -> Iterator[str]:
         """Roles of messages around the learned ones whose text was not written, and `tools`."""
         everything = squeezed(self.text)
         for message in self.messages:
@@ -150,7 +148,7 @@ class _Page:
     def pieces(self) -> list[Piece]:
         """The pieces cut where learning begins or ends; the template's own borders stay."""
         result, position = [], 0
-        for number, piece in enumerate(self.written):
+        for number, piece in enumerate(self.original):
             mask = self.mask[position : position + len(piece.text)]
             position += len(piece.text)
             if piece.special or mask.count(mask[0]) == len(mask):  # a special token is learned as it begins
@@ -196,27 +194,31 @@ class _Page:
                 f"{self.template.name} does not write one stretch of text for each turn of the assistant, so "
                 f"the marks of message {number} cannot be honored; take another with --set template=FILE"
             )
-        start = self._find(number, message, position)
-        return start, start + len(message["content"])
+        return self._find(number, message, position)
 
-    def _find(self, number: int, message: Message, position: int) -> int:
-        """Place where the content's first character is, or would be if white space before it was removed."""
+    def _find(self, number: int, message: Message, position: int) -> tuple[int, int]:
+        """First and last character of a content, without the white space around it."""
         content = message.get("content")
-        text = content if isinstance(content, str) else ""
+        text = content.strip() if isinstance(content, str) else ""
         start = self.text.find(text, position)
-        if start >= 0 and text:
-            return start
-        start = self.text.find(text.strip(), position)
-        if start < 0 or not text.strip():
+        if start < 0 or not text:
             raise ValueError(
                 f"{self.template.name} changes the text of message {number}, so its marks cannot be honored; "
                 "take another with --set template=FILE"
             )
-        return start - (len(text) - len(text.lstrip()))
+        return start, start + len(text)
+
+    def _set_spans(self, number: int, message: Message, spans: Sequence[Span], position: int) -> None:
+        """Set the mask of parts of a content; the template may have removed the white space around it."""
+        start, end = self._find(number, message, position)
+        content = message["content"]
+        offset = start - (len(content) - len(content.lstrip()))
+        is_whole = self.text[offset : offset + len(content)] == content
+        first, last = (offset, offset + len(content)) if is_whole else (start, end)
+        for span in spans:
+            self._set(max(offset + span.start, first), min(offset + span.end, last), span.learn)
 
     def _set(self, start: int, end: int, learn: bool) -> None:
-        start = max(start, 0)
-        end = min(end, len(self.mask))
         self.mask[start:end] = bytes([learn]) * max(0, end - start)
 
 
@@ -261,17 +263,17 @@ def _in_loss(pieces: Sequence[Piece], start: int, end: int) -> Iterator[Piece]:
             yield Piece(text=text, in_loss=start <= a < end)
 
 
-def _lost_sentence(
-    lost: Sequence[tuple[int, str, str]],
+def _missing_sentence(
+    missing: Sequence[tuple[int, str, str]],
     talk: Conversation,
     template: Template,
     learn: Learn,
     thinking: Thinking,
 ) -> str:
     """A sentence that names the first part that is missing, and the settings with which none is."""
-    number, name, text = lost[0]
+    number, name, text = missing[0]
     ways = []
-    if any(part == "reasoning_content" for _, part, _ in lost) and _helps(talk, template, learn, "inline"):
+    if any(part == "reasoning_content" for _, part, _ in missing) and _helps(talk, template, learn, "inline"):
         ways.append("--set thinking=inline writes it into the content")
     elif learn != "last" and _helps(talk, template, "last", thinking):
         ways.append("--set learn=last learns the last turn alone")
@@ -291,6 +293,6 @@ def _helps(talk: Conversation, template: Template, learn: Learn, thinking: Think
         plain = plain[: turns[-1] + 1]
     messages = [inline(message) for message in plain] if thinking == "inline" else plain
     try:
-        return not _Page(template, messages, talk.tools, learn).lost()
+        return not _Page(template, messages, talk.tools, learn).missing()
     except TokenizerError:
         return False
