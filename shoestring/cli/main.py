@@ -23,7 +23,7 @@ from shoestring.cli.verbs import (
     template,
     tokenizer,
 )
-from shoestring.cli.verbs.training import distill, pretrain, rl, sft
+from shoestring.cli.verbs.training import distill, prefer, pretrain, rl, sft
 from shoestring.errors import ShoestringError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("pretrain")(pretrain.pretrain)
 app.command("sft")(sft.sft)
+app.command("prefer")(prefer.prefer)
 app.command("rl")(rl.rl)
 app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)

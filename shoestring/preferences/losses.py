@@ -86,6 +86,11 @@ class Answers(NamedTuple):
     ref_logp_B: Tensor | None = None
     """The sum under the reference; None for a loss without one."""
 
+    def part(self, rows: slice) -> "Answers":
+        """Some of the answers."""
+        ref_logp_B = None if self.ref_logp_B is None else self.ref_logp_B[rows]
+        return Answers(self.logp_B[rows], self.tokens_B[rows], ref_logp_B)
+
     @property
     def log_ratio_B(self) -> Tensor:
         """log(policy / reference)."""

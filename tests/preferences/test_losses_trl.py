@@ -15,6 +15,10 @@ from shoestring.preferences.losses import PreferenceLossConfig, dpo, ipo, kl_est
 
 from .batches import BATCHES, PROMPT, Batch, mismatched, random_batch, sequence_logp
 
+trl = pytest.importorskip("trl")
+cpo = pytest.importorskip("trl.experimental.cpo")
+trl_orpo = pytest.importorskip("trl.experimental.orpo")
+
 every_batch = pytest.mark.parametrize("seed", range(BATCHES))
 TOLERANCE = 1e-5
 
@@ -87,7 +91,6 @@ def labeled(ids_BT: Tensor, prefix: str) -> dict[str, Tensor]:
 @every_batch
 @pytest.mark.parametrize("loss_type", ["dpo", "ipo"])
 def test_dpo_and_ipo(seed, loss_type):
-    trl = pytest.importorskip("trl")
     batch = random_batch(seed)
     chosen, rejected = batch.answers(batch.chosen_BT), batch.answers(batch.rejected_BT)
     inputs = columns(torch.cat((batch.chosen_BT, batch.rejected_BT))) | {
@@ -112,7 +115,6 @@ def test_dpo_and_ipo(seed, loss_type):
 @every_batch
 def test_label_smoothing(seed):
     """Conservative DPO: TRL has it in its CPO, whose sigmoid loss is DPO's with an even reference."""
-    cpo = pytest.importorskip("trl.experimental.cpo")
     batch = random_batch(seed)
     chosen, rejected = batch.answers(batch.chosen_BT), batch.answers(batch.rejected_BT)
     stub = trainer(cpo.CPOTrainer, batch, alpha=0.0, beta=0.1, loss_type="sigmoid", label_smoothing=0.1)
@@ -123,7 +125,6 @@ def test_label_smoothing(seed):
 
 @every_batch
 def test_simpo(seed):
-    cpo = pytest.importorskip("trl.experimental.cpo")
     batch = random_batch(seed)
     settings = {"beta": 2.0, "simpo_gamma": 0.5, "label_smoothing": 0.1}
     stub = trainer(cpo.CPOTrainer, batch, alpha=0.0, cpo_alpha=0.0, loss_type="simpo", **settings)
@@ -135,7 +136,6 @@ def test_simpo(seed):
 
 @every_batch
 def test_orpo(seed):
-    trl_orpo = pytest.importorskip("trl.experimental.orpo")
     batch = random_batch(seed)
     stub = trainer(trl_orpo.ORPOTrainer, batch, beta=0.2)
     inputs = labeled(batch.chosen_BT, "chosen_") | labeled(batch.rejected_BT, "rejected_")
@@ -147,7 +147,6 @@ def test_orpo(seed):
 
 @every_batch
 def test_kto(seed):
-    trl = pytest.importorskip("trl")
     batch = random_batch(seed)
     ids = torch.cat((batch.chosen_BT, batch.rejected_BT))
     is_good, others = torch.arange(len(ids)) < len(batch.chosen_BT), mismatched(ids)

@@ -1,0 +1,129 @@
+"""PreferenceConfig: all settings that change the result of learning from preferences.
+
+Names and meanings are those of TRL's DPOConfig, KTOConfig, CPOConfig and ORPOConfig. What differs, and why:
+
+| Name | In TRL | Reason |
+|---|---|---|
+| model, data, tokenizer, template | arguments of the trainer | a recipe is the whole run |
+| loss.loss_type | "sigmoid"; KTO, SimPO and ORPO have other trainers | papers' names, in one place |
+| batch_size | per_device_train_batch_size | pairs (KTO: answers) in a step, on any machine |
+| micro_tokens | gradient_accumulation_steps | answers differ in length; memory depends on tokens |
+| epochs | num_train_epochs | as in every recipe |
+| seq_len, overlong | max_length, always cut | pretraining's name; cutting is a choice |
+| no precompute_ref_log_probs | off by default | always: the run starts as its own reference |
+| eval_every, save_every | eval_steps, save_steps | the same words in every recipe |
+| heldout_fraction | eval_dataset | a share of the same prompts |
+| min_lr_ratio | min_lr_rate in lr_scheduler_kwargs | the schedule is always a cosine |
+| optim | learning_rate, adam_beta1, lr_scheduler_type | PyTorch's names, in a table of their own |
+| lora.rank, alpha, targets | r, lora_alpha, target_modules | targets also name kinds of layers |
+| watts, price | not there | for the receipt |
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+from shoestring.errors import ConfigError
+from shoestring.model.lora import LoraConfig
+from shoestring.preferences.losses import PreferenceLossConfig
+from shoestring.tokenizer.overlong import Overlong
+from shoestring.train.optim import OptimConfig
+from shoestring.train.report.receipt import Price
+from shoestring.train.runs.recipe import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceOptim(OptimConfig):
+    """OptimConfig with lower rates: preferences move a model that can talk already."""
+
+    lr: float = 0.0
+    """0: 5e-6 (TRL's 1e-6 and Zephyr's 5e-7 are for many thousands of pairs), and ten times that for LoRA,
+    whose matrices are small."""
+    muon_lr: float = 1e-4
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super(PreferenceOptim, self if self.lr else replace(self, lr=1.0)).__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceConfig(RunConfig):
+    """Learning from preferences: a model, and answers of which some are better."""
+
+    model: str
+    """A model: a folder or a hub name (org/name)."""
+    data: tuple[str, ...]
+    """Files, folders or hub data sets (org/name) of rows with prompt, chosen and rejected, or, for KTO, with
+    prompt, completion and label; see data/forms/pairs.py for their forms."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Columns of the data under other names: {chosen = "better"}."""
+    epochs: float = 1.0
+    """Passes over the preferences (TRL, Zephyr: 1 to 3)."""
+    batch_size: int = 8
+    """Pairs in a step; for KTO answers, at least 2."""
+    micro_tokens: int = 0
+    """Tokens in one forward pass, padding included: bounds memory, not the result. 0: what the machine's
+    memory has room for (train/memory.py)."""
+    seq_len: int = 1024
+    """The longest prompt with an answer, in tokens."""
+    overlong: Overlong = "filter"
+    """Longer ones are left out and counted, their answers cut ("truncate"), or refused ("error")."""
+    tokenizer: str = ""
+    """A folder with tokenizer.json; empty: that of `model`."""
+    template: str = ""
+    """A chat template's folder or file; empty: that of `model`, or DeepSeek's where it has none."""
+    heldout_fraction: float = 0.0
+    """Share of the preferences that is scored and not learned from; a prompt is on one side."""
+    warmup_ratio: float = 0.1
+    """Share of the steps over which the learning rate rises; it then falls by a cosine."""
+    min_lr_ratio: float = 0.1
+    """Learning rate at the end, as a share of its peak."""
+    eval_every: int = 50
+    """Steps between evaluations; there is one at the end too."""
+    save_every: int = 100
+    """Steps between checkpoints; Ctrl-C saves one too."""
+    watts: float | None = None
+    """Power of the machine for the receipt, where it cannot be measured."""
+    loss: PreferenceLossConfig = field(default_factory=PreferenceLossConfig)
+    optim: PreferenceOptim = field(default_factory=PreferenceOptim)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """With a rank over 0 only adapters are trained."""
+    price: Price = field(default_factory=Price)
+
+    CAN_CHANGE = RunConfig.CAN_CHANGE | {
+        *("epochs", "micro_tokens", "eval_every", "save_every", "watts", "price")
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.optim.lr:
+            lr = 5e-5 if self.lora.rank else 5e-6
+            object.__setattr__(self, "optim", replace(self.optim, lr=lr))
+        check_settings(self)
+        if self.loss.loss_type == "kto" and self.batch_size < 2:
+            raise ConfigError(
+                f"batch_size = {self.batch_size}, but KTO compares answers of a batch; set it to 2 or more"
+            )
+
+
+def check_settings(config: Any) -> None:
+    """Raise ConfigError for a value of a common field that is out of its range."""
+    if config.micro_tokens < 0:
+        raise ConfigError(f"micro_tokens = {config.micro_tokens} must be at least 0")
+    for name in ("batch_size", "seq_len", "eval_every", "save_every"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} = {getattr(config, name)} must be at least 1")
+    if config.overlong not in get_args(Overlong):
+        raise ConfigError(f"overlong = {config.overlong!r} is none of {', '.join(get_args(Overlong))}")
+    if not config.data:
+        raise ConfigError('data is empty; name a file of preferences with data=["FILE"]')
+    if not 0.0 < config.epochs < math.inf:
+        raise ConfigError(f"epochs = {config.epochs} is not a number over 0")
+    if not 0.0 <= config.heldout_fraction < 1.0:
+        raise ConfigError(f"heldout_fraction = {config.heldout_fraction} is not at least 0 and under 1")
+    for name in ("warmup_ratio", "min_lr_ratio"):
+        if not 0.0 <= getattr(config, name) <= 1.0:
+            raise ConfigError(f"{name} = {getattr(config, name)} is not between 0 and 1")
+    if config.watts is not None and not 0.0 < config.watts < math.inf:
+        raise ConfigError(f"watts = {config.watts} is not a number over 0; leave it out if unknown")
