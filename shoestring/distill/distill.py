@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,12 +28,15 @@ from shoestring.remote.config import RemoteConfig, checked_url
 from shoestring.tasks.load import load_task
 from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verifier
+from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.thinking import has_tags
 from shoestring.train import checkpoint
 from shoestring.train.runs.lock import run_lock
 from shoestring.train.runs.recipe import check_tags, require_same_past
 from shoestring.train.runs.trainable import open_trainable
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
+from shoestring.train.tuning import open_start
 
 log = logging.getLogger(__name__)
 
@@ -154,10 +157,12 @@ def _distill(
     folder = None if config.is_remote else resolve(config.teacher)
     data = out / "collected" / CONVERSATIONS
     tokenizer = "" if folder is None else str(folder)
-    if config.method == "answers":
-        config.sft_config(data, tokenizer)  # raises for wrong settings before the teacher works
-    if config.method == "on_policy" or config.student not in PRESETS:
+    if folder is not None:
+        config = _with_thinking(config, Checkpoint.open(folder).tokenizer)
+    if config.method == "on_policy":
         _student(config, out / "student", resume=resume)
+    elif not (out / "student" / "config.toml").exists():
+        _check_student(config, config.sft_config(data, tokenizer), out / "student", say)
     write_atomic(out / "config.toml", configs.dumps(config))
     name = _teacher_name(config, folder)
     if config.method == "on_policy":
@@ -181,6 +186,26 @@ def _distill(
     }
     write_atomic(out / "report.json", json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _with_thinking(config: DistillConfig, tokenizer: Tokenizer) -> DistillConfig:
+    """The recipe with the filter for thinking that fits a teacher of this machine."""
+    if config.collect.keep.thinking is not None:
+        return config
+    keep = replace(config.collect.keep, thinking=has_tags(tokenizer) and config.thinking is not False)
+    return replace(config, collect=replace(config.collect, keep=keep))
+
+
+def _check_student(
+    config: DistillConfig, sft_config: SFTConfig, out: Path, say: Callable[[str], None]
+) -> None:
+    """Raise what the student's fine-tuning would, before an answer of the teacher is paid for."""
+    start = open_start(sft_config, out, None)
+    if start.seq_len < config.collect.max_tokens:
+        say(
+            f"answers may have {config.collect.max_tokens:,} tokens, the student reads {start.seq_len:,}; "
+            f"longer ones are left out; --set collect.max_tokens={start.seq_len} asks for shorter ones"
+        )
 
 
 def _collect(

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from shoestring.errors import ConfigError
+from shoestring.tasks.answers import THINK, THINK_END
 from shoestring.tasks.rewards import SCRIPTS, format_reward, language_reward
 
 COMPLETE = ("stop", "end_turn", "eos", "")
@@ -36,8 +37,9 @@ class KeepConfig:
 
     reward: float = 1.0
     """Smallest reward of a right answer."""
-    thinking: bool = True
-    """Whether an answer must begin with one think block and have text after it."""
+    thinking: bool | None = None
+    """Whether an answer must begin with one think block and have text after it. None: where the teacher's
+    tokenizer has tokens for thinking; of a server's answers, where there are think tags."""
     language: str = ""
     """en or zh; empty: any."""
     language_share: float = 0.9
@@ -73,7 +75,7 @@ def rejection(text: str, finish_reason: str, reward: float | None, config: KeepC
         return "unverified"
     if reward < config.reward:
         return "wrong"
-    if config.thinking and format_reward(text) < 1.0:
+    if _must_think(text, config) and format_reward(text) < 1.0:
         return "format"
     if config.language and language_reward(text, config.language) < config.language_share:
         return "language"
@@ -82,6 +84,12 @@ def rejection(text: str, finish_reason: str, reward: float | None, config: KeepC
     if config.loop_characters and is_looping(text, config.loop_characters):
         return "looping"
     return None
+
+
+def _must_think(text: str, config: KeepConfig) -> bool:
+    if config.thinking is None:
+        return THINK in text or THINK_END in text
+    return config.thinking
 
 
 def is_looping(text: str, characters: int) -> bool:

@@ -87,6 +87,7 @@ def build(
         checkpoint.refuse_to_overwrite(out)
     latest = checkpoint.latest(out / "checkpoints") if resume else None
     start = open_start(config, out, latest)
+    config = replace(config, seq_len=start.seq_len)
     tokenizer, template = start.files.tokenizer, start.files.template
     say("reading the conversations")
     data = config.load(tokenizer, template)

@@ -27,6 +27,8 @@ from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers
 from shoestring.train.runs.trainable import load_trainable, open_trainable, write_adapter
 
+DEFAULT_SEQ_LEN = 4096
+
 
 class TuningConfig(Protocol):
     """A recipe that trains an existing model, as far as its start needs it."""
@@ -67,6 +69,8 @@ class Start:
     shape: ModelConfig
     files: Checkpoint
     """The run's own copy of the tokenizer and the chat template."""
+    seq_len: int
+    """The recipe's, or DEFAULT_SEQ_LEN in the model's context."""
 
 
 def open_start(config: TuningConfig, out: Path, latest: Path | None) -> Start:
@@ -76,14 +80,18 @@ def open_start(config: TuningConfig, out: Path, latest: Path | None) -> Start:
     """
     weights = _start(config, latest)
     shape = PRESETS[config.model] if weights is None else weights.config
-    if config.seq_len > shape.max_position_embeddings:
+    context = shape.max_position_embeddings
+    if config.seq_len > context:
         raise ConfigError(
-            f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
-            f"{shape.max_position_embeddings}; lower seq_len"
+            f"seq_len = {config.seq_len}, but {config.model} has a context of {context} tokens; "
+            f"--set seq_len={context} is the longest"
         )
     files = _tokenizer_files(config, weights, out, is_own=latest is not None)
+    if weights is None:  # random weights can have any vocabulary
+        shape = replace(shape, vocab_size=max(shape.vocab_size, files.tokenizer.vocab_size))
     files.tokenizer.check_fits(shape.vocab_size)
-    return Start(weights=weights, shape=shape, files=files)
+    seq_len = config.seq_len or min(DEFAULT_SEQ_LEN, context)
+    return Start(weights=weights, shape=shape, files=files, seq_len=seq_len)
 
 
 def load_start(config: TuningConfig, runtime: Runtime, start: Start, turn_ends: Iterable[int]) -> Transformer:

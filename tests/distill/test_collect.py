@@ -73,7 +73,7 @@ def test_every_reason_is_counted(run, fake_teacher):
         ChatReply(id="numbers/0", text="0", finish_reason="stop"),
         ChatReply(id="numbers/0", fault="too long"),
     ]
-    config = CollectConfig(num_generations=6, keep=KeepConfig(per_problem=1))
+    config = CollectConfig(num_generations=6, keep=KeepConfig(per_problem=1, thinking=True))
     result = run(fake_teacher(lambda _, k: said[k]), config, count=1)
     found = {why: count for why, count in result.rejections.items() if count}
     assert found == {"truncated": 1, "duplicate": 1, "surplus": 1, "format": 1}

@@ -16,6 +16,7 @@ from shoestring.distill.distill import DistillConfig, add_lineage, distill, fold
 from shoestring.distill.keep import KeepConfig
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.errors import ConfigError, DataError, ShoestringError, Stopped
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.tasks.load import load_task
 from shoestring.train import finish
 from shoestring.train import sft as training
@@ -114,6 +115,40 @@ def test_a_remote_teachers_right_answers_reach_the_student(remote_config, runtim
     assert len(server[1]) == asked
     with pytest.raises(ConfigError, match="--resume"):
         distill(remote_config(), runtime, out, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sft": SFT | {"seq_len": 9999}}, r"--set seq_len=\d+ is the longest"),
+        ({"sft": SFT | {"template": "/nowhere"}}, "/nowhere"),
+        ({"sft": SFT | {"tokenizer": "/nowhere"}}, "/nowhere"),
+        ({"student": "no/where/at/all"}, "no/where"),
+        ({"student": "r1-mini"}, "sft.tokenizer"),
+    ],
+)
+def test_a_student_that_cannot_learn_is_named_before_an_answer_is_paid_for(
+    remote_config, runtime, tmp_path, server, changes, words
+):
+    with pytest.raises(ShoestringError, match=words):
+        distill(remote_config(**changes), runtime, tmp_path / "run", quiet=True)
+    assert server[1] == []
+
+
+def test_a_preset_takes_the_vocabulary_of_the_tokenizer(
+    remote_config, runtime, tmp_path, student_folder, server
+):
+    config = remote_config(student="tiny", sft=SFT | {"tokenizer": str(student_folder)})
+    distill(config, runtime, tmp_path / "run", quiet=True)
+    own = Checkpoint.open(tmp_path / "run" / "student" / "model")
+    assert own.config.vocab_size == Checkpoint.open(student_folder).tokenizer.vocab_size > 256
+
+
+def test_a_student_that_reads_less_than_answers_may_have_is_said(remote_config, runtime, tmp_path):
+    said = []
+    config = remote_config(collect={"num_generations": 1, "max_tokens": 600}, problems=2)
+    distill(config, runtime, tmp_path / "run", quiet=True, say=said.append)
+    assert any("--set collect.max_tokens=256" in line for line in said)
 
 
 def test_stopped_in_the_training_it_goes_on_there(remote_config, runtime, tmp_path, server, monkeypatch):
