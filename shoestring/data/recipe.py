@@ -20,6 +20,9 @@ CHOICES = {
 }
 
 
+DEFAULT_SEQ_LEN = 4096
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConversationConfig:
     """Conversations of any form (data/forms), from files, folders and data sets of the hub."""
@@ -30,8 +33,8 @@ class ConversationConfig:
     """The assistant's turns with their end tokens, its last turn, or every token but the first."""
     thinking: Thinking = "template"
     """reasoning_content is where the template writes it; inline: in the content, between think tags."""
-    seq_len: int = 4096
-    """The longest conversation, in tokens."""
+    seq_len: int = 0
+    """The longest conversation, in tokens. 0: 4096, or the model's context where that is shorter."""
     overlong: Overlong = "filter"
     """Longer ones are left out and counted, cut at their end (truncate), or an error."""
     bad_rows: BadRows = "error"
@@ -48,8 +51,8 @@ class ConversationConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("data is empty; name one file of conversations or more")
-        if self.seq_len < 1:
-            raise ConfigError(f"seq_len = {self.seq_len} must be at least 1")
+        if self.seq_len < 0:
+            raise ConfigError(f"seq_len = {self.seq_len} must be at least 0")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(choices)}")
@@ -66,7 +69,7 @@ class ConversationConfig:
             data or self.data,
             tokenizer,
             template,
-            seq_len=self.seq_len,
+            seq_len=self.seq_len or DEFAULT_SEQ_LEN,
             learn=self.learn,
             thinking=self.thinking,
             overlong=self.overlong,

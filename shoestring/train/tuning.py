@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from shoestring.data.folder import sha256_of
+from shoestring.data.recipe import DEFAULT_SEQ_LEN
 from shoestring.device import Runtime
 from shoestring.durable import new_folder
 from shoestring.errors import CheckpointError, ConfigError
@@ -26,8 +27,6 @@ from shoestring.train import checkpoint, state
 from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers
 from shoestring.train.runs.trainable import load_trainable, open_trainable, write_adapter
-
-DEFAULT_SEQ_LEN = 4096
 
 
 class TuningConfig(Protocol):

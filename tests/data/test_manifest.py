@@ -26,7 +26,7 @@ def test_the_manifest_accounts_for_every_file_and_byte(tmp_path):
     assert manifest["totals"]["documents_per_license"] == {"MIT": 1, "CC0-1.0": 1, "unknown": 1}
     assert manifest["duplicates_removed"] == {"exact": 1, "near": 0}
     assert manifest["skipped"] == [
-        {"path": "d/b.jsonl", "reason": "no string field 'text' in a line; it has text", "count": 1},
+        {"path": "d/b.jsonl", "reason": "no string field 'text' in a row; it has text", "count": 1},
         {"path": "d/d.txt", "reason": "not UTF-8", "count": 1},
     ]
 
