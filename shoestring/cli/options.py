@@ -11,7 +11,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", envvar="SHOESTRI
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Model = Annotated[
-    str, typer.Argument(help="A folder, org/name, org/name@revision, hf://org/name or smollm2.")
+    str,
+    typer.Argument(help="A folder, org/name, org/name@revision, hf://org/name or smollm2; or MODEL+ADAPTER."),
 ]
 Settings = Annotated[
     list[str], typer.Option("--set", help="Set a field of the recipe, such as optim.lr=3e-4; repeatable.")

@@ -56,6 +56,7 @@ from shoestring.errors import ConfigError, TokenizerError
 from shoestring.inputs import LoRARequest
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
+from shoestring.model.hf.named import open_model
 from shoestring.model.memory import Quantization
 from shoestring.outputs import (
     BeamSearchOutput,
@@ -97,7 +98,7 @@ class LLM:
         max_num_seqs: int | None = None,
         **settings: Any,
     ) -> None:
-        """Load a folder, `org/name` or `org/name@revision`; raises ShoestringError if that is impossible.
+        """Load a folder, `org/name[@revision]` or MODEL+ADAPTER; ShoestringError if that is impossible.
 
         Args:
             tokenizer: a folder with tokenizer.json, if not the model's; it may hold the chat template.
@@ -116,7 +117,7 @@ class LLM:
             at_once = max(EngineSettings.max_num_batched_tokens, sequences)
             settings.setdefault("max_num_batched_tokens", at_once)
         limits = build(EngineSettings, settings, where="LLM")
-        checkpoint = Checkpoint.open(resolve(model))
+        checkpoint = open_model(model)
         source = checkpoint
         if tokenizer is not None:
             source = Checkpoint.open(

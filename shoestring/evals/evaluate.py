@@ -54,7 +54,7 @@ class Subject:
 
     def identity(self) -> dict[str, Any]:
         """The model's part of a manifest; reads all of its files."""
-        return identify(self.name, self.checkpoint.folder)
+        return identify(self.name, self.checkpoint.folder, *self.checkpoint.adapters)
 
     def open_llm(self, max_tokens: int) -> LLM:
         """The model in an engine whose context holds a prompt and `max_tokens`, if the model's own does."""

@@ -66,14 +66,24 @@ def describe(
     return manifest
 
 
-def identify(name: str, folder: Path) -> dict[str, Any]:
-    """A model's name and the SHA-256 of its weights, config, tokenizer and template; reads all of them."""
-    small_files = [folder / file for file in ("config.json", *TOKENIZER_FILES)]
-    files = [file for file in small_files if file.is_file()] + sorted(folder.glob("*.safetensors"))
+def identify(name: str, *folders: Path) -> dict[str, Any]:
+    """A model's name and the SHA-256 of its files; reads all of them.
+
+    They are the weights, config, tokenizer and template of the model in the first folder, and those of
+    adapters in the others.
+    """
     try:
-        return {"name": name, "sha256": {file.name: sha256_of(file) for file in files}}
+        files = {file.name: sha256_of(file) for file in _files(folders[0])}
+        for number, folder in enumerate(folders[1:], 1):
+            files |= {f"adapter {number}: {file.name}": sha256_of(file) for file in _files(folder)}
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename}: {error.strerror}") from None
+    return {"name": name, "sha256": files}
+
+
+def _files(folder: Path) -> list[Path]:
+    small_files = [folder / file for file in ("config.json", "adapter_config.json", *TOKENIZER_FILES)]
+    return [file for file in small_files if file.is_file()] + sorted(folder.glob("*.safetensors"))
 
 
 def problems_sha256(examples: Sequence[Example]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[
-        str | None, typer.Argument(help="A folder, org/name, org/name@revision or hf://org/name.")
+        str | None, typer.Argument(help="A folder, org/name, org/name@revision or MODEL+ADAPTER.")
     ] = None,
     *,
     task: Annotated[

@@ -1,4 +1,4 @@
-"""`shoestring export, import`: write Hugging Face folders and GGUF files, and read GGUF files."""
+"""`shoestring export, import, merge`: write Hugging Face folders and GGUF files, and read GGUF files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -60,14 +60,54 @@ def import_model(
     _print(report, as_json)
 
 
-def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
+def merge(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL+ADAPTER OUT", help="A model, adapters on it, and a new folder."),
+    ],
+    *,
+    type: Annotated[
+        str | None, typer.Option(help="f32, bf16 or f16; by default that of the model.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Merge LoRA adapters into the weights of their model: one model, which needs no PEFT.
+
+    MODEL+ADAPTER OUT, or MODEL ADAPTER OUT; each is a folder or org/name on the hub. An adapter alone knows
+    its model: ADAPTER OUT.
+    """
+    from shoestring.engine.offline.plan import find_checkpoint
     from shoestring.errors import ConfigError
+    from shoestring.model.hf.named import merge_model
+
+    *models, out = names
+    if not models:
+        raise ConfigError("merge takes a model with an adapter, and a new folder: MODEL+ADAPTER OUT")
+    source, folder = find_checkpoint("+".join(models)), _new_folder(Path(out))
+    if not source.adapters:
+        raise ConfigError(
+            f"{models[0]} has no adapter to merge; give one too: shoestring merge {models[0]}+ADAPTER {out}"
+        )
+    type = type or ("bf16" if source.is_bfloat16 else "f32")
+    merge_model(source, folder, dtype=_precision(type))
+    _print({"out": out, "type": type, "bytes": _bytes(folder)}, as_json)
+
+
+def _new_folder(out: Path) -> Path:
+    """A folder that does not exist or is empty; ConfigError for any other."""
+    from shoestring.errors import ConfigError
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty; give a new folder")
+    return out
+
+
+def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
     from shoestring.model.hf.folder import load_model, save_model
 
     type = type or "bf16"
     dtype, source = _precision(type), _plain_checkpoint(model)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is not empty; give a new folder")
+    _new_folder(out)
     tokenizer_files = source.tokenizer_folder if source.has_tokenizer else None
     lineage = f"Exported from {source.folder.name}."
     save_model(

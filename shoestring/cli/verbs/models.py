@@ -122,8 +122,7 @@ def find(model: str) -> "tuple[ModelConfig, dict[str, Any]]":
     """A model's config and the form of its stored weights; that is empty without weight files."""
     from shoestring.model.gguf.config_reader import read_config
     from shoestring.model.gguf.file import GGUFFile
-    from shoestring.model.hf.checkpoint import Checkpoint
-    from shoestring.model.hf.hub import resolve
+    from shoestring.model.hf.named import open_model
     from shoestring.model.presets import PRESETS
 
     if model in PRESETS:
@@ -131,7 +130,7 @@ def find(model: str) -> "tuple[ModelConfig, dict[str, Any]]":
     if model.endswith(".gguf"):
         file = GGUFFile.open(model)
         return read_config(file), gguf_weights(file) | {"tokenizer": gguf_tokenizer(file)}
-    checkpoint = Checkpoint.open(resolve(model))
+    checkpoint = open_model(model)
     has_weights = any(checkpoint.folder.glob("*.safetensors"))
     return checkpoint.config, stored_weights(checkpoint) if has_weights else {}
 

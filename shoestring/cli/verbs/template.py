@@ -19,14 +19,11 @@ def template() -> None:
 def check(model: Model, *, as_json: Json = False) -> None:
     """Check a model's chat template; exit with 3 if a check fails."""
     from shoestring.errors import ThresholdError
-    from shoestring.model.hf.hub import resolve
-    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.model.hf.named import open_model
     from shoestring.tokenizer.chat.check import check_template
-    from shoestring.tokenizer.chat.load import load_template
 
-    folder = resolve(model)
-    tokenizer = Tokenizer.load(folder)
-    findings = check_template(tokenizer, load_template(folder, tokenizer))
+    checkpoint = open_model(model)
+    findings = check_template(checkpoint.tokenizer, checkpoint.template)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:

@@ -61,10 +61,9 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Print the tokens of a text: each id and its text."""
-    from shoestring.model.hf.hub import resolve
-    from shoestring.tokenizer.bpe import Tokenizer
+    from shoestring.model.hf.named import open_model
 
-    tokenizer = Tokenizer.load(resolve(model))
+    tokenizer = open_model(model).tokenizer
     ids = tokenizer.encode(text, allow_special=special)
     pieces = [tokenizer.token_bytes(i).decode("utf-8", errors="replace") for i in ids]
     if as_json:

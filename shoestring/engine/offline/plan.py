@@ -48,16 +48,15 @@ def read_size(text: str) -> int | None:
 
 
 def find_checkpoint(model: str) -> "Checkpoint":
-    """The checkpoint of a name; ConfigError for a GGUF file, which must be imported first."""
+    """The checkpoint of MODEL or MODEL+ADAPTER; ConfigError for a GGUF file, which must be imported first."""
     from shoestring.errors import ConfigError
-    from shoestring.model.hf.checkpoint import Checkpoint
-    from shoestring.model.hf.hub import resolve
+    from shoestring.model.hf.named import open_model
 
     if model.endswith(".gguf"):
         raise ConfigError(
             f"{model} is a GGUF file; make a folder of it with `shoestring import {model} FOLDER`"
         )
-    return Checkpoint.open(resolve(model))
+    return open_model(model)
 
 
 def default_form(checkpoint: "Checkpoint", device: str) -> str | None:

@@ -25,6 +25,7 @@ from shoestring.model.gguf.types import BF16, F32, Q4_0, Q8_0, StorageType
 from shoestring.model.gguf.vocabulary.writer import write_tokenizer
 from shoestring.model.gguf.writer import TensorEntry, write_gguf
 from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.folder import load_model
 from shoestring.model.transformer import Transformer
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,15 @@ def export_gguf(
 
         write_k_quants(Path(path), type, write_full)
         return
-    folder = None if isinstance(source, Transformer) else source.folder
+    folder = None if isinstance(source, Transformer) else source.tokenizer_folder
+    title = "model" if isinstance(source, Transformer) else source.folder.resolve().name
     with _open_rows(source) as (config, rows):
         metadata = {
             **write_config(config),
-            "general.name": name or ("model" if folder is None else folder.resolve().name),
+            "general.name": name or title,
             "general.file_type": _FILE_TYPE[type],
             "general.quantization_version": 2,
-            **({} if folder is None else write_sampling(Checkpoint.open(folder).generation)),
+            **({} if isinstance(source, Transformer) else write_sampling(source.generation)),
             **write_tokenizer(Path(tokenizer_files) if tokenizer_files else folder, config),
         }
         if config.num_nextn_predict_layers:
@@ -92,9 +94,12 @@ def _open_rows(source: Checkpoint | Transformer) -> Iterator[tuple[ModelConfig, 
     if isinstance(source, Transformer):
         yield source.config, ModelRows(source)
         return
-    config = source.config
+    if source.adapters:
+        model = load_model(source)
+        yield model.config, ModelRows(model)
+        return
     with checkpoint_rows(source) as rows:
-        yield config, rows
+        yield source.config, rows
 
 
 def _write(

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import torch
+
 from shoestring.errors import CheckpointError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.config import CONFIG_NAME
@@ -44,7 +46,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not (folder / CONFIG_NAME).is_file()
 
 
-def merge_model(source: Checkpoint, out: Path) -> None:
+def merge_model(source: Checkpoint, out: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write a model with its adapters merged into the weights, in Hugging Face layout, to `out`.
 
     Tokenizer, template and generation settings are the adapter's, if it has them. Raises CheckpointError,
@@ -54,6 +56,7 @@ def merge_model(source: Checkpoint, out: Path) -> None:
     save_model(
         load_model(source),
         out,
+        dtype=dtype,
         tokenizer_files=source.tokenizer_folder if source.has_tokenizer else None,
         generation=source.generation,
         lineage=f"{source.folder} with the LoRA adapter {names} merged into it.",

@@ -22,6 +22,64 @@ def test_export_opens_in_transformers_with_the_same_logits(cli, trained, tmp_pat
     assert difference < 1e-4
 
 
+def test_a_model_with_an_adapter_is_one_name_for_every_verb(cli, trained, tmp_path):
+    from shoestring.model.hf.checkpoint import Checkpoint
+    from shoestring.model.hf.folder import load_model
+    from shoestring.model.hf.peft import save_adapter
+    from shoestring.model.lora import LoraConfig, add_adapters
+
+    base, adapter = trained / "model", tmp_path / "adapter"
+    model = load_model(Checkpoint.open(base))
+    add_adapters(model, LoraConfig(rank=4), torch.Generator().manual_seed(1))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0.0, 0.2, generator=torch.Generator().manual_seed(2))
+    save_adapter(model, adapter, base=str(base))
+    name, merged = f"{base}+{adapter}", tmp_path / "merged"
+    code, out, err = cli("merge", name, str(merged), "--json")
+    assert (code, json.loads(out)["type"]) == (0, "f32"), err
+    again = tmp_path / "again"
+    assert cli("merge", str(base), str(adapter), str(again))[0] == 0
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (merged, again)]
+    assert weights[0] == weights[1]
+
+    def completion(model):
+        code, out, err = cli("run", str(model), "def f", "--complete", "--max-tokens", "8", "--json")
+        assert code == 0, err
+        return json.loads(out)["completion"]
+
+    assert completion(name) == completion(merged) == completion(adapter) != completion(base)
+    scores = {}
+    for each in (name, merged):
+        code, out, err = cli("eval", str(each), "--source", str(trained.parent), "--json")
+        assert code == 0, err
+        scores[each] = json.loads(out)
+    assert scores[name]["result"] == scores[merged]["result"]
+    assert "adapter 1: adapter_model.safetensors" in scores[name]["model"]["sha256"]
+    for verb in (("quantize", "--bits", "8"), ("export", "--type", "f32")):
+        for each in (name, merged):
+            target = tmp_path / f"{verb[0]}-{len(str(each))}"
+            assert cli(verb[0], str(each), str(target), *verb[1:])[0] == 0
+        files = [tmp_path / f"{verb[0]}-{len(str(each))}" / "model.safetensors" for each in (name, merged)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    for each in (name, merged):
+        assert cli("export", str(each), str(tmp_path / f"{len(str(each))}.gguf"), "--type", "f32")[0] == 0
+    sizes = {(tmp_path / f"{len(str(each))}.gguf").stat().st_size for each in (name, merged)}
+    assert len(sizes) == 1
+
+
+def test_merging_without_an_adapter_or_into_a_full_folder_is_a_sentence(cli, trained, tmp_path):
+    base = str(trained / "model")
+    code, _, err = cli("merge", base, str(tmp_path / "out"))
+    assert (code, f"shoestring merge {base}+ADAPTER" in err) == (2, True)
+    code, _, err = cli("merge", base)
+    assert (code, "MODEL+ADAPTER OUT" in err) == (2, True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("keep me")
+    assert cli("merge", f"{base}+{base}", str(tmp_path / "new"))[0] == 1
+    assert cli("merge", base, str(tmp_path / "full"))[0] == 2
+
+
 def test_a_gguf_file_comes_back_as_the_same_model(cli, trained, tmp_path):
     from shoestring.model.hf.checkpoint import Checkpoint
     from shoestring.model.hf.folder import load_model
