@@ -20,6 +20,7 @@ from shoestring.cli.verbs import (
     quantize,
     run,
     serve,
+    task,
     template,
     tokenizer,
 )
@@ -54,6 +55,7 @@ app.add_typer(database.app, name="database")
 app.add_typer(bench.app, name="bench")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(template.app, name="template")
+app.add_typer(task.app, name="task")
 app.command("doctor")(doctor.doctor)
 
 

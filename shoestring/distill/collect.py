@@ -159,9 +159,10 @@ class _Collector:
         for id, problem in self.problems.items():
             num_answers = self.journal.counts[id]
             if num_answers < config.num_generations:
-                user = {"role": "user", "content": problem.example.question}
+                turns = problem.example.turns
+                messages = turns if turns[0]["role"] == "system" else (*system, *turns)
                 num_missing = config.num_generations - num_answers
-                yield ChatRequest(id=id, messages=(*system, user), n=num_missing, start=num_answers)
+                yield ChatRequest(id=id, messages=messages, n=num_missing, start=num_answers)
 
     def _receive(self, reply: ChatReply) -> None:
         if reply.fault is None:

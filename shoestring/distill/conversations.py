@@ -109,7 +109,7 @@ def _conversation(problem: Problem, text: str, source: str, reward: float) -> di
     if thinking is not None:
         assistant["reasoning_content"] = thinking
     return {
-        "messages": [{"role": "user", "content": problem.example.question}, assistant],
+        "messages": [*problem.example.turns, assistant],
         "source": source,
         "task": problem.task,
         "key": problem.example.key,

@@ -161,7 +161,7 @@ class OnPolicyTrainer:
 
     def _fitting(self, problems: Sequence[Problem]) -> list[QuestionPrompt]:
         """The prompts of the problems, of those that fit; DataError when none does."""
-        prompts = [self._maker.prompt(problem.example.question, problem.id) for problem in problems]
+        prompts = [self._maker.prompt(problem.example.prompt, problem.id) for problem in problems]
         self._maker.warn()
         if not (fitting := [prompt for prompt in prompts if prompt is not None]):
             raise DataError(

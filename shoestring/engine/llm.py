@@ -49,7 +49,6 @@ from shoestring.engine.offline.beam_search import beam_search, likeliest_tokens
 from shoestring.engine.offline.metrics import metrics
 from shoestring.engine.offline.score import continued, score
 from shoestring.engine.offline.tokenizer import ScriptTokenizer
-from shoestring.engine.offline.tools import tool_definitions
 from shoestring.engine.request import OutputKind, Request, RequestOutput, SamplingParams, derived_seed
 from shoestring.engine.settings import EngineCounters, EngineSettings
 from shoestring.errors import ConfigError, TokenizerError
@@ -65,6 +64,7 @@ from shoestring.outputs import (
 )
 from shoestring.sampling_params import BeamSearchParams
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.functions import tool_definitions
 from shoestring.tokenizer.chat.load import template_of
 from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.prompts import (

@@ -33,7 +33,7 @@ def score_model(
     llm = LLM.of(load_engine(checkpoint, runtime, settings=ENGINE), checkpoint)
     answers = answers or folder.parent
     scores = {
-        name: score_task(llm, name, settings, transcripts=answers / f"answers-{name}.jsonl")
+        name: score_task(llm, name, settings, transcripts=answers / f"answers-{Path(name).name}.jsonl")
         for name, settings in tasks.items()
     }
     first = next(iter(scores.values()), {})

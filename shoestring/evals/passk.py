@@ -152,7 +152,7 @@ def evaluate_task(
 
 def _fitting(examples: Sequence[Example], maker: PromptMaker) -> tuple[list[Example], list[QuestionPrompt]]:
     """The examples whose prompts fit, and these prompts; DataError when there is none."""
-    pairs = [(example, maker.prompt(example.question, example.key)) for example in examples]
+    pairs = [(example, maker.prompt(example.prompt, example.key)) for example in examples]
     maker.warn()
     fitting = [(example, prompt) for example, prompt in pairs if prompt is not None]
     if not fitting:
@@ -178,7 +178,9 @@ class _Grader:
         for number, row in enumerate(rows):
             for place, answer in enumerate(row):
                 if answer.finish_reason in ("stop", "length"):
-                    self._verifier.submit((number, place), self._task.name, examples[number], answer.text)
+                    ids = outputs[number].outputs[place].token_ids
+                    ticket, example = (number, place), examples[number]
+                    self._verifier.submit(ticket, self._task.name, example, answer.text, token_ids=ids)
                 else:
                     log.warning("no answer to %s: %s", examples[number].key, answer.finish_reason)
         for verdict in self._verifier.results(wait=True):

@@ -9,6 +9,7 @@ from typing import Any
 from shoestring.device import Runtime, measure_peak
 from shoestring.errors import DataError, NonFiniteError
 from shoestring.rl.recipe import GRPOConfig
+from shoestring.rl.rewards import added_rewards
 from shoestring.rl.rollout import Answer
 from shoestring.rl.run import Run, build, save, write_result
 from shoestring.rl.step import take_step
@@ -62,7 +63,7 @@ def _train(
         is_quiet = quiet or not ranks.is_first
         display = stack.enter_context(Display(title, config.steps, unit="steps", quiet=is_quiet))
         run = build(config, runtime, out, ranks, resume=resume, say=display.say)
-        verifier = stack.enter_context(Verifier(run.problems.tasks))
+        verifier = stack.enter_context(Verifier(run.problems.tasks | added_rewards(config.reward)))
         pulse = Pulse(display.update)
         trainer = GRPOTrainer(run, runtime, verifier, on_eval, pulse)
         if ranks.is_first:
@@ -166,5 +167,10 @@ def _log_samples(log: MetricsLog, step: int, groups: Sequence[Sequence[Answer]],
             "text": answer.text,
             "parts": dict(answer.parts),
             "truncated": answer.is_truncated,
+        }
+        line |= {
+            name: dict(values)
+            for name, values in (("rewards", answer.rewards), ("notes", answer.notes))
+            if values
         }
         log.log(step, line)

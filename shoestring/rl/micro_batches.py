@@ -78,6 +78,8 @@ def _padded(answers: Sequence[Answer], loss: PolicyLossConfig, model: Transforme
         first, end = len(answer.prompt_ids) - 1, answer.num_inputs
         inputs[n, :end] = torch.tensor((*answer.prompt_ids, *answer.token_ids))[:-1]
         targets[n, first:end] = torch.tensor(answer.token_ids)
+        if answer.is_own:  # results of tools are read and not learned
+            targets[n, first:end][~torch.tensor(answer.is_own)] = IGNORE_INDEX
         engine_logp[n, first:end] = torch.tensor(answer.logprobs)
     truncated_B = torch.tensor([answer.is_truncated for answer in answers])
     mask = loss_mask(

@@ -1,8 +1,11 @@
 """The problems of a run: drawn from its tasks by their shares, with prompts that fit into the context."""
 
 import random
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
+from shoestring.engine.conversation.tool_use import ToolUse
 from shoestring.errors import DataError
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.tasks.load import load_task
@@ -10,6 +13,7 @@ from shoestring.tasks.task import Problem
 from shoestring.tokenizer.overlong import PromptMaker
 from shoestring.tokenizer.questions import QuestionPrompt
 
+EMPTY: Mapping[str, ToolUse] = MappingProxyType({})
 MAX_MISSES = 1000
 """Problems in a row that do not fit, after which a run ends: others will hardly come."""
 
@@ -19,6 +23,7 @@ class PromptedProblem(NamedTuple):
 
     problem: Problem
     prompt: QuestionPrompt
+    tools: ToolUse | None = None
 
 
 class ProblemStream:
@@ -37,8 +42,10 @@ class ProblemStream:
         self.num_drawn += count
         return [Problem(task=name, example=next(self._examples[name])) for name in names]
 
-    def draw_prompted(self, count: int, prompts: PromptMaker) -> list[PromptedProblem]:
-        """The next `count` problems whose prompts fit.
+    def draw_prompted(
+        self, count: int, prompts: PromptMaker, tools: Mapping[str, ToolUse] = EMPTY
+    ) -> list[PromptedProblem]:
+        """The next `count` problems whose prompts fit; `tools` are those of the tasks that have some.
 
         Raises DataError when a thousand in a row do not, ConfigError where one that does not fit is an error.
         """
@@ -46,7 +53,9 @@ class ProblemStream:
         misses = 0
         while len(results) < count:
             [problem] = self.draw(1)
-            prompt = prompts.prompt(problem.example.question, problem.id)
+            use = tools.get(problem.task)
+            definitions = () if use is None else use.definitions
+            prompt = prompts.prompt(problem.example.prompt, problem.id, tools=definitions)
             misses = misses + 1 if prompt is None else 0
             if misses == MAX_MISSES:
                 raise DataError(
@@ -54,5 +63,5 @@ class ProblemStream:
                     "tokens; --set overlong=truncate keeps the end of each question"
                 )
             if prompt is not None:
-                results.append(PromptedProblem(problem, prompt))
+                results.append(PromptedProblem(problem, prompt, use))
         return results

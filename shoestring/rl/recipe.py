@@ -46,7 +46,8 @@ class TaskShare:
     """A task of a run, and its share of the problems."""
 
     name: str
-    """The task's name in `tasks/load.py`: countdown, gsm8k, reasoning_gym:<generator>..."""
+    """A task by name (countdown, gsm8k, reasoning_gym:<generator>...), or Python of your own: FILE.py,
+    FILE.py:NAME or module:NAME, a task's class or reward functions (with options.data, their problems)."""
     share: float = 1.0
     """Frequency of its problems, relative to those of the other tasks."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +64,10 @@ class RewardConfig:
     """Language that the thinking should be in, en or zh; empty: any."""
     language_weight: float = 0.1
     """Weight of the share of its words in the thinking (added, as in R1 section 2.3.2)."""
+    functions: tuple[str, ...] = ()
+    """Reward functions as TRL has them: `file.py:name`, `file.py` (all in it) or `module:name`."""
+    weights: tuple[float, ...] = ()
+    """One for each function (TRL's reward_weights); empty: all 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
-from shoestring.engine.dispatch import Dispatcher
+from shoestring.engine.conversation.turns import Conversation, Start, converse
 from shoestring.engine.engine import Engine
-from shoestring.engine.request import CompletionOutput, Request, SamplingParams, derived_seed
+from shoestring.engine.request import Request, SamplingParams, derived_seed
 from shoestring.rl.problems import PromptedProblem
-from shoestring.rl.recipe import GRPOConfig, RewardConfig
-from shoestring.tasks.rewards import format_reward, language_reward
+from shoestring.rl.recipe import GRPOConfig
+from shoestring.rl.rewards import added_rewards, reward_parts
 from shoestring.tasks.task import Problem
-from shoestring.tasks.verify import Verifier
-from shoestring.tokenizer.questions import QuestionPrompt
+from shoestring.tasks.verify import Verdict, Verifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +23,25 @@ class Answer:
     problem: Problem
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
+    """All after the prompt: with tools also the tokens of their results."""
     logprobs: tuple[float, ...]
-    """The engine's, of each token, at temperature 1."""
+    """The engine's, of each token, at temperature 1; 0 for those of tools' results."""
     text: str
-    """The assistant's whole turn: the opening in the prompt and the completion."""
+    """The assistant's whole turn, of several the last: the opening in the prompt and the completion."""
     is_truncated: bool
+    is_own: tuple[bool, ...] = ()
+    """Whether each token is the policy's, which alone are learned; empty: all are."""
+    messages: Sequence[Mapping[str, Any]] = ()
+    """Its turns and the results of its calls, for a task with tools."""
+    num_calls: int = 0
+    num_errors: int = 0
+    """Calls of tools whose result is an error."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """The reward by component; empty without a verdict."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """The rewards of functions by name, before their weights."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Columns that reward functions wrote for people to read."""
     advantage: float = 0.0
     """Its reward compared with those of its group; 0 without a verdict."""
     experts: Tensor | None = field(default=None, compare=False)
@@ -39,6 +51,11 @@ class Answer:
     def reward(self) -> float | None:
         """The sum of the components; None where the verifier failed."""
         return sum(self.parts.values()) if self.parts else None
+
+    @property
+    def num_own(self) -> int:
+        """Tokens that the policy sampled."""
+        return sum(self.is_own) if self.is_own else len(self.token_ids)
 
     @property
     def num_inputs(self) -> int:
@@ -61,38 +78,49 @@ def roll_out(
     and its place in the group, and on nothing else of the batch. `on_step` is called after each batch; what
     it raises ends the sampling.
     """
-    requests = [_request(number, one.prompt, config) for number, one in enumerate(problems, start=first)]
-    sources = {request.request_id: one for request, one in zip(requests, problems, strict=True)}
-    groups: dict[str, list[Answer]] = {request_id: [] for request_id in sources}
-    with Dispatcher(engine).outputs(requests, on_step=on_step) as outputs:
-        for output in outputs:
-            problem, prompt = sources[output.request_id]
-            for place, completion in enumerate(output.outputs):
-                answer = _answer(problem, prompt, completion)
-                groups[output.request_id].append(answer)
-                if completion.finish_reason in ("stop", "length"):
-                    ticket = output.request_id, place
-                    verifier.submit(ticket, problem.task, problem.example, answer.text)
+    starts = [_start(number, one, config) for number, one in enumerate(problems, start=first)]
+    problem_of = {start.request.request_id: one for start, one in zip(starts, problems, strict=True)}
+    groups: dict[str, dict[int, Answer]] = {request_id: {} for request_id in problem_of}
+    rewards = tuple(added_rewards(config.reward))
+    for conversation in converse(engine, starts, verifier, on_step):
+        answer = _answer(problem_of[conversation.request_id], conversation)
+        groups[conversation.request_id][conversation.place] = answer
+        if conversation.finish_reason in ("stop", "length"):
+            _submit(verifier, (conversation.request_id, conversation.place), answer, rewards)
+    for (request_id, place), verdicts in _verdicts(verifier).items():
+        answer = groups[request_id][place]
+        groups[request_id][place] = replace(
+            answer,
+            parts=reward_parts(verdicts, answer.text, config.reward),
+            rewards={name: value for v in verdicts.values() for name, value in v.parts.items()},
+            notes={name: value for v in verdicts.values() for name, value in v.notes.items()},
+        )
+    return [[group[place] for place in sorted(group)] for group in groups.values()]
+
+
+def _submit(verifier: Verifier, where: tuple[str, int], answer: Answer, rewards: Sequence[str]) -> None:
+    """Submit an answer to the verifier of its task, and to each added reward."""
+    for name in ("accuracy", *rewards):
+        verifier.submit(
+            (where, name),
+            answer.problem.task if name == "accuracy" else name,
+            answer.problem.example,
+            answer.text,
+            messages=answer.messages,
+            token_ids=answer.token_ids,
+        )
+
+
+def _verdicts(verifier: Verifier) -> dict[tuple[str, int], dict[str, Verdict]]:
+    """All verdicts on each answer, by the name of the reward."""
+    verdicts: dict[tuple[str, int], dict[str, Verdict]] = {}
     for verdict in verifier.results(wait=True):
-        if verdict.reward is not None:
-            request_id, place = verdict.ticket
-            answer = groups[request_id][place]
-            parts = reward_parts(verdict.reward, answer.text, config.reward)
-            groups[request_id][place] = replace(answer, parts=parts)
-    return list(groups.values())
+        where, name = verdict.ticket
+        verdicts.setdefault(where, {})[name] = verdict
+    return verdicts
 
 
-def reward_parts(accuracy: float, text: str, config: RewardConfig) -> dict[str, float]:
-    """Components of an answer's reward by name: the task's own, and those that the recipe adds."""
-    parts = {"accuracy": accuracy}
-    if config.format:
-        parts["format"] = config.format * format_reward(text)
-    if config.language:
-        parts["language"] = config.language_weight * language_reward(text, config.language)
-    return parts
-
-
-def _request(number: int, prompt: QuestionPrompt, config: GRPOConfig) -> Request:
+def _start(number: int, one: PromptedProblem, config: GRPOConfig) -> Start:
     params = SamplingParams(
         n=config.num_generations,
         temperature=config.temperature,
@@ -100,17 +128,23 @@ def _request(number: int, prompt: QuestionPrompt, config: GRPOConfig) -> Request
         token_logprobs=True,
         seed=derived_seed(config.seed, number),
         output_kind="final_only",
+        skip_special_tokens=one.tools is None,
     )
-    return Request(request_id=f"problem {number}", prompt_token_ids=prompt.ids, sampling_params=params)
+    request = Request(request_id=f"problem {number}", prompt_token_ids=one.prompt.ids, sampling_params=params)
+    return Start(request=request, prompt=one.prompt, tools=one.tools)
 
 
-def _answer(problem: Problem, prompt: QuestionPrompt, completion: CompletionOutput) -> Answer:
+def _answer(one: PromptedProblem, conversation: Conversation) -> Answer:
     return Answer(
-        problem=problem,
-        prompt_ids=prompt.ids,
-        token_ids=tuple(completion.token_ids),
-        logprobs=tuple(completion.token_logprobs or ()),
-        text=prompt.opening + completion.text,
-        is_truncated=completion.finish_reason == "length",
-        experts=completion.routed_experts,
+        problem=one.problem,
+        prompt_ids=one.prompt.ids,
+        token_ids=conversation.token_ids,
+        logprobs=conversation.logprobs,
+        is_own=conversation.is_own,
+        text=conversation.text,
+        messages=conversation.messages,
+        is_truncated=conversation.finish_reason == "length",
+        num_calls=conversation.num_calls,
+        num_errors=conversation.num_errors,
+        experts=conversation.experts,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from shoestring import config as configs
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
+from shoestring.engine.conversation.tool_use import ToolUse, tool_use
 from shoestring.engine.engine import Engine
 from shoestring.engine.paged_cache import available_bytes
 from shoestring.engine.policy_engine import PolicyEngine
@@ -70,6 +71,8 @@ class Run:
     segments: list[receipt.Segment] = field(default_factory=list)
     prompts: PromptMaker = field(init=False)
     """Makes the problems' prompts."""
+    tools: dict[str, ToolUse] = field(init=False)
+    """The use of tools, of the tasks that have some."""
 
     def __post_init__(self) -> None:
         self.prompts = PromptMaker(
@@ -81,6 +84,12 @@ class Run:
             max_tokens=self.config.max_tokens,
             overlong=self.config.overlong,
         )
+        thinking = self.config.prompt.thinking
+        uses = {
+            name: tool_use(name, task, self.tokenizer, self.template, thinking=thinking)
+            for name, task in self.problems.tasks.items()
+        }
+        self.tools = {name: use for name, use in uses.items() if use is not None}
 
     @property
     def is_finished(self) -> bool:

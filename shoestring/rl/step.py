@@ -38,6 +38,8 @@ def take_step(
 
     A `pulse` shows how far it is, and raises Abandoned when the run should end while it samples.
     """
+    verifier.state = {"global_step": run.step, "max_steps": run.config.steps}
+    verifier.metrics.clear()
     config, start, num_overlong = run.config, time.perf_counter(), run.prompts.num_overlong
     num_drawn = run.problems.num_drawn
     try:
@@ -64,6 +66,7 @@ def take_step(
     seconds = time.perf_counter() - start
     row = metrics_row(run, sums, stats) | {
         "groups_with_signal": samples.num_with_signal / max(sums["groups"], 1),
+        **_reward_metrics(verifier),
         "overlong": run.prompts.num_overlong - num_overlong,
         "lr": config.optim.lr * lr_share,
         "sample_s": sample_s,
@@ -72,6 +75,12 @@ def take_step(
         "tokens_per_s": num_tokens / seconds,
     }
     return row, samples.groups
+
+
+def _reward_metrics(verifier: Verifier) -> dict[str, Any]:
+    """The figures that reward functions logged in this process, by name; nothing without any."""
+    means = {name: sum(values) / len(values) for name, values in verifier.metrics.items()}
+    return {"reward_metrics": means} if means else {}
 
 
 def sample(run: Run, verifier: Verifier, pulse: Pulse | None = None) -> Samples:
@@ -83,7 +92,7 @@ def sample(run: Run, verifier: Verifier, pulse: Pulse | None = None) -> Samples:
     for _ in range(1 + config.dynamic_sampling):
         num_missing = config.num_prompts - samples.num_with_signal
         part, first = ranks.part(num_missing), run.problems.num_drawn
-        problems = run.problems.draw_prompted(num_missing, run.prompts)[part.start : part.stop]
+        problems = run.problems.draw_prompted(num_missing, run.prompts, run.tools)[part.start : part.stop]
         run.prompts.warn()
         on_step = _progress(run, len(problems), pulse)
         groups = roll_out(run.engine, problems, config, verifier, first=first + part.start, on_step=on_step)

@@ -5,7 +5,8 @@ from typing import Any
 
 from shoestring.model.config import ModelConfig
 from shoestring.model.cost import decode_flops_per_token, train_flops_per_token
-from shoestring.rl.rollout import Answer, reward_parts
+from shoestring.rl.rewards import added_rewards, part_names
+from shoestring.rl.rollout import Answer
 from shoestring.rl.run import Run
 from shoestring.rl.update import UpdateStats
 from shoestring.tasks.verify import SHARE_FROM, Verifier
@@ -19,7 +20,9 @@ def step_sums(run: Run, groups: Sequence[Sequence[Answer]], verifier: Verifier) 
         "groups": len(groups),
         "answers": len(answers),
         "with_reward": len(with_reward),
-        "tokens": sum(len(answer.token_ids) for answer in answers),
+        "tokens": sum(answer.num_own for answer in answers),
+        "calls": sum(answer.num_calls for answer in answers),
+        "call_errors": sum(answer.num_errors for answer in answers),
         "logprobs": sum(sum(answer.logprobs) for answer in answers),
         "truncated": sum(answer.is_truncated for answer in answers),
         "solved": sum(any(answer.parts.get("accuracy", 0) >= 1 for answer in group) for group in groups),
@@ -28,10 +31,14 @@ def step_sums(run: Run, groups: Sequence[Sequence[Answer]], verifier: Verifier) 
         "verdicts": verifier.verdicts,
         "faults": verifier.faults.total(),
     }
-    for name in _part_names(run):
-        sums[f"part {name}"] = sum(answer.parts[name] for answer in with_reward)
+    for name in part_names(run.config.reward):
+        sums[f"part {name}"] = sum(answer.parts.get(name, 0.0) for answer in with_reward)
+    for name in function_names(run):
+        values = [answer.rewards[name] for answer in answers if name in answer.rewards]
+        sums |= {f"function {name}": sum(values), f"count of {name}": len(values)}
     for share in run.config.tasks:
-        accuracies = [a.parts["accuracy"] for a in with_reward if a.problem.task == share.name]
+        own = [answer.parts for answer in with_reward if answer.problem.task == share.name]
+        accuracies = [parts["accuracy"] for parts in own if "accuracy" in parts]
         sums |= {f"task {share.name}": sum(accuracies), f"count {share.name}": len(accuracies)}
     return dict(zip(sums, run.ranks.sum(sums.values()), strict=True))
 
@@ -39,13 +46,22 @@ def step_sums(run: Run, groups: Sequence[Sequence[Answer]], verifier: Verifier) 
 def metrics_row(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> dict[str, Any]:
     """The line of metrics.jsonl about the step that has just been taken."""
     with_reward, answers = sums["with_reward"], max(sums["answers"], 1)
-    parts = {name: sums[f"part {name}"] / with_reward for name in _part_names(run) if with_reward}
+    parts = {
+        name: sums[f"part {name}"] / with_reward for name in part_names(run.config.reward) if with_reward
+    }
     tasks = [share.name for share in run.config.tasks if sums[f"count {share.name}"]]
+    function_means = {
+        name: sums[f"function {name}"] / sums[f"count of {name}"]
+        for name in function_names(run)
+        if sums[f"count of {name}"]
+    }
     return {
         "step": run.step,
         "tokens": run.tokens,
         "reward": sum(parts.values()) if parts else None,
         **parts,
+        **(_tool_figures(sums) if run.tools else {}),
+        **({"rewards": function_means} if function_means else {}),
         "accuracy_by_task": {name: sums[f"task {name}"] / sums[f"count {name}"] for name in tasks},
         "solved_by_any": sums["solved"] / max(sums["groups"], 1),
         "answer_tokens": sums["tokens"] / answers,
@@ -71,5 +87,15 @@ def step_flops(model: ModelConfig, sums: Mapping[str, float], stats: UpdateStats
     return sampling + train_flops_per_token(model, mean_length, mtp=False) * stats.num_tokens
 
 
-def _part_names(run: Run) -> list[str]:
-    return list(reward_parts(0.0, "", run.config.reward))
+def _tool_figures(sums: Mapping[str, float]) -> dict[str, float]:
+    """Calls of tools for each answer, and the share of them whose result is an error."""
+    return {
+        "tool_calls": sums["calls"] / max(sums["answers"], 1),
+        "tool_errors": sums["call_errors"] / max(sums["calls"], 1),
+    }
+
+
+def function_names(run: Run) -> list[str]:
+    """The names of the reward functions of all tasks and of the recipe."""
+    tasks = [*run.problems.tasks.values(), *added_rewards(run.config.reward).values()]
+    return list(dict.fromkeys(name for task in tasks for name in task.part_names))

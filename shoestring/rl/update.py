@@ -112,7 +112,7 @@ def deal(rounds: Sequence[Sequence[Answer]], num_steps: int, ranks: Ranks) -> li
 
 def whole_step(answers: Sequence[Answer], config: GRPOConfig, ranks: Ranks) -> Denominators:
     """The denominators of an optimizer step: the answers of all processes, whether computed or not."""
-    lengths = [len(answer.token_ids) for answer in answers if not is_masked(answer, config.loss)]
+    lengths = [answer.num_own for answer in answers if not is_masked(answer, config.loss)]
     own = denominators(lengths, config.max_tokens)
     return replace(own, sequences=ranks.count(own.sequences), tokens=ranks.count(own.tokens))
 

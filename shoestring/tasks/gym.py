@@ -11,8 +11,8 @@ from typing import Any
 from shoestring.errors import ConfigError, DataError, MissingDependencyError
 from shoestring.tasks.answers import split_reply
 from shoestring.tasks.guard import RefusedCode, only_arithmetic
-from shoestring.tasks.problems import key_of, split_of
-from shoestring.tasks.task import Example, Split, Task
+from shoestring.tasks.problems import split_of
+from shoestring.tasks.task import Example, Split, Task, key_of
 
 CHUNK = 200
 """Problems of one of the library's data sets."""

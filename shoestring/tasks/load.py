@@ -1,4 +1,8 @@
-"""Load a task by its name and options, or from the description that another process sent."""
+"""Load a task by its name and options, or from the description that another process sent.
+
+A name is that of a built-in task, `reasoning_gym:<generator>`, or Python of one's own: `file.py`,
+`file.py:Name` or `module:Name`, a class with a task's methods or a reward function as TRL has them.
+"""
 
 import importlib
 from collections.abc import Mapping
@@ -7,6 +11,7 @@ from typing import Any
 
 from shoestring import config
 from shoestring.errors import ConfigError
+from shoestring.tasks.custom.source import is_own, is_task, load_own
 from shoestring.tasks.task import Task
 
 TASKS = {
@@ -16,7 +21,9 @@ TASKS = {
     "greeting": "shoestring.tasks.greeting:Greeting",
     "gsm8k": "shoestring.tasks.gsm8k:Gsm8k",
     "math": "shoestring.tasks.math:Math",
+    "prompts": "shoestring.tasks.custom.prompts:Prompts",
 }
+CUSTOM_TASK = "shoestring.tasks.custom.custom_task:CustomTask"
 GYM = "reasoning_gym:"
 GYM_TASK = "shoestring.tasks.gym:Gym"
 
@@ -24,15 +31,28 @@ GYM_TASK = "shoestring.tasks.gym:Gym"
 def load_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     """The task `name`, from its own module alone; `reasoning_gym:<generator>` is a generator of that library.
 
-    Raises ConfigError, listing what there is, for a wrong name, option or value, and MissingDependencyError
-    when the library of a task is not installed.
+    Python of one's own is imported: it is trusted as the command line is. Raises ConfigError, listing what
+    there is, for a wrong name, option or value, and with file and line for a mistake in one's own file;
+    MissingDependencyError when the library of a task is not installed.
     """
     fields, generator = dict(options or {}), name.removeprefix(GYM)
     if name.startswith(GYM) and generator:
         return _build(GYM_TASK, {"generator": generator, "options": fields}, name)
+    if name not in TASKS and is_own(name):
+        return _own_task(name, fields)
     if name not in TASKS:
-        raise ConfigError(f"no task {name!r}; there are {', '.join(TASKS)} and {GYM}<generator>")
+        raise ConfigError(
+            f"no task {name!r}; there are {', '.join(TASKS)}, {GYM}<generator>, and files of your own, "
+            "FILE.py or FILE.py:NAME (`shoestring task new FILE.py` writes one)"
+        )
     return _build(TASKS[name], fields, name)
+
+
+def _own_task(name: str, fields: dict[str, Any]) -> Task:
+    """The task of a class, or of reward functions, in the user's Python."""
+    if is_task(load_own(name)[0]):
+        return _build(CUSTOM_TASK, {"source": name, "options": fields}, name)
+    return _build(TASKS["prompts"], {"functions": (name,), **fields}, name)
 
 
 def describe(task: Task) -> dict[str, Any]:

@@ -7,16 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shoestring.errors import DataError
-from shoestring.tasks.task import Example, Split
+from shoestring.tasks.task import Example, Split, key_of
 
 MAX_LINE_BYTES = 1 << 20
 TEST_ONE_IN = 10
 """One in so many of a single file's problems, and of generated ones, is in the test split."""
-
-
-def key_of(question: str) -> str:
-    """A key of a question, whatever its spacing: 16 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(" ".join(question.split()).encode(errors="replace")).hexdigest()[:16]
 
 
 def split_of(key: str, one_in: int = TEST_ONE_IN) -> Split:

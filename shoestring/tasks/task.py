@@ -1,11 +1,15 @@
 """A task: examples, each with a question, and a reward for a reply to one."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from shoestring.tasks.answers import split_reply
+
+if TYPE_CHECKING:
+    from shoestring.tokenizer.questions import Question
 
 Split = Literal["train", "test"]
 DRAWS_PER_EXAMPLE = 20
@@ -16,12 +20,34 @@ DRAWS_PER_EXAMPLE = 20
 class Example:
     """One problem; everything in it is JSON, so it can be sent to a process and stored in a file."""
 
-    key: str
-    """Identifies the problem within its task: equal problems have equal keys."""
+    key: str = ""
+    """Identifies the problem within its task: equal problems have equal keys. Empty: made of the question."""
     question: str
     """The user's message."""
-    answer: Any
+    answer: Any = None
     """The data that the verifier needs; never shown to the model."""
+    messages: Sequence[Mapping[str, Any]] = ()
+    """The conversation that ends in the question; empty where the question is all of it."""
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", key_of(str(self.question)))
+
+    @property
+    def prompt(self) -> "Question":
+        """The conversation, or the question alone."""
+        return list(self.messages) if self.messages else self.question
+
+    @property
+    def turns(self) -> tuple[dict[str, Any], ...]:
+        """The messages of the prompt."""
+        messages = self.messages or ({"role": "user", "content": self.question},)
+        return tuple(dict(message) for message in messages)
+
+
+def key_of(question: str) -> str:
+    """A key of a question, whatever its spacing: 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(" ".join(question.split()).encode(errors="replace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +64,45 @@ class Problem:
         return f"{self.task}/{self.example.key}"
 
 
-class Task(Protocol):
-    """A source of problems with a verifier; a task subclasses it and writes `name`, `examples`, `reward`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A reply to judge, with all that is known of it; all of it is JSON."""
 
-    All methods are total: `reward` and `vote` take any text and never evaluate it.
+    example: Example
+    text: str
+    """The assistant's last turn: `<think>...</think>` and then the answer."""
+    messages: Sequence[Mapping[str, Any]] = ()
+    """All messages since the prompt, where there are calls of tools; empty: the one turn."""
+    token_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgment:
+    """A reply's reward, and what it is made of."""
+
+    reward: float | None
+    """None where no reward applies to the reply: it is left out, and no fault."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Rewards by function, before weights."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns for the log of answers."""
+    error: str = ""
+    """The reason why the reply could not be judged: a fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchJudgment:
+    """The judgments of many replies, in their order, and figures of all of them together."""
+
+    judgments: Sequence[Judgment]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """A source of problems with a verifier; a task subclasses it and writes `examples` and `reward`.
+
+    A built-in task also writes `name`; that of a class in a user's file is the file's. All methods are
+    total: `reward` and `vote` take any text and never evaluate it.
     """
 
     is_pure: ClassVar[bool] = False
@@ -50,8 +111,27 @@ class Task(Protocol):
     Every other task's reward runs in a child process that can be killed.
     """
 
+    is_batched: ClassVar[bool] = False
+    """Whether it is a BatchTask."""
+    runs_here: ClassVar[bool] = False
+    """Whether a BatchTask judges in this process, because all it does is to wait for a server."""
+    is_own: ClassVar[bool] = False
+    """Whether the code is the user's, whose child process gets all of the environment."""
+    timeout_s: ClassVar[float | None] = None
+    """Seconds for one reward in a child process; None: those of the verifier."""
+
     @property
     def name(self) -> str: ...
+
+    @property
+    def tools(self) -> Sequence[Callable[..., Any]]:
+        """Functions that the model may call (see tasks/custom/tools.py), whose results it reads."""
+        return ()
+
+    @property
+    def max_turns(self) -> int:
+        """Turns of the model in a conversation at most; the calls of the last one get no result."""
+        return 1
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
         """Problems in an order that `seed` decides.
@@ -74,11 +154,31 @@ class Task(Protocol):
 
         By default the answer's text. Tasks whose equal answers can be written in several ways give one form.
         """
-        return " ".join(split_reply(text).answer.split()) or None
+        return vote_of_text(text)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The names of the parts that its judgments may have: of reward functions."""
+        return ()
 
     def prepare(self) -> None:
         """Load what the first reward needs, so that it does not count as the first reply's time."""
         return
+
+
+class BatchTask(Task, Protocol):
+    """A task that judges the replies of a step together, such as one of reward functions as TRL has them."""
+
+    is_batched: ClassVar[bool] = True
+
+    def judge_all(self, replies: Sequence[Reply], state: Mapping[str, Any]) -> BatchJudgment:
+        """One judgment for each reply; `state` is the training's, such as its global_step and max_steps."""
+        ...
+
+
+def vote_of_text(text: str) -> str | None:
+    """The text of a reply's answer, whatever its spacing; None without one."""
+    return " ".join(split_reply(text).answer.split()) or None
 
 
 def distinct_examples(task: Task, split: Split, seed: int, count: int) -> list[Example]:

@@ -1,7 +1,9 @@
 """The child process of a verifier: it computes rewards and can be killed.
 
 `verify.Verifier` runs it as a script. Requests and replies are JSON, each after its length in four bytes:
-`{"load": name, "target", "fields"}`, then any number of `{"task": name, "example", "text"}`.
+`{"load": name, "target", "fields"}`, then any number of `{"task": name, "example", "text"}`, or of
+`{"task": name, "replies": [...], "state"}` for a task that judges many together, or calls of its tools,
+`{"task": name, "tool", "arguments"}`.
 """
 
 import json
@@ -9,11 +11,12 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from shoestring.tasks.task import Example, Task
+    from shoestring.tasks.task import BatchTask, Example, Judgment, Reply, Task
 
 MEMORY_BYTES = 4 << 30
 ORPHAN_LIMIT_S = 120
@@ -30,7 +33,36 @@ def judge(task: "Task", example: "Example", text: str) -> dict[str, Any]:
             return {"fault": "invalid", "error": f"the reward is {repr(value)[:100]}"}
         return {"reward": float(value)}
     except Exception as error:  # a verifier's fault is counted, never scored
-        return {"fault": "exception", "error": f"{type(error).__name__}: {error}"[:300]}
+        return {"fault": "exception", "error": _sentence(error)}
+
+
+def judge_batch(task: "BatchTask", replies: "Sequence[Reply]", state: "Mapping[str, Any]") -> dict[str, Any]:
+    """`{"judgments": [...], "metrics"}`, or a fault of all of them, whatever the task returns or raises."""
+    try:
+        batch = task.judge_all(replies, state)
+        return {"judgments": [_as_reply(each) for each in batch.judgments], "metrics": dict(batch.metrics)}
+    except Exception as error:
+        return {"fault": "exception", "error": _sentence(error)}
+
+
+def call(task: "Task", name: str, arguments: str) -> dict[str, Any]:
+    """`{"result": text, "is_error"}` of a call of one of the task's tools."""
+    from shoestring.tasks.custom.tools import call_tool
+
+    result, is_error = call_tool(task.tools, name, arguments)
+    return {"result": result, "is_error": is_error}
+
+
+def _as_reply(judgment: "Judgment") -> dict[str, Any]:
+    if judgment.error:
+        return {"fault": "exception", "error": judgment.error[:300]}
+    return {"reward": judgment.reward, "parts": dict(judgment.parts), "notes": dict(judgment.notes)}
+
+
+def _sentence(error: Exception) -> str:
+    from shoestring.tasks.custom.source import sentence
+
+    return sentence(error)
 
 
 def main() -> None:
@@ -38,7 +70,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the parent's copy of the package
     requests, replies = _own_pipes()
     _limit_memory()
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, Any] = {}
     _send(replies, {"ready": True})
     while (request := _receive(requests)) is not None:
         if hasattr(signal, "alarm"):
@@ -48,10 +80,15 @@ def main() -> None:
             signal.alarm(0)
 
 
-def _answer(request: dict[str, Any], tasks: "dict[str, Task]") -> dict[str, Any]:
+def _answer(request: dict[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
     from shoestring.tasks.load import rebuild
-    from shoestring.tasks.task import Example
+    from shoestring.tasks.task import Example, Reply
 
+    if "tool" in request:
+        return call(tasks[request["task"]], request["tool"], request["arguments"])
+    if "replies" in request:
+        replies = [Reply(**{**row, "example": Example(**row["example"])}) for row in request["replies"]]
+        return judge_batch(tasks[request["task"]], replies, request["state"])
     if "load" not in request:
         return judge(tasks[request["task"]], Example(**request["example"]), request["text"])
     try:
@@ -60,7 +97,7 @@ def _answer(request: dict[str, Any], tasks: "dict[str, Task]") -> dict[str, Any]
         tasks[request["load"]] = task
         return {"ready": True}
     except Exception as error:  # the parent reports it and gives no verdict
-        return {"fault": "exception", "error": f"{type(error).__name__}: {error}"[:300]}
+        return {"fault": "exception", "error": _sentence(error)}
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:

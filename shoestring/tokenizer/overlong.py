@@ -1,12 +1,14 @@
 """Prompts that do not fit into the context: left out and counted, shortened, or refused."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.messages import Message
 from shoestring.tokenizer.questions import Question, QuestionPrompt, last_text, with_last_text
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ WARN_FROM = 10
 class PromptMaker:
     """Makes the prompts of questions, none longer than the context, and counts those that do not fit."""
 
-    make: Callable[[Question], QuestionPrompt]
+    make: Callable[..., QuestionPrompt]
     """`prompt_ids` of one tokenizer, template and style, or the like of it."""
     tokenizer: Tokenizer
     context: int
@@ -46,12 +48,16 @@ class PromptMaker:
     """Of these, those that did not fit."""
     _has_warned: bool = field(default=False, init=False, repr=False)
 
-    def prompt(self, question: Question, name: str) -> QuestionPrompt | None:
+    def prompt(
+        self, question: Question, name: str, *, tools: Sequence[Message] = ()
+    ) -> QuestionPrompt | None:
         """The prompt for a question, or None for one to leave out; `name` tells people which it is.
 
+        `tools` are definitions of what the model may call.
         Raises ConfigError for one that does not fit where the policy is "error", and as `prompt_ids` does.
         """
-        prompt = self.make(question)
+        make = partial(self.make, tools=tools) if tools else self.make
+        prompt = make(question)
         self.num_prompts += 1
         if len(prompt.ids) < self.context:
             return prompt
@@ -62,7 +68,7 @@ class PromptMaker:
                 f"must hold it and an answer; --set {self.setting}=filter leaves such problems out, "
                 f"--set {self.setting}=truncate keeps the end of each question"
             )
-        return self._shortened(question, prompt) if self.overlong == "truncate" else None
+        return self._shortened(question, prompt, make) if self.overlong == "truncate" else None
 
     @property
     def overlong_share(self) -> float:
@@ -87,7 +93,9 @@ class PromptMaker:
             another,
         )
 
-    def _shortened(self, question: Question, prompt: QuestionPrompt) -> QuestionPrompt | None:
+    def _shortened(
+        self, question: Question, prompt: QuestionPrompt, make: Callable[..., QuestionPrompt]
+    ) -> QuestionPrompt | None:
         """The prompt with as much of the question's end as leaves room for an answer.
 
         None where all around the question is too long already.
@@ -98,5 +106,5 @@ class PromptMaker:
             ids = ids[excess:]
             # A character whose bytes are in several tokens may have lost its first ones.
             text = self.tokenizer.decode(ids).lstrip("\N{REPLACEMENT CHARACTER}")
-            prompt = self.make(with_last_text(question, text))
+            prompt = make(with_last_text(question, text))
         return prompt if ids and len(prompt.ids) < self.context else None

@@ -47,13 +47,19 @@ class QuestionPrompt(NamedTuple):
 
 
 def prompt_ids(
-    question: Question, tokenizer: Tokenizer, template: Template | None, style: PromptStyle
+    question: Question,
+    tokenizer: Tokenizer,
+    template: Template | None,
+    style: PromptStyle,
+    *,
+    tools: Sequence[Message] = (),
 ) -> QuestionPrompt:
     """Prompt for a question in this style. Raises ConfigError without template and format, TokenizerError.
 
     In a format, the messages of a conversation stand one after the other, with blank lines between them.
+    `tools` are definitions for the chat template.
     """
-    prompt = _prompt(question, tokenizer, template, style)
+    prompt = _prompt(question, tokenizer, template, style, tools)
     return QuestionPrompt(prompt.token_ids, forced_opening(prompt.text or "", last_text(question).strip()))
 
 
@@ -68,8 +74,14 @@ def with_last_text(question: Question, text: str) -> Question:
 
 
 def _prompt(
-    question: Question, tokenizer: Tokenizer, template: Template | None, style: PromptStyle
+    question: Question,
+    tokenizer: Tokenizer,
+    template: Template | None,
+    style: PromptStyle,
+    tools: Sequence[Message],
 ) -> Prompt:
+    if style.format and tools:
+        raise ConfigError("a task with tools needs the chat template; leave out prompt.format")
     if style.format:
         pieces = list(_format_pieces(style.format, _plain_text(question), tokenizer))
         return Prompt(token_ids=tuple(encode_pieces(pieces, tokenizer).ids), text=pieces_text(pieces))
@@ -81,7 +93,7 @@ def _prompt(
     messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
     if style.system and messages[0].get("role") != "system":
         messages = [{"role": "system", "content": style.system}, *messages]
-    options = ChatOptions(chat_template_kwargs={"thinking": style.thinking})
+    options = ChatOptions(tools=tools or None, chat_template_kwargs={"thinking": style.thinking})
     return read_chat(messages, tokenizer, template, options)
 
 

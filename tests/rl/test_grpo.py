@@ -228,7 +228,7 @@ def test_truncated_answers_can_be_left_out(coin, recipe, runtime, tmp_path, stud
 
 def test_a_verifier_that_fails_is_not_a_zero_and_stops_the_run(coin, recipe, runtime, tmp_path) -> None:
     coin("float('1' in text) if example.answer % 2 else 1 / 0")
-    with pytest.raises(DataError, match=r"of the verdicts failed \(coin: \d+ x exception\)"):
+    with pytest.raises(DataError, match=r"\(coin: \d+ x exception 'coin_task.py, line \d+: Zero"):
         training.grpo(recipe(steps=50), runtime, tmp_path / "run", quiet=True)
     first = rows(tmp_path / "run")[0]
     assert 0.2 < first["faults"] < 0.8

@@ -17,9 +17,7 @@ def test_a_task_is_loaded_with_its_options():
     assert load_task("arithmetic").name == "arithmetic"
 
 
-@pytest.mark.parametrize(
-    "name", ["", "arithmetik", "os:system", "shoestring.tasks.arithmetic:Arithmetic", "reasoning_gym:"]
-)
+@pytest.mark.parametrize("name", ["", "arithmetik", "my task", "reasoning_gym:"])
 def test_a_wrong_name_lists_the_right_ones(name):
     with pytest.raises(ConfigError, match=r"arithmetic.*gsm8k.*reasoning_gym:<generator>"):
         load_task(name)
@@ -37,8 +35,8 @@ def test_every_name_leads_to_a_class_of_this_package():
     package = Path(load.__file__).parent
     for target in load.TASKS.values():
         module, _, name = target.removeprefix("shoestring.tasks.").partition(":")
-        path = package / f"{module}.py"
+        path = package / f"{module.replace('.', '/')}.py"
         if not path.exists():
-            pytest.fail(f"{target}: there is no {path.name}")
+            pytest.fail(f"{target}: there is no {path}")
         classes = [n.name for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef)]
         assert name in classes

@@ -5,8 +5,8 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.tasks.problems import in_order, key_of, split_of
-from shoestring.tasks.task import Example
+from shoestring.tasks.problems import in_order, split_of
+from shoestring.tasks.task import Example, key_of
 
 EXAMPLES = [Example(key=str(i), question=f"q{i}", answer=i) for i in range(20)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from shoestring import child
 from shoestring.errors import ConfigError
-from shoestring.tasks import verify
+from shoestring.tasks import verify, verify_worker
 from shoestring.tasks.load import load_task
 from shoestring.tasks.task import Example
 from shoestring.tasks.verify import Verdict, Verifier
@@ -132,7 +132,7 @@ def test_a_task_that_does_not_load_in_the_child_is_a_fault(misbehaving, caplog):
 
 
 def test_a_verifier_that_only_hangs_is_given_up_until_the_next_batch(misbehaving, monkeypatch):
-    monkeypatch.setattr(verify, "GIVE_UP_AFTER", 2)
+    monkeypatch.setattr(verify_worker, "GIVE_UP_AFTER", 2)
     with open_verifier(misbehaving, timeout_s=0.2) as verifier:
         faults = [v.fault for v in ask(verifier, misbehaving, ["hang"] * 50).values()]
         assert faults == ["timeout"] * 2 + ["skipped"] * 48

@@ -23,7 +23,10 @@ def evaluate(
     *,
     task: Annotated[
         str | None,
-        typer.Option(help="A task with verified answers, reasoning_gym:NAME or lm_eval:NAME[,NAME...]."),
+        typer.Option(
+            help="A task with verified answers, reasoning_gym:NAME, lm_eval:NAME[,NAME...] or your own, "
+            "FILE.py[:NAME]; options follow after commas, such as countdown,numbers=4."
+        ),
     ] = None,
     source: Annotated[
         list[str], typer.Option(help="Text to score: folder, file, glob, dataset id or stdlib; repeatable.")
@@ -54,11 +57,9 @@ def evaluate(
     from shoestring.evals.manifest import write_score
 
     if reproduce is not None:
-        if task or source or settings:
-            raise ConfigError(
-                "--reproduce takes everything from its file; leave out --task, --source and --set"
-            )
-        score = repeat_score(reproduce, model, device)
+        if source or settings:
+            raise ConfigError("--reproduce takes everything from its file; leave out --source and --set")
+        score = repeat_score(reproduce, model, task, device)
     elif model is None:
         raise ConfigError("eval needs a model: a folder, org/name, or --reproduce with the file of a score")
     elif task and source:
@@ -75,12 +76,16 @@ def take_score(
     model: str, task: str | None, source: list[str], settings: list[str], out: Path | None, device: str
 ) -> dict[str, Any]:
     """The manifest of a new score with its result."""
+    from shoestring.cli.tasks import eval_settings
     from shoestring.config import override
     from shoestring.evals.evaluate import TEXT, build_config
     from shoestring.evals.evaluate import evaluate as evaluate_model
 
     if out is not None and out.suffix != ".json":
         raise ConfigError(f"--out {out} must be a file that ends in .json")
+    if task is not None:
+        task, options = eval_settings(task)
+        settings = options + settings
     data = override({}, settings)
     if task is None and source:
         data["sources"] = source
@@ -90,12 +95,21 @@ def take_score(
         return evaluate_model(task or TEXT, config, subject, transcripts=transcripts, show=True)
 
 
-def repeat_score(path: Path, model: str | None, device: str) -> dict[str, Any]:
-    """The score in a file taken again; stderr says what has changed around it."""
+def repeat_score(path: Path, model: str | None, task: str | None, device: str) -> dict[str, Any]:
+    """The score in a file taken again; stderr says what has changed around it.
+
+    A file cannot make us run Python: a task of one's own in it has to be named by the user too.
+    """
     from shoestring.evals.evaluate import repeat
     from shoestring.evals.manifest import read_score
+    from shoestring.tasks.custom.source import is_own
 
     manifest = read_score(path)
+    name = manifest["name"]
+    if task is not None and task != name:
+        raise ConfigError(f"--task {task} is not the task of {path}; leave it out, --reproduce takes {name}")
+    if task is None and is_own(name):
+        raise ConfigError(f"the score in {path} is of {name}, which is Python; --task {name} runs it")
     with open_subject(model or manifest["model"]["name"], device) as subject:
         repetition = repeat(manifest, subject, where=str(path), show=True)
     for change in repetition.changes:

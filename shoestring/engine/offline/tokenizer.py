@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from shoestring.engine.offline.tools import tool_definitions
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.chat.functions import tool_definitions
 from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.prompts import ChatOptions, RenderedPrompt, is_conversation, read_chat
 

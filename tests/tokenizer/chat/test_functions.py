@@ -6,8 +6,8 @@ from typing import Any, Literal, Optional
 import pytest
 from transformers.utils import get_json_schema
 
-from shoestring.engine.offline.tools import tool_definitions
 from shoestring.errors import ConfigError
+from shoestring.tokenizer.chat.functions import tool_definitions
 
 
 def plain(city: str) -> str:
