@@ -11,6 +11,7 @@ from shoestring.cli.terminal import printable
 from shoestring.cli.verbs import (
     admin,
     bench,
+    data,
     database,
     demo,
     doctor,
@@ -53,6 +54,7 @@ app.command("export")(export.export)
 app.command("import")(export.import_model)
 app.add_typer(database.app, name="database")
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(template.app, name="template")
 app.add_typer(task.app, name="task")

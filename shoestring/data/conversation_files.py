@@ -1,21 +1,18 @@
-"""Conversations of files and data sets, encoded: counts of what is used, left out and not known."""
+"""Conversations of files, folders and data sets, read in any form and encoded."""
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from shoestring.data.conversation_store import ConversationStore
+from shoestring.data.chat.encoding import BadRows, Encoding, encode_file
+from shoestring.data.chat.left_out import warn_of_left_out
+from shoestring.data.chat.mixture import DataSource, sources
+from shoestring.data.chat.store import ConversationStore
+from shoestring.data.chat.tally import FileTally, Tally
 from shoestring.data.conversations import Conversations
-from shoestring.data.encoding import BadRows, EncodedRow, Encoding, encode_file
-from shoestring.data.folder import sha256_of
 from shoestring.data.forms.rendering import Learn, Thinking
-from shoestring.data.left_out import warn_of_left_out
-from shoestring.data.mixture import DataSource, sources
 from shoestring.errors import DataError
-from shoestring.rows.source import DataFile, data_files
+from shoestring.rows.source import data_files
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template
 from shoestring.tokenizer.overlong import Overlong
@@ -50,70 +47,21 @@ def load_conversations(
         bad_rows=bad_rows,
     )
     mixture = sources(data)
-    store = ConversationStore(frozenset(tokenizer.specials.values()))
-    tally = Tally()
+    store, tally = ConversationStore(frozenset(tokenizer.specials.values())), Tally()
     entries = []
     for number, source in enumerate(mixture):
-        store.source = number
         for file in data_files(source.path):
-            entries.append(_add_file(file, source, store, encoding, tally))
+            of_file = FileTally(file, source)
+            for item in encode_file(file.path, source.columns, encoding):
+                tally.add(item)
+                of_file.add(item)
+                if not item.left_out:
+                    store.add(item.ids, item.loss_mask, item.text_bytes, number)
+            for remark in of_file.remarks:
+                log.warning("%s", remark)
+            entries.append(of_file.manifest())
     if not store.ends:
         raise DataError(tally.nothing(", ".join(source.path for source in mixture), seq_len))
     warn_of_left_out(tally.counts, seq_len=seq_len, longest=tally.longest)
     manifest = {"files": entries, "template": template.name, "learn": learn, "seq_len": seq_len}
     return store.conversations(manifest, weights=tuple(source.weight for source in mixture))
-
-
-@dataclass
-class Tally:
-    """Counts over all files of a run."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    longest: int = 0
-    """Tokens of the longest conversation."""
-    first_problem: str = ""
-
-    def add(self, item: EncodedRow) -> None:
-        self.counts[item.left_out or "used"] += 1
-        self.counts["shortened"] += not item.left_out and item.full_length > len(item.ids)
-        self.longest = max(self.longest, item.full_length)
-        if item.problem and not self.first_problem:
-            self.first_problem = f"{item.place}: {item.problem}"
-
-    def nothing(self, names: str, seq_len: int) -> str:
-        """A sentence for sources that leave nothing to learn from."""
-        sentence = f"no conversation to learn from in {names}"
-        if long := self.counts["too_long"]:
-            sentence += (
-                f": all {long} have more than seq_len = {seq_len} tokens; --set seq_len={self.longest}"
-            )
-        elif self.counts["unlearned"]:
-            sentence += ": all are marked not to be learned, by weight 0 or train false"
-        elif self.first_problem:
-            sentence += f": {self.first_problem}"
-        return sentence
-
-
-def _add_file(
-    file: DataFile, source: DataSource, store: ConversationStore, encoding: Encoding, tally: Tally
-) -> dict[str, Any]:
-    """Add a file's conversations to `store`; its line in the manifest."""
-    names = ("conversations", "too_long", "shortened", "unlearned", "bad_rows", "unlearned_turns")
-    entry = dict.fromkeys((*names, "tokens", "learned_tokens"), 0)
-    remarks: Counter[str] = Counter()
-    for item in encode_file(file.path, source.columns, encoding):
-        tally.add(item)
-        remarks.update(item.remarks)
-        entry["unlearned_turns"] += item.unlearned_turns
-        if item.left_out:
-            entry[item.left_out] += 1
-            continue
-        store.add(item.ids, item.loss_mask, item.text_bytes)
-        entry["conversations"] += 1
-        entry["shortened"] += item.full_length > len(item.ids)
-        entry["tokens"] += len(item.ids) - 1
-        entry["learned_tokens"] += sum(item.loss_mask[1:])
-    for remark, count in remarks.items():
-        log.warning("%s: %s (%s)", file.name, remark, "1 row" if count == 1 else f"{count:,} rows")
-    size, digest = file.path.stat().st_size, sha256_of(file.path)
-    return {"path": file.name, "bytes": size, "sha256": digest, "weight": source.weight, **entry}

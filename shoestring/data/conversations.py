@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shoestring.data.mixture import draw
+from shoestring.data.chat.mixture import draw
 from shoestring.data.packing import IGNORE_INDEX
 from shoestring.errors import DataError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from shoestring.data.chat.mixture import sources
 from shoestring.data.conversations import ConversationBatch
-from shoestring.data.mixture import sources
 from shoestring.device import Runtime, measure_peak
 from shoestring.model.cost import train_flops_per_token
 from shoestring.model.transformer import Transformer

@@ -25,7 +25,7 @@ Names and meanings are those of transformers, TRL and PEFT. What differs, and wh
 import math
 from dataclasses import dataclass, field, replace
 
-from shoestring.data.recipe import ConversationConfig
+from shoestring.data.chat.recipe import ConversationConfig
 from shoestring.errors import ConfigError
 from shoestring.model.lora import LoraConfig
 from shoestring.train.optim import OptimConfig

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
+from shoestring.data.chat.recipe import DEFAULT_SEQ_LEN
 from shoestring.data.folder import sha256_of
-from shoestring.data.recipe import DEFAULT_SEQ_LEN
 from shoestring.device import Runtime
 from shoestring.durable import new_folder
 from shoestring.errors import CheckpointError, ConfigError

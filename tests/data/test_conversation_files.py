@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoestring.data.chat.mixture import DataSource
 from shoestring.data.conversation_files import load_conversations
 from shoestring.data.conversations import Conversations
-from shoestring.data.mixture import DataSource
 from shoestring.errors import DataError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
@@ -156,7 +156,7 @@ def test_marked_turns_are_not_learned_and_counted(tokenizer, tmp_path):
     assert shown(data, tokenizer) == "6<｜end▁of▁sentence｜>"
     [file] = data.manifest["files"]
     assert (file["conversations"], file["unlearned"], file["unlearned_turns"]) == (1, 1, 2)
-    with pytest.raises(DataError, match="all are marked not to be learned, by weight 0 or train false"):
+    with pytest.raises(DataError, match="1 are marked not to be learned, by weight 0 or train false"):
         load(write(tmp_path / "b.jsonl", {"messages": whole}), tokenizer)
 
 

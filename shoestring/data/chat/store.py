@@ -20,18 +20,16 @@ class ConversationStore:
         self.ends: list[int] = []
         self.text_bytes: list[int] = []
         self.digests: list[int] = []
-        self.source = 0
-        """Number of the source that the next conversations are from."""
         self.sources: list[int] = []
         self.turn_ends: set[int] = set()
 
-    def add(self, ids: list[int], loss_mask: list[bool], text_bytes: int) -> None:
-        """Add one conversation; `text_bytes` are those of the text in its loss."""
+    def add(self, ids: list[int], loss_mask: list[bool], text_bytes: int, source: int) -> None:
+        """Add one conversation of source number `source`; `text_bytes` are those of the text in its loss."""
         self.ids.append(np.array(ids, dtype=np.int32))
         self.loss_masks.append(np.array(loss_mask, dtype=np.bool_))
         self.ends.append((self.ends[-1] if self.ends else 0) + len(ids))
         self.text_bytes.append(text_bytes)
-        self.sources.append(self.source)
+        self.sources.append(source)
         digest = hashlib.sha256(self.ids[-1].tobytes()).digest()
         self.digests.append(int.from_bytes(digest[:8], "little"))
         self.turn_ends |= self._ends_of_turns(ids, loss_mask)

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from shoestring.data.mixture import DataSource, draw, sources
+from shoestring.data.chat.mixture import DataSource, draw, sources
 from shoestring.errors import ConfigError
 
 NUMBERS = np.arange(30)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from shoestring.data.chat.encoding import BadRows, Encoding
+from shoestring.data.chat.mixture import DataSource
 from shoestring.data.conversation_files import load_conversations
 from shoestring.data.conversations import Conversations
-from shoestring.data.encoding import BadRows
 from shoestring.data.forms.rendering import Learn, Thinking
-from shoestring.data.mixture import DataSource
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template
@@ -70,6 +70,18 @@ class ConversationConfig:
             tokenizer,
             template,
             seq_len=self.seq_len or DEFAULT_SEQ_LEN,
+            learn=self.learn,
+            thinking=self.thinking,
+            overlong=self.overlong,
+            bad_rows=self.bad_rows,
+        )
+
+    def encoding(self, tokenizer: Tokenizer, template: Template) -> Encoding:
+        """The settings of one file's encoding."""
+        return Encoding(
+            tokenizer=tokenizer,
+            template=template,
+            seq_len=self.seq_len,
             learn=self.learn,
             thinking=self.thinking,
             overlong=self.overlong,
