@@ -20,14 +20,13 @@ from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
 from shoestring.model.hf.hub import hub_name
 from shoestring.model.hf.peft import load_adapter
 from shoestring.model.hf.weights import load_weights
-from shoestring.model.lora import merge
 from shoestring.model.transformer import Transformer
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.train import checkpoint, state
 from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report.receipt import Segment
-from shoestring.train.runs.trainable import load_trainable, write_adapter
+from shoestring.train.runs.trainable import load_trainable, merged, write_adapter
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ def write_result(run: OnPolicyRun) -> None:
     """Leave the final student in `out/model`; after a LoRA run merged, and the adapter in `out/adapter`."""
     if run.config.lora.rank:
         write_model_folder(run.out / "adapter", partial(write_student_adapter, run))
-        merge(run.student)
+        run.student = merged(run.student)
     write_model_folder(run.out / "model", partial(write_model, run))
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, cast, get_args
 
 import torch
@@ -91,7 +92,7 @@ class TargetWeight:
 
     def add(self, rank: int, scale: float, *, use_dora: bool, use_rslora: bool) -> Adapter:
         """Give it an adapter that changes nothing."""
-        device = next(iter([*self.module.parameters(False), *self.module.buffers(False)])).device
+        device = next(chain(self.module.parameters(), self.module.buffers())).device
         adapter = Adapter(self.shape, rank, scale, use_rslora=use_rslora, device=device)
         if use_dora:
             adapter.keep_lengths(self.weight)

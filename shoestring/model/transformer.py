@@ -128,8 +128,8 @@ class Transformer(nn.Module):
 
     @property
     def head_weight_WD(self) -> Tensor:
-        """The output matrix; the embedding's when they are tied."""
-        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+        """The output matrix; the embedding's when they are tied and it has no packed form of its own."""
+        return self.lm_head.weight if hasattr(self, "lm_head") else self.model.embed_tokens.weight
 
     @property
     def device(self) -> torch.device:

@@ -17,7 +17,6 @@ from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, save_model
-from shoestring.model.lora import merge
 from shoestring.model.memory import PAGE_SIZE, cache_bytes
 from shoestring.model.transformer import Transformer
 from shoestring.rl.problems import ProblemStream
@@ -34,7 +33,7 @@ from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.parallel import Ranks
 from shoestring.train.report import receipt
-from shoestring.train.runs.trainable import load_trainable, open_trainable, write_adapter
+from shoestring.train.runs.trainable import load_trainable, merged, open_trainable, write_adapter
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +202,7 @@ def write_result(run: Run) -> None:
     """Leave the final policy in `out/model`; after a LoRA run merged, and the adapter in `out/adapter`."""
     if run.config.lora.rank:
         write_model_folder(run.out / "adapter", partial(write_policy_adapter, run))
-        merge(run.model)
+        run.model = merged(run.model)
     write_model_folder(run.out / "model", partial(write_model, run))
 
 

@@ -18,7 +18,7 @@ from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer
-from shoestring.model.lora import LoraConfig, merge
+from shoestring.model.lora import LoraConfig
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE, DeepSeekTemplate
@@ -26,7 +26,8 @@ from shoestring.tokenizer.special import ASSISTANT
 from shoestring.train import checkpoint, state
 from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers
-from shoestring.train.runs.trainable import load_trainable, open_trainable, write_adapter
+from shoestring.train.runs import trainable
+from shoestring.train.runs.trainable import load_trainable, merged, open_trainable
 
 
 class TuningConfig(Protocol):
@@ -110,7 +111,7 @@ def save_checkpoint(run: TuningRun, write_model: Callable[[Path], None], values:
 
     def write(folder: Path) -> None:
         if run.config.lora.rank:
-            _write_adapter(run, folder)
+            write_adapter(run, folder)
         else:
             write_model(folder)
         state.save_trainer(folder, run.optimizers, values)
@@ -121,13 +122,14 @@ def save_checkpoint(run: TuningRun, write_model: Callable[[Path], None], values:
 def write_result(run: TuningRun, write_model: Callable[[Path], None]) -> None:
     """Leave the final model in `out/model`; after a LoRA run merged, and the adapter in `out/adapter`."""
     if run.config.lora.rank:
-        write_model_folder(run.out / "adapter", partial(_write_adapter, run))
-        merge(run.model)
+        write_model_folder(run.out / "adapter", partial(write_adapter, run))
+        run.model = merged(run.model)
     write_model_folder(run.out / "model", write_model)
 
 
-def _write_adapter(run: TuningRun, folder: Path) -> None:
-    write_adapter(run.model, folder, base=run.config.model, tokenizer=run.out / "tokenizer")
+def write_adapter(run: TuningRun, folder: Path) -> None:
+    """Write the current adapter, the tokenizer and the chat template into a folder."""
+    trainable.write_adapter(run.model, folder, base=run.config.model, tokenizer=run.out / "tokenizer")
 
 
 def origin(config: TuningConfig, out: Path, start: Checkpoint | None, latest: Path | None) -> dict[str, Any]:

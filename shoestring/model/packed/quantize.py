@@ -17,11 +17,13 @@ from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.config import CONFIG_NAME, to_hf
 from shoestring.model.hf.folder import copy_tokenizer, load_model
 from shoestring.model.hf.names import sinks
+from shoestring.model.hf.peft import load_adapter
 from shoestring.model.hf.quantization import write_quantization
 from shoestring.model.hf.safetensors_file import TensorInfo
 from shoestring.model.hf.weights import DTYPES, load_weights, save_weights
 from shoestring.model.memory import Quantization, bits_of
 from shoestring.model.packed.block import pack_structure
+from shoestring.model.packed.frozen import freeze
 from shoestring.model.packed.layers import PackedLinear
 from shoestring.model.transformer import Transformer
 
@@ -41,7 +43,8 @@ def load_for_inference(
 ) -> Transformer:
     """A model to serve: quantized while it is read, or as it is stored (16-bit weights stay 16 bits wide).
 
-    A packed checkpoint is mapped, which takes no time, and can neither be quantized otherwise nor updated.
+    A packed checkpoint is mapped, which takes no time, and cannot be quantized otherwise; an adapter stays
+    beside its weights.
     Float32 weights are put in the order of the CPU kernels, in the same memory: a whole layer is one call.
     Raises ConfigError, CheckpointError, UnsafeFileError.
     """
@@ -52,12 +55,8 @@ def load_for_inference(
             raise ConfigError(
                 f"{checkpoint.folder} is {packed_as} already; load the checkpoint it was made from"
             )
-        if checkpoint.adapters:
-            raise ConfigError(
-                f"{checkpoint.folder} is packed, and an adapter is added before that: open the checkpoint "
-                f"it was made from with quantization={packed_as!r}"
-            )
-        return _map(checkpoint, packed_as, compute_dtype)
+        model = _map(checkpoint, packed_as, compute_dtype)
+        return with_adapter(freeze(model), checkpoint).eval() if checkpoint.adapters else model
     if quantization is not None:
         model = packed_model(checkpoint.model_config, quantization, compute_dtype)
     elif checkpoint.is_bfloat16 or compute_dtype != torch.float32 or not available():
@@ -69,6 +68,24 @@ def load_for_inference(
     load_weights(model, checkpoint, progress=progress)
     _pack_tied_head(model)
     return model.eval()
+
+
+def load_frozen(checkpoint: Checkpoint, compute_dtype: torch.dtype = torch.float32) -> Transformer:
+    """The model of a packed checkpoint that adapters are trained on, with those that its name has."""
+    assert checkpoint.quantization is not None
+    return with_adapter(freeze(_map(checkpoint, checkpoint.quantization, compute_dtype)), checkpoint)
+
+
+def with_adapter(model: Transformer, checkpoint: Checkpoint) -> Transformer:
+    """The frozen model with the checkpoint's adapter beside its weights, which stay packed."""
+    if len(checkpoint.adapters) > 1:
+        raise ConfigError(
+            f"{checkpoint.folder} is packed and takes one adapter; merge several into the checkpoint that it "
+            "was made from"
+        )
+    for folder in checkpoint.adapters:
+        load_adapter(model, folder)
+    return model.requires_grad_(False)
 
 
 def quantize_checkpoint(

@@ -10,7 +10,9 @@ from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, load_model, save_generation
 from shoestring.model.hf.named import open_model
 from shoestring.model.hf.peft import load_adapter, save_adapter
-from shoestring.model.lora import LoraConfig, add_adapters
+from shoestring.model.lora import LoraConfig, add_adapters, merge
+from shoestring.model.packed.frozen import is_frozen, thaw
+from shoestring.model.packed.quantize import load_frozen
 from shoestring.model.transformer import Transformer
 
 
@@ -28,10 +30,10 @@ def open_trainable(name: str, lora: LoraConfig, newest: Path | None = None) -> C
         if newest is None:
             raise
         raise CheckpointError(f"{newest} is an adapter, and its base is needed too: {error}") from None
-    if start.quantization is not None:
+    if start.quantization is not None and not lora.rank:
         raise ConfigError(
-            f"{name} is packed by `quantize`, and packed weights stay as they are; train the model that "
-            "it was made from"
+            f"{name} is packed by `quantize`, and packed weights stay as they are; train adapters on them "
+            "(--set lora.rank=16), or the model that they were made from"
         )
     if lora.rank and start.adapters:
         raise ConfigError(
@@ -44,14 +46,18 @@ def open_trainable(name: str, lora: LoraConfig, newest: Path | None = None) -> C
 def load_trainable(
     weights: Checkpoint, lora: LoraConfig, runtime: Runtime, *, seed: int, newest: Path | None = None
 ) -> Transformer:
-    """The model to train, in training mode: its float32 weights, or adapters on weights in compute precision.
+    """The model to train, in training mode: its float32 weights, or adapters on weights that stay.
 
-    `newest` is a folder with the adapter to go on from. Raises CheckpointError, ConfigError.
+    Those are in compute precision, or packed (QLoRA). `newest` is a folder with the adapter to go on from.
+    Raises CheckpointError, ConfigError.
     """
     dtype, device = runtime.compute_dtype, runtime.device
     if not lora.rank:
         return load_model(weights, dtype=torch.float32, compute_dtype=dtype, device=device).train()
-    model = load_model(weights, dtype=dtype, compute_dtype=dtype, device=device)
+    if weights.quantization is not None:
+        model = load_frozen(weights, dtype).to(device)
+    else:
+        model = load_model(weights, dtype=dtype, compute_dtype=dtype, device=device)
     add_adapters(model, lora, torch.Generator(device).manual_seed(seed))
     if newest is not None:
         load_adapter(model, newest)
@@ -64,3 +70,11 @@ def write_adapter(model: Transformer, folder: Path, *, base: str, tokenizer: Pat
     save_adapter(model, folder, base=base)
     copy_tokenizer(tokenizer, folder)
     save_generation(model.config, folder, Checkpoint.open(tokenizer).generation)
+
+
+def merged(model: Transformer) -> Transformer:
+    """The trained model as an ordinary one, its adapters in the weights; packed ones become float32."""
+    if is_frozen(model):
+        return thaw(model)
+    merge(model)
+    return model
