@@ -32,7 +32,7 @@ from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.thinking import has_tags
 from shoestring.train import checkpoint
 from shoestring.train.runs.lock import run_lock
-from shoestring.train.runs.recipe import check_tags, require_same_past
+from shoestring.train.runs.recipe import check_tags
 from shoestring.train.runs.trainable import open_trainable
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig
@@ -176,7 +176,9 @@ def _distill(
             general = [Path(path) for path in config.general]
             ratio, seed = config.general_ratio, config.collect.seed
             collection["mixed"] = mix([conversations], general, data, ratio=ratio, seed=seed)
-        figures = _fine_tune(config.sft_config(data, tokenizer), runtime, out / "student", quiet=quiet)
+        is_started = (out / "student" / "config.toml").exists()
+        sft_config = config.sft_config(data, tokenizer)
+        figures = sft(sft_config, runtime, out / "student", resume=is_started, quiet=quiet)
     add_lineage(out / "student" / "model", lineage(collection, config.method))
     report = {
         "method": config.method,
@@ -233,14 +235,6 @@ def _collect(
         raise DataError(_no_conversations(collection))
     write_atomic(path, json.dumps(collection.figures(), indent=2) + "\n")
     return collection.figures()
-
-
-def _fine_tune(config: SFTConfig, runtime: Runtime, out: Path, *, quiet: bool) -> dict[str, Any]:
-    """Fine-tune the student, or go on with it; ConfigError if its steps so far had other settings."""
-    own = out / "config.toml"
-    if (out / "checkpoints").exists():
-        require_same_past(configs.load(SFTConfig, own), config)
-    return sft(config, runtime, out, resume=own.exists(), quiet=quiet)
 
 
 def _train_on_policy(

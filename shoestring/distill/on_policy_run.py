@@ -26,6 +26,7 @@ from shoestring.train import checkpoint, state
 from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report.receipt import Segment
+from shoestring.train.runs.recipe import check_past
 from shoestring.train.runs.trainable import load_trainable, merged, write_adapter
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def build(
     """The run at its start or, on `resume`, at its newest checkpoint, which may be `student`."""
     if not resume:
         checkpoint.refuse_to_overwrite(out)
+    check_past(config, out)
     for each in (student, teacher):
         each.tokenizer.check_fits(each.config.vocab_size)
     vocab_size = check_vocabulary(student.tokenizer, teacher.tokenizer)

@@ -33,6 +33,7 @@ from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.parallel import Ranks
 from shoestring.train.report import receipt
+from shoestring.train.runs.recipe import check_past
 from shoestring.train.runs.trainable import load_trainable, merged, open_trainable, write_adapter
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ def build(
     weights.tokenizer.check_fits(weights.config.vocab_size)
     if not config.micro_tokens:
         config = replace(config, micro_tokens=micro_tokens(weights.config, runtime))
+    check_past(config, out)
     say(f"loading {config.model}")
     model = load_trainable(weights, config.lora, runtime, seed=config.seed, newest=newest)
     model.gradient_checkpointing = config.gradient_checkpointing

@@ -27,6 +27,7 @@ from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.report import receipt
+from shoestring.train.runs.recipe import check_past
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,9 @@ def build(
             f"seq_len = {config.seq_len}, but {config.model} has max_position_embeddings = "
             f"{shape.max_position_embeddings}; lower seq_len"
         )
-    if not resume:
+    if resume:
+        check_past(config, out)
+    else:
         checkpoint.refuse_to_overwrite(out)
         write_atomic(out / "config.toml", configs.dumps(config))
     say("reading the corpus, dropping duplicates, holding some out")

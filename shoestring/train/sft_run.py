@@ -24,6 +24,7 @@ from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report import receipt
 from shoestring.train.runs.early_stopping import EarlyStopping
+from shoestring.train.runs.recipe import check_past
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.tuning import describe, load_start, open_start, origin, save_checkpoint, write_adapter
 
@@ -96,6 +97,7 @@ def build(
     heldout = list(range(len(heldout_data))) if config.heldout else heldout
     order = Order(data, train, seed=config.seed)
     config = _with_sizes(config, order.tokens_per_epoch, start.shape, runtime)
+    check_past(config, out)
     say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.model}")
     model = load_start(config, runtime, start, data.turn_ends)
     model.gradient_checkpointing = config.gradient_checkpointing

@@ -45,11 +45,33 @@ def run_lock(out: Path, **facts: Any) -> Iterator[None]:
 
 def _holder_sentence(out: Path) -> str:
     """The process that trains in a folder, its machine, and for how long it has."""
-    facts = read_facts(out)
+    facts = _facts_of_holder(out)
     pid, host, start_s = (facts.get(name) for name in ("pid", "host", "start_s"))
     where = f" of {host}" if isinstance(host, str) else ""
     age = f" for {timedelta(seconds=int(time.time()) - start_s)}" if type(start_s) is int else ""
     return f"process {pid or 'unknown'}{where} has trained in {out}{age}"
+
+
+def _facts_of_holder(out: Path) -> dict[str, Any]:
+    """The facts of the process that holds the lock, which writes them just after it has it."""
+    facts = read_facts(out)
+    for _ in range(20):
+        pid = facts.get("pid")
+        if type(pid) is int and (facts.get("host") != socket.gethostname() or _is_alive(pid)):
+            break
+        time.sleep(0.05)
+        facts = read_facts(out)
+    return facts
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _remove_empty(out: Path) -> None:

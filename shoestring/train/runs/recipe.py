@@ -78,6 +78,17 @@ def require_same_past(own: Recipe, new: Recipe) -> None:
             )
 
 
+def check_past(config: RunConfig, out: Path) -> None:
+    """Raise ConfigError for a recipe with which the checkpoints in a run's folder cannot have been made.
+
+    Called with the folder's lock held: another process may have begun a run of its own there since the recipe
+    was read.
+    """
+    path = out / "config.toml"
+    if (out / "checkpoints").exists() and path.is_file():
+        require_same_past(configs.load(type(config), path), config)
+
+
 def _without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_folders(item) for item in value]

@@ -1,13 +1,16 @@
 """The lock of a run's folder, between processes."""
 
 import re
+import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from threading import Thread
 
 import pytest
 
+from shoestring.durable import file_lock
 from shoestring.errors import ConfigError, StorageError
 from shoestring.train.runs.lock import FILE, holder, read_facts, run_lock
 
@@ -32,6 +35,23 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path):
     assert holder(tmp_path) is None
     with run_lock(tmp_path):
         assert "until" not in read_facts(tmp_path)
+
+
+@pytest.mark.parametrize("before", ["", '{"pid": 4194305, "host": "%s"}'])
+def test_the_sentence_waits_for_what_the_holder_writes(tmp_path, before):
+    """Between the lock and its facts the file is empty, or has those of the last process, which is dead."""
+    (tmp_path / FILE).write_text(before % socket.gethostname() if before else "")
+
+    def write_late():
+        time.sleep(0.2)
+        (tmp_path / FILE).write_text('{"pid": 1, "host": "elsewhere"}')
+
+    with file_lock(tmp_path / FILE):
+        thread = Thread(target=write_late)
+        thread.start()
+        with pytest.raises(ConfigError, match="process 1 of elsewhere has trained in"), run_lock(tmp_path):
+            pass
+        thread.join()
 
 
 def test_a_folder_in_which_nothing_was_written_is_removed(tmp_path):
