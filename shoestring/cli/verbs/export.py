@@ -78,7 +78,10 @@ def merge(
     """
     from shoestring.engine.offline.plan import find_checkpoint
     from shoestring.errors import ConfigError
-    from shoestring.model.hf.named import merge_model
+    from shoestring.model.hf.folder import load_model
+    from shoestring.model.hf.named import save_merged
+    from shoestring.model.packed.frozen import thaw
+    from shoestring.model.packed.quantize import load_frozen
 
     *models, out = names
     if not models:
@@ -89,7 +92,8 @@ def merge(
             f"{models[0]} has no adapter to merge; give one too: shoestring merge {models[0]}+ADAPTER {out}"
         )
     type = type or ("bf16" if source.is_bfloat16 else "f32")
-    merge_model(source, folder, dtype=_precision(type))
+    model = load_model(source) if source.quantization is None else thaw(load_frozen(source))
+    save_merged(model, source, folder, dtype=_precision(type))
     _print({"out": out, "type": type, "bytes": _bytes(folder)}, as_json)
 
 

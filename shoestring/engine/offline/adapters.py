@@ -53,6 +53,10 @@ class Adapters:
 
     def _load(self, name: str, folder: Path) -> None:
         checkpoint, device = self._checkpoint, self._runtime.device
+        both = replace(checkpoint, adapters=(*checkpoint.adapters, folder))
+        if checkpoint.quantization is not None:  # its pages are mapped, and so shared already
+            self._engine.adapters[name] = load_transformer(both, self._runtime)
+            return
         updates = updates_of(checkpoint.model_config, folder)
         need, free = checkpoint.weight_bytes(self._quantization), available_bytes(device)
         if free is not None and need > free:
@@ -60,7 +64,6 @@ class Adapters:
                 f"loading {folder} takes {need / 1e9:.1f} GB for a while and {free / 1e9:.1f} GB are free; "
                 "free some, or merge it into its model with `shoestring merge`"
             )
-        both = replace(checkpoint, adapters=(*checkpoint.adapters, folder))
         model = load_transformer(both, self._runtime, self._quantization)
         share(model, self._engine.model, updates.keys())
         self._engine.adapters[name] = model

@@ -11,6 +11,7 @@ from shoestring.model.hf.config import CONFIG_NAME
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.hf.hub import resolve
 from shoestring.model.hf.peft import CONFIG, base_of
+from shoestring.model.transformer import Transformer
 
 
 def open_model(name: str | Path) -> Checkpoint:
@@ -46,15 +47,17 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not (folder / CONFIG_NAME).is_file()
 
 
-def merge_model(source: Checkpoint, out: Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write a model with its adapters merged into the weights, in Hugging Face layout, to `out`.
+def save_merged(
+    model: Transformer, source: Checkpoint, out: Path, *, dtype: torch.dtype | None = None
+) -> None:
+    """Write a model with the adapters of `source` in its weights, in Hugging Face layout, to `out`.
 
     Tokenizer, template and generation settings are the adapter's, if it has them. Raises CheckpointError,
     StorageError.
     """
     names = ", ".join(folder.resolve().name for folder in source.adapters)
     save_model(
-        load_model(source),
+        model,
         out,
         dtype=dtype,
         tokenizer_files=source.tokenizer_folder if source.has_tokenizer else None,
@@ -64,5 +67,6 @@ def merge_model(source: Checkpoint, out: Path, *, dtype: torch.dtype | None = No
 
 
 def merge_adapter(folder: Path, out: Path) -> None:
-    """Write the model that an adapter's folder and the base it names make to `out`; see merge_model."""
-    merge_model(open_model(folder), out)
+    """Write the model that an adapter's folder and the base it names make to `out`; see save_merged."""
+    source = open_model(folder)
+    save_merged(load_model(source), source, out)

@@ -8,6 +8,7 @@ from shoestring.kernels.packed import available
 from shoestring.model.hf.names import sinks, stored_views
 from shoestring.model.lora import adapters_of, stored_updates
 from shoestring.model.packed.block import pack_structure
+from shoestring.model.packed.frozen import is_frozen
 from shoestring.model.transformer import Transformer
 
 
@@ -28,8 +29,12 @@ class PackedCopy:
 
     @staticmethod
     def suits(model: Transformer) -> bool:
-        """Return whether there are kernels for a copy: float32, on a CPU with the instructions they need."""
-        return model.device.type == "cpu" and model.compute_dtype == torch.float32 and available()
+        """Return whether there are kernels for a copy: float32, on a CPU with the instructions they need.
+
+        A model on packed weights has none: a copy would be many times its size.
+        """
+        is_float = model.compute_dtype == torch.float32 and not is_frozen(model)
+        return model.device.type == "cpu" and is_float and available()
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -15,10 +15,12 @@ from shoestring.engine.request import Request, RequestOutput, SamplingParams
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.inputs import LoRARequest
 from shoestring.model.config import GQAConfig, ModelConfig, RopeConfig
+from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.hf.named import merge_adapter
 from shoestring.model.hf.peft import save_adapter
 from shoestring.model.lora import LoraConfig, add_adapters
+from shoestring.model.packed.quantize import quantize_checkpoint
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
 
@@ -33,6 +35,7 @@ QWEN = replace(
     tie_word_embeddings=True,
 )
 TARGETS = {"all": ("attention", "mlp", "experts"), "attention": ("attention",), "mlp": ("mlp", "experts")}
+ALSO = LoraConfig(rank=4, alpha=3.0, targets=("o_proj", "up_proj"), use_dora=True, use_rslora=True)
 PROMPTS = [[5, 9, 3], list(range(40)), [7] * 20, [100, 4], list(range(60, 90)), [8, 8]]
 
 
@@ -41,13 +44,12 @@ def new_model(config: ModelConfig) -> Transformer:
 
 
 def save_base_and_adapters(config: ModelConfig, folder: Path) -> None:
-    """The base, an adapter for each of TARGETS, and the base with each of them merged."""
+    """The base, an adapter for each of TARGETS and ALSO, and the base with each of them merged."""
     save_model(new_model(config), folder / "base")
-    for seed, (name, targets) in enumerate(TARGETS.items()):
+    forms = {name: LoraConfig(rank=3, alpha=5.0, targets=targets) for name, targets in TARGETS.items()}
+    for seed, (name, form) in enumerate({**forms, "also": ALSO}.items()):
         model = new_model(config)
-        add_adapters(
-            model, LoraConfig(rank=3, alpha=5.0, targets=targets), torch.Generator().manual_seed(seed)
-        )
+        add_adapters(model, form, torch.Generator().manual_seed(seed))
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(seed))
@@ -169,13 +171,36 @@ def test_what_cannot_be_an_adapter_is_refused_in_a_sentence(folder, tmp_path):
             LoRARequest("x", number, path)
 
 
-def test_an_adapter_is_added_before_packing(folder, tmp_path):
-    from shoestring.model.hf.checkpoint import Checkpoint
-    from shoestring.model.packed.quantize import quantize_checkpoint
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_adapters_stay_beside_packed_weights_and_give_the_same_alone_and_together(folder, tmp_path, form):
+    quantize_checkpoint(Checkpoint.open(folder / "base"), tmp_path / "packed", form)
+    names = [None, *TARGETS, "all", None]
+    requests = [None if name is None else adapter(folder, name) for name in names]
+    together = llm(tmp_path / "packed").generate(PROMPTS, PARAMS, use_tqdm=False, lora_request=requests)
+    texts = set()
+    for name, prompt, output in zip(names, PROMPTS, results(together), strict=True):
+        one = "" if name is None else f"+{folder / name}"
+        alone = llm(f"{tmp_path / 'packed'}{one}").generate(prompt, PARAMS, use_tqdm=False)
+        assert output == results(alone)[0], name
+        texts.add(tuple(output[0]))
+    assert len(texts) == len(names)
 
-    quantize_checkpoint(Checkpoint.open(folder / "base"), tmp_path / "packed", "int8")
-    with pytest.raises(ConfigError, match="open the checkpoint it was made from with quantization='int8'"):
-        llm(tmp_path / "packed").generate([PROMPTS[0]], PARAMS, lora_request=adapter(folder, "all"))
+
+def test_eight_requests_over_four_adapters_get_the_tokens_of_their_merged_models(folder):
+    """Greedy and in float32, each as alone with its merged model, to the last bit of every logprob."""
+    names = [*TARGETS, "also"] * 2
+    prompts = [[5 + place, 9, 3, *range(place)] for place in range(8)]
+    params = SamplingParams(temperature=0.0, max_tokens=16, ignore_eos=True, logprobs=2)
+    base = LLM(folder / "base", device="cpu", max_num_seqs=8, max_model_len=128)
+    requests = [LoRARequest(name, 1 + [*TARGETS, "also"].index(name), str(folder / name)) for name in names]
+    outputs = results(base.generate(prompts, params, use_tqdm=False, lora_request=requests))
+    assert base.counters.steps < 8 * 16 / 4  # they ran together
+    for name in dict.fromkeys(names):
+        merged = LLM(folder / f"merged-{name}", device="cpu", max_num_seqs=1, max_model_len=128)
+        for other, prompt, output in zip(names, prompts, outputs, strict=True):
+            if other == name:
+                assert output == results(merged.generate(prompt, params, use_tqdm=False))[0]
+    assert len({tuple(ids) for ids, _ in outputs}) == 8
 
 
 def test_an_adapter_without_memory_for_it_is_refused(folder, monkeypatch):

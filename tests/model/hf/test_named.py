@@ -11,7 +11,7 @@ from shoestring.errors import CheckpointError
 from shoestring.model.hf import peft as files
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
-from shoestring.model.hf.named import merge_model, open_model, split_name
+from shoestring.model.hf.named import open_model, save_merged, split_name
 from shoestring.model.hf.peft import load_adapter, save_adapter
 from shoestring.model.lora import LoraConfig, merge
 
@@ -52,7 +52,7 @@ def test_several_adapters_are_added_in_their_order(folder, new_model, logits):
     torch.testing.assert_close(logits(load_model(checkpoint)), logits(expected), rtol=1e-5, atol=1e-5)
     other = open_model("+".join(str(folder / name) for name in reversed(names[1:]) if name != "a+b"))
     assert [path.name for path in (other.folder, *other.adapters)] == ["base", "two", "one"]
-    merge_model(checkpoint, folder / "merged")
+    save_merged(load_model(checkpoint), checkpoint, folder / "merged")
     assert torch.equal(logits(load_model(Checkpoint.open(folder / "merged"))), logits(load_model(checkpoint)))
 
 
