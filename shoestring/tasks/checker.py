@@ -5,8 +5,9 @@ count; line breaks do. Only where the right line is a picture (it is indented or
 and holds more than numbers) do its spaces count.
 
 Numbers: an integer must be equal in value (`3.0` is 3). Where the right number has a point or an exponent,
-one within 1e-6 of it, relative, or 1e-9, absolute, is right: `2.5` is 2.50 and `0.30000000000000004` is 0.3,
-but `0.000002` is not 0.000001. Two integers written as digits must have the same digits: `007` is not 7.
+one within 1e-6 of it, relative to the larger, or 1e-9, absolute, is right: `2.5` is 2.50 and
+`0.30000000000000004` is 0.3, but `0.000002` is not 0.000001. Two integers written as digits must have the
+same digits: `007` is not 7.
 """
 
 import json
@@ -22,6 +23,7 @@ INTEGER = re.compile(r"[-+]?[0-9]+")
 NUMBER = re.compile(r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][-+]?[0-9]{1,4})?")
 PICTURE = re.compile(r"[ \t]|[^ \t]+(?: [^ \t]+)*+[ \t][ \t]")
 ENDS = " \t\v\f"
+GAP = re.compile(f"[{ENDS}]+")
 
 
 def same_output(output: str, right: str, *, is_strict: bool = False) -> bool:
@@ -54,7 +56,7 @@ def _lines(text: str) -> list[str]:
 def _same_line(line: str, right: str) -> bool:
     if line == right:
         return True
-    words, right_words = line.split(), right.split()
+    words, right_words = GAP.split(line.strip(ENDS)), GAP.split(right.strip(ENDS))
     if PICTURE.match(right) and not all(map(NUMBER.fullmatch, right_words)):
         return False
     return len(words) == len(right_words) and all(map(_same_word, words, right_words))
@@ -71,7 +73,8 @@ def _same_word(word: str, right: str) -> bool:
 
 def _is_close(value: Decimal, right: Decimal) -> bool:
     error = MATH.abs(MATH.subtract(value, right))
-    return bool(error <= max(ABSOLUTE, MATH.multiply(RELATIVE, MATH.abs(right))))
+    largest = max(abs(value), abs(right))
+    return error.is_finite() and error <= max(ABSOLUTE, MATH.multiply(RELATIVE, largest))
 
 
 def _same_value(value: Any, right: Any, is_strict: bool) -> bool:

@@ -1,16 +1,16 @@
 r"""The final answer in the text of an answer: in its last box, after `####`, or what it says last.
 
-The last complete `\boxed{}` counts, wherever it stands, and of boxes in one another the inner one: a model
-corrects itself by a new box. A box that is never closed is an answer that was cut off, so it is none. The
-text is what follows the thinking (`split_reply`): a box inside `<think>` is no answer, nor is one in thinking
-that never ends, as DeepSeek-R1's rewards want the thinking closed and the answer after it.
+The last `\boxed{}` counts, wherever it stands, and of boxes in one another the inner one: a model corrects
+itself by a new box. When that box is never closed, the answer was cut off, and there is none. The text is
+what follows the thinking (`split_reply`): a box inside `<think>` is no answer, nor is one in thinking that
+never ends, as DeepSeek-R1's rewards want the thinking closed and the answer after it.
 """
 
 import re
 from fractions import Fraction
 
-from shoestring.tasks.values.form import number_of
-from shoestring.tasks.values.numerals import COMMAS, EXPONENT, numeral
+from shoestring.tasks.values.form import is_value, number_of
+from shoestring.tasks.values.numerals import COMMAS, EXPONENT, SPACES, numeral
 
 BRACES = re.compile(
     r"(?P<box>\\(?:boxed|fbox|framebox)\s*+\{)|(?P<bare>\\boxed\s*+(?P<token>-?[0-9][0-9.,/]*+|[A-Za-z](?![A-Za-z])))"
@@ -23,13 +23,16 @@ FORMULA = re.compile(
     re.DOTALL,
 )
 SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n|$")
+NEGATION = re.compile(r"\b(?:not|n't|isn't|never)\s+(?:\\?\$)?$", re.IGNORECASE)
+CLAUSE_END = re.compile(r"[,;:]\s|\s(?:because|since|which|as|for|when|if|where|so)\s")
 END_CHARS = 2000
 """The end of a text without a mark, where its answer is."""
 SHORT_WORDS = 12
 # Digits of other alphabets, exponents and letters beside a numeral change its meaning: it is not read.
-DIGITS = rf"(?:{COMMAS}|[0-9]++(?:\.[0-9]++)?+|\.[0-9]++){EXPONENT}(?![\d^⁰-⁹²³¹½¼¾]|[eE][0-9])"
+DIGITS = rf"(?:{COMMAS}|{SPACES}|[0-9]++(?:\.[0-9]++)?+|\.[0-9]++){EXPONENT}(?![\d^⁰-⁹²³¹½¼¾]|[eE][0-9])"
+BESIDE = r"[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[\^.]"  # Chinese, Japanese, Korean need no space
 NUMBER = re.compile(
-    rf"(?:(?<![\w)\]}}])(?P<minus>[-−]))?\$?(?<![\w^.])(?:(?P<whole>[0-9]++)[ ](?=[0-9]+/))?"
+    rf"(?:(?<![\w)\]}}])(?P<minus>[-−]))?\$?(?<!{BESIDE})(?:(?P<whole>[0-9]++)[ ](?=[0-9]+/))?"
     rf"(?P<over>{DIGITS})(?:/(?P<under>{DIGITS}))?"
 )
 WORDS = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*+\{([^{}\\]*+)\}")
@@ -37,7 +40,10 @@ FRACTION = re.compile(r"\\[dt]?frac\{([^{}\\]{0,99})\}\{([^{}\\]{0,99})\}")
 
 
 def boxes(text: str) -> list[str]:
-    r"""Contents of the complete `\boxed{...}` in a text, inner ones alone; linear in the text's length."""
+    r"""Contents of the `\boxed{...}` in a text, of boxes in one another the inner ones; linear in its length.
+
+    The last one is "" when a box begins after all others and is never closed.
+    """
     starts: list[int] = []  # of the content in each open brace; -1 for a brace that is no box
     last, contents = -1, []
     for match in BRACES.finditer(text):
@@ -48,22 +54,14 @@ def boxes(text: str) -> list[str]:
         elif match["close"] and starts and (start := starts.pop()) > last:
             last = start
             contents.append(text[start : match.start()])
-    return contents
-
-
-def boxed(text: str) -> str | None:
-    r"""Content of the last complete `\boxed{...}`, of nested ones the inner; None without one."""
-    contents = boxes(text)
-    return contents[-1] if contents else None
+    return [*contents, ""] if any(start > last for start in starts) else contents
 
 
 def mark(answer: str) -> str | None:
     """The answer in the last box or after the last `####`; "" for a box that is not closed, None without."""
-    content = boxed(answer)
-    if content is not None:
-        return content
-    if re.search(r"\\(?:boxed|fbox)\s*\{", answer):
-        return ""
+    contents = boxes(answer)
+    if contents:
+        return contents[-1]
     return answer.rpartition("####")[2].strip().partition("\n")[0].rstrip() if "####" in answer else None
 
 
@@ -85,21 +83,26 @@ def statement(answer: str) -> str | None:
 def candidates(answer: str) -> list[str]:
     """The texts that an answer without a mark may mean, the best first.
 
-    They are the text after "the answer is", the last formula, the whole of a short text, the last number.
+    They are the text after "the answer is" or a part of it, else the last formula, the whole of a short text,
+    the last number.
     """
+    sentence = statement(answer)
+    if sentence is not None:
+        number = NUMBER.search(sentence)
+        return [sentence, CLAUSE_END.split(sentence, maxsplit=1)[0], *([number[0]] if number else [])]
     end = answer[-END_CHARS:].strip()
     formula = None
     for formula in FORMULA.finditer(end):  # noqa: B007
         pass
     number = _last(end)
-    texts = [statement(answer)]
+    texts = []
     if formula is not None and (number is None or number.end() <= formula.end()):
         texts.append(formula[formula.lastgroup or 0])
     if len(end.split()) <= SHORT_WORDS:
         texts.append(end)
     if number is not None:
         texts.append(number[0])
-    return [text for text in texts if text]
+    return [text for text in texts if text.strip()]
 
 
 def final_number(answer: str) -> Fraction | None:
@@ -125,14 +128,18 @@ def _last(text: str) -> re.Match[str] | None:
     match = None
     for match in NUMBER.finditer(text):  # noqa: B007
         pass
-    return match
+    return None if match is None or NEGATION.search(text, 0, match.start()) else match
 
 
 def _only_number(content: str) -> Fraction | None:
     """The number in a content of words; None when it holds two, or other mathematics."""
+    if is_value(content):
+        return None
     content = WORDS.sub(r" \1 ", content)
     numbers = list(NUMBER.finditer(content))
-    return _number(numbers[0]) if len(numbers) == 1 and not re.search(r"[\\^{}=+*]", content) else None
+    if len(numbers) != 1 or re.search(r"[\\^{}=+*<>≤≥±]", content):
+        return None
+    return None if NEGATION.search(content, 0, numbers[0].start()) else _number(numbers[0])
 
 
 def _number(match: re.Match[str] | None) -> Fraction | None:

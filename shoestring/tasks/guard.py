@@ -21,8 +21,8 @@ MATHEMATICS = re.compile(
     "Abs|abs|Min|Max|sqrt|cbrt|root|exp|log|ln|a?(sin|cos|tan|sec|csc|cot)h?|erf|Ei|Si|Ci|Li|li|gamma|"
     "factorial|binomial|floor|ceiling|sign|pi|oo|zoo|nan"
 )
-TRUSTED_CALLERS = ("dataclasses", "collections", "typing", "enum")
-"""Modules of the standard library that run code which they generate, when a module is imported late."""
+TRUSTED_CALLERS = ("dataclasses", "collections", "typing", "enum", "sympy.polys.monomials")
+"""Modules that run code which they generate from no text of a model, such as methods for a class."""
 
 
 class RefusedCode(Exception):

@@ -18,12 +18,12 @@ from shoestring.tasks.final_answer import boxes, candidates, mark
 from shoestring.tasks.guard import only_arithmetic
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.values.compare import same
-from shoestring.tasks.values.form import plain, readings, vote
+from shoestring.tasks.values.form import is_value, plain, readings, vote
 from shoestring.tasks.values.tokens import MAX_CHARS, BrokenLatex, Unread
 from shoestring.tasks.values.tree import Node
 
 COMMAND = re.compile(r"\\[A-Za-z]{2}")
-UNFINISHED = re.compile(r"\\[lcd]?dots(?![A-Za-z])|\.\.\.")
+DOTS = re.compile(r"\\[lcd]?dots(?![A-Za-z])|\.\.\.")
 """Parts that math-verify leaves out, so that `1, 2, \\ldots, n` would be 1, 2, n."""
 
 
@@ -94,14 +94,7 @@ def final_answer(answer: str) -> str | None:
     if content is not None:
         return content
     texts = candidates(answer)
-    return next((text for text in texts if _is_value(text)), texts[0] if texts else None)
-
-
-def _is_value(text: str) -> bool:
-    try:
-        return bool(readings(text, is_reply=True))
-    except BrokenLatex:
-        return False
+    return next((text for text in texts if is_value(text)), texts[0] if texts else None)
 
 
 def _is_right(right: str, trees: list[Node], words: str | None, content: str) -> bool:
@@ -113,7 +106,7 @@ def _is_right(right: str, trees: list[Node], words: str | None, content: str) ->
         return False
     if trees and others:
         return any(_same(tree, other) for tree in trees for other in others)
-    if any(len(text) > MAX_CHARS or UNFINISHED.search(text) for text in (right, content)):
+    if any(len(text) > MAX_CHARS or DOTS.search(text) for text in (right, content)):
         return False
     return bool(COMMAND.search(right + content)) and _library_agrees(right, content)
 
@@ -141,4 +134,5 @@ def _library_agrees(right: str, content: str) -> bool:
             )
             for text in (right, content)
         )
+        true, value = ([part.doit() for part in parts] for parts in (true, value))
         return bool(true and verify(true, value, float_rounding=12, timeout_seconds=None))

@@ -1,5 +1,8 @@
 """A task whose verifier misbehaves as the reply tells it to, loadable in a child process like ours."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from shoestring.tasks import load
@@ -60,3 +63,22 @@ def misbehaving(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(load.TASKS, "misbehaving", "misbehaving_task:Misbehaving")
     return "misbehaving"
+
+
+FEWEST_VERDICTS = 500
+
+
+@pytest.fixture
+def verdicts():
+    """The table of a task's verdicts, which people have read, as rows."""
+
+    def table(name: str) -> list[dict]:
+        folder = Path(__file__).parent / "verdicts"
+        with open(folder / f"{name}.jsonl", encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        assert len({json.dumps(row) for row in rows}) == len(rows) >= FEWEST_VERDICTS
+        kinds = json.loads((folder / "kinds.json").read_text(encoding="utf-8"))[name]
+        assert {row["kind"] for row in rows} == set(kinds)
+        return rows
+
+    return table

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.tasks.final_answer import boxed, boxes, candidates, final_number, mark
+from shoestring.tasks.final_answer import boxes, candidates, final_number, mark
 
 PIECES = [
     "\\boxed{",
@@ -35,7 +35,7 @@ replies = st.lists(st.sampled_from(PIECES) | st.text(max_size=8) | st.integers()
         (r"\boxed{4}, no, \boxed{5}", "5"),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         (r"\boxed{\boxed{5}}", "5"),
-        (r"\boxed{4} \boxed{5", "4"),
+        (r"\boxed{4} \boxed{5", ""),
         (r"\boxed {5}", "5"),
         (r"\fbox{5}", "5"),
         (r"\boxed 5.", "5"),
@@ -49,7 +49,7 @@ replies = st.lists(st.sampled_from(PIECES) | st.text(max_size=8) | st.integers()
     ],
 )
 def test_the_last_box_counts(text, content):
-    assert boxed(text) == content
+    assert (boxes(text) or [None])[-1] == content
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_number_of_another_alphabet_does_not_hide_the_last_one():
     [
         (r"\boxed{7", ""),
         (r"\boxed{\frac{1}{2}", ""),
-        (r"\boxed{5} and \boxed{7", "5"),
+        (r"\boxed{5} and \boxed{7", ""),
         ("7", None),
         ("#### 7 \nmore", "7"),
         (r"\boxed{5} #### 6", "5"),
@@ -150,7 +150,7 @@ def test_an_answer_without_a_mark(text, first):
 @given(replies)
 def test_reading_is_total(text):
     assert isinstance(final_number(text), Fraction | None)
-    assert boxed(text) is None or boxed(text) in text
+    assert all(content in text for content in boxes(text))
     assert all(candidates(text))
 
 

@@ -9,7 +9,7 @@ an interval, units that differ, letters of variables. `n%` is n/100 or, for n of
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
-from shoestring.tasks.values.compute import Number, is_close, is_real, values, variables
+from shoestring.tasks.values.compute import Number, is_close, is_real, is_within, values, variables
 from shoestring.tasks.values.tree import Node
 
 ROUNDED_DIGITS = 6
@@ -30,10 +30,17 @@ def same(right: Node, node: Node) -> bool:
             return _covers(right.parts, node.parts) and _covers(node.parts, right.parts)
         is_union = right.kind == "union"
         return is_union == (node.kind == "union") and _same_parts(right.parts, node.parts, is_ordered=False)
+    if node.kind == "equation" and right.kind not in STRUCTURES:  # what is a + b? a + b = 10
+        return len(variables(node.parts[0])) > 1 and same(right, node.parts[1])
+    if "set" in (right.kind, node.kind):
+        one, other = (right, node) if right.kind == "set" else (node, right)
+        return len(one.parts) == 1 and other.kind not in STRUCTURES and same(one.parts[0], other)
     if {right.kind, node.kind} == {"tuple", "list"}:
         tuple_ = right if right.kind == "tuple" else node
         other = node if tuple_ is right else right
         return tuple_.parts[:2] == ("(", ")") and _same_parts(tuple_.parts[2:], other.parts, is_ordered=True)
+    if right.kind == "based" and node.kind == "number":
+        return _same_based(right, node)
     if right.kind != node.kind and {right.kind, node.kind} & STRUCTURES:
         return False
     rule = RULES.get(right.kind, _same_number)
@@ -44,13 +51,15 @@ def _same_assignment(right: Node, node: Node) -> bool:
     if right.kind == node.kind:
         if right.parts[0] == node.parts[0] or None in (right.parts[0], node.parts[0]):
             return same(right.parts[1], node.parts[1])
-        return None not in (right.parts[2], node.parts[2]) and _same_zeros(right.parts[2], node.parts[2])
+        zeros = [right.parts[2], node.parts[2]]
+        return all(zero is not None and zero.kind == "sum" for zero in zeros) and _same_zeros(*zeros)
     assignment, other = (right, node) if right.kind == "assignment" else (node, right)
+    form = assignment.parts[2]
     if other.kind == "equation":
-        return assignment.parts[2] is not None and _same_zeros(assignment.parts[2], difference(other))
-    return other.kind != "inequality" and same(
-        *((assignment.parts[1], other) if assignment is right else (other, assignment.parts[1]))
-    )
+        return form is not None and form.kind == "sum" and _same_zeros(form, difference(other))
+    if other.kind == "inequality":
+        return form is not None and form.kind == "inequality" and _same_inequality(form, other)
+    return same(*((assignment.parts[1], other) if assignment is right else (other, assignment.parts[1])))
 
 
 def _same_measure(right: Node, node: Node) -> bool:
@@ -77,12 +86,12 @@ def _same_parts(right: Sequence[Node], parts: Sequence[Node], *, is_ordered: boo
         return False
     if is_ordered:
         return all(map(same, right, parts))
-    left = list(parts)
+    rest = list(parts)
     for part in right:
-        match = next((number for number, other in enumerate(left) if same(part, other)), None)
+        match = next((number for number, other in enumerate(rest) if same(part, other)), None)
         if match is None:
             return False
-        del left[match]
+        del rest[match]
     return True
 
 
@@ -164,16 +173,23 @@ def _rounds(node: Node, value: Number | None) -> bool:
     if value is None or not is_real(value):
         return False
     own = values(node)[0]
-    return own is not None and bool(abs(value - own) < literal.step)
+    return own is not None and is_within(own, value, literal.step)
 
 
 def _same_tree(right: Node, node: Node) -> bool:
     return right == node
 
 
+def _same_based(right: Node, node: Node) -> bool:
+    """A numeral with its base, or with the same digits and none."""
+    if node.kind == "number":
+        return node.parts[0].step is None and str(node.parts[0].value) == right.parts[0]
+    return right == node
+
+
 RULES: dict[str, Callable[[Node, Node], bool]] = {
     "tuple": _same_tuple, "matrix": _same_matrix, "ratio": _same_ratio, "words": _same_text,
-    "equation": _same_equation, "inequality": _same_inequality, "relation": _same_tree, "based": _same_tree,
+    "equation": _same_equation, "inequality": _same_inequality, "relation": _same_tree, "based": _same_based,
     "intersection": _same_tree, "difference": _same_tree, "time": _same_tree,
 }  # fmt: skip
 STRUCTURES = frozenset(RULES) | {"list", "set", "union"}

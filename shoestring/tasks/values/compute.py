@@ -62,6 +62,13 @@ def is_close(one: Number, other: Number, bits: int = 130) -> bool:
     return bool(abs(one - other) <= math.ldexp(max(abs(one), abs(other)), -bits))
 
 
+def is_within(one: Number, other: Number, step: Fraction) -> bool:
+    """Return whether two real values differ by less than a step."""
+    if isinstance(one, Fraction) and isinstance(other, Fraction):
+        return abs(one - other) < step
+    return bool(abs(_float(one) - _float(other)) < _float(step))
+
+
 def is_real(value: Number) -> bool:
     return isinstance(value, Fraction) or not _math().im(value)
 

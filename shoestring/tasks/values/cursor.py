@@ -40,6 +40,11 @@ class Cursor:
     def unit(self) -> list[str]:
         """Words after a number, with powers, products and quotients of them."""
         names: list[str] = []
+        if self.sees_unit_fraction():
+            self.take()
+            return [*self._words_in_group(), "/", *self._words_in_group()]
+        if self.sees("-") and self.sees(kind="word", ahead=1):
+            self.take()  # 18-inch
         while self.sees(kind="word") or (
             self.sees("/", "*", ".") and (names or self.sees("/")) and self.sees(kind="word", ahead=1)
         ):
@@ -55,6 +60,17 @@ class Cursor:
             self.take()
         return names
 
+    def sees_unit_fraction(self) -> bool:
+        r"""Return whether a unit such as `\frac{\text{km}}{\text{h}}` comes next."""
+        return self.sees("frac", kind="command") and self.sees(kind="word", ahead=2)
+
+    def _words_in_group(self) -> list[str]:
+        self.take()
+        words = self.words()
+        if self.take().kind != "close":
+            raise Unread("words and more in a unit")
+        return words
+
     def _unit_power(self) -> str:
         self.take()
         node = self.exponent()
@@ -69,4 +85,6 @@ class Cursor:
             return token is not None and token.text == "|" and not self.in_bars
         if token.kind == "open":
             return not (token.text == "(" and self.sees(kind="word", ahead=1))
-        return token.kind != "command" or not token.text.startswith(("end{", "setminus", "circ"))
+        return token.kind != "command" or not (
+            token.text in ("setminus", "circ", "over") or token.text.startswith("end{")
+        )

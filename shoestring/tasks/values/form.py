@@ -7,10 +7,11 @@ from shoestring.tasks.values.compare import ROUNDED_DIGITS, difference, meanings
 from shoestring.tasks.values.compute import digits, is_close, short_hash, values, variables
 from shoestring.tasks.values.normal import normal
 from shoestring.tasks.values.parse import parse
-from shoestring.tasks.values.tokens import BrokenLatex, Unread, tokens
+from shoestring.tasks.values.tokens import BrokenLatex, Token, Unread, tokens
 from shoestring.tasks.values.tree import Node
 
 SMALL_DENOMINATOR = 100
+PUNCTUATION = (".", ",", '"', "'", "(", ")", "!")
 UNIT_LETTER = re.compile(r"(?<=[0-9}])\s+(?:m|g|s|h|l|L|N|J|W|V|A|K)(?=\s*(?:\^\s*\{?[23]\}?)?\s*$)")
 
 
@@ -54,8 +55,27 @@ def plain(text: str) -> str | None:
         sequence = tokens(text)
     except Unread:
         return " ".join(text.split())[:2000] or None
-    parts = [token.text.lower() if token.kind == "word" else token.text for token in sequence]
-    return " ".join(part for part in parts if part not in ("group", ".", '"', "'", ",", "(", ")")) or None
+    if all(token.kind == "word" or token.text in PUNCTUATION for token in sequence):
+        words = [token.text.lower() for token in sequence if token.kind == "word"]
+        return " ".join(words) or None
+    return " ".join(_without_groups(sequence)) or None
+
+
+def _without_groups(sequence: list[Token]) -> list[str]:
+    """The texts of tokens, without braces around one character."""
+    texts = [{"open": "{", "close": "}"}[t.kind] if t.text == "group" else t.text for t in sequence]
+    for at in range(len(texts) - 2):
+        if texts[at] == "{" and texts[at + 2] == "}" and len(texts[at + 1]) == 1:
+            texts[at] = texts[at + 2] = ""
+    return [text for text in texts if text]
+
+
+def is_value(text: str) -> bool:
+    """Return whether a text is a value that can be read."""
+    try:
+        return bool(readings(text, is_reply=True))
+    except BrokenLatex:
+        return False
 
 
 def number_of(text: str) -> Fraction | None:
@@ -119,7 +139,7 @@ def _number_form(node: Node) -> str:
 
 def _scaled(node: Node) -> str:
     numbers = [value for value in values(node) if value is not None]
-    ratios = [digits(value / numbers[0]) if numbers[0] else "0" for value in numbers]
+    ratios = [digits(value / abs(numbers[0])) if numbers[0] else "0" for value in numbers]
     return short_hash(" ".join(ratios))
 
 

@@ -21,8 +21,11 @@ def normal(node: Node) -> Node:
         return _list(node.parts[0], [normal(part) for part in node.parts[1:]])
     if node.kind == "words":
         return _words(node)
-    if node.kind == "negative" and node.parts[0].kind in ("percent", "degrees"):
-        return Node(node.parts[0].kind, (Node("negative", node.parts[0].parts),))
+    if node.kind == "negative" and node.parts[0].kind in ("percent", "degrees", "measure"):
+        value, *unit = node.parts[0].parts
+        return Node(node.parts[0].kind, (normal(Node("negative", (value,))), *unit))
+    if node.kind == "matrix" and len(node.parts) == len(node.parts[0]) == 1:
+        return normal(node.parts[0][0])
     if node.kind == "set":
         return Node("set", tuple(part for item in node.parts for part in _both_signs(normal(item))))
     if node.kind == "union":
@@ -38,8 +41,12 @@ def _words(node: Node) -> Node:
     """One letter is a choice or a variable, and all real numbers are an interval."""
     if len(node.parts) == 1 and len(node.parts[0]) == 1:
         return Node("variable", node.parts)
-    words = [word.lower() for word in node.parts if word.lower() not in ("all", "the", "set", "of")]
-    return REALS if words in (["real", "numbers"], ["reals"]) else node
+    words = [word.lower() for word in node.parts if word.lower() not in ("a", "an", "the")]
+    is_reals = [word for word in words if word not in ("all", "set", "of")] in (
+        ["real", "numbers"],
+        ["reals"],
+    )
+    return REALS if is_reals else Node("words", tuple(words))
 
 
 def _relation(signs: tuple[str, ...], sides: tuple[Node, ...]) -> Node:
@@ -48,7 +55,7 @@ def _relation(signs: tuple[str, ...], sides: tuple[Node, ...]) -> Node:
             return _assigned(sides[0], normal(sides[-1]))
         if len(sides) == 2 and _is_name(sides[1]):
             return _assigned(sides[1], normal(sides[0]))
-        if not variables(sides[0]) and sides[0].kind in NUMBERS:
+        if not any(map(variables, sides)) and sides[0].kind in NUMBERS:
             return normal(sides[-1])  # 3 + 4 = 7
         if len(sides) == 2:
             return Node("equation", sides)
@@ -72,6 +79,10 @@ def _is_name(node: Node) -> bool:
         return all(part.kind == "variable" or _is_name(part) for part in node.parts) and (
             node.parts[0].kind == "variable" and len(node.parts[0].parts[0]) <= 2
         )
+    if node.kind == "function":
+        return node.parts[0] == "abs" and node.parts[1].kind == "product" and _is_name(node.parts[1])
+    if node.kind == "tuple":
+        return all(part.kind == "variable" for part in node.parts[2:])
     return node.kind == "variable"
 
 
@@ -87,7 +98,8 @@ def _inequality(signs: tuple[str, ...], sides: tuple[Node, ...]) -> Node:
         at = is_name.index(True)
         low, high = (sides[0], INFINITY) if at else (Node("negative", (INFINITY,)), sides[1])
         brackets = ("[" if at and ends[0] else "(", "]" if not at and ends[0] else ")")
-        return _assigned(sides[at], Node("tuple", (*brackets, low, high)))
+        interval = Node("tuple", (*brackets, low, high))
+        return Node("assignment", (sides[at], interval, Node("inequality", (signs[0], *sides))))
     if len(sides) == 3 and is_name == [False, True, False]:
         brackets = ("[" if ends[0] else "(", "]" if ends[1] else ")")
         return _assigned(sides[1], Node("tuple", (*brackets, sides[0], sides[2])))

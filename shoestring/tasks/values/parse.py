@@ -45,11 +45,28 @@ class _AnswerParser(NumberParser):
 
     def part(self) -> Node:
         """A relation, a ratio, or one side of these."""
-        sides, signs = [self.ratio()], []
+        if self.sees("=", "approx"):
+            self.take()
+        sides, signs = [self._name() or self.ratio()], []
         while self.sees(*RELATIONS):
             signs.append(self.take().text)
             sides.append(self.ratio())
         return Node("relation", (tuple(signs), tuple(sides))) if signs else sides[0]
+
+    def _name(self) -> Node | None:
+        """The thing that an equation gives the value of, such as f(x) or P(X > 3); else None."""
+        if not (self.sees(kind="variable") and self.sees("(", kind="open", ahead=1)):
+            return None
+        depth, at = 0, self.at
+        for at in range(self.at + 1, len(self.tokens)):
+            depth += {"open": 1, "close": -1}.get(self.tokens[at].kind, 0)
+            if not depth:
+                break
+        if depth or at + 1 == len(self.tokens) or self.tokens[at + 1].text not in ("=", "approx"):
+            return None
+        name = "".join(token.text for token in self.tokens[self.at : at + 1])
+        self.at = at + 1
+        return Node("variable", (name,))
 
     def ratio(self) -> Node:
         if self.sees(kind="number") and self.sees(":", ahead=1) and self.sees(kind="number", ahead=2):
@@ -82,6 +99,9 @@ class _AnswerParser(NumberParser):
         in_bars, self.in_bars = self.in_bars, False
         node = self.answer()
         self.in_bars = in_bars
+        if opening == "group" and self.sees("over", kind="command"):
+            self.take()
+            node = Node("quotient", (node, self.answer()))
         closing = self.take()
         if closing.kind != "close" or (closing.text not in CLOSING.get(opening, ("group",))):
             raise Unread(f"{opening} and {closing.text}")
@@ -92,7 +112,8 @@ class _AnswerParser(NumberParser):
             return Node("function", (opening[1:], node))
         if opening == "group":
             return node
-        return node if len(parts) == 1 else Node("tuple", (opening, closing.text, *parts))
+        brackets = ("(", ")") if opening == "langle" else (opening, closing.text)
+        return node if len(parts) == 1 else Node("tuple", (*brackets, *parts))
 
     def matrix(self, environment: str) -> Node:
         if environment.rstrip("*") not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "array", "smallmatrix"):

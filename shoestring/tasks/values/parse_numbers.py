@@ -39,7 +39,7 @@ class NumberParser(FunctionParser):
                 terms = [Node("either", (sign, Node("sum", tuple(terms)), term))]
             elif sign or not terms:
                 terms.append(Node("negative", (self.term(),)) if sign == "-" else self.term())
-            if not self.sees("+", "-", "pm", "mp"):
+            if not self.sees("+", "-", "pm", "mp") or self.sees(kind="word", ahead=1):
                 return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
     def term(self) -> Node:
@@ -69,9 +69,9 @@ class NumberParser(FunctionParser):
             elif self._is_mixed(last):
                 if len(factors) > 1:
                     raise Unread("a product with a mixed number")
-                last = Node("sum", (last, self.fraction()))
+                last = self._with_signs(Node("sum", (last, self.fraction())))
                 factors = [last]
-            elif self.starts_factor() and not self.sees(kind="word"):
+            elif self.starts_factor() and not self.sees(kind="word") and not self.sees_unit_fraction():
                 if self.sees(kind="number") and last.kind in ("number", "variable", "power"):
                     raise Unread("a number follows a number")
                 last = self.power()
@@ -95,19 +95,22 @@ class NumberParser(FunctionParser):
         return Node("negative", (self.power(),)) if signs % 2 else self.power()
 
     def power(self) -> Node:
-        """A primary with the signs after it: powers, factorials, percent and degrees."""
-        node = self.primary()
+        """A primary with the signs after it."""
+        return self._with_signs(self.primary())
+
+    def _with_signs(self, node: Node) -> Node:
+        """A number with what follows it: powers, factorials, percent and degrees."""
         while True:
             if self.sees("^") and self._takes_circle():
-                node = Node("degrees", (node,))
+                node = self._degrees(node)
             elif self.sees("circ", kind="command"):
                 self.take()
-                node = Node("degrees", (node,))
+                node = self._degrees(node)
             elif self.sees("^"):
                 self.take()
-                if self.sees("^"):
+                if self.sees("^") or node.kind == "power":
                     raise BrokenLatex("two exponents")
-                return Node("power", (node, self.exponent()))
+                node = Node("power", (node, self.exponent()))
             elif self.sees("!"):
                 self.take()
                 node = Node("factorial", (node,))
@@ -116,6 +119,12 @@ class NumberParser(FunctionParser):
                 node = Node("percent", (node,))
             else:
                 return node
+
+    def _degrees(self, node: Node) -> Node:
+        """Degrees of an angle, or of temperature."""
+        if self.sees("C", "F", kind="variable"):
+            return Node("measure", (node, f"degree {self.take().text}"))
+        return Node("degrees", (node,))
 
     def exponent(self) -> Node:
         if self.sees("-", "+"):
@@ -175,6 +184,8 @@ class NumberParser(FunctionParser):
             base = self.argument() if not self.sees(kind="number") else self.primary()
             if base.literal is None:
                 raise Unread("an index of a number")
+            if base.literal.value == 10:
+                return Node("number", (token.number,))
             return Node("based", (token.text.replace(",", "").lstrip("0"), str(base.literal.value)))
         return Node("number", (token.number,))
 

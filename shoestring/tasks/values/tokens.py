@@ -17,9 +17,12 @@ sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt a
 LOOKS = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|middle)\s*+(?:\.|(?=[^A-Za-z]|\\))|\\(?:display|text|script)style(?![A-Za-z])"
     r"|\\(?:bf|it|rm|limits|nolimits|boldsymbol|mathstrut|strut|noindent)(?![A-Za-z])"
-    r"|\\[hv]?phantom\s*+\{[^{}]*+\}|\\!|\\/|\u200b|\ufeff|\*\*"
+    r"|\\(?:text)?color\s*+\{[^{}]*+\}|(?<=,)\\!\s*+|\\[hv]?phantom\s*+\{[^{}]*+\}|\\!|\\/|\u200b|\ufeff|\*\*"
 )
-SPACE = re.compile(r"\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\[hv]space\*?+\s*+\{[^{}]*+\}|\\(?=\n)")
+SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\[hv]space\*?+\s*+\{[^{}]*+\}|\\(?=\n)")
+PHRASE_ALONE = re.compile(r"[A-Za-z][-A-Za-z,.' ]*+")
+PHRASE = re.compile("[A-Za-z]+")
+NO_WORDS = FUNCTIONS | {"and", "or", "pi", "infinity", "inf", "oo"}
 DOUBLE_SLASH = re.compile(r"\\\\(?=[A-Za-z])")
 COMMA = re.compile(r"(?<=[0-9])\s*+\{\s*+,\s*+\}\s*+(?=([0-9]{3}(?![0-9]))?)")
 CHARACTERS = {
@@ -27,8 +30,9 @@ CHARACTERS = {
     "≥": r"\ge ", "≠": r"\ne ", "∞": r"\infty ", "π": r"\pi ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
     "±": r"\pm ", "∓": r"\mp ", "≈": r"\approx ", "°": r"^\circ ", "∅": r"\emptyset ", "²": "^2 ",
     "³": "^3 ", "½": r"\frac12 ", "¼": r"\frac14 ", "¾": r"\frac34 ", "⅓": r"\frac13 ", "⅔": r"\frac23 ",
-    "€": r"\euro ", "£": r"\pounds ", "√": r"\sqrt ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
-    "⟨": r"\langle ", "⟩": r"\rangle ", "ℝ": r"\mathbb{R}", "…": r"\ldots ", "’": "'", "′": "'",
+    "¢": r"\text{ cents}", "€": r"\euro ", "£": r"\pounds ", "√": r"\sqrt ", "θ": r"\theta ",
+    "α": r"\alpha ", "β": r"\beta ", "⟨": r"\langle ", "⟩": r"\rangle ", "ℝ": r"\mathbb{R}", "…": r"\ldots ",
+    "’": "'", "′": "'",
 }  # fmt: skip
 SAME_COMMAND = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "nicefrac": "frac", "sfrac": "frac",
@@ -38,7 +42,7 @@ SAME_COMMAND = {
     "lbrack": "[", "rbrack": "]", "simeq": "approx", "doteq": "approx", "varnothing": "emptyset",
     "land": "and", "lor": "or", "wedge": "and", "vee": "or", "tg": "tan", "ctg": "cot",
     "degree": "circ", "infin": "infty",  "lparen": "(", "rparen": ")", "choose": "choose",
-    "cr": "\\", "newline": "\\",
+    "cr": "\\", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "newline": "\\",
 }  # fmt: skip
 FONTS = (
     r"text|textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|"
@@ -89,7 +93,7 @@ def tokens(text: str, *, groups: bool = True) -> list[Token]:
         text = DOUBLE_SLASH.sub(r"\\", text)
     text = SPACE.sub(" ", LOOKS.sub("", text))
     text = COMMA.sub(lambda match: "" if match[1] else ".", text).strip().removesuffix(".").rstrip()
-    sequence = list(_scan(text, groups, is_words=False))
+    sequence = list(_scan(text, groups, is_words=_is_phrase(text)))
     if len(sequence) > MAX_TOKENS:
         raise Unread("too long")
     return sequence
@@ -161,7 +165,7 @@ def _read(match: re.Match[str], is_words: bool, is_apart: bool) -> Iterator[Toke
         yield Token("command", re.sub(r"[\\\s]", "", text.partition("}")[0] + "}"), None, is_apart)
     elif kind == "command":
         yield from _command(text[1:], is_apart)
-    elif text != "$":
+    elif text != "$" and not (is_words and text == "."):
         yield _character(text, is_apart)
 
 
@@ -187,6 +191,12 @@ def _is_word(text: str, is_attached: bool) -> bool:
     if len(text) <= 2 or is_attached:
         return False
     return len(text) > 3 or list(text) != sorted(text)  # abc and xyz are products
+
+
+def _is_phrase(text: str) -> bool:
+    """Return whether a text is words alone, such as No solution."""
+    words = PHRASE.findall(text) if PHRASE_ALONE.fullmatch(text) else []
+    return len(words) > 1 and any(_is_word(word, False) and word.lower() not in NO_WORDS for word in words)
 
 
 def _command(name: str, is_apart: bool) -> Iterator[Token]:
