@@ -9,22 +9,23 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from shoestring.data.folder import sha256_of
+from shoestring.data.forms.conversation import Conversation
 from shoestring.data.forms.fields import Fields, check_columns
 from shoestring.data.forms.messages import Message
 from shoestring.data.forms.pairs import labelled_completion, preference_pair
+from shoestring.data.forms.rendering import Learn, Thinking, inline, render
 from shoestring.errors import DataError, TokenizerError
 from shoestring.preferences.data import EncodedAnswer, Preferences
 from shoestring.rows.read import Row, require_rows
 from shoestring.rows.source import DataFile, data_files
 from shoestring.tokenizer.bpe import Tokenizer
-from shoestring.tokenizer.chat.template import ChatIds, Template, encode_many
+from shoestring.tokenizer.chat.template import ChatIds, Piece, Template, encode_many
+from shoestring.tokenizer.overlong import WARN_FROM, WARN_SHARE, Overlong
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 128
 """Rows that are encoded together."""
-WARN_SHARE = 0.1
-"""Share of the preferences that is too long, above which a warning says so."""
 
 Kind = Literal["pairs", "answers"]
 """Pairs of answers, or answers that are judged one by one (KTO), into which pairs are split."""
@@ -40,7 +41,9 @@ class DataSettings(Protocol):
     @property
     def seq_len(self) -> int: ...
     @property
-    def overlong(self) -> str: ...
+    def overlong(self) -> Overlong: ...
+    @property
+    def thinking(self) -> Thinking: ...
 
 
 def load_preferences(
@@ -61,7 +64,7 @@ def load_preferences(
             f"no preferences to learn from in {', '.join(settings.data)}"
             + (f": all {too_long} have more than seq_len = {settings.seq_len} tokens" if too_long else "")
         )
-    if too_long > WARN_SHARE * total:
+    if too_long > WARN_SHARE * max(total, WARN_FROM):
         log.warning(
             "%d of %d preferences have more than seq_len = %d tokens and are left out; raise it with "
             "--set seq_len=..., or cut them with --set overlong=truncate",
@@ -69,6 +72,8 @@ def load_preferences(
             total,
             settings.seq_len,
         )
+    if reader.unread:
+        log.warning("columns that are not used: %s", ", ".join(map(str, reader.unread)))
     return Preferences(
         answers=reader.answers,
         units=reader.units,
@@ -98,6 +103,8 @@ class _Reader:
     answers: list[EncodedAnswer] = field(default_factory=list)
     units: list[tuple[int, ...]] = field(default_factory=list)
     turn_ends: set[int] = field(default_factory=set)
+    unread: dict[str, None] = field(default_factory=dict)
+    """Columns that are not used, in their order."""
 
     def read(self, file: DataFile) -> dict[str, Any]:
         """Gather a file's preferences; its line in the manifest."""
@@ -126,11 +133,13 @@ class _Reader:
         try:
             if self.kind == "answers" and "label" in Fields(row.values, columns):
                 single = labelled_completion(row.values, columns)
+                self.unread |= dict.fromkeys(single.unread)
                 replies = [(single.completion, single.label)]
                 return _Item(place=row.place, prompt=single.prompt, replies=replies, tools=single.tools)
             pair = preference_pair(row.values, columns)
         except ValueError as error:
             raise DataError(f"{row.place}: {error}") from None
+        self.unread |= dict.fromkeys(pair.unread)
         replies = [(pair.chosen, True), (pair.rejected, False)]
         return _Item(place=row.place, prompt=pair.prompt, replies=replies, tools=pair.tools)
 
@@ -139,17 +148,26 @@ class _Reader:
         pieces = []
         for item in items:
             try:
-                prompt = self.template.render(
-                    item.prompt, tools=item.tools, add_generation_prompt=True, with_loss=False
-                )
-                turns = ([*item.prompt, *reply] for reply, _ in item.replies)
-                pieces += [prompt, *(self.template.render(turn, tools=item.tools) for turn in turns)]
-            except (TokenizerError, ValueError) as error:
+                pieces.append(self._prompt_pieces(item))
+                pieces += [self._reply_pieces(item, reply) for reply, _ in item.replies]
+            except (DataError, TokenizerError, ValueError) as error:
                 raise DataError(f"{item.place}: {error}") from None
         chats = iter(encode_many(pieces, self.tokenizer))
         for item in items:
             prompt_ids = next(chats).ids
             yield item, [self._answer(item, prompt_ids, next(chats), label) for _, label in item.replies]
+
+    def _prompt_pieces(self, item: _Item) -> list[Piece]:
+        messages = map(inline, item.prompt) if self.settings.thinking == "inline" else item.prompt
+        return self.template.render(
+            list(messages), tools=item.tools, add_generation_prompt=True, with_loss=False
+        )
+
+    def _reply_pieces(self, item: _Item, reply: list[Message]) -> list[Piece]:
+        """A conversation that ends with a reply; DataError for a part that the template does not write."""
+        talk = Conversation(messages=[*item.prompt, *reply], tools=item.tools, unread=())
+        learn: Learn = "last" if len(reply) == 1 else "assistant"
+        return render(talk, self.template, learn=learn, thinking=self.settings.thinking).pieces
 
     def _answer(self, item: _Item, prompt: list[int], chat: ChatIds, is_chosen: bool) -> EncodedAnswer:
         """An answer with its prompt; its last special token ends the turns of the assistant."""

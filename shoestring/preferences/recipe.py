@@ -23,6 +23,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
+from shoestring.data.forms.rendering import Thinking
 from shoestring.errors import ConfigError
 from shoestring.model.lora import LoraConfig
 from shoestring.preferences.losses import PreferenceLossConfig
@@ -69,6 +70,8 @@ class PreferenceConfig(RunConfig):
     """The longest prompt with an answer, in tokens."""
     overlong: Overlong = "filter"
     """Longer ones are left out and counted, their answers cut ("truncate"), or refused ("error")."""
+    thinking: Thinking = "template"
+    """reasoning_content is where the template writes it; inline: in the content, between think tags."""
     tokenizer: str = ""
     """A folder with tokenizer.json; empty: that of `model`."""
     template: str = ""

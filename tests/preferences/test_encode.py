@@ -20,6 +20,7 @@ class Settings:
     columns: dict[str, str] = field(default_factory=dict)
     seq_len: int = 100
     overlong: str = "filter"
+    thinking: str = "template"
 
 
 @pytest.fixture
@@ -96,9 +97,9 @@ def test_pairs_become_two_answers_for_kto(load):
 
 def test_too_long_answers_are_left_out_cut_or_refused(load, caplog):
     long = {"prompt": "1", "chosen": "3 " * 200, "rejected": "4"}
-    data = load([PAIR, long])
-    assert (len(data), data.manifest["files"][0]["too_long"]) == (1, 1)
-    assert "1 of 2 preferences have more than seq_len = 100" in caplog.text
+    data = load([PAIR, long, long])
+    assert (len(data), data.manifest["files"][0]["too_long"]) == (1, 2)
+    assert "2 of 3 preferences have more than seq_len = 100" in caplog.text
     cut = load([PAIR, long], overlong="truncate")
     assert len(cut.answers[cut.units[1][0]].ids) == 100
     assert len(load([PAIR, long], "answers")) == 3
@@ -106,6 +107,27 @@ def test_too_long_answers_are_left_out_cut_or_refused(load, caplog):
         load([PAIR, long], overlong="error")
     with pytest.raises(DataError, match="all 1 have more than seq_len = 100"):
         load([long])
+
+
+def test_an_answer_that_the_template_does_not_write_is_refused(load):
+    """A template that leaves thinking out would teach something else than what was preferred."""
+
+    class Thoughtless(DeepSeekTemplate):
+        def render(self, messages, **options):
+            plain = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in messages]
+            return super().render(plain, **options)
+
+    thinking = {"role": "assistant", "content": "3", "reasoning_content": "1 2 3"}
+    row = PAIR | {"chosen": [thinking]}
+    with pytest.raises(DataError, match=r"line 1: .*does not write the reasoning_content.*thinking=inline"):
+        load([row], template=Thoughtless())
+    data = load([row], template=Thoughtless(), thinking="inline")
+    assert data.answers[0].loss_mask.sum() > load([PAIR]).answers[0].loss_mask.sum()
+
+
+def test_columns_that_are_not_used_are_named(load, caplog):
+    load([PAIR | {"score_of_it": 1}])
+    assert "columns that are not used: score_of_it" in caplog.text
 
 
 def test_a_prompt_that_is_no_beginning_is_refused(load):
