@@ -28,9 +28,19 @@ ARCHITECTURES = {
 QWEN3 = ("qwen3", "qwen3_moe")
 
 
-def save_config(config: ModelConfig, folder: Path, *, dtype: str | None = None) -> None:
-    """Write `folder`/config.json. ConfigError for a shape Hugging Face has no name for, StorageError."""
-    text = json.dumps(to_hf(config, dtype=dtype), indent=2, sort_keys=True) + "\n"
+def save_config(
+    config: ModelConfig, folder: Path, *, dtype: str | None = None, is_reward_model: bool = False
+) -> None:
+    """Write `folder`/config.json. ConfigError for a shape Hugging Face has no name for, StorageError.
+
+    A reward model is Hugging Face's ...ForSequenceClassification with one label.
+    """
+    data = to_hf(config, dtype=dtype)
+    if is_reward_model:
+        (name,) = data["architectures"]
+        data["architectures"] = [name.replace("ForCausalLM", "ForSequenceClassification")]
+        data |= {"id2label": {"0": "reward"}, "label2id": {"reward": 0}}
+    text = json.dumps(data, indent=2, sort_keys=True) + "\n"
     write_atomic(Path(folder) / CONFIG_NAME, text)
 
 

@@ -15,6 +15,7 @@ from shoestring.model.cost import parameters
 from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.config import save_config
 from shoestring.model.hf.weights import load_weights, save_weights
+from shoestring.model.reward import RewardModel
 from shoestring.model.transformer import Transformer
 
 TOKENIZER_FILES = (
@@ -74,8 +75,11 @@ def save_model(
     """
     folder = Path(folder)
     weight_dtype = dtype or next(model.parameters()).dtype
-    save_config(model.config, folder, dtype=str(weight_dtype).removeprefix("torch."))
-    card = _card(model.config, name or folder.resolve().name, license, lineage)
+    is_reward_model = isinstance(model, RewardModel)
+    dtype_name = str(weight_dtype).removeprefix("torch.")
+    save_config(model.config, folder, dtype=dtype_name, is_reward_model=is_reward_model)
+    use = "text-classification" if is_reward_model else "text-generation"
+    card = _card(model.config, name or folder.resolve().name, license, lineage, use)
     write_atomic(folder / "README.md", card)
     if tokenizer_files is not None:
         copy_tokenizer(Path(tokenizer_files), folder)
@@ -101,12 +105,12 @@ def _generation(config: ModelConfig, settings: Mapping[str, Any]) -> dict[str, A
     return fields
 
 
-def _card(config: ModelConfig, name: str, license: str, lineage: str) -> str:
+def _card(config: ModelConfig, name: str, license: str, lineage: str, use: str) -> str:
     """The model card: YAML that the hub reads, then the model's size and origin."""
     count = parameters(config)
     head = {
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": use,
         "tags": [config.model_type, "shoestring"],
     }
     if license:

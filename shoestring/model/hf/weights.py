@@ -27,6 +27,7 @@ MAX_SHARD_BYTES = 5_000_000_000
 CHUNK_ELEMENTS = 1024 * 1024
 """Elements that are converted at a time: the only memory that loading and saving need beside the model."""
 
+REWARD_HEAD = "score.weight"
 ALIGNMENT = 64
 """Bytes: a line of the cache."""
 
@@ -128,6 +129,8 @@ class _Updated:
 def _check(model: nn.Module, tensors: dict[str, TensorInfo], block: BlockSize | None, folder: Path) -> None:
     """Refuse a checkpoint whose tensors are not exactly those of the model."""
     views = _targets(model)
+    if REWARD_HEAD in tensors and REWARD_HEAD not in views:
+        raise CheckpointError(f"{folder} is a reward model: it scores answers and writes none; give its base")
     for name, view in views.items():
         info = tensors.get(name)
         if info is None:
