@@ -25,7 +25,7 @@ from shoestring.cli.verbs import (
     template,
     tokenizer,
 )
-from shoestring.cli.verbs.training import distill, prefer, pretrain, rl, sft
+from shoestring.cli.verbs.training import distill, prefer, pretrain, reward_model, rl, sft
 from shoestring.errors import ShoestringError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command("demo")(demo.demo)
 app.command("pretrain")(pretrain.pretrain)
 app.command("sft")(sft.sft)
 app.command("prefer")(prefer.prefer)
+app.command("reward-model")(reward_model.reward_model)
 app.command("rl")(rl.rl)
 app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)

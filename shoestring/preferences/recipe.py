@@ -1,6 +1,7 @@
-"""PreferenceConfig: all settings that change the result of learning from preferences.
+"""PreferenceConfig and RewardModelConfig: all settings that change the result of learning from preferences.
 
-Names and meanings are those of TRL's DPOConfig, KTOConfig, CPOConfig and ORPOConfig. What differs, and why:
+Names and meanings are those of TRL's DPOConfig, KTOConfig, CPOConfig, ORPOConfig and RewardConfig. What
+differs, and why:
 
 | Name | In TRL | Reason |
 |---|---|---|
@@ -21,7 +22,7 @@ Names and meanings are those of TRL's DPOConfig, KTOConfig, CPOConfig and ORPOCo
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import ClassVar, get_args
 
 from shoestring.data.forms.rendering import Thinking
 from shoestring.errors import ConfigError
@@ -38,8 +39,8 @@ class PreferenceOptim(OptimConfig):
     """OptimConfig with lower rates: preferences move a model that can talk already."""
 
     lr: float = 0.0
-    """0: 5e-6 (TRL's 1e-6 and Zephyr's 5e-7 are for many thousands of pairs), and ten times that for LoRA,
-    whose matrices are small."""
+    """0: 5e-6 for a policy (TRL's 1e-6 and Zephyr's 5e-7 are for many thousands of pairs), 1e-5 for a reward
+    model (R1's: 6e-6), and ten times that for LoRA, whose matrices are small."""
     muon_lr: float = 1e-4
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -49,8 +50,11 @@ class PreferenceOptim(OptimConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceConfig(RunConfig):
-    """Learning from preferences: a model, and answers of which some are better."""
+class ComparisonConfig(RunConfig):
+    """A model that learns from answers of which some are better: the fields of both kinds of training."""
+
+    LR: ClassVar[float]
+    """Learning rate where the recipe has none; ten times that for LoRA."""
 
     model: str
     """A model: a folder or a hub name (org/name)."""
@@ -66,8 +70,8 @@ class PreferenceConfig(RunConfig):
     micro_tokens: int = 0
     """Tokens in one forward pass, padding included: bounds memory, not the result. 0: what the machine's
     memory has room for (train/memory.py)."""
-    seq_len: int = 1024
-    """The longest prompt with an answer, in tokens."""
+    seq_len: int = 0
+    """The longest prompt with an answer, in tokens. 0: 4,096, or the model's context if that is shorter."""
     overlong: Overlong = "filter"
     """Longer ones are left out and counted, their answers cut ("truncate"), or refused ("error")."""
     thinking: Thinking = "template"
@@ -88,10 +92,9 @@ class PreferenceConfig(RunConfig):
     """Steps between checkpoints; Ctrl-C saves one too."""
     watts: float | None = None
     """Power of the machine for the receipt, where it cannot be measured."""
-    loss: PreferenceLossConfig = field(default_factory=PreferenceLossConfig)
     optim: PreferenceOptim = field(default_factory=PreferenceOptim)
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """With a rank over 0 only adapters are trained."""
+    """With a rank over 0 only adapters are trained, and the head of a reward model."""
     price: Price = field(default_factory=Price)
 
     CAN_CHANGE = RunConfig.CAN_CHANGE | {
@@ -101,32 +104,70 @@ class PreferenceConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.optim.lr:
-            lr = 5e-5 if self.lora.rank else 5e-6
+            lr = self.LR * (10 if self.lora.rank else 1)
             object.__setattr__(self, "optim", replace(self.optim, lr=lr))
-        check_settings(self)
+        for name in ("micro_tokens", "seq_len"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
+        for name in ("batch_size", "eval_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        for name, choices in (("overlong", get_args(Overlong)), ("thinking", get_args(Thinking))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} = {getattr(self, name)!r} is none of {', '.join(choices)}")
+        if not self.data:
+            raise ConfigError("data is empty; name a file of preferences with --set 'data=[\"FILE\"]'")
+        if not 0.0 < self.epochs < math.inf:
+            raise ConfigError(f"epochs = {self.epochs} is not a number over 0")
+        if not 0.0 <= self.heldout_fraction < 1.0:
+            raise ConfigError(f"heldout_fraction = {self.heldout_fraction} is not at least 0 and under 1")
+        for name in ("warmup_ratio", "min_lr_ratio"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} = {getattr(self, name)} is not between 0 and 1")
+        if self.watts is not None and not 0.0 < self.watts < math.inf:
+            raise ConfigError(f"watts = {self.watts} is not a number over 0; leave it out if unknown")
+
+    @property
+    def loss_type(self) -> str:
+        """The name of the objective."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceConfig(ComparisonConfig):
+    """Learning from preferences: a policy that writes the better answers."""
+
+    LR: ClassVar[float] = 5e-6
+
+    loss: PreferenceLossConfig = field(default_factory=PreferenceLossConfig)
+
+    @property
+    def loss_type(self) -> str:
+        return self.loss.loss_type
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.loss.loss_type == "kto" and self.batch_size < 2:
             raise ConfigError(
                 f"batch_size = {self.batch_size}, but KTO compares answers of a batch; set it to 2 or more"
             )
 
 
-def check_settings(config: Any) -> None:
-    """Raise ConfigError for a value of a common field that is out of its range."""
-    if config.micro_tokens < 0:
-        raise ConfigError(f"micro_tokens = {config.micro_tokens} must be at least 0")
-    for name in ("batch_size", "seq_len", "eval_every", "save_every"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} = {getattr(config, name)} must be at least 1")
-    if config.overlong not in get_args(Overlong):
-        raise ConfigError(f"overlong = {config.overlong!r} is none of {', '.join(get_args(Overlong))}")
-    if not config.data:
-        raise ConfigError('data is empty; name a file of preferences with data=["FILE"]')
-    if not 0.0 < config.epochs < math.inf:
-        raise ConfigError(f"epochs = {config.epochs} is not a number over 0")
-    if not 0.0 <= config.heldout_fraction < 1.0:
-        raise ConfigError(f"heldout_fraction = {config.heldout_fraction} is not at least 0 and under 1")
-    for name in ("warmup_ratio", "min_lr_ratio"):
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise ConfigError(f"{name} = {getattr(config, name)} is not between 0 and 1")
-    if config.watts is not None and not 0.0 < config.watts < math.inf:
-        raise ConfigError(f"watts = {config.watts} is not a number over 0; leave it out if unknown")
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig(ComparisonConfig):
+    """A reward model: a language model with a head that gives the better answer of a pair more."""
+
+    LR: ClassVar[float] = 1e-5
+
+    center_rewards_coefficient: float = 0.01
+    """Weight of (the sum of a pair's rewards)^2, which keeps them around 0 (arXiv 2312.09244, appendix B)."""
+
+    @property
+    def loss_type(self) -> str:
+        return "bradley-terry"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.center_rewards_coefficient < math.inf:
+            value = self.center_rewards_coefficient
+            raise ConfigError(f"center_rewards_coefficient = {value} is not a number of at least 0")

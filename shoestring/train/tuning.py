@@ -18,8 +18,11 @@ from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.checkpoint import GENERATION_FILE, Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer
+from shoestring.model.hf.peft import load_adapter
+from shoestring.model.hf.reward import load_head, save_head
 from shoestring.model.lora import LoraConfig
 from shoestring.model.presets import PRESETS
+from shoestring.model.reward import RewardModel
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE, DeepSeekTemplate
 from shoestring.tokenizer.special import ASSISTANT
@@ -127,9 +130,18 @@ def write_result(run: TuningRun, write_model: Callable[[Path], None]) -> None:
     write_model_folder(run.out / "model", write_model)
 
 
+def load_adapter_of(run: TuningRun, folder: Path) -> None:
+    """Read the adapter of a checkpoint into the run's model, and a reward model's head. CheckpointError."""
+    load_adapter(run.model, folder)
+    if isinstance(run.model, RewardModel):
+        load_head(run.model, folder)
+
+
 def write_adapter(run: TuningRun, folder: Path) -> None:
-    """Write the current adapter, the tokenizer and the chat template into a folder."""
+    """Write the current adapter, a reward model's head, the tokenizer and the chat template into a folder."""
     trainable.write_adapter(run.model, folder, base=run.config.model, tokenizer=run.out / "tokenizer")
+    if isinstance(run.model, RewardModel):
+        save_head(run.model, folder)
 
 
 def origin(config: TuningConfig, out: Path, start: Checkpoint | None, latest: Path | None) -> dict[str, Any]:

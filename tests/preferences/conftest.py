@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shoestring.preferences import prefer as story
+from shoestring.preferences import trainer as story
 from shoestring.preferences.losses import PreferenceLossConfig
 from shoestring.preferences.recipe import PreferenceConfig, PreferenceOptim
 from shoestring.train import finish

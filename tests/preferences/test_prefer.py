@@ -17,7 +17,7 @@ from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.model.hf.named import merge_adapter
 from shoestring.model.lora import LoraConfig
-from shoestring.preferences import prefer as story
+from shoestring.preferences import trainer as story
 from shoestring.preferences.encode import load_preferences
 from shoestring.preferences.logps import answer_logprobs
 from shoestring.preferences.losses import PreferenceLossConfig
@@ -65,7 +65,7 @@ def test_a_run_leaves_what_it_promises(recipe, runtime, pairs, tmp_path):
     assert receipt["data"]["files"][0]["path"] == pairs.name
     assert receipt["tokens"] == report["tokens"] > 0
     card = (out / "model" / "README.md").read_text()
-    assert all(part in card for part in (receipt["data"]["files"][0]["sha256"], "dpo with beta 0.1"))
+    assert all(part in card for part in (receipt["data"]["files"][0]["sha256"], "(dpo, beta 0.1)"))
 
 
 @every_loss
@@ -178,15 +178,19 @@ def test_a_broken_step_keeps_its_batch(recipe, runtime, tmp_path, monkeypatch):
 
 
 def test_runs_are_not_mixed(recipe, runtime, tmp_path, pairs):
-    prefer(recipe("simpo"), runtime, tmp_path / "run", quiet=True)
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(pairs.read_text())
+    config = recipe("simpo", data=(str(mine),))
+    prefer(config, runtime, tmp_path / "run", quiet=True)
     with pytest.raises(ConfigError, match="already holds a run"):
-        prefer(recipe("simpo"), runtime, tmp_path / "run", quiet=True)
+        prefer(config, runtime, tmp_path / "run", quiet=True)
+    with pytest.raises(ConfigError, match="batch_size = 5 cannot be set on --resume"):
+        prefer(replace(config, batch_size=5), runtime, tmp_path / "run", quiet=True, resume=True)
     with pytest.raises(ConfigError, match="WORLD_SIZE = 2"):
         prefer(recipe(), replace(runtime, world_size=2), tmp_path / "other", quiet=True)
-    less = tmp_path / "less.jsonl"
-    less.write_text("".join(pairs.read_text().splitlines(keepends=True)[:20]))
+    mine.write_text("".join(pairs.read_text().splitlines(keepends=True)[:20]))
     with pytest.raises(DataError, match="changed since the run was saved"):
-        prefer(recipe("simpo", data=(str(less),)), runtime, tmp_path / "run", quiet=True, resume=True)
+        prefer(config, runtime, tmp_path / "run", quiet=True, resume=True)
 
 
 @pytest.mark.parametrize(

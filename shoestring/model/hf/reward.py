@@ -35,7 +35,8 @@ def load_reward_model(
     """
     if not is_reward_model(checkpoint):
         raise CheckpointError(
-            f"{checkpoint.folder} is no reward model: it has no {REWARD_HEAD}; `shoestring reward-model` trains one"
+            f"{checkpoint.folder} is no reward model: it has no {REWARD_HEAD}; "
+            "`shoestring reward-model` trains one"
         )
     if (outputs := checkpoint.tensors[REWARD_HEAD].shape[0]) != 1:
         raise CheckpointError(f"{checkpoint.folder} has {outputs} outputs; a reward model has one")
