@@ -2,21 +2,18 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from shoestring.durable import write_atomic
-from shoestring.engine.request import (
-    MAX_CHOICES,
-    CompletionOutput,
-    RequestOutput,
-    SamplingParams,
-    derived_seed,
-)
+from shoestring.engine.conversation.tool_use import ToolUse, tool_use
+from shoestring.engine.conversation.turns import Conversation
+from shoestring.engine.request import MAX_CHOICES, SamplingParams, derived_seed
 from shoestring.errors import ConfigError, DataError
+from shoestring.evals.replies import Sampler, sample_replies
 from shoestring.evals.score import ScoredAnswer, TaskScore, summarize
 from shoestring.tasks.task import Example, Split, Task, distinct_examples
 from shoestring.tasks.verify import Verifier
@@ -78,19 +75,6 @@ class TaskEvalConfig:
         )
 
 
-class Sampler(Protocol):
-    """An LLM, also one around a model in training."""
-
-    @property
-    def max_model_len(self) -> int: ...
-
-    def get_tokenizer(self) -> Tokenizer: ...
-
-    def generate(
-        self, prompts: Sequence[Mapping[str, Any]], sampling_params: Sequence[SamplingParams], use_tqdm: bool
-    ) -> list[RequestOutput]: ...
-
-
 def choose_problems(task: Task, config: TaskEvalConfig) -> list[Example]:
     """The problems of a score, each once; DataError when the split has none."""
     examples = distinct_examples(task, config.split, config.seed, config.problems)
@@ -133,26 +117,29 @@ def evaluate_task(
         max_tokens=config.max_tokens,
         overlong=config.overlong,
     )
-    examples, prompts = _fitting(examples, maker)
-    inputs = [{"prompt_token_ids": prompt.ids} for prompt in prompts]
+    tools = tool_use(task.name, task, tokenizer, template, thinking=config.prompt.thinking)
+    examples, prompts = _fitting(examples, maker, tools)
     greedy = None
     with Verifier({task.name: task}) as verifier:
         grader = _Grader(task, verifier, tokenizer)
+        sample = partial(sample_replies, llm, prompts, tools=tools, verifier=verifier, show=show)
         params = [config.params(example.key) for example in examples]
-        samples = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
+        samples = grader.grade(examples, prompts, sample(params))
         if config.greedy:
             params = [SamplingParams(temperature=0, max_tokens=config.max_tokens)] * len(examples)
-            rows = grader.grade(examples, prompts, llm.generate(inputs, params, use_tqdm=show))
-            greedy = [row[0] for row in rows]
+            greedy = [row[0] for row in grader.grade(examples, prompts, sample(params))]
     if transcripts is not None:
         _write_transcripts(transcripts, examples, samples, greedy)
     score = summarize(task.name, samples, greedy, k=config.k, seed=config.seed)
     return replace(score, overlong=maker.num_overlong)
 
 
-def _fitting(examples: Sequence[Example], maker: PromptMaker) -> tuple[list[Example], list[QuestionPrompt]]:
+def _fitting(
+    examples: Sequence[Example], maker: PromptMaker, tools: ToolUse | None
+) -> tuple[list[Example], list[QuestionPrompt]]:
     """The examples whose prompts fit, and these prompts; DataError when there is none."""
-    pairs = [(example, maker.prompt(example.prompt, example.key)) for example in examples]
+    definitions = () if tools is None else tools.definitions
+    pairs = [(each, maker.prompt(each.prompt, each.key, tools=definitions)) for each in examples]
     maker.warn()
     fitting = [(example, prompt) for example, prompt in pairs if prompt is not None]
     if not fitting:
@@ -164,23 +151,31 @@ def _fitting(examples: Sequence[Example], maker: PromptMaker) -> tuple[list[Exam
 
 
 class _Grader:
-    """Turns the engine's outputs into answers with votes and rewards."""
+    """Turns replies into answers with votes and rewards."""
 
     def __init__(self, task: Task, verifier: Verifier, tokenizer: Tokenizer) -> None:
         self._task, self._verifier, self._tokenizer = task, verifier, tokenizer
 
     def grade(
-        self, examples: Sequence[Example], prompts: Sequence[QuestionPrompt], outputs: Sequence[RequestOutput]
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[QuestionPrompt],
+        replies: Sequence[Sequence[Conversation]],
     ) -> list[list[ScoredAnswer]]:
         """One row of answers per problem, in the order of sampling."""
-        parts = zip(examples, prompts, outputs, strict=True)
-        rows = [[self._read(e, p, completion) for completion in o.outputs] for e, p, o in parts]
+        parts = zip(examples, prompts, replies, strict=True)
+        rows = [[self._read(e, p, conversation) for conversation in row] for e, p, row in parts]
         for number, row in enumerate(rows):
             for place, answer in enumerate(row):
                 if answer.finish_reason in ("stop", "length"):
-                    ids = outputs[number].outputs[place].token_ids
-                    ticket, example = (number, place), examples[number]
-                    self._verifier.submit(ticket, self._task.name, example, answer.text, token_ids=ids)
+                    self._verifier.submit(
+                        (number, place),
+                        self._task.name,
+                        examples[number],
+                        answer.text,
+                        messages=replies[number][place].messages,
+                        token_ids=replies[number][place].token_ids,
+                    )
                 else:
                     log.warning("no answer to %s: %s", examples[number].key, answer.finish_reason)
         for verdict in self._verifier.results(wait=True):
@@ -188,14 +183,14 @@ class _Grader:
             rows[number][place] = replace(rows[number][place], reward=verdict.reward)
         return rows
 
-    def _read(self, example: Example, prompt: QuestionPrompt, completion: CompletionOutput) -> ScoredAnswer:
-        text = prompt.opening + completion.text
+    def _read(self, example: Example, prompt: QuestionPrompt, reply: Conversation) -> ScoredAnswer:
+        own = [i for i, is_own in zip(reply.token_ids, reply.is_own, strict=True) if is_own]
         return ScoredAnswer(
-            text=text,
-            tokens=len(completion.token_ids),
-            thinking_tokens=thinking_tokens(prompt.opening, completion.token_ids, self._tokenizer),
-            finish_reason=completion.finish_reason,
-            vote=self._task.vote(example, text),
+            text=reply.text,
+            tokens=len(own),
+            thinking_tokens=thinking_tokens(prompt.opening, own, self._tokenizer),
+            finish_reason=reply.finish_reason,
+            vote=self._task.vote(example, reply.text),
             reward=None,
         )
 

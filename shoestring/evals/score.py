@@ -92,9 +92,8 @@ def summarize(
         passes[number] = figures.add(f"pass_at_{number}", [float(pass_at_k(*pair, number)) for pair in right])
         if number > 1:
             majorities[number] = figures.add(f"maj_at_{number}", [float(maj_at_k(r, number)) for r in rows])
-    if greedy is None:
-        single = {}
-    else:
+    single: dict[str, Any] = {}
+    if greedy is not None:
         single = {
             "greedy": figures.mean("greedy", [[a] for a in greedy if a.reward is not None], _is_right),
             "greedy_capped_share": figures.mean("greedy_capped_share", [[a] for a in greedy], _is_capped),

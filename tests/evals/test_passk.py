@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from shoestring.engine.conversation.tool_use import ToolUse
 from shoestring.engine.engine import Engine
 from shoestring.engine.llm import LLM
 from shoestring.engine.request import CompletionOutput, RequestOutput
+from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError, DataError
 from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
 from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.transformer import Transformer, initialize
 from shoestring.tasks.arithmetic import Arithmetic
+from shoestring.tasks.verify import ToolResult, Verifier
 from shoestring.tokenizer.questions import PromptStyle
 
 TASK = Arithmetic(steps=1, largest=9, limit=90)
@@ -182,3 +186,46 @@ def test_problems_are_chosen_by_the_seed_and_each_is_there_once():
 def test_wrong_settings_are_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
         TaskEvalConfig(**changes)
+
+
+def test_a_task_with_tools_is_scored_in_conversations(llm, model, tokenizer, folder, monkeypatch, tmp_path):
+    def digits(text: str) -> str:
+        """Count."""
+        return str(len(text))
+
+    class WithTools(Arithmetic):
+        tools = (digits,)
+        max_turns = 2
+        is_pure = False
+
+        def reward(self, example, text):
+            return 1.0
+
+    def read(self, prompt_ids, completion):
+        call = {"type": "function", "function": {"name": "digits", "arguments": '{"text": "abc"}'}}
+        return {"role": "assistant", "content": completion.text, "tool_calls": [call]}
+
+    def call_tools(self, calls):
+        return [ToolResult(text="3", is_error=False) for _ in calls]
+
+    monkeypatch.setattr(ToolUse, "read", read)
+    monkeypatch.setattr(Verifier, "call_tools", call_tools)
+    config = replace(model.config, max_position_embeddings=512)
+    longer = initialize(Transformer(config), torch.Generator().manual_seed(1)).eval()
+    engine = Engine(longer, tokenizer, EngineSettings(max_model_len=512))
+    wide = LLM.of(engine, Checkpoint.open(folder))
+    task = WithTools(steps=1, largest=9, limit=90)
+    config = TaskEvalConfig(problems=2, samples=2, k=(1,), max_tokens=60, temperature=1.0)
+    monkeypatch.setattr(TaskEvalConfig, "params", ending_soon(TaskEvalConfig.params))
+    asked = []
+    monkeypatch.setattr(Verifier, "submit", lambda self, *a, **k: asked.append(k["messages"]) or None)
+    monkeypatch.setattr(Verifier, "results", lambda self, wait: [])
+    with pytest.raises(DataError, match="got no verdict"):
+        evaluate_task(wide, task, choose_problems(task, config), config, template=wide.template)
+    roles = [[message["role"] for message in messages] for messages in asked]
+    assert ["assistant", "tool", "assistant"] in roles
+
+
+def ending_soon(params):
+    """The sampling parameters with turns that end at one of many tokens."""
+    return lambda self, key: replace(params(self, key), stop_token_ids=list(range(60, 124)))
