@@ -26,7 +26,7 @@ from shoestring.train.report import receipt
 from shoestring.train.runs.early_stopping import EarlyStopping
 from shoestring.train.runs.recipe import check_past
 from shoestring.train.sft_recipe import SFTConfig
-from shoestring.train.tuning import describe, load_start, open_start, origin, save_checkpoint, write_adapter
+from shoestring.train.tuning import describe, load_start, open_start, origin, save_checkpoint, write_weights
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +162,7 @@ def save(run: SFTRun) -> Path:
 
 def judge(run: SFTRun, score: float) -> None:
     """Take the held-out score of this step for early stopping, which keeps the best model or adapter."""
-    write = write_adapter if run.config.lora.rank else write_model
-    run.stopping.judge(score, run.step, partial(write, run))
+    run.stopping.judge(score, run.step, partial(write_weights, run, partial(write_model, run)))
 
 
 def load_best(run: SFTRun) -> None:

@@ -113,13 +113,18 @@ def save_checkpoint(run: TuningRun, write_model: Callable[[Path], None], values:
     """Save a checkpoint: the model by `write_model` or the adapter alone, and the trainer's state."""
 
     def write(folder: Path) -> None:
-        if run.config.lora.rank:
-            write_adapter(run, folder)
-        else:
-            write_model(folder)
+        write_weights(run, write_model, folder)
         state.save_trainer(folder, run.optimizers, values)
 
     return checkpoint.save(run.out / "checkpoints", run.step, write)
+
+
+def write_weights(run: TuningRun, write_model: Callable[[Path], None], folder: Path) -> None:
+    """Write the model by `write_model`, or the adapter alone, into a folder."""
+    if run.config.lora.rank:
+        write_adapter(run, folder)
+    else:
+        write_model(folder)
 
 
 def write_result(run: TuningRun, write_model: Callable[[Path], None]) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from shoestring import config as configs
+from shoestring.data.chat.mixture import DataSource
 from shoestring.errors import (
     CheckpointError,
     ConfigError,
@@ -392,3 +394,91 @@ def test_gradient_checkpointing_changes_no_bit_of_an_adapter(recipe, runtime, tm
     one, other = map(load_file, files)
     assert one.keys() == other.keys()
     assert not [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def stopped_at(monkeypatch, *steps):
+    """Ctrl-C during each of these calls of a step."""
+    real, calls = story.train_step, []
+
+    def with_signal(*arguments):
+        calls.append(1)
+        if len(calls) in steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(story, "train_step", with_signal)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_early_stopping_keeps_the_best_model_and_resumes_bit_for_bit(
+    recipe, runtime, tmp_path, monkeypatch, rank
+):
+    """The rate is so high that the held-out score soon gets worse."""
+    settings = {"early_stopping_patience": 2, "eval_every": 1, "save_every": 2, "epochs": 9.0}
+    config = recipe(lora=LoraConfig(rank=rank), optim=SFTOptim(lr=3.0 if rank else 0.3), **settings)
+    report = sft(config, runtime, tmp_path / "whole", quiet=True)
+    scores = [row["heldout_bits_per_byte"] for row in log(tmp_path / "whole")]
+    best = min(range(len(scores)), key=lambda step: (scores[step], step)) + 1
+    assert (report["best_step"], report["steps"], report["tokens"]) == (best, best + 2, report["tokens"])
+    assert report["heldout_bits_per_byte"] == scores[best - 1] == min(scores)
+    run = story.build(config, runtime, tmp_path / "whole", resume=True)
+    assert run.is_finished
+    assert run.tokens < run.total_tokens
+    model = load_model(Checkpoint.open(tmp_path / "whole" / "model"))
+    batches = list(run.heldout_data.batches(run.heldout, 120))
+    trainer = story.SFTTrainer(run, runtime)
+    nll = story.summed_nll(model, trainer._on_device(batches))
+    text_bytes = int(run.heldout_data.text_bytes[run.heldout].sum())
+    assert nll / math.log(2) / text_bytes == pytest.approx(min(scores), abs=1e-5)  # a merged adapter rounds
+    stopped_at(monkeypatch, best, best + 1)
+    for resume in (False, True):
+        with pytest.raises(Stopped):
+            sft(config, runtime, tmp_path / "run", quiet=True, resume=resume)
+    assert sft(config, runtime, tmp_path / "run", quiet=True, resume=True)["best_step"] == best
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_best_model_that_is_gone_is_one_sentence(recipe, runtime, tmp_path):
+    settings = {"early_stopping_patience": 1, "eval_every": 1, "epochs": 9.0}
+    config = recipe(optim=SFTOptim(lr=0.3), **settings)
+    sft(config, runtime, tmp_path / "run", quiet=True)
+    shutil.rmtree(tmp_path / "run" / "best")
+    with pytest.raises(CheckpointError, match=r"the best model, .*step-\d+, is gone"):
+        sft(config, runtime, tmp_path / "run", quiet=True, resume=True)
+
+
+def test_held_out_files_are_scored_and_not_learned(recipe, runtime, talks, tmp_path):
+    lines = talks.read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(lines[:30]))
+    (tmp_path / "other.jsonl").write_text("".join(lines[30:40]))
+    config = recipe(
+        data=(str(tmp_path / "train.jsonl"),),
+        heldout=(str(tmp_path / "other.jsonl"),),
+        heldout_fraction=0.0,
+        epochs=1.0,
+    )
+    report = sft(config, runtime, tmp_path / "run", quiet=True)
+    assert (report["conversations"], report["heldout_conversations"]) == (30, 10)
+    assert report["heldout_bits_per_byte"] is not None
+    manifest = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert [file["path"] for file in manifest["heldout_files"]] == ["other.jsonl"]
+    assert configs.load(SFTConfig, tmp_path / "run" / "config.toml").heldout == config.heldout
+
+
+def test_a_mixture_with_weights_resumes_bit_for_bit(recipe, runtime, talks, tmp_path, monkeypatch):
+    rows = [f"what is {i},ok\n" for i in range(12)]
+    (tmp_path / "sums.csv").write_text("ask,reply\n" + "".join(rows))
+    columns = {"prompt": "ask", "completion": "reply"}
+    sums = DataSource(path=str(tmp_path / "sums.csv"), weight=2.5, columns=columns)
+    config = recipe(data=(DataSource(path=str(talks), weight=0.5), sums), heldout_fraction=0.0)
+    assert configs.build(SFTConfig, tomllib.loads(configs.dumps(config))) == config
+    sft(config, runtime, tmp_path / "whole", quiet=True)
+    stopped_at(monkeypatch, 2, 4)
+    for resume in (False, True):
+        with pytest.raises(Stopped):
+            sft(config, runtime, tmp_path / "run", quiet=True, resume=resume)
+    report = sft(config, runtime, tmp_path / "run", quiet=True, resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+    receipt = (tmp_path / "run" / "receipt.json").read_text()
+    assert str(tmp_path) not in receipt
+    assert report["too_long"] == 1

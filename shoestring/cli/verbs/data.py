@@ -40,10 +40,13 @@ def show(
     Takes the settings of `sft` about data: --set learn=last, --set seq_len=2048, --set template=FILE. Colors
     are left out where NO_COLOR is set.
     """
+    from dataclasses import replace
+
     from shoestring.data.chat.preview import preview
 
     config, name = _recipe(source, model, settings)
     tokenizer, template = _chat_files(name, config)
+    config = replace(config, seq_len=config.seq_len or _context(name))
     result = preview(config, tokenizer, template, limit=limit)
     if as_json:
         from shoestring.cli.learned_text import tokens
@@ -92,6 +95,22 @@ def _chat_files(name: str, config: "ConversationConfig") -> "tuple[Tokenizer, Te
         if config.template or ASSISTANT not in tokenizer.specials:
             raise
         return tokenizer, DeepSeekTemplate()
+
+
+def _context(name: str) -> int:
+    """The seq_len that training would take by itself for a model."""
+    from shoestring.data.chat.recipe import DEFAULT_SEQ_LEN
+    from shoestring.errors import ShoestringError
+    from shoestring.model.hf.checkpoint import Checkpoint
+    from shoestring.model.hf.hub import resolve
+    from shoestring.model.presets import PRESETS
+
+    if not name or name in PRESETS:
+        return DEFAULT_SEQ_LEN
+    try:
+        return min(DEFAULT_SEQ_LEN, Checkpoint.open(resolve(name)).config.max_position_embeddings)
+    except ShoestringError:  # a folder of a tokenizer alone
+        return DEFAULT_SEQ_LEN
 
 
 def _head(item: "EncodedRow") -> dict[str, Any]:
