@@ -413,9 +413,12 @@ def stopped_at(monkeypatch, *steps):
 def test_early_stopping_keeps_the_best_model_and_resumes_bit_for_bit(
     recipe, runtime, tmp_path, monkeypatch, rank
 ):
-    """The rate is so high that the held-out score soon gets worse."""
-    settings = {"early_stopping_patience": 2, "eval_every": 1, "save_every": 2, "epochs": 9.0}
-    config = recipe(lora=LoraConfig(rank=rank), optim=SFTOptim(lr=3.0 if rank else 0.3), **settings)
+    """The held-out answers are others, which the model soon thinks less likely."""
+    other = [{"role": "user", "content": "what is 1"}, {"role": "assistant", "content": "123 + 123 + 123"}]
+    (tmp_path / "other.jsonl").write_text(json.dumps({"messages": other}) + "\n")
+    held_out = {"heldout": (str(tmp_path / "other.jsonl"),), "heldout_fraction": 0.0}
+    settings = {"early_stopping_patience": 2, "eval_every": 1, "save_every": 2, "epochs": 9.0, **held_out}
+    config = recipe(lora=LoraConfig(rank=rank), optim=SFTOptim(lr=0.03), **settings)
     report = sft(config, runtime, tmp_path / "whole", quiet=True)
     scores = [row["heldout_bits_per_byte"] for row in log(tmp_path / "whole")]
     best = min(range(len(scores)), key=lambda step: (scores[step], step)) + 1
