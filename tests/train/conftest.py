@@ -1,5 +1,6 @@
 """A model, a corpus and a recipe so small that a training run takes a second."""
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -13,7 +14,9 @@ from safetensors.torch import load_file
 from shoestring.data.corpus import DataConfig
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
 from shoestring.model.hf.config import save_config
+from shoestring.model.hf.folder import save_model
 from shoestring.model.transformer import Transformer, initialize
+from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.train import checkpoint, state
 from shoestring.train import pretrain as story
 from shoestring.train import pretrain_run as run
@@ -21,6 +24,7 @@ from shoestring.train.optim import OptimConfig
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.report import metrics
 from shoestring.train.schedule import ScheduleConfig
+from shoestring.train.sft_recipe import SFTConfig, SFTOptim
 
 WORDS = [
     "def",
@@ -183,3 +187,53 @@ def stop_after():
         monkeypatch.setattr(story, "train_step", with_signal)
 
     return patch
+
+
+@pytest.fixture(scope="session")
+def talks(tmp_path_factory) -> Path:
+    """Sums of different lengths, and one conversation that is too long."""
+    lines = []
+    for i in range(48):
+        asked = f"what is {' + '.join(str(i % 5 + j) for j in range(1 + i % 4))}"
+        answer = {"role": "assistant", "content": "yes " * (i % 7) + "ok", "reasoning_content": "hm"}
+        lines.append({"messages": [{"role": "user", "content": asked}, answer], "source": f"talk {i}"})
+    lines.append(
+        {"messages": [{"role": "user", "content": "x" * 400}, {"role": "assistant", "content": "y"}]}
+    )
+    path = tmp_path_factory.mktemp("talks") / "talks.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, tiny_shape) -> Path:
+    """A base model as pretraining leaves it: without a chat template."""
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = Tokenizer.train(["what is 1 + 2 + 3 yes ok hm"] * 3, 300)
+    (folder / "tokenizer").mkdir()
+    tokenizer.save(folder / "tokenizer")
+    special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    model = initialize(Transformer(replace(tiny_shape, **special)), torch.Generator().manual_seed(5))
+    save_model(model, folder / "model", tokenizer_files=folder / "tokenizer")
+    return folder / "model"
+
+
+@pytest.fixture
+def sft_recipe(base, talks):
+    """Makes a recipe of about 10 steps."""
+
+    def make(**changes) -> SFTConfig:
+        settings = {
+            "model": str(base),
+            "data": (str(talks),),
+            "seq_len": 100,
+            "batch_tokens": 300,
+            "micro_tokens": 120,
+            "eval_every": 4,
+            "save_every": 3,
+            "heldout_fraction": 0.1,
+            "optim": SFTOptim(lr=1e-3),
+        }
+        return SFTConfig(**settings | changes)
+
+    return make

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 
 from shoestring import config as configs
-from shoestring.data.chat.mixture import DataSource
 from shoestring.errors import (
     CheckpointError,
     ConfigError,
@@ -26,10 +24,9 @@ from shoestring.errors import (
 )
 from shoestring.model.hf import peft
 from shoestring.model.hf.checkpoint import Checkpoint
-from shoestring.model.hf.folder import load_model, save_model
+from shoestring.model.hf.folder import load_model
 from shoestring.model.hf.named import merge_adapter
 from shoestring.model.lora import LoraConfig
-from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate
 from shoestring.tokenizer.chat.load import load_template
@@ -51,54 +48,9 @@ def no_slow_extras(monkeypatch):
     monkeypatch.setattr(finish.curves, "draw", lambda *_, **__: None)
 
 
-@pytest.fixture(scope="session")
-def talks(tmp_path_factory) -> Path:
-    """Sums of different lengths, and one conversation that is too long."""
-    lines = []
-    for i in range(48):
-        asked = f"what is {' + '.join(str(i % 5 + j) for j in range(1 + i % 4))}"
-        answer = {"role": "assistant", "content": "yes " * (i % 7) + "ok", "reasoning_content": "hm"}
-        lines.append({"messages": [{"role": "user", "content": asked}, answer], "source": f"talk {i}"})
-    lines.append(
-        {"messages": [{"role": "user", "content": "x" * 400}, {"role": "assistant", "content": "y"}]}
-    )
-    path = tmp_path_factory.mktemp("talks") / "talks.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory, tiny_shape) -> Path:
-    """A base model as pretraining leaves it: without a chat template."""
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = Tokenizer.train(["what is 1 + 2 + 3 yes ok hm"] * 3, 300)
-    (folder / "tokenizer").mkdir()
-    tokenizer.save(folder / "tokenizer")
-    special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    model = initialize(Transformer(replace(tiny_shape, **special)), torch.Generator().manual_seed(5))
-    save_model(model, folder / "model", tokenizer_files=folder / "tokenizer")
-    return folder / "model"
-
-
 @pytest.fixture
-def recipe(base, talks):
-    """Makes a recipe of about 10 steps."""
-
-    def make(**changes) -> SFTConfig:
-        settings = {
-            "model": str(base),
-            "data": (str(talks),),
-            "seq_len": 100,
-            "batch_tokens": 300,
-            "micro_tokens": 120,
-            "eval_every": 4,
-            "save_every": 3,
-            "heldout_fraction": 0.1,
-            "optim": SFTOptim(lr=1e-3),
-        }
-        return SFTConfig(**settings | changes)
-
-    return make
+def recipe(sft_recipe):
+    return sft_recipe
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -328,14 +280,17 @@ def test_a_wrong_recipe_is_refused_before_training(recipe, runtime, tmp_path, ch
 
 
 def test_runs_are_not_mixed(recipe, runtime, tmp_path, talks):
-    sft(recipe(epochs=1.0), runtime, tmp_path / "run", quiet=True)
+    file = tmp_path / "mine.jsonl"
+    shutil.copyfile(talks, file)
+    config = recipe(epochs=1.0, data=(str(file),))
+    sft(config, runtime, tmp_path / "run", quiet=True)
     with pytest.raises(ConfigError, match="already holds a run"):
         sft(recipe(), runtime, tmp_path / "run", quiet=True)
     with pytest.raises(ConfigError, match="WORLD_SIZE = 2"):
         sft(recipe(), replace(runtime, world_size=2), tmp_path / "other", quiet=True)
-    (tmp_path / "less.jsonl").write_text("".join(talks.read_text().splitlines(keepends=True)[:20]))
+    file.write_text("".join(talks.read_text().splitlines(keepends=True)[:20]))
     with pytest.raises(DataError, match="changed since the run was saved"):
-        sft(recipe(data=(str(tmp_path / "less.jsonl"),)), runtime, tmp_path / "run", quiet=True, resume=True)
+        sft(config, runtime, tmp_path / "run", quiet=True, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -394,94 +349,3 @@ def test_gradient_checkpointing_changes_no_bit_of_an_adapter(recipe, runtime, tm
     one, other = map(load_file, files)
     assert one.keys() == other.keys()
     assert not [name for name in one if not torch.equal(one[name], other[name])]
-
-
-def stopped_at(monkeypatch, *steps):
-    """Ctrl-C during each of these calls of a step."""
-    real, calls = story.train_step, []
-
-    def with_signal(*arguments):
-        calls.append(1)
-        if len(calls) in steps:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*arguments)
-
-    monkeypatch.setattr(story, "train_step", with_signal)
-
-
-@pytest.mark.parametrize("rank", [0, 2])
-def test_early_stopping_keeps_the_best_model_and_resumes_bit_for_bit(
-    recipe, runtime, tmp_path, monkeypatch, rank
-):
-    """The held-out answers are others, which the model soon thinks less likely."""
-    other = [{"role": "user", "content": "what is 1"}, {"role": "assistant", "content": "123 + 123 + 123"}]
-    (tmp_path / "other.jsonl").write_text(json.dumps({"messages": other}) + "\n")
-    held_out = {"heldout": (str(tmp_path / "other.jsonl"),), "heldout_fraction": 0.0}
-    settings = {"early_stopping_patience": 2, "eval_every": 1, "save_every": 2, "epochs": 9.0, **held_out}
-    config = recipe(lora=LoraConfig(rank=rank), optim=SFTOptim(lr=0.03), **settings)
-    report = sft(config, runtime, tmp_path / "whole", quiet=True)
-    scores = [row["heldout_bits_per_byte"] for row in log(tmp_path / "whole")]
-    best = min(range(len(scores)), key=lambda step: (scores[step], step)) + 1
-    assert (report["best_step"], report["steps"], report["tokens"]) == (best, best + 2, report["tokens"])
-    assert report["heldout_bits_per_byte"] == scores[best - 1] == min(scores)
-    run = story.build(config, runtime, tmp_path / "whole", resume=True)
-    assert run.is_finished
-    assert run.tokens < run.total_tokens
-    model = load_model(Checkpoint.open(tmp_path / "whole" / "model"))
-    batches = list(run.heldout_data.batches(run.heldout, 120))
-    trainer = story.SFTTrainer(run, runtime)
-    nll = story.summed_nll(model, trainer._on_device(batches))
-    text_bytes = int(run.heldout_data.text_bytes[run.heldout].sum())
-    assert nll / math.log(2) / text_bytes == pytest.approx(min(scores), abs=1e-5)  # a merged adapter rounds
-    stopped_at(monkeypatch, best, best + 1)
-    for resume in (False, True):
-        with pytest.raises(Stopped):
-            sft(config, runtime, tmp_path / "run", quiet=True, resume=resume)
-    assert sft(config, runtime, tmp_path / "run", quiet=True, resume=True)["best_step"] == best
-    assert_same(tmp_path / "whole", tmp_path / "run")
-
-
-def test_a_best_model_that_is_gone_is_one_sentence(recipe, runtime, tmp_path):
-    settings = {"early_stopping_patience": 1, "eval_every": 1, "epochs": 9.0}
-    config = recipe(optim=SFTOptim(lr=0.3), **settings)
-    sft(config, runtime, tmp_path / "run", quiet=True)
-    shutil.rmtree(tmp_path / "run" / "best")
-    with pytest.raises(CheckpointError, match=r"the best model, .*step-\d+, is gone"):
-        sft(config, runtime, tmp_path / "run", quiet=True, resume=True)
-
-
-def test_held_out_files_are_scored_and_not_learned(recipe, runtime, talks, tmp_path):
-    lines = talks.read_text().splitlines(keepends=True)
-    (tmp_path / "train.jsonl").write_text("".join(lines[:30]))
-    (tmp_path / "other.jsonl").write_text("".join(lines[30:40]))
-    config = recipe(
-        data=(str(tmp_path / "train.jsonl"),),
-        heldout=(str(tmp_path / "other.jsonl"),),
-        heldout_fraction=0.0,
-        epochs=1.0,
-    )
-    report = sft(config, runtime, tmp_path / "run", quiet=True)
-    assert (report["conversations"], report["heldout_conversations"]) == (30, 10)
-    assert report["heldout_bits_per_byte"] is not None
-    manifest = json.loads((tmp_path / "run" / "data.json").read_text())
-    assert [file["path"] for file in manifest["heldout_files"]] == ["other.jsonl"]
-    assert configs.load(SFTConfig, tmp_path / "run" / "config.toml").heldout == config.heldout
-
-
-def test_a_mixture_with_weights_resumes_bit_for_bit(recipe, runtime, talks, tmp_path, monkeypatch):
-    rows = [f"what is {i},ok\n" for i in range(12)]
-    (tmp_path / "sums.csv").write_text("ask,reply\n" + "".join(rows))
-    columns = {"prompt": "ask", "completion": "reply"}
-    sums = DataSource(path=str(tmp_path / "sums.csv"), weight=2.5, columns=columns)
-    config = recipe(data=(DataSource(path=str(talks), weight=0.5), sums), heldout_fraction=0.0)
-    assert configs.build(SFTConfig, tomllib.loads(configs.dumps(config))) == config
-    sft(config, runtime, tmp_path / "whole", quiet=True)
-    stopped_at(monkeypatch, 2, 4)
-    for resume in (False, True):
-        with pytest.raises(Stopped):
-            sft(config, runtime, tmp_path / "run", quiet=True, resume=resume)
-    report = sft(config, runtime, tmp_path / "run", quiet=True, resume=True)
-    assert_same(tmp_path / "whole", tmp_path / "run")
-    receipt = (tmp_path / "run" / "receipt.json").read_text()
-    assert str(tmp_path) not in receipt
-    assert report["too_long"] == 1
