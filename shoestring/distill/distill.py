@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shoestring import config as configs
+from shoestring.data.forms.rendering import writes_thinking
 from shoestring.device import Runtime
 from shoestring.distill.collect import CONVERSATIONS, CollectConfig, collect, problems_of
 from shoestring.distill.conversations import Collection
@@ -207,6 +208,14 @@ def _check_student(
         say(
             f"answers may have {config.collect.max_tokens:,} tokens, the student reads {start.seq_len:,}; "
             f"longer ones are left out; --set collect.max_tokens={start.seq_len} asks for shorter ones"
+        )
+    template = start.files.template
+    may_think = config.collect.keep.thinking is not False
+    if may_think and not writes_thinking(template, learn=sft_config.learn, thinking=sft_config.thinking):
+        raise ConfigError(
+            f"the student's {template.name} does not write the thinking of answers, which would be lost; "
+            "--set sft.thinking=inline writes it into the content, --set sft.template=FILE takes another, "
+            "and --set collect.keep.thinking=false is for a teacher that does not think"
         )
 
 

@@ -29,6 +29,11 @@ SFT = {
     "save_every": 2,
     "eval_every": 100,
 }
+PLAIN = (
+    "{% for m in messages %}{{ m.role + ':' + m.content + '<｜end▁of▁sentence｜>' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+"""A template that never writes thinking."""
 ANYTHING = CollectConfig(num_generations=4, max_tokens=60, keep=KeepConfig(reward=0.0, thinking=False))
 
 
@@ -123,16 +128,29 @@ def test_a_remote_teachers_right_answers_reach_the_student(remote_config, runtim
         ({"sft": SFT | {"seq_len": 9999}}, r"--set seq_len=\d+ is the longest"),
         ({"sft": SFT | {"template": "/nowhere"}}, "/nowhere"),
         ({"sft": SFT | {"tokenizer": "/nowhere"}}, "/nowhere"),
+        ({"sft": SFT | {"template": "PLAIN"}}, "--set sft.thinking=inline writes it into the content"),
         ({"student": "no/where/at/all"}, "no/where"),
         ({"student": "r1-mini"}, "sft.tokenizer"),
     ],
 )
 def test_a_student_that_cannot_learn_is_named_before_an_answer_is_paid_for(
-    remote_config, runtime, tmp_path, server, changes, words
+    remote_config, runtime, tmp_path, server, monkeypatch, changes, words
 ):
+    (tmp_path / "PLAIN").write_text(PLAIN)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ShoestringError, match=words):
         distill(remote_config(**changes), runtime, tmp_path / "run", quiet=True)
     assert server[1] == []
+
+
+def test_a_student_whose_template_writes_no_thinking_learns_it_inline(
+    remote_config, runtime, tmp_path, knows
+):
+    (tmp_path / "plain.jinja").write_text(PLAIN)
+    config = remote_config(sft=SFT | {"template": str(tmp_path / "plain.jinja"), "thinking": "inline"})
+    distill(config, runtime, tmp_path / "run", quiet=True)
+    manifest = json.loads((tmp_path / "run" / "student" / "data.json").read_text())
+    assert manifest["files"][0]["learned_tokens"] > 15 * manifest["files"][0]["conversations"]
 
 
 def test_a_preset_takes_the_vocabulary_of_the_tokenizer(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from shoestring.data.forms.conversation import Conversation
 from shoestring.data.forms.marks import Mark, Span, read_marks
-from shoestring.data.forms.messages import Message
+from shoestring.data.forms.messages import Message, assistant, user
 from shoestring.data.forms.written import is_written, parts, squeezed
 from shoestring.errors import DataError, TokenizerError
 from shoestring.tokenizer.chat.template import Piece, Template, merge_pieces, pieces_text, prefix_break
@@ -71,6 +71,17 @@ def inline(message: Message) -> Message:
         return message
     rest = {k: v for k, v in message.items() if k not in ("reasoning_content", "reasoning", "thinking")}
     return {**rest, "content": f"{THINK}{reasoning}{THINK_END}{message.get('content') or ''}"}
+
+
+def writes_thinking(template: Template, *, learn: Learn, thinking: Thinking) -> bool:
+    """Return whether a model would learn the thinking of an answer with these settings."""
+    turns = [user("1+1=?"), {**assistant("2"), "reasoning_content": "one and one"}]
+    talk = Conversation(messages=turns, tools=None, unread=())
+    try:
+        render(talk, template, learn=learn, thinking=thinking)
+    except DataError:
+        return False
+    return True
 
 
 class _Page:

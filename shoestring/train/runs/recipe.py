@@ -92,5 +92,7 @@ def check_past(config: RunConfig, out: Path) -> None:
 def _without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_folders(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_folders(item) for name, item in value.items()}
     is_path = isinstance(value, str) and "/" in value and value.isprintable() and " " not in value
     return PurePath(value).name if is_path else value

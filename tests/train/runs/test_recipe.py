@@ -1,6 +1,7 @@
 import pytest
 
 from shoestring import config as configs
+from shoestring.data.chat.mixture import DataSource
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.errors import ConfigError
 from shoestring.rl.recipe import GRPOConfig, TaskShare
@@ -65,6 +66,11 @@ def test_what_begins_with_the_next_step_may_change(tmp_path):
 def test_a_moved_folder_is_the_same_past():
     one = SFTConfig(model="/runs/a/base/model", data=("/runs/a/x.jsonl",))
     require_same_past(one, SFTConfig(model="/elsewhere/model", data=("b/x.jsonl",)))
+    one_of_two, moved = (
+        SFTConfig(model="m", data=(DataSource(path=f"{folder}/x.jsonl", weight=2.0), "y.jsonl"))
+        for folder in ("/runs/a", "b")
+    )
+    require_same_past(one_of_two, moved)
     with pytest.raises(ConfigError, match=r"^data = \['b/y.jsonl'\]"):
         require_same_past(one, SFTConfig(model="/elsewhere/model", data=("b/y.jsonl",)))
 
