@@ -67,9 +67,9 @@ class Tally:
         """A sentence for sources that leave nothing to learn from."""
         reasons = []
         if long := self.counts["too_long"]:
-            every = "all " if long == self.counts.total() else ""
+            number = f"all {long}" if 1 < long == self.counts.total() else f"{long} of {self.counts.total()}"
             reasons.append(
-                f"{every}{long} have more than seq_len = {seq_len} tokens (--set seq_len={self.longest})"
+                f"{number} have more than seq_len = {seq_len} tokens (--set seq_len={self.longest})"
             )
         if marks := self.counts["unlearned"]:
             reasons.append(f"{marks} are marked not to be learned, by weight 0 or train false")

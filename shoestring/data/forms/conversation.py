@@ -3,7 +3,7 @@
 | columns | form |
 |---|---|
 | messages or conversations (role and content, or from and value), tools, system | OpenAI's, ShareGPT |
-| instruction, input, output, system, history | Alpaca |
+| instruction, input or context, output or response, system, history | Alpaca, Dolly |
 | prompt and completion, as text or as messages, tools, system | TRL's, where only the completion is learned |
 
 `question` and `query` are other words for prompt, `answer` and `response` for completion. Text of a prompt is
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shoestring.data.forms.fields import Fields, json_list
+from shoestring.data.forms.fields import Fields, json_list, json_object
 from shoestring.data.forms.messages import KEYS, Message, assistant, to_messages, user
 
 FORMS = "messages, conversations, instruction with output, or prompt with completion"
@@ -35,8 +35,8 @@ def conversation(values: Mapping[str, Any], columns: Mapping[str, str]) -> Conve
     fields = Fields(values, columns)
     if "messages" in fields:
         messages = _from_messages(fields)
-    elif "instruction" in fields and "output" in fields:
-        messages = _from_alpaca(fields)
+    elif "instruction" in fields and ("output" in fields or "completion" in fields):
+        messages = [*alpaca_prompt(fields), assistant(fields.text("output") or fields.text("completion"))]
     elif "prompt" in fields and "completion" in fields:
         messages = _from_completion(fields)
     elif "input" in fields and "output" in fields:
@@ -58,6 +58,20 @@ def prompt_messages(fields: Fields) -> list[Message]:
     return [user(value)] if isinstance(value, str) else to_messages(_list(value, "prompt"), fields.columns)
 
 
+def alpaca_prompt(fields: Fields) -> list[Message]:
+    """The messages of an instruction, as LLaMA-Factory reads it: the input follows it on the next line.
+
+    The history, pairs of a question and an answer, comes before.
+    """
+    messages = []
+    for turn in fields.items("history") or []:
+        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
+            raise ValueError('its "history" is not a list of pairs of a question and an answer')
+        messages += [user(turn[0]), assistant(turn[1])]
+    question = "\n".join(text for text in (fields.text("instruction"), fields.text("input")) if text)
+    return [*messages, user(question)]
+
+
 def reply_messages(fields: Fields, name: str) -> list[Message]:
     """The messages of a completion, or of a chosen or rejected one: text becomes one of the assistant."""
     value = fields.get(name)
@@ -72,7 +86,16 @@ def read_tools(fields: Fields) -> list[Any] | None:
     tools = fields.items("tools")
     if tools is not None and not all(isinstance(tool, dict) for tool in tools):
         raise ValueError('its "tools" is not a list of objects')
-    return tools or None
+    return [_tool(tool) for tool in tools] if tools else None
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool in OpenAI's form; others leave out `function` around it, or spell parameters as JSON text."""
+    whole = {"type": "function", "function": tool} if "name" in tool and "function" not in tool else tool
+    function = whole.get("function")
+    if isinstance(function, dict) and isinstance(function.get("parameters"), str):
+        return {**whole, "function": {**function, "parameters": json_object(function["parameters"])}}
+    return whole
 
 
 def unknown_keys(messages: list[Message]) -> list[str]:
@@ -89,17 +112,6 @@ def _from_messages(fields: Fields) -> list[Message]:
     return to_messages(items or [], fields.columns)
 
 
-def _from_alpaca(fields: Fields) -> list[Message]:
-    """LLaMA-Factory's reading: the input follows the instruction on the next line, history comes before."""
-    messages = []
-    for turn in fields.items("history") or []:
-        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
-            raise ValueError('its "history" is not a list of pairs of a question and an answer')
-        messages += [user(turn[0]), assistant(turn[1])]
-    question = "\n".join(text for text in (fields.text("instruction"), fields.text("input")) if text)
-    return [*messages, user(question), assistant(fields.text("output"))]
-
-
 def _from_completion(fields: Fields) -> list[Message]:
     prompt, reply = prompt_messages(fields), reply_messages(fields, "completion")
     if reply[: len(prompt)] == prompt:  # a whole conversation, as some sets of preferences have it
@@ -114,6 +126,8 @@ def _no_form(fields: Fields) -> str:
             'it is a pair of preferences; learn from the better one with columns = {completion = "chosen"}, '
             "or from both with `shoestring prefer`"
         )
+    if "text" in fields.values:
+        names += " (plain texts are for `shoestring pretrain`)"
     return (
         f"it has no {FORMS}, but {names}; name its columns, such as "
         'data = [{path = "FILE", columns = {prompt = "COLUMN", completion = "COLUMN"}}]'

@@ -13,12 +13,12 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "query"),
     "completion": ("completion", "response", "answer"),
     "instruction": ("instruction",),
-    "input": ("input",),
+    "input": ("input", "context"),
     "output": ("output",),
     "history": ("history",),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
-    "label": ("label",),
+    "label": ("label", "kto_tag"),
     "role": ("role", "from"),
     "content": ("content", "value"),
 }
@@ -84,7 +84,16 @@ class Fields:
 
 def json_list(text: str) -> Any:
     """The list that a text spells in JSON; the text itself if it spells none."""
-    if text.lstrip().startswith("["):
+    return _json(text, "[")
+
+
+def json_object(text: str) -> Any:
+    """The object that a text spells in JSON; the text itself if it spells none."""
+    return _json(text, "{")
+
+
+def _json(text: str, first: str) -> Any:
+    if text.lstrip().startswith(first):
         try:
             return json.loads(text)
         except (ValueError, RecursionError):

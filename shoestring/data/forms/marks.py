@@ -4,8 +4,10 @@
 |---|---|---|
 | `"weight": 0` or 1 | OpenAI, Mistral | the whole turn |
 | `"train": false` or true | axolotl | the whole turn; true has a turn of another role learned too |
-| `"content": [{"type": "text", "text": "...", "train": false}, ...]` | | a part, also with `weight` |
+| `"content": [{"type": "text", "text": "...", "train": false}, ...]` | axolotl | a part, also with `weight` |
 | `"train_detail": [{"begin_offset": 0, "end_offset": 7, "train": false}]` | axolotl | both ends included |
+
+`reasoning_content` may have parts, too.
 """
 
 from collections.abc import Mapping
@@ -15,15 +17,18 @@ from typing import Any
 from shoestring.data.forms.messages import Message
 
 MARKS = ("weight", "train", "train_detail")
+TEXTS = ("content", "reasoning_content")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Characters of a message's content that are learned, or are not."""
+    """Characters of a message's text that are learned, or are not."""
 
     start: int
     end: int
     learn: bool
+    key: str = "content"
+    """The text: content or reasoning_content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +41,15 @@ class Mark:
 
 def read_marks(message: Message, name: str) -> tuple[Message, Mark]:
     """The message without its marks, its content as one text, and the marks. Raises ValueError for others."""
-    content, spans = _joined(message.get("content"), name)
-    spans += _details(message.get("train_detail"), content, name)
+    plain, spans = {key: value for key, value in message.items() if key not in MARKS}, []
+    for key in TEXTS:
+        if isinstance(message.get(key), list):
+            plain[key], of_parts = _joined(message[key], key, name)
+            spans += of_parts
+    spans += _details(message.get("train_detail"), plain.get("content"), name)
     learn = _mark(message, name)
     if message["role"] != "assistant" and message.get("train") is None and learn:
         learn = None  # a weight of 1 on the user's turn: OpenAI's files have it, and do not learn it
-    plain = {**{key: value for key, value in message.items() if key not in MARKS}, "content": content}
     return plain, Mark(learn=learn, spans=tuple(spans))
 
 
@@ -70,20 +78,25 @@ def _truth(value: Any, key: str, name: str) -> bool:
     return bool(value)
 
 
-def _joined(content: Any, name: str) -> tuple[Any, list[Span]]:
-    """The text of a list of parts with a span for each marked one; other content as it is."""
-    parts = content if isinstance(content, list) else []
-    if not parts or not all(
-        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts
-    ):
-        return content, []
+def _joined(parts: list[Any], key: str, name: str) -> tuple[Any, list[Span]]:
+    """The text of a list of parts with a span for each marked one; a list of other things as it is."""
+    texts = [_text(part) for part in parts]
+    if not parts or None in texts:
+        return parts, []
     text, spans = "", []
-    for part in parts:
+    for part, own in zip(parts, texts, strict=True):
         learn = _mark(part, f"a part of {name}")
         if learn is not None:
-            spans.append(Span(start=len(text), end=len(text) + len(part["text"]), learn=learn))
-        text += part["text"]
+            spans.append(Span(start=len(text), end=len(text) + len(own), learn=learn, key=key))
+        text += own
     return text, spans
+
+
+def _text(part: Any) -> Any:
+    """The text of a part of type text, under one of the names that axolotl takes; None for another part."""
+    if not isinstance(part, Mapping) or part.get("type", "text") != "text":
+        return None
+    return next((part[key] for key in ("text", "content", "value") if isinstance(part.get(key), str)), None)
 
 
 def _details(details: Any, content: Any, name: str) -> list[Span]:

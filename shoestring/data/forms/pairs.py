@@ -8,6 +8,7 @@
 | instruction, input, chosen, rejected | LLaMA-Factory's Alpaca |
 | conversations or messages, chosen, rejected: a message each | LLaMA-Factory's ShareGPT, axolotl's |
 | prompt, completion, label | unpaired, as KTO takes it |
+| messages, or instruction, input, output; with label or kto_tag | LLaMA-Factory's unpaired |
 """
 
 import re
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shoestring.data.forms.conversation import prompt_messages, read_tools, reply_messages
+from shoestring.data.forms.conversation import alpaca_prompt, prompt_messages, read_tools, reply_messages
 from shoestring.data.forms.fields import Fields
 from shoestring.data.forms.marks import without_marks
 from shoestring.data.forms.messages import Message, assistant, to_messages, user
@@ -86,20 +87,30 @@ def preference_pair(values: Mapping[str, Any], columns: Mapping[str, str]) -> Pa
 def labelled_completion(values: Mapping[str, Any], columns: Mapping[str, str]) -> Labelled:
     """The reply of a row with its label (true or false, 1 or 0). Raises ValueError with the reason."""
     fields = Fields(values, columns)
-    if not all(name in fields for name in ("prompt", "completion", "label")):
-        names = ", ".join(str(name)[:40] for name in list(values)[:8]) or "none"
-        raise ValueError(f"it has no prompt, completion and label, but {names}")
     label = fields.get("label")
     spellings = {"true": True, "false": False, "1": True, "0": False}
-    if str(label).lower() not in spellings:
+    if label is not None and str(label).lower() not in spellings:
         raise ValueError(f"its label {label!r} is neither true nor false")
+    prompt, completion = _prompt(fields), _completion(fields)
+    if "messages" in fields and prompt[-1:] and prompt[-1]["role"] == "assistant":
+        prompt, completion = prompt[:-1], prompt[-1:]
+    if label is None or not prompt or not completion:
+        names = ", ".join(str(name)[:40] for name in list(values)[:8]) or "none"
+        raise ValueError(f"it has no prompt, completion and label, but {names}")
     return Labelled(
-        prompt=_prompt(fields),
-        completion=[without_marks(message) for message in reply_messages(fields, "completion")],
+        prompt=prompt,
+        completion=[without_marks(message) for message in completion],
         label=spellings[str(label).lower()],
         tools=read_tools(fields),
         unread=(*fields.unread(),),
     )
+
+
+def _completion(fields: Fields) -> list[Message]:
+    """The reply of an unpaired row; empty where there is none."""
+    if "instruction" in fields and "output" in fields:
+        return [assistant(fields.text("output"))]
+    return reply_messages(fields, "completion") if "completion" in fields else []
 
 
 def _has_prompt(fields: Fields) -> bool:
@@ -114,8 +125,7 @@ def _prompt(fields: Fields) -> list[Message]:
     if "prompt" in fields:
         return [*_system(fields), *map(without_marks, prompt_messages(fields))]
     if "instruction" in fields:
-        question = "\n".join(text for text in (fields.text("instruction"), fields.text("input")) if text)
-        return [*_system(fields), user(question)]
+        return [*_system(fields), *alpaca_prompt(fields)]
     return []
 
 

@@ -117,8 +117,8 @@ class _Page:
                     self._set(start, end, mark.learn)
                     if not mark.learn:
                         self.turns_left_out.add(number)
-                if mark.spans:
-                    self._set_spans(number, message, mark.spans, start)
+                for span in mark.spans:
+                    self._set_span(number, message, span, start)
             position = self.spans.get(number, (0, position))[1]
 
     def is_learned(self, number: int) -> bool:
@@ -207,9 +207,9 @@ class _Page:
             )
         return self._find(number, message, position)
 
-    def _find(self, number: int, message: Message, position: int) -> tuple[int, int]:
-        """First and last character of a content, without the white space around it."""
-        content = message.get("content")
+    def _find(self, number: int, message: Message, position: int, key: str = "content") -> tuple[int, int]:
+        """First and last character of a text of a message, without the white space around it."""
+        content = message.get(key)
         text = content.strip() if isinstance(content, str) else ""
         start = self.text.find(text, position)
         if start < 0 or not text:
@@ -219,15 +219,14 @@ class _Page:
             )
         return start, start + len(text)
 
-    def _set_spans(self, number: int, message: Message, spans: Sequence[Span], position: int) -> None:
-        """Set the mask of parts of a content; the template may have removed the white space around it."""
-        start, end = self._find(number, message, position)
-        content = message["content"]
-        offset = start - (len(content) - len(content.lstrip()))
-        is_whole = self.text[offset : offset + len(content)] == content
-        first, last = (offset, offset + len(content)) if is_whole else (start, end)
-        for span in spans:
-            self._set(max(offset + span.start, first), min(offset + span.end, last), span.learn)
+    def _set_span(self, number: int, message: Message, span: Span, position: int) -> None:
+        """Set the mask of a part of a text; the template may have removed the white space around it."""
+        start, end = self._find(number, message, position, span.key)
+        text = message[span.key]
+        offset = start - (len(text) - len(text.lstrip()))
+        if self.text[offset : offset + len(text)] == text:
+            start, end = offset, offset + len(text)
+        self._set(max(offset + span.start, start), min(offset + span.end, end), span.learn)
 
     def _set(self, start: int, end: int, learn: bool) -> None:
         self.mask[start:end] = bytes([learn]) * max(0, end - start)

@@ -26,6 +26,7 @@ SHAREGPT = [{"from": "human", "value": "2+3"}, {"from": "gpt", "value": "5"}]
         {"messages": [{**m, "tool_calls": None, "name": None} for m in TALK]},
         {"instruction": "2+3", "input": "", "output": "5"},
         {"instruction": "2+3", "output": "5", "history": []},
+        {"instruction": "2+3", "context": "", "response": "5"},
         {"prompt": "2+3", "completion": "5"},
         {"prompt": TALK[:1], "completion": TALK[1:]},
         {"prompt": "2+3", "completion": TALK},
@@ -68,6 +69,14 @@ def test_only_the_completion_of_a_prompt_is_learned():
     talk = conversation(row, {})
     assert [m.get("train") for m in talk.messages] == [None, False, None, None]
     assert talk.tools == [TOOL]
+
+
+def test_tools_of_others_are_in_openais_form():
+    add = {"name": "add", "parameters": {"type": "object"}}
+    expected = [{"type": "function", "function": add}]
+    as_text = {**add, "parameters": '{"type": "object"}'}
+    for tools in ([add], json.dumps([add]), expected, [{"type": "function", "function": as_text}], [as_text]):
+        assert conversation({"messages": TALK, "tools": tools}, {}).tools == expected
 
 
 def test_calls_of_functions_become_tool_calls():
@@ -118,7 +127,10 @@ def test_what_is_not_used_is_named():
     ("row", "reason"),
     [
         ({}, "it has no messages, .* but none; name its columns"),
-        ({"text": "a", "id": 1}, "but text, id; name its columns, such as data ="),
+        (
+            {"text": "a", "id": 1},
+            "but text, id .plain texts are for `shoestring pretrain`.; name its columns",
+        ),
         ({"messages": "hi"}, "'messages' is not a list"),
         ({"messages": 5}, "'messages' is not a list"),
         ({"messages": [7]}, "message 0 is a int"),

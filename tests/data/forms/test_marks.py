@@ -32,6 +32,18 @@ def test_parts_and_offsets_mark_the_same_characters():
     assert read_marks({**TURN, "train_detail": detail}, "m") == expected
 
 
+@pytest.mark.parametrize("key", ["text", "content", "value"])
+def test_reasoning_has_parts_too_and_their_text_has_several_names(key):
+    parts = [{"type": "text", key: "hm", "train": False}, {key: "oh"}]
+    plain, mark = read_marks({**TURN, "reasoning_content": parts}, "m")
+    assert plain == {**TURN, "reasoning_content": "hmoh"}
+    assert mark.spans == (Span(start=0, end=2, learn=False, key="reasoning_content"),)
+    image = [{"type": "image_url", "image_url": {}}]
+    assert (
+        read_marks({**TURN, "content": image}, "m")[0]["content"] == image
+    )  # the template's check refuses it
+
+
 def test_a_user_turn_is_learned_only_if_train_says_so():
     user = {"role": "user", "content": "x"}
     assert read_marks({**user, "weight": 1}, "m")[1].learn is None

@@ -83,6 +83,20 @@ def test_one_reply_with_its_label(label, expected):
     assert (item.prompt, item.completion, item.label) == ([USER], [CHOSEN], expected)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": ASK, "input": "", "output": GOOD, "kto_tag": True},
+        {"messages": [USER, CHOSEN], "label": True},
+        {"conversations": [{"from": "human", "value": ASK}, {"from": "gpt", "value": GOOD}], "kto_tag": 1},
+        {"prompt": [USER], "completion": [CHOSEN], "label": True},
+    ],
+)
+def test_unpaired_rows_of_others(row):
+    item = labelled_completion(row, {})
+    assert (item.prompt, item.completion, item.label, item.unread) == ([USER], [CHOSEN], True, ())
+
+
 def test_a_label_that_is_none_is_refused():
     with pytest.raises(ValueError, match="neither true nor false"):
         labelled_completion({"prompt": ASK, "completion": GOOD, "label": "good"}, {})

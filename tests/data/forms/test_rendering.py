@@ -122,6 +122,15 @@ def test_parts_of_a_turn_are_learned_or_not(any_template, first):
     assert learned(any_template, user("q"), bot(alone, weight=0)) == ["three"]
 
 
+def test_parts_of_thinking_are_learned_or_not(template):
+    parts = [{"type": "text", "text": "2+2=5?", "train": False}, {"type": "text", "text": " no, 4"}]
+    turns = (user("q"), bot("4", reasoning_content=parts))
+    expected = {"template": ["(", " no, 4)4" + END], "inline": ["<think>", f" no, 4</think>4{END}"]}
+    assert learned(template(MARKED), *turns) == expected["template"]
+    assert learned(template(PLAIN), *turns, thinking="inline") == expected["inline"]
+    assert learned(DeepSeekTemplate(), *turns) == expected["inline"]
+
+
 def test_axolotls_offsets_include_both_ends(any_template):
     text = "I'm doing very well, thank you!"
     detail = [
