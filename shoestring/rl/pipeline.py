@@ -17,6 +17,9 @@ from shoestring.engine.llm import LLM
 from shoestring.errors import ConfigError
 from shoestring.evals.model_score import score_model, score_task
 from shoestring.model.hf.hub import resolve
+from shoestring.preferences.prefer import prefer
+from shoestring.preferences.recipe import PreferenceConfig, RewardModelConfig
+from shoestring.preferences.reward_model import train_reward_model
 from shoestring.rl.corpus import CorpusStage, write_corpus
 from shoestring.rl.grpo import grpo
 from shoestring.rl.pictures import write_report
@@ -29,7 +32,9 @@ from shoestring.train.sft_recipe import SFTConfig
 
 log = logging.getLogger(__name__)
 
-Settings = SFTConfig | GRPOConfig | CorpusStage | CollectStage | DistillConfig
+Trained = SFTConfig | GRPOConfig | PreferenceConfig | RewardModelConfig
+"""Settings of one run, whose report counts its time, also from before a resume."""
+Settings = Trained | CorpusStage | CollectStage | DistillConfig
 ROW = "stage.json"
 """A finished stage's row of the report, in its folder."""
 BASE_ROW = "base.json"
@@ -85,6 +90,8 @@ def settings_of(stage: Stage, out: Path, seed: int) -> Settings:
         "grpo": GRPOConfig,
         "collect": CollectStage,
         "distill": DistillConfig,
+        "prefer": PreferenceConfig,
+        "reward_model": RewardModelConfig,
     }
     data = located(stage.settings, str(out))
     if stage.kind in ("collect", "distill"):
@@ -111,8 +118,8 @@ def _built(config: RecipeConfig) -> tuple[Any, ...]:
 
 
 def model_folder(stage: Stage, out: Path) -> Path | None:
-    """The folder of the stage's model; None for a stage that makes none."""
-    if stage.kind in ("corpus", "collect"):
+    """The folder of the stage's model; None for a stage that makes none that answers."""
+    if stage.kind in ("corpus", "collect", "reward_model"):
         return None
     return out / stage.name / ("student/model" if stage.kind == "distill" else "model")
 
@@ -156,7 +163,7 @@ class Pipeline:
         start = time.monotonic()
         figures = self._figures(settings, self.out / stage.name)
         training = figures.get("training", figures)
-        counts_time = isinstance(settings, SFTConfig | GRPOConfig)  # with what was before a resume
+        counts_time = isinstance(settings, Trained)
         return {
             "name": stage.name,
             "title": stage.title,
@@ -189,6 +196,10 @@ class Pipeline:
             return write_corpus(settings, folder)
         if isinstance(settings, CollectStage):
             return sample_verified(settings, runtime, folder, say=self.say)
+        if isinstance(settings, PreferenceConfig):
+            return prefer(settings, runtime, folder, resume=resume, quiet=quiet)
+        if isinstance(settings, RewardModelConfig):
+            return train_reward_model(settings, runtime, folder, resume=resume, quiet=quiet)
         if isinstance(settings, SFTConfig):
             return sft(settings, runtime, folder, resume=resume, quiet=quiet)
         if isinstance(settings, GRPOConfig):

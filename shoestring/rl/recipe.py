@@ -68,6 +68,22 @@ class RewardConfig:
     """Reward functions as TRL has them: `file.py:name`, `file.py` (all in it) or `module:name`."""
     weights: tuple[float, ...] = ()
     """One for each function (TRL's reward_weights); empty: all 1."""
+    model: str = ""
+    """A reward model, a folder or a hub name: the sigmoid of its score of the answer, without the thinking
+    (R1 section 2.3.4)."""
+    model_weight: float = 1.0
+    model_tasks: tuple[str, ...] = ()
+    """Tasks that it rewards in place of their own program, as R1's general ones; empty: all, beside it."""
+    model_steps: int = 0
+    """Steps at the end in which it is used (R1: 400 of 1,700); 0: all."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.model_weight < math.inf:
+            raise ConfigError(f"reward.model_weight = {self.model_weight} is not a number over 0")
+        if self.model_steps < 0:
+            raise ConfigError(f"reward.model_steps = {self.model_steps} must be at least 0")
+        if self.model_tasks and not self.model:
+            raise ConfigError("reward.model_tasks needs a reward model; name its folder with reward.model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +148,8 @@ class GRPOConfig(RunConfig):
         if not self.tasks:
             raise ConfigError("tasks is empty; name one task or more, such as [[tasks]] name = 'countdown'")
         names = [task.name for task in self.tasks]
+        if unknown := [name for name in self.reward.model_tasks if name not in names]:
+            raise ConfigError(f"reward.model_tasks names {unknown[0]!r}; the tasks are {', '.join(names)}")
         if len(set(names)) < len(names):
             raise ConfigError(f"tasks names one twice: {', '.join(names)}; give each once, with its share")
         if any(not 0.0 < task.share < math.inf for task in self.tasks):

@@ -1,15 +1,21 @@
 """The reward of an answer: that of its task, and those that the recipe adds to every task."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
+from shoestring.model.hf.reward import RewardScorer
 from shoestring.rl.recipe import RewardConfig
+from shoestring.tasks.answers import split_reply
 from shoestring.tasks.custom.prompts import Prompts
 from shoestring.tasks.rewards import format_reward, language_reward
-from shoestring.tasks.task import BatchTask
+from shoestring.tasks.task import BatchTask, Problem
 from shoestring.tasks.verify import Verdict
+from shoestring.tokenizer.chat.messages import Message
 
 FUNCTIONS = "functions"
 """The name of the reward functions of the recipe, as of a task."""
+PREFERENCE = "preference"
+"""The name of the reward model's part."""
 
 
 def added_rewards(config: RewardConfig) -> dict[str, BatchTask]:
@@ -21,7 +27,12 @@ def added_rewards(config: RewardConfig) -> dict[str, BatchTask]:
 
 def part_names(config: RewardConfig) -> list[str]:
     """The names of the components of a reward, where all apply."""
-    names = {"format": config.format, "language": config.language, FUNCTIONS: config.functions}
+    names = {
+        "format": config.format,
+        "language": config.language,
+        FUNCTIONS: config.functions,
+        PREFERENCE: config.model,
+    }
     return ["accuracy", *(name for name, is_used in names.items() if is_used)]
 
 
@@ -33,8 +44,50 @@ def reward_parts(verdicts: Mapping[str, Verdict], text: str, config: RewardConfi
     if any(verdict.fault for verdict in verdicts.values()):
         return {}
     parts = {name: verdict.reward for name, verdict in verdicts.items() if verdict.reward is not None}
-    if parts and config.format:
+    return parts | form_parts(text, config) if parts else {}
+
+
+def form_parts(text: str, config: RewardConfig) -> dict[str, float]:
+    """The components for the form of an answer."""
+    parts = {}
+    if config.format:
         parts["format"] = config.format * format_reward(text)
-    if parts and config.language:
+    if config.language:
         parts["language"] = config.language_weight * language_reward(text, config.language)
     return parts
+
+
+def with_preferences(
+    answers: Sequence[tuple[Problem, str, Mapping[str, float]]], scorer: RewardScorer, config: RewardConfig
+) -> list[Mapping[str, float]]:
+    """The parts of each answer's reward with the reward model's, from its problem, text and parts so far.
+
+    The model reads the answer without the thinking (DeepSeek-R1, section 2.3.4). Its score, a log-odds,
+    becomes a chance of 0 to 1: so it weighs as much as a right answer. In `model_tasks` it takes the place of
+    the program's verdict.
+    """
+    own = [number for number, (problem, *_) in enumerate(answers) if _is_for_model(problem, config)]
+    talks = [
+        [*_messages(problem), {"role": "assistant", "content": split_reply(text).answer}]
+        for problem, text, _ in (answers[number] for number in own)
+    ]
+    rewards = [parts for *_, parts in answers]
+    for number, score in zip(own, scorer.score(talks), strict=True):
+        _, text, parts = answers[number]
+        others = {k: v for k, v in parts.items() if k != "accuracy"} if config.model_tasks else parts
+        preference = config.model_weight * _sigmoid(score)
+        rewards[number] = {**form_parts(text, config), **others, PREFERENCE: preference}
+    return rewards
+
+
+def _is_for_model(problem: Problem, config: RewardConfig) -> bool:
+    return not config.model_tasks or problem.task in config.model_tasks
+
+
+def _messages(problem: Problem) -> Sequence[Message]:
+    question = problem.example.question
+    return [{"role": "user", "content": question}] if isinstance(question, str) else question
+
+
+def _sigmoid(score: float) -> float:
+    return 1 / (1 + math.exp(-max(-700.0, min(score, 700.0))))

@@ -9,9 +9,10 @@ from torch import Tensor
 from shoestring.engine.conversation.turns import Conversation, Start, converse
 from shoestring.engine.engine import Engine
 from shoestring.engine.request import Request, SamplingParams, derived_seed
+from shoestring.model.hf.reward import RewardScorer
 from shoestring.rl.problems import PromptedProblem
 from shoestring.rl.recipe import GRPOConfig
-from shoestring.rl.rewards import added_rewards, reward_parts
+from shoestring.rl.rewards import added_rewards, reward_parts, with_preferences
 from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verdict, Verifier
 
@@ -71,12 +72,13 @@ def roll_out(
     *,
     first: int,
     on_step: Callable[[], None] = lambda: None,
+    scorer: RewardScorer | None = None,
 ) -> list[list[Answer]]:
     """A group of answers to each problem; they are verified while others are still being sampled.
 
     `first` is the number of the first problem in the run: an answer's tokens depend on the seed, this number
     and its place in the group, and on nothing else of the batch. `on_step` is called after each batch; what
-    it raises ends the sampling.
+    it raises ends the sampling. `scorer` is the reward model, where it judges.
     """
     starts = [_start(number, one, config) for number, one in enumerate(problems, start=first)]
     problem_of = {start.request.request_id: one for start, one in zip(starts, problems, strict=True)}
@@ -87,15 +89,34 @@ def roll_out(
         groups[conversation.request_id][conversation.place] = answer
         if conversation.finish_reason in ("stop", "length"):
             _submit(verifier, (conversation.request_id, conversation.place), answer, rewards)
+    faultless: set[tuple[str, int]] = set()
     for (request_id, place), verdicts in _verdicts(verifier).items():
         answer = groups[request_id][place]
+        if not any(verdict.fault for verdict in verdicts.values()):
+            faultless.add((request_id, place))
         groups[request_id][place] = replace(
             answer,
             parts=reward_parts(verdicts, answer.text, config.reward),
             rewards={name: value for v in verdicts.values() for name, value in v.parts.items()},
             notes={name: value for v in verdicts.values() for name, value in v.notes.items()},
         )
+    places = [(request_id, place) for request_id, group in groups.items() for place in sorted(group)]
+    if scorer is not None:
+        _add_preferences(groups, [where for where in places if where in faultless], scorer, config)
     return [[group[place] for place in sorted(group)] for group in groups.values()]
+
+
+def _add_preferences(
+    groups: dict[str, dict[int, Answer]],
+    places: Sequence[tuple[str, int]],
+    scorer: RewardScorer,
+    config: GRPOConfig,
+) -> None:
+    """Give the answers in these places the reward model's part of their reward."""
+    answers = [groups[request_id][place] for request_id, place in places]
+    rewards = with_preferences([(a.problem, a.text, a.parts) for a in answers], scorer, config.reward)
+    for (request_id, place), answer, parts in zip(places, answers, rewards, strict=True):
+        groups[request_id][place] = replace(answer, parts=parts)
 
 
 def _submit(verifier: Verifier, where: tuple[str, int], answer: Answer, rewards: Sequence[str]) -> None:

@@ -17,6 +17,8 @@ from shoestring.engine.settings import EngineSettings
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import copy_tokenizer, save_model
+from shoestring.model.hf.named import open_model
+from shoestring.model.hf.reward import RewardScorer
 from shoestring.model.memory import PAGE_SIZE, cache_bytes
 from shoestring.model.transformer import Transformer
 from shoestring.rl.problems import ProblemStream
@@ -61,6 +63,8 @@ class Run:
     template: Template | None
     """The chat template; None where the recipe has a prompt format."""
     problems: ProblemStream
+    scorer: RewardScorer | None
+    """The reward model of the recipe, if it has one."""
     ranks: Ranks
     """The processes of the run; each has all parts."""
     step: int = 0
@@ -144,6 +148,7 @@ def build(
         optimizers=build_optimizers(model, config.optim),
         template=_template(tokenizer_files, config),
         problems=problems,
+        scorer=_scorer(config, runtime, say),
         ranks=ranks,
     )
     if newest is not None:
@@ -190,7 +195,9 @@ def write_model(run: Run, folder: Path) -> None:
     lineage = (
         f"`{Path(config.model).name}`, reinforced by `shoestring rl` for {run.step:,} steps of "
         f"{config.num_prompts} questions x {config.num_generations} answers "
-        f"(GRPO, {config.loss.loss_type}) on {names}, whose rewards a program computes (seed {config.seed})."
+        f"(GRPO, {config.loss.loss_type}) on {names}, whose rewards "
+        f"{'a program and a reward model compute' if config.reward.model else 'a program computes'} "
+        f"(seed {config.seed})."
     )
     save_model(run.model, folder, tokenizer_files=run.out / "tokenizer", lineage=lineage, name=run.name)
 
@@ -223,6 +230,13 @@ def _restore(run: Run, folder: Path) -> None:
     run.prompts.num_prompts = counters["questions"]
     run.prompts.num_overlong = counters.get("overlong", 0)
     run.segments = [receipt.Segment.of(segment) for segment in counters["segments"]]
+
+
+def _scorer(config: GRPOConfig, runtime: Runtime, say: Callable[[str], None]) -> RewardScorer | None:
+    if not config.reward.model:
+        return None
+    say(f"loading the reward model {config.reward.model}")
+    return RewardScorer(open_model(config.reward.model), runtime)
 
 
 def _template(tokenizer_files: Checkpoint, config: GRPOConfig) -> Template | None:

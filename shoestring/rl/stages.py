@@ -8,7 +8,7 @@ from typing import Any
 from shoestring.errors import ConfigError
 from shoestring.train.runs.recipe import check_tags
 
-KINDS = ("corpus", "sft", "grpo", "collect", "distill")
+KINDS = ("corpus", "sft", "grpo", "collect", "distill", "prefer", "reward_model")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -26,7 +26,7 @@ class Stage:
     prompt: dict[str, Any] = field(default_factory=dict)
     """PromptStyle for the scores of its model, in place of the tasks' own."""
     corpus: dict[str, Any] | None = None
-    """CorpusStage: conversations to pretrain on, and a tokenizer."""
+    """CorpusStage: conversations to pretrain on, a tokenizer, and preference pairs."""
     sft: dict[str, Any] | None = None
     """SFTConfig: supervised fine-tuning; from a preset's name, pretraining."""
     grpo: dict[str, Any] | None = None
@@ -35,6 +35,10 @@ class Stage:
     """CollectStage: rejection sampling."""
     distill: dict[str, Any] | None = None
     """DistillConfig: a student of an earlier stage."""
+    prefer: dict[str, Any] | None = None
+    """PreferenceConfig: learning from preferences."""
+    reward_model: dict[str, Any] | None = None
+    """RewardModelConfig: a reward model, such as one for reward.model of a later stage."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -95,7 +95,15 @@ def sample(run: Run, verifier: Verifier, pulse: Pulse | None = None) -> Samples:
         problems = run.problems.draw_prompted(num_missing, run.prompts, run.tools)[part.start : part.stop]
         run.prompts.warn()
         on_step = _progress(run, len(problems), pulse)
-        groups = roll_out(run.engine, problems, config, verifier, first=first + part.start, on_step=on_step)
+        groups = roll_out(
+            run.engine,
+            problems,
+            config,
+            verifier,
+            first=first + part.start,
+            on_step=on_step,
+            scorer=run.scorer if is_preferring(run) else None,
+        )
         groups = with_advantages(groups, config.advantage)
         with_signal = [group for group in groups if any(answer.advantage for answer in group)]
         learned_groups = with_signal if config.dynamic_sampling else groups
@@ -107,6 +115,12 @@ def sample(run: Run, verifier: Verifier, pulse: Pulse | None = None) -> Samples:
         if samples.num_with_signal >= config.num_prompts:
             break
     return samples
+
+
+def is_preferring(run: Run) -> bool:
+    """Return whether the reward model judges the answers of the next step."""
+    model_steps = run.config.reward.model_steps
+    return not model_steps or run.step >= run.config.steps - model_steps
 
 
 def _progress(run: Run, num_problems: int, pulse: Pulse | None) -> Callable[[], None]:

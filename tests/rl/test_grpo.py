@@ -12,14 +12,19 @@ from safetensors.torch import load_file
 
 from shoestring import config as configs
 from shoestring.errors import ConfigError, CrashError, DataError, NonFiniteError, Stopped
+from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.lora import LoraConfig
+from shoestring.model.reward import with_reward_head
 from shoestring.rl import grpo as training
 from shoestring.rl import progress
+from shoestring.rl import run as runs
 from shoestring.rl import step as steps
 from shoestring.rl import update as updates
 from shoestring.rl.losses import PolicyLossConfig
 from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShare
 from shoestring.tasks import load
+from shoestring.tokenizer.questions import PromptStyle
 from shoestring.train import checkpoint
 from shoestring.train.loop import Abandoned, Pulse
 
@@ -329,3 +334,48 @@ def test_gradient_checkpointing_changes_no_bit_of_the_policy(coin, recipe, runti
     one, other = weights(tmp_path / "plain"), weights(tmp_path / "checkpointed")
     assert not [name for name in one if not torch.equal(one[name], other[name])]
     assert curve(tmp_path / "plain") == curve(tmp_path / "checkpointed")
+
+
+class Preferring:
+    """A reward model that prefers answers with a 1 or a 4, and reads nothing but the answer."""
+
+    def __init__(self, *_):
+        pass
+
+    def score(self, talks):
+        return [6.0 * any(digit in talk[-1]["content"] for digit in "14") - 3.0 for talk in talks]
+
+
+def test_what_a_reward_model_prefers_becomes_more_frequent(
+    coin, recipe, runtime, tmp_path, monkeypatch, student_folder
+) -> None:
+    """The program rewards nothing here; in the first steps it alone speaks, and nothing is learned."""
+    coin("0.0")
+    monkeypatch.setattr(runs, "RewardScorer", Preferring)
+    reward = RewardConfig(model=str(student_folder), model_tasks=("coin",), model_steps=40)
+    settings = {"steps": 43, "num_prompts": 6, "num_generations": 8, "prompt": PromptStyle(thinking=False)}
+    training.grpo(recipe(reward=reward, **settings), runtime, tmp_path / "run", quiet=True)
+    log = rows(tmp_path / "run")
+    assert [row["preference"] for row in log[:3]] == [0.0] * 3
+    assert [row["grad_norm"] for row in log[:3]] == [0.0] * 3
+    first, last = (sum(row["preference"] for row in part) / len(part) for part in (log[3:13], log[-10:]))
+    assert last > first + 0.2
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "a program and a reward model compute" in card
+
+
+def test_a_run_with_a_reward_model_goes_on_to_the_same_bits(
+    coin, recipe, runtime, tmp_path, student_folder
+) -> None:
+    coin()
+    model = with_reward_head(load_model(Checkpoint.open(student_folder)), torch.Generator().manual_seed(1))
+    save_model(model, tmp_path / "rewards", tokenizer_files=student_folder)
+    reward = RewardConfig(model=str(tmp_path / "rewards"), model_weight=0.5)
+    config = recipe(
+        reward=reward, min_lr_ratio=1.0
+    )  # the learning rate does not depend on the number of steps
+    training.grpo(config, runtime, tmp_path / "whole", quiet=True)
+    training.grpo(replace(config, steps=2), runtime, tmp_path / "parts", quiet=True)
+    training.grpo(config, runtime, tmp_path / "parts", resume=True, quiet=True)
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+    assert 0.0 < rows(tmp_path / "parts")[-1]["preference"] < 0.5
