@@ -39,7 +39,7 @@ def our_reward(name):
 
 
 def our_comparison(row):
-    from shoestring.tasks.checker import same_output, same_result
+    from shoestring.tasks.values.checker import same_output, same_result
 
     if "printed" in row:
         return same_output(row["printed"], row["right"], is_strict=row.get("strict", False))

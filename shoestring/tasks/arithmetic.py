@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from shoestring.errors import ConfigError, DataError
 from shoestring.tasks.answers import evaluate, split_reply
-from shoestring.tasks.final_answer import final_number
 from shoestring.tasks.problems import split_of
 from shoestring.tasks.task import Example, Split, Task
+from shoestring.tasks.values.final_answer import final_number
 
 TRIES = 20_000
 """Draws in a row without a new problem; after so many the split ends."""

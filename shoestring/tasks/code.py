@@ -13,9 +13,9 @@ from shoestring.sandbox.open import open_sandbox
 from shoestring.sandbox.process import Limits, Sandbox
 from shoestring.tasks import code_families
 from shoestring.tasks.answers import split_reply
-from shoestring.tasks.checker import same_output, same_result
 from shoestring.tasks.problems import in_order, split_of
 from shoestring.tasks.task import Example, Split, Task
+from shoestring.tasks.values.checker import same_output, same_result
 
 MAX_PROGRAM_CHARS = 1 << 16
 MAX_LINE_BYTES = 4 << 20
@@ -34,9 +34,9 @@ class Code(Task):
 
     A line of the file is `{"key", "question", "cases": [{"stdin", "stdout"}, ...], "visible": k}`; with
     `"function": name` its cases are `{"arguments": [...], "result": ...}`. The question shows the first k
-    cases, at most half of them. Outputs are compared as public judges do (see checker), or to the letter
-    with `"strict": true`. Creating the task starts the sandbox; it raises MissingDependencyError where there
-    can be none.
+    cases, at most half of them. Outputs are compared as public judges do (see values/checker.py), or to the
+    letter with `"strict": true`. Creating the task starts the sandbox; it raises MissingDependencyError where
+    there can be none.
     """
 
     path: str = ""

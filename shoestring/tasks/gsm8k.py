@@ -10,9 +10,9 @@ from shoestring import durable
 from shoestring.errors import DataError
 from shoestring.tasks import problems
 from shoestring.tasks.answers import split_reply
-from shoestring.tasks.final_answer import final_number
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.values.compute import digits
+from shoestring.tasks.values.final_answer import final_number
 
 # The authors' repository (MIT). The hub's `openai/gsm8k` holds the same rows, as parquet.
 ORIGIN = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"

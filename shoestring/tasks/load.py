@@ -21,6 +21,7 @@ TASKS = {
     "greeting": "shoestring.tasks.greeting:Greeting",
     "gsm8k": "shoestring.tasks.gsm8k:Gsm8k",
     "math": "shoestring.tasks.math:Math",
+    "multiple_choice": "shoestring.tasks.multiple_choice:MultipleChoice",
     "prompts": "shoestring.tasks.custom.prompts:Prompts",
 }
 CUSTOM_TASK = "shoestring.tasks.custom.custom_task:CustomTask"

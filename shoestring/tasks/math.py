@@ -14,10 +14,10 @@ from pathlib import Path
 from shoestring.errors import ConfigError, MissingDependencyError
 from shoestring.tasks import problems
 from shoestring.tasks.answers import split_reply
-from shoestring.tasks.final_answer import boxes, candidates, mark
 from shoestring.tasks.guard import only_arithmetic
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.values.compare import same
+from shoestring.tasks.values.final_answer import boxes, candidates, mark
 from shoestring.tasks.values.form import is_value, plain, readings, vote
 from shoestring.tasks.values.tokens import MAX_CHARS, BrokenLatex, Unread
 from shoestring.tasks.values.tree import Node

@@ -3,9 +3,9 @@
 import pytest
 
 from shoestring.errors import MissingDependencyError
-from shoestring.tasks.checker import same_output, same_result
 from shoestring.tasks.code import Code
 from shoestring.tasks.task import Example
+from shoestring.tasks.values.checker import same_output, same_result
 
 
 def test_no_comparison_of_outputs_is_wrong(verdicts):

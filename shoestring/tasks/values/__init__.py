@@ -1,1 +1,1 @@
-"""Values of answers: LaTeX or plain text, read into a tree, computed exactly, and compared."""
+"""Values of answers: found in a text, read from LaTeX or plain text, computed exactly, and compared."""

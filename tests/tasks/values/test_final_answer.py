@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.tasks.final_answer import boxes, candidates, final_number, mark
+from shoestring.tasks.values.final_answer import boxes, candidates, final_number, mark
 
 PIECES = [
     "\\boxed{",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.tasks.checker import same_output, same_result
+from shoestring.tasks.values.checker import same_output, same_result
 
 
 @pytest.mark.parametrize("wrong", ["a\nb\n\n", "a", "a\nb ", "a\r\nb\n", "", "\na\nb", "a\nb\0"])
