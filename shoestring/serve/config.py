@@ -19,6 +19,8 @@ class ServiceConfig:
 
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further names of models: {"gpt-4" = "mini"}."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """LoRA adapters of the first model, each a model with a name of its own: {"sql" = "runs/sql/adapter"}."""
     translator: str | None = None
     """The model that translates, at /v2/translate and on the page; None is the first one."""
     memory: str | None = None

@@ -11,6 +11,7 @@ from shoestring.cli.weights import Choices, Weights, progress_bar, read_choices
 from shoestring.engine.offline.plan import read_size
 
 if TYPE_CHECKING:
+    from shoestring.serve.backends.adapter import AdapterBackend
     from shoestring.serve.backends.backend import Backend
     from shoestring.serve.backends.lazy import LazyBackend
     from shoestring.serve.backends.pool import PoolBackend
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 def serve(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Models, the default one first; without any, mini.")
+        list[str] | None,
+        typer.Argument(help="Models, the default one first, and MODEL+ADAPTER; without any, mini."),
     ] = None,
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -75,8 +77,8 @@ def serve(
         names, seqs = models or ([] if upstreams else ["mini"]), service_config.max_num_seqs
         own = open_local(names, _model_settings(weights, choices, device, seqs), service_config)
         url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
-        hosting = open_hosting(service_config, url, dict.fromkeys(names, seqs)) if has_accounts else None
-        service = open_service(service_config, [*own.memory.backends, *open_pools(addresses)], hosting)
+        hosting = open_hosting(service_config, url, own.slots) if has_accounts else None
+        service = open_service(service_config, [*own.backends, *open_pools(addresses)], hosting)
         print(f"serving {', '.join(service.backends)} on {url}", flush=True)
         chats, runs = open_chats(service_config, hosting), Runs(own.runs, None if hosting else own.memory)
         app = build_app(service, hosting, chats, local_models=own, runs=runs)
@@ -84,9 +86,12 @@ def serve(
 
 
 def open_service(
-    config: "ServiceConfig", models: "Sequence[LazyBackend | PoolBackend]", hosting: "Hosting | None"
+    config: "ServiceConfig",
+    models: "Sequence[LazyBackend | AdapterBackend | PoolBackend]",
+    hosting: "Hosting | None",
 ) -> "Service":
     """The service of models in this process and on other servers; one for others writes its log as JSON."""
+    from shoestring.serve.backends.adapter import AdapterBackend
     from shoestring.serve.backends.lazy import LazyBackend
     from shoestring.serve.config import check_aliases
     from shoestring.serve.logs import log_json
@@ -96,13 +101,17 @@ def open_service(
     check_aliases(config.aliases, backends)
     if config.translator is not None:
         check_aliases({"translator": config.translator}, backends)
-    own = [backend for backend in models if isinstance(backend, LazyBackend)]
+    own = {
+        backend.card.id: backend.base if isinstance(backend, AdapterBackend) else backend
+        for backend in models
+        if isinstance(backend, LazyBackend | AdapterBackend)
+    }
     if hosting is not None:
         log_json()
     service = Service(
         backends,
         aliases=config.aliases,
-        sampling={backend.card.id: backend.model.sampling for backend in own},
+        sampling={name: backend.model.sampling for name, backend in own.items()},
         meter=hosting.meter if hosting else None,
         admission=hosting.admission if hosting else None,
         gate=hosting.gate if hosting else None,
@@ -145,14 +154,17 @@ def open_local(names: Sequence[str], settings: "ModelSettings", config: "Service
     from dataclasses import replace
 
     from shoestring.errors import ConfigError
+    from shoestring.serve.backends.adapter import AdapterBackend
     from shoestring.serve.backends.energy import EnergyShares
     from shoestring.serve.backends.lazy import LazyBackend, ModelMemory
     from shoestring.serve.models.local_models import LocalModels
-    from shoestring.serve.models.opening import energy_meter, free_bytes, loadable_model
+    from shoestring.serve.models.opening import energy_meter, free_bytes, loadable_model, split_adapters
     from shoestring.serve.training.folder import RunsFolder
 
     settings = replace(settings, energy=EnergyShares(energy_meter(config.watts, settings.device)))
-    memory, models = config.memory, [loadable_model(name, settings) for name in names]
+    names, adapters = split_adapters(names, config.adapters)
+    memory = config.memory
+    models = [loadable_model(name, settings, adapters=adapters.get(name)) for name in names]
     limit = None if memory is None else read_size(memory)
     if memory is not None and limit is None:
         raise ConfigError(f"memory = {memory!r} is not a size such as 8GiB")
@@ -165,4 +177,7 @@ def open_local(names: Sequence[str], settings: "ModelSettings", config: "Service
     for backend in backends:
         if backend is backends[0] or model_memory.has_room(backend.model):
             backend.load()
-    return LocalModels(model_memory, settings, RunsFolder(Path(config.runs)))
+    served = [
+        AdapterBackend(name, backend) for backend in backends for name in adapters.get(backend.card.id, {})
+    ]
+    return LocalModels(model_memory, settings, RunsFolder(Path(config.runs)), served)

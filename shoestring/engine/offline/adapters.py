@@ -14,6 +14,7 @@ from shoestring.engine.load import load_transformer
 from shoestring.engine.paged_cache import available_bytes
 from shoestring.errors import ConfigError
 from shoestring.inputs import LoRARequest
+from shoestring.model.cost import parameters
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.hub import resolve
 from shoestring.model.hf.peft import updates_of
@@ -45,13 +46,14 @@ class Adapters:
             )
         if str(number) not in self._engine.adapters:
             try:
-                self._load(str(number), Path(resolve(request.lora_path)))
+                self.load(str(number), Path(resolve(request.lora_path)))
             except Exception:
                 del self._requests[number]
                 raise
         return str(number)
 
-    def _load(self, name: str, folder: Path) -> None:
+    def load(self, name: str, folder: Path) -> None:
+        """Load the adapter in a folder for requests that give this name. Raises as `name` does."""
         checkpoint, device = self._checkpoint, self._runtime.device
         both = replace(checkpoint, adapters=(*checkpoint.adapters, folder))
         if checkpoint.quantization is not None:  # its pages are mapped, and so shared already
@@ -67,6 +69,18 @@ class Adapters:
         model = load_transformer(both, self._runtime, self._quantization)
         share(model, self._engine.model, updates.keys())
         self._engine.adapters[name] = model
+
+
+def adapter_bytes(checkpoint: Checkpoint, folder: Path, quantization: Quantization | None) -> int:
+    """Memory that an adapter takes beside its model: that of the matrices it changes.
+
+    Raises CheckpointError for a damaged adapter or one of another model.
+    """
+    updates = updates_of(checkpoint.model_config, folder).values()
+    changed = sum(update.lora_B.shape[0] * update.lora_A.shape[1] for update in updates)
+    if checkpoint.quantization is not None:
+        return sum(4 * (update.lora_A.numel() + update.lora_B.numel()) for update in updates)
+    return checkpoint.weight_bytes(quantization) * changed // parameters(checkpoint.model_config).total
 
 
 def adapter_names(adapters: Adapters | None, requests: AdapterInput, count: int) -> list[str]:

@@ -18,6 +18,8 @@ class ModelCard:
     created_s: int
     """Seconds since 1970."""
     owned_by: str = "shoestring"
+    parent: str | None = None
+    """The model that it is an adapter of."""
 
 
 class Backend(Protocol):

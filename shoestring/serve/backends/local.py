@@ -89,6 +89,7 @@ class LocalBackend:
             sampling_params=sampling,
             cache_salt=request.cache_salt,
             prompt_experts=prompt.experts,
+            adapter=request.adapter,
         )
         try:
             self._check(engine_request)

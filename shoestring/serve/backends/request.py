@@ -28,6 +28,8 @@ class ChatRequest:
     """Further variables of the chat template (chat_template_kwargs)."""
     cache_salt: str = ""
     """Requests share cached prefixes only with others of the same salt."""
+    adapter: str = ""
+    """The engine's name of the LoRA adapter that answers; empty: the model itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class TextRequest:
     experts: bool = False
     """With an echo and logprobs: name the experts of the prompt's tokens, if the model has some."""
     cache_salt: str = ""
+    adapter: str = ""
+    """See ChatRequest."""
 
 
 BackendRequest = ChatRequest | TextRequest

@@ -123,6 +123,8 @@ class Model(Schema):
     owned_by: str
     max_model_len: int
     """The most tokens of prompt and completion together."""
+    parent: str | None
+    """The model that it is an adapter of."""
 
 
 class ModelList(Schema):

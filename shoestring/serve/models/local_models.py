@@ -1,8 +1,10 @@
 """The models of this process, more of which may be served while it runs."""
 
 import asyncio
+from collections.abc import Sequence
 
 from shoestring.errors import ConfigError
+from shoestring.serve.backends.adapter import AdapterBackend
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.lazy import LazyBackend, ModelMemory
 from shoestring.serve.models.jobs import Jobs
@@ -17,10 +19,26 @@ FORMS = {8: "int8", 4: "int4"}
 class LocalModels:
     """The models of this process and the memory that they share. Use it on the service's event loop."""
 
-    def __init__(self, memory: ModelMemory, settings: ModelSettings, runs: RunsFolder) -> None:
-        """`runs`: the trainings whose models belong to those of this machine."""
-        self.memory, self.settings, self.runs = memory, settings, runs
+    def __init__(
+        self,
+        memory: ModelMemory,
+        settings: ModelSettings,
+        runs: RunsFolder,
+        adapters: Sequence[AdapterBackend] = (),
+    ) -> None:
+        """`runs`: the trainings whose models belong to those of this machine; `adapters`: of its models."""
+        self.memory, self.settings, self.runs, self.adapters = memory, settings, runs, adapters
         self.jobs = Jobs()
+
+    @property
+    def backends(self) -> "list[LazyBackend | AdapterBackend]":
+        """The models and their adapters, the default model first."""
+        return [*self.memory.backends, *self.adapters]
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """Requests that each of them takes at the same time."""
+        return dict.fromkeys((backend.card.id for backend in self.backends), self.settings.seqs)
 
     async def add(self, service: Service, name: str, place: str | None = None) -> LazyBackend:
         """Serve another model, which is loaded when it is asked for.
@@ -45,19 +63,21 @@ class LocalModels:
         backend.ensure_loading()
 
     async def unload(self, service: Service, name: str) -> None:
-        """Serve a model no more, and free its memory.
+        """Serve a model no more, nor its adapters, and free its memory.
 
         Raises RequestError for one that is answering, and for the last one.
         """
         backend = self._backend(service, name)
         if backend is None:
             raise RequestError("not_found", f"{name[:100]} is not loaded")
-        if len(service.backends) == 1:
+        own = [name, *(other for other, each in service.backends.items() if each.card.parent == name)]
+        if len(service.backends) == len(own):
             raise RequestError("conflict", "this is the last model; load another one first")
         if not backend.resident.is_idle:
             raise RequestError("conflict", f"{name} is in use; try again when it has answered")
         self.memory.remove(backend)
-        await service.remove(name)
+        for each in own:
+            await service.remove(each)
 
     async def erase(self, service: Service, name: str) -> None:
         """Erase a model that was fetched or quantized. Raises RequestError, ConfigError."""

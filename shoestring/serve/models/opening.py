@@ -1,6 +1,6 @@
 """A model of this process before its weights are read: its memory, tokenizer and sampling."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +9,13 @@ import torch
 
 from shoestring.device import choose
 from shoestring.engine.load import default_sampling
+from shoestring.engine.offline.adapters import Adapters, adapter_bytes
 from shoestring.engine.offline.plan import LoadPlan, default_form, find_checkpoint, plan_model
 from shoestring.engine.paged_cache import available_bytes
+from shoestring.errors import ConfigError
 from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.hub import resolve
+from shoestring.model.hf.named import split_name
 from shoestring.model.memory import RESERVE_BYTES
 from shoestring.model.packed.quantize import Progress
 from shoestring.serve.backends.energy import EnergyShares
@@ -49,30 +53,67 @@ class ModelSettings:
     """Shows a title and the bytes that were read."""
 
 
-def loadable_model(name: str, settings: ModelSettings, place: str | None = None) -> LoadableModel:
-    """A model that is not loaded yet, by its name, or by its folder `place`.
+def loadable_model(
+    name: str,
+    settings: ModelSettings,
+    place: str | None = None,
+    adapters: Mapping[str, str] | None = None,
+) -> LoadableModel:
+    """A model that is not loaded yet, by its name, or by its folder `place`, with LoRA adapters by name.
 
-    Raises ConfigError for one that this machine has no memory for, CheckpointError for one that is none.
+    Raises ConfigError for one that this machine has no memory for, CheckpointError for one that is none, and
+    for an adapter of another model.
     """
     checkpoint = find_checkpoint(place or name)
     plan = plan_of(checkpoint, settings)
+    folders = {own_name: resolve(folder) for own_name, folder in (adapters or {}).items()}
+    more_bytes = sum(adapter_bytes(checkpoint, folder, plan.quantization) for folder in folders.values())
     template = checkpoint.template if checkpoint.has_tokenizer and checkpoint.has_template else None
     sampling = {**default_sampling(checkpoint), **settings.sampling}
     sampling.pop("max_tokens", None)  # the limit is the context
 
     def load() -> LocalBackend:
         with settings.progress(f"loading {name}") as progress:
-            return LocalBackend(name, plan.load(progress), template, energy=settings.energy)
+            engine = plan.load(progress)
+        loader = Adapters(engine, checkpoint, plan.runtime, plan.quantization)
+        for own_name, folder in folders.items():
+            loader.load(own_name, folder)
+        return LocalBackend(name, engine, template, energy=settings.energy)
 
     return LoadableModel(
         name=name,
-        num_bytes=plan.num_bytes,
+        num_bytes=plan.num_bytes + more_bytes,
         max_model_len=plan.settings.max_model_len or checkpoint.config.max_position_embeddings,
         tokenizer=checkpoint.tokenizer if checkpoint.has_tokenizer else None,
         template=template,
         sampling=sampling,
         load=load,
     )
+
+
+def split_adapters(
+    names: Sequence[str], adapters: Mapping[str, str]
+) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """The models among `names`, and each one's adapters by the names under which they are served.
+
+    MODEL+ADAPTER beside MODEL shares its engine; alone it is a model of its own. `adapters` are the first
+    model's. Raises ConfigError for a name that is given twice, and for adapters without a model.
+    """
+    models, own = [], dict[str, dict[str, str]]()
+    for name in names:
+        base, *others = split_name(name)
+        if len(others) == 1 and base in names:
+            own.setdefault(base, {})[name] = others[0]
+        else:
+            models.append(name)
+    if adapters and not models:
+        raise ConfigError("adapters are those of a model of this process; name one to serve it with them")
+    if adapters:
+        own.setdefault(models[0], {}).update(adapters)
+    ids = [*names, *adapters]
+    if twice := [name for name in ids if ids.count(name) > 1]:
+        raise ConfigError(f"{twice[0]} is the name of two models; give one of them another name")
+    return models, own
 
 
 def plan_of(checkpoint: Checkpoint, settings: ModelSettings) -> LoadPlan:

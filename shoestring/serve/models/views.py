@@ -7,6 +7,7 @@ from shoestring.engine.offline.inventory import describe
 from shoestring.engine.offline.plan import find_checkpoint
 from shoestring.errors import ShoestringError
 from shoestring.model.cost import parameters
+from shoestring.serve.backends.adapter import AdapterBackend
 from shoestring.serve.backends.backend import Backend
 from shoestring.serve.backends.lazy import LazyBackend
 from shoestring.serve.dialects.schema import Schema
@@ -116,10 +117,11 @@ def _read(place: Place, settings: ModelSettings) -> ModelFacts:
 
 
 def _source(backend: Backend) -> Literal["server", "other"]:
-    return "other" if isinstance(backend, LazyBackend) else "server"
+    return "other" if isinstance(backend, LazyBackend | AdapterBackend) else "server"
 
 
 def _state(backend: Backend) -> Literal["served", "loading", "loaded"]:
+    backend = backend.base if isinstance(backend, AdapterBackend) else backend
     if not isinstance(backend, LazyBackend) or backend.local is not None:
         return "loaded"
     return "loading" if backend.is_loaded else "served"

@@ -86,4 +86,5 @@ def model_fields(service: Service, name: str) -> dict[str, Any]:
         "created": card.created_s,
         "owned_by": card.owned_by,
         "max_model_len": card.max_model_len,
+        "parent": card.parent,
     }

@@ -48,6 +48,32 @@ def test_a_served_model_answers_directly_and_through_another_server():
         assert process.wait(timeout=30) == 0
 
 
+def test_adapters_are_models_of_their_own(tmp_path):
+    import torch
+
+    from shoestring.model.hf.checkpoint import Checkpoint
+    from shoestring.model.hf.folder import load_model
+    from shoestring.model.hf.hub import resolve
+    from shoestring.model.hf.peft import save_adapter
+    from shoestring.model.lora import LoraConfig, add_adapters
+
+    model = load_model(Checkpoint.open(resolve("mini")))
+    add_adapters(model, LoraConfig(rank=4), torch.Generator().manual_seed(1))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(2))
+    save_adapter(model, tmp_path / "sql", base="mini")
+    name = f"mini+{tmp_path / 'sql'}"
+    with served("mini", name, "--set", f"adapters.poem={tmp_path / 'sql'}") as (url, _):
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=60) as reply:
+            cards = {card["id"]: card["parent"] for card in json.load(reply)["data"]}
+        assert cards == {"mini": None, name: "mini", "poem": "mini"}
+        body = {"prompt": "Use 3, 5", "temperature": 0, "max_tokens": 12}
+        texts = {each: post(f"{url}/v1/completions", body | {"model": each}) for each in cards}
+    answers = {each: reply["choices"][0]["text"] for each, reply in texts.items()}
+    assert answers[name] == answers["poem"] != answers["mini"]
+
+
 def test_an_address_that_is_none_is_refused(capsys):
     assert exit_code(["serve", "--host", "example.com"]) == 2
     assert "not an IP address" in capsys.readouterr().err
