@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 def serve(
     models: Annotated[
-        list[str] | None,
-        typer.Argument(help="Models, the default one first, and MODEL+ADAPTER; without any, mini."),
+        list[str] | None, typer.Argument(help="Models, the default one first, MODEL+ADAPTER; else mini.")
     ] = None,
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
