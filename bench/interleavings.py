@@ -53,7 +53,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         share_kernels(Path(folder) / "cache")
-        os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
+        os.environ |= {"XDG_CACHE_HOME": str(Path(folder) / "cache"), "SHOESTRING_DEVICE": "cpu"}
         result = interleave(Path(folder), arguments.verbs, arguments.count, arguments.seed)
     for name, value in result.items():
         print(f"{name:<24} {value}")
@@ -118,7 +118,7 @@ class Contender:
         out.parent.mkdir(parents=True, exist_ok=True)
         log = out.parent / f"{time.monotonic_ns()}.log"
         log.touch()
-        arguments = [verb, *source, "--out", str(out), "--device", "cpu", "--quiet"]
+        arguments = [verb, *source, "--out", str(out), "--quiet"]
         process = multiprocessing.get_context("fork").Process(target=run_verb, args=(arguments, log))
         process.start()
         return cls(process, log)

@@ -188,10 +188,11 @@ def start_run(verb: str, recipe: Path, out: Path, *, resume: bool) -> subprocess
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
+        "SHOESTRING_DEVICE": "cpu",
         "XDG_CACHE_HOME": str(recipe.parent / "cache"),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
-    command = [sys.executable, "-c", RUN, verb, *source, "--out", str(out), "--device", "cpu", "--quiet"]
+    command = [sys.executable, "-c", RUN, verb, *source, "--out", str(out), "--quiet"]
     log = open(out.with_suffix(".log"), "a")  # noqa: SIM115 (the process writes to it)
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 

@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-
-from torch import Tensor
 
 from shoestring import config as configs
 from shoestring.errors import ShoestringError, Stopped
@@ -15,7 +13,8 @@ from shoestring.train.parallel import Ranks
 from shoestring.train.report.energy import EnergyMeter
 from shoestring.train.report.metrics import MetricsLog
 from shoestring.train.report.receipt import Segment, utc_now
-from shoestring.train.runs.crash import crash_kept, learning_from
+from shoestring.train.report.trackers import Trackers
+from shoestring.train.runs.crash import crash_kept
 from shoestring.train.runs.recipe import RunConfig
 from shoestring.train.stop import StopRequest
 
@@ -112,6 +111,8 @@ def train(
         if pulse is not None:
             pulse.stop = stop
         clock = Clock(run, stack.enter_context(EnergyMeter(watts=watts)))
+        names = run.config.report_to if ranks.is_first else ()
+        trackers = stack.enter_context(Trackers(names, run.out, configs.table(run.config), run.step))
         while not run.is_finished:
             try:
                 with crash_kept(run):
@@ -123,6 +124,7 @@ def train(
                 is_due = run.is_finished or run.step % eval_every == 0
                 row = result.row | dict(trainer.evaluate() if is_due else {})
                 metrics.log(run.step, row)
+                trackers.log(run.step, row)
                 show({"step": run.step, **row, **result.display})
             is_stopped = ranks.any(stop.is_requested)
             if is_stopped or result.failure or run.step % save_every == 0:
@@ -164,8 +166,3 @@ class Clock:
             recipe=configs.table(self._run.config),
         )
         return [*self._earlier, current]
-
-
-def keep_nonfinite_batch(_: Run, batch: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-    """The older name of `learning_from`."""
-    return learning_from(lambda: batch)

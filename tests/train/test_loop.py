@@ -12,6 +12,7 @@ from shoestring.errors import CrashError, DataError, Stopped
 from shoestring.train import loop
 from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks
+from shoestring.train.report import trackers
 from shoestring.train.report.receipt import Segment
 from shoestring.train.runs.recipe import RunConfig
 
@@ -151,3 +152,30 @@ def test_a_step_that_crashes_leaves_its_traceback_and_ends_the_run(go, tmp_path)
         go(trainer)
     assert "AttributeError" in (tmp_path / "crash" / "traceback.txt").read_text()
     assert "save 1" not in trainer.calls
+
+
+def test_trackers_get_each_row_and_go_on_after_a_resume(go, tmp_path, monkeypatch):
+    calls = []
+
+    class Noting:
+        def __init__(self, *_): ...
+
+        def start(self, config, step):
+            calls.append(("start", config["seed"], step))
+
+        def log(self, step, figures):
+            calls.append((step, figures))
+
+        def finish(self):
+            calls.append("finish")
+
+    monkeypatch.setitem(trackers.KINDS, "tensorboard", Noting)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
+    for total, step in ((2, 0), (3, 2)):
+        run = CountingRun(tmp_path, total, step=step)
+        run.config = RunConfig(seed=3, report_to=("tensorboard",))
+        go(CountingTrainer(run), resume=step > 0, eval_every=2)
+    assert calls == [
+        *(("start", 3, 0), (1, {"x": 1.0}), (2, {"x": 2.0, "score": 20.0}), "finish"),
+        *(("start", 3, 2), (3, {"x": 3.0, "score": 30.0}), "finish"),
+    ]

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from shoestring import config as configs
 from shoestring.errors import ConfigError
+from shoestring.train.report.trackers import check_names
 
 MAX_TAG = 40
 """Letters of a tag."""
@@ -30,19 +31,25 @@ class RunConfig:
     gradient_checkpointing: bool = False
     """Keep only each layer's input for the backward pass and compute the layer again there: the same result
     in less memory, for a third more work (arXiv 1604.06174)."""
+    report_to: tuple[str, ...] = ()
+    """Trackers that get each step's figures too: tensorboard, trackio, wandb."""
     note: str = ""
     """A text about the run, for whoever looks at it later."""
     tags: tuple[str, ...] = ()
     """Words by which runs are found and compared."""
 
     CAN_CHANGE = frozenset(
-        {"gradient_checkpointing", "note", "tags", "optim.lr", "optim.muon_lr", "optim.max_grad_norm"}
+        {
+            *("gradient_checkpointing", "report_to", "note", "tags"),
+            *("optim.lr", "optim.muon_lr", "optim.max_grad_norm"),
+        }
     )
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed = {self.seed} must be at least 0")
         check_tags(self.tags)
+        check_names(self.report_to)
 
 
 def check_tags(tags: Iterable[str]) -> None:
