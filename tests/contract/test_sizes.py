@@ -20,7 +20,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/data": 3_200,
     "shoestring/distill": 2_000,
     "shoestring/data/chat": 620,
-    "shoestring/data/forms": 1_000,
+    "shoestring/data/forms": 1_200,
     "shoestring/engine": 3_800,
     "shoestring/engine/constrain": 1_760,
     "shoestring/engine/conversation": 350,

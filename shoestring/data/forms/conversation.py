@@ -33,12 +33,19 @@ class Conversation:
 def conversation(values: Mapping[str, Any], columns: Mapping[str, str]) -> Conversation:
     """The conversation of a row. Raises ValueError with the reason where it holds none."""
     fields = Fields(values, columns)
-    if "messages" in fields:
-        messages = _from_messages(fields)
+    if "chosen" in fields and "rejected" in fields and "completion" not in columns:
+        raise ValueError(
+            'it is a pair of preferences; learn from the better one with columns = {completion = "chosen"}, '
+            "or from both with `shoestring prefer`"
+        )
+    if "messages" in fields and "completion" in columns:
+        messages = _joined(to_messages(fields.items("messages") or [], columns), fields)
+    elif "messages" in fields:
+        messages = to_messages(fields.items("messages") or [], columns)
     elif "instruction" in fields and ("output" in fields or "completion" in fields):
         messages = [*alpaca_prompt(fields), assistant(fields.text("output") or fields.text("completion"))]
     elif "prompt" in fields and "completion" in fields:
-        messages = _from_completion(fields)
+        messages = _joined(prompt_messages(fields), fields)
     elif "input" in fields and "output" in fields:
         messages = [user(fields.text("input")), assistant(fields.text("output"))]
     else:
@@ -107,13 +114,9 @@ def unknown_keys(messages: list[Message]) -> list[str]:
     ]
 
 
-def _from_messages(fields: Fields) -> list[Message]:
-    items = fields.items("messages")
-    return to_messages(items or [], fields.columns)
-
-
-def _from_completion(fields: Fields) -> list[Message]:
-    prompt, reply = prompt_messages(fields), reply_messages(fields, "completion")
+def _joined(prompt: list[Message], fields: Fields) -> list[Message]:
+    """A prompt, of which nothing is learned unless it is marked, and its completion."""
+    reply = reply_messages(fields, "completion")
     if reply[: len(prompt)] == prompt:  # a whole conversation, as some sets of preferences have it
         reply = reply[len(prompt) :]
     return [*({"train": False, **m} if m["role"] == "assistant" else m for m in prompt), *reply]
@@ -121,11 +124,6 @@ def _from_completion(fields: Fields) -> list[Message]:
 
 def _no_form(fields: Fields) -> str:
     names = ", ".join(str(name)[:40] for name in list(fields.values)[:8]) or "none"
-    if "chosen" in fields and "rejected" in fields:
-        return (
-            'it is a pair of preferences; learn from the better one with columns = {completion = "chosen"}, '
-            "or from both with `shoestring prefer`"
-        )
     if "text" in fields.values:
         names += " (plain texts are for `shoestring pretrain`)"
     return (

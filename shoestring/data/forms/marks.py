@@ -2,7 +2,7 @@
 
 | mark | from | meaning |
 |---|---|---|
-| `"weight": 0` or 1 | OpenAI, Mistral | the whole turn |
+| `"weight": 0` or 1 (`loss_weight`) | OpenAI, Mistral (LLaMA-Factory) | the whole turn |
 | `"train": false` or true | axolotl | the whole turn; true has a turn of another role learned too |
 | `"content": [{"type": "text", "text": "...", "train": false}, ...]` | axolotl | a part, also with `weight` |
 | `"train_detail": [{"begin_offset": 0, "end_offset": 7, "train": false}]` | axolotl | both ends included |
@@ -17,6 +17,8 @@ from typing import Any
 from shoestring.data.forms.messages import Message
 
 MARKS = ("weight", "train", "train_detail")
+TEXT_KEYS = ("text", "content", "value", "thinking")
+"""Names for the text of a part."""
 TEXTS = ("content", "reasoning_content")
 
 
@@ -96,7 +98,10 @@ def _text(part: Any) -> Any:
     """The text of a part of type text, under one of the names that axolotl takes; None for another part."""
     if not isinstance(part, Mapping) or part.get("type", "text") != "text":
         return None
-    return next((part[key] for key in ("text", "content", "value") if isinstance(part.get(key), str)), None)
+    return next(
+        (part[key] for key in ("text", "content", "value", "thinking") if isinstance(part.get(key), str)),
+        None,
+    )
 
 
 def _details(details: Any, content: Any, name: str) -> list[Span]:

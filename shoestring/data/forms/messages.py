@@ -17,7 +17,7 @@ ROLES: Mapping[str, str] = {
 """Our role for each spelling of one."""
 KEYS = frozenset(
     {"role", "content", "reasoning_content", "reasoning", "thinking", "tool_calls", "tool_call_id", "name"}
-    | {"function_call", "weight", "train", "train_detail"}
+    | {"function_call", "weight", "loss_weight", "train", "train_detail"}
 )
 """Keys of a message that mean something; others are given to the template as they are."""
 
@@ -40,6 +40,10 @@ def to_message(item: Any, columns: Mapping[str, str], name: str) -> Message:
         raise ValueError(f"{name} has the role {item.get(role_key)!r}; known are {', '.join(ROLES)}")
     others = {k: v for k, v in item.items() if k not in (role_key, content_key) and v is not None}
     message = {"role": role, "content": item.get(content_key), **others}
+    if isinstance(message["content"], list):
+        message |= _sorted_parts(message, name)
+    if (loss_weight := message.pop("loss_weight", None)) is not None:  # LLaMA-Factory's
+        message.setdefault("weight", loss_weight)
     if spelling.lower() == "function_call":  # ShareGPT's: the content is the call
         message |= {"content": None, "tool_calls": _calls(message["content"], name)}
     if call := message.pop("function_call", None):  # OpenAI's, before tools
@@ -47,6 +51,26 @@ def to_message(item: Any, columns: Mapping[str, str], name: str) -> Message:
     if thinking := message.get("thinking"):
         message.setdefault("reasoning_content", thinking)
     return message
+
+
+def _sorted_parts(message: Message, name: str) -> Message:
+    """Parts of a content by kind: thinking (Mistral, LLaMA-Factory), calls of tools, and the rest."""
+    thinking: list[Any] = []
+    calls: list[Any] = []
+    rest: list[Any] = []
+    for part in message["content"]:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in ("reasoning", "thinking"):
+            inner = part.get("thinking")
+            thinking += inner if isinstance(inner, list) else [{**part, "type": "text"}]
+        elif kind == "tool_call":
+            calls += _calls(part.get("value", part.get("text")), name)
+        else:
+            rest.append(part)
+    more: Message = {"content": rest if rest or not (thinking or calls) else None}
+    if thinking:
+        more["reasoning_content"] = thinking
+    return {**more, "tool_calls": calls} if calls else more
 
 
 def user(text: str) -> Message:
@@ -72,5 +96,5 @@ def _calls(text: Any, name: str) -> list[dict[str, Any]]:
         value = None
     calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
-        raise ValueError(f"{name} is a function_call without JSON of a name and arguments")
+        raise ValueError(f"{name} has a call of a function that is not JSON of a name and arguments")
     return [{"type": "function", "function": call} for call in calls]

@@ -6,6 +6,7 @@ import pytest
 
 from shoestring.data.forms.conversation import conversation
 from shoestring.data.forms.fields import check_columns
+from shoestring.data.forms.marks import read_marks
 from shoestring.errors import ConfigError
 
 TALK = [{"role": "user", "content": "2+3"}, {"role": "assistant", "content": "5"}]
@@ -98,6 +99,40 @@ def test_thinking_is_reasoning():
     assert conversation({"messages": talk}, {}).messages[1]["reasoning_content"] == "hm"
 
 
+def test_parts_of_a_content_are_thinking_calls_and_text():
+    call = {"name": "add", "arguments": {"a": 2}}
+    parts = [
+        {"type": "reasoning", "value": "hm"},
+        {"type": "text", "value": "I add."},
+        {"type": "tool_call", "value": json.dumps(call)},
+    ]
+    rows = [{"role": "user", "content": "x", "loss_weight": 0.0}, {"role": "assistant", "content": parts}]
+    message = conversation({"messages": rows}, {}).messages[1]
+    plain, _ = read_marks(message, "m")
+    assert plain == {
+        "role": "assistant",
+        "content": "I add.",
+        "reasoning_content": "hm",
+        "tool_calls": [{"type": "function", "function": call}],
+    }
+    mistral = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "y"},
+    ]
+    message = conversation(
+        {"messages": [{"role": "assistant", "content": mistral, "loss_weight": 0}]}, {}
+    ).messages[0]
+    plain, mark = read_marks(message, "m")
+    assert (plain["reasoning_content"], plain["content"], mark.learn) == ("hm", "y", False)
+
+
+def test_the_better_of_two_replies_to_messages_may_be_learned():
+    row = {"conversations": SHAREGPT[:1], "chosen": SHAREGPT[1], "rejected": {"from": "gpt", "value": "6"}}
+    with pytest.raises(ValueError, match="it is a pair of preferences"):
+        conversation(row, {})
+    assert conversation(row, {"completion": "chosen"}).messages == TALK
+
+
 def test_columns_are_mapped_also_those_of_messages():
     row = {"talk": [{"who": "USER", "says": "2+3"}, {"who": "model", "says": "5"}], "id": 1, "mood": "good"}
     talk = conversation(row, {"messages": "talk", "role": "who", "content": "says"})
@@ -143,7 +178,10 @@ def test_what_is_not_used_is_named():
         ({"instruction": "a", "output": "b", "history": [["a"]]}, '"history" is not a list of pairs'),
         ({"prompt": 5, "completion": "b"}, "'prompt' is a int, neither text nor messages"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "it is a pair of preferences"),
-        ({"conversations": [{"from": "function_call", "value": "add(2)"}]}, "function_call without JSON"),
+        (
+            {"conversations": [{"from": "function_call", "value": "add(2)"}]},
+            "a call of a function that is not",
+        ),
     ],
 )
 def test_a_row_without_a_conversation_says_why(row, reason):
