@@ -9,13 +9,14 @@ LEVEL = {
     **dict.fromkeys(("durable",), 0),
     **dict.fromkeys(("child", "config", "device", "figures", "inputs", "outputs", "sampling_params"), 1),
     **dict.fromkeys(("kernels", "rows", "tokenizer", "sandbox"), 2),
-    **dict.fromkeys(("model", "remote", "tasks"), 3),
-    **dict.fromkeys(("data",), 4),
-    **dict.fromkeys(("engine", "train"), 5),
-    **dict.fromkeys(("distill", "evals", "preferences", "serve"), 6),
-    **dict.fromkeys(("rl",), 7),
-    **dict.fromkeys(("cli",), 8),
-    **dict.fromkeys(("__init__",), 9),  # the package's own: hands out LLM when it is asked for
+    **dict.fromkeys(("model", "remote"), 3),
+    **dict.fromkeys(("tasks",), 4),
+    **dict.fromkeys(("data",), 5),
+    **dict.fromkeys(("engine", "train"), 6),
+    **dict.fromkeys(("distill", "evals", "preferences", "serve"), 7),
+    **dict.fromkeys(("rl",), 8),
+    **dict.fromkeys(("cli",), 9),
+    **dict.fromkeys(("__init__",), 10),  # the package's own: hands out LLM when it is asked for
 }
 """Folders and files of the package: each imports from a lower level or from itself."""
 WITHOUT_TORCH = (

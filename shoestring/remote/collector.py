@@ -45,11 +45,18 @@ class ChatReply:
     finish_reason: str = ""
     tokens: int | None = None
     """Generated tokens, if known."""
+    prompt_tokens: int | None = None
+    """Tokens of the prompt, if known."""
     cost: float = 0.0
     """The cost of this request since its last reply."""
     fault: str | None = None
     """A message for people; OUT_OF_MONEY when the cost cap left no room, OVERLONG for a prompt that the
     context cannot hold."""
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens of prompt and reply, as far as they are known."""
+        return (self.tokens or 0) + (self.prompt_tokens or 0)
 
 
 Report = Callable[[ChatReply | Exception | None], None]
@@ -147,6 +154,7 @@ class ChatCollector:
                     text=choice.text,
                     finish_reason=choice.finish_reason,
                     tokens=completion.completion_tokens if is_alone else None,
+                    prompt_tokens=completion.prompt_tokens if is_alone else None,
                     cost=account.take_new_cost(),
                 )
                 report(reply)

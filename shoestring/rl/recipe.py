@@ -34,6 +34,8 @@ from shoestring.errors import ConfigError
 from shoestring.model.lora import LoraConfig
 from shoestring.rl.advantage import AdvantageKind
 from shoestring.rl.losses import PolicyLossConfig
+from shoestring.tasks.custom.judge import CAN_CHANGE as JUDGE_CAN_CHANGE
+from shoestring.tasks.custom.judge import JudgeConfig
 from shoestring.tokenizer.overlong import Overlong
 from shoestring.tokenizer.questions import PromptStyle
 from shoestring.train.optim import OptimConfig
@@ -68,6 +70,8 @@ class RewardConfig:
     """Reward functions as TRL has them: `file.py:name`, `file.py` (all in it) or `module:name`."""
     weights: tuple[float, ...] = ()
     """One for each function (TRL's reward_weights); empty: all 1."""
+    judge: JudgeConfig | None = None
+    """A language model that grades each answer by a rubric."""
     model: str = ""
     """A reward model, a folder or a hub name: the sigmoid of its score of the answer, without the thinking
     (R1 section 2.3.4)."""
@@ -141,7 +145,11 @@ class GRPOConfig(RunConfig):
     """With a rank over 0 only adapters are trained; the KL's reference is the base until it is renewed."""
     price: Price = field(default_factory=Price)
 
-    CAN_CHANGE = RunConfig.CAN_CHANGE | {"steps", "micro_tokens", "eval_every", "save_every", "price"}
+    CAN_CHANGE = (
+        RunConfig.CAN_CHANGE
+        | {"steps", "micro_tokens", "eval_every", "save_every", "price"}
+        | {f"reward.judge.{name}" for name in JUDGE_CAN_CHANGE}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

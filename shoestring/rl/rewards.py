@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from shoestring.model.hf.reward import RewardScorer
 from shoestring.rl.recipe import RewardConfig
 from shoestring.tasks.answers import split_reply
+from shoestring.tasks.custom.judge import Judge
 from shoestring.tasks.custom.prompts import Prompts
 from shoestring.tasks.rewards import format_reward, language_reward
 from shoestring.tasks.task import BatchTask, Problem
@@ -16,13 +17,18 @@ FUNCTIONS = "functions"
 """The name of the reward functions of the recipe, as of a task."""
 PREFERENCE = "preference"
 """The name of the reward model's part."""
+JUDGE = "judge"
+"""The name of the recipe's judge."""
 
 
 def added_rewards(config: RewardConfig) -> dict[str, BatchTask]:
     """The rewards that the recipe adds and that a verifier computes, by name."""
-    if not config.functions:
-        return {}
-    return {FUNCTIONS: Prompts(functions=config.functions, weights=config.weights)}
+    rewards: dict[str, BatchTask] = {}
+    if config.functions:
+        rewards[FUNCTIONS] = Prompts(functions=config.functions, weights=config.weights)
+    if config.judge is not None:
+        rewards[JUDGE] = Judge(judge=config.judge, setting="reward.judge")
+    return rewards
 
 
 def part_names(config: RewardConfig) -> list[str]:
@@ -32,6 +38,7 @@ def part_names(config: RewardConfig) -> list[str]:
         "language": config.language,
         FUNCTIONS: config.functions,
         PREFERENCE: config.model,
+        JUDGE: config.judge,
     }
     return ["accuracy", *(name for name, is_used in names.items() if is_used)]
 
@@ -44,6 +51,8 @@ def reward_parts(verdicts: Mapping[str, Verdict], text: str, config: RewardConfi
     if any(verdict.fault for verdict in verdicts.values()):
         return {}
     parts = {name: verdict.reward for name, verdict in verdicts.items() if verdict.reward is not None}
+    if JUDGE in parts and config.judge is not None:
+        parts[JUDGE] *= config.judge.weight
     return parts | form_parts(text, config) if parts else {}
 
 

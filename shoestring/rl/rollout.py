@@ -89,6 +89,7 @@ def roll_out(
         groups[conversation.request_id][conversation.place] = answer
         if conversation.finish_reason in ("stop", "length"):
             _submit(verifier, (conversation.request_id, conversation.place), answer, rewards)
+    verifier.on_wait = on_step
     faultless: set[tuple[str, int]] = set()
     for (request_id, place), verdicts in _verdicts(verifier).items():
         answer = groups[request_id][place]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from shoestring.errors import Stopped
 from shoestring.rl.advantage import AdvantageKind, advantages
 from shoestring.rl.progress import SamplingProgress
 from shoestring.rl.rollout import Answer, roll_out
@@ -15,7 +16,7 @@ from shoestring.rl.step_figures import metrics_row, step_flops, step_sums
 from shoestring.rl.update import update
 from shoestring.tasks.verify import Verifier
 from shoestring.train import schedule
-from shoestring.train.loop import Abandoned, Pulse
+from shoestring.train.loop import Pulse
 from shoestring.train.runs.crash import learning_from
 
 
@@ -36,7 +37,8 @@ def take_step(
 ) -> tuple[dict[str, Any], list[list[Answer]]]:
     """Take a step; returns its line for metrics.jsonl and this process's groups of answers.
 
-    A `pulse` shows how far it is, and raises Abandoned when the run should end while it samples.
+    A `pulse` shows how far it is, and raises Abandoned when the run should end while it samples. That, and a
+    judge's budget that is used up, leave the run as it was.
     """
     verifier.state = {"global_step": run.step, "max_steps": run.config.steps}
     verifier.metrics.clear()
@@ -44,7 +46,7 @@ def take_step(
     num_drawn = run.problems.num_drawn
     try:
         samples = sample(run, verifier, pulse)
-    except Abandoned:
+    except Stopped:
         run.problems.num_drawn = num_drawn  # the run draws them again when it goes on
         run.prompts.num_overlong = num_overlong
         raise

@@ -21,6 +21,7 @@ TASKS = {
     "greeting": "shoestring.tasks.greeting:Greeting",
     "gsm8k": "shoestring.tasks.gsm8k:Gsm8k",
     "math": "shoestring.tasks.math:Math",
+    "judge": "shoestring.tasks.custom.judge:Judge",
     "multiple_choice": "shoestring.tasks.multiple_choice:MultipleChoice",
     "prompts": "shoestring.tasks.custom.prompts:Prompts",
 }

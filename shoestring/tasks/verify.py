@@ -5,7 +5,7 @@ import math
 import os
 import queue
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -89,6 +89,8 @@ class Verifier:
         """The training's, for reward functions: global_step, max_steps."""
         self.metrics: defaultdict[str, list[float]] = defaultdict(list)
         """Figures that reward functions gave, by name; a caller that shows them empties it."""
+        self.on_wait: Callable[[], None] = lambda: None
+        """A function to call while a server works on a verdict; it may raise to end that."""
         self._first_errors: dict[tuple[str, str], str] = {}
         self._waiting: defaultdict[str, list[tuple[Any, Reply]]] = defaultdict(list)
         self._outstanding = 0
@@ -215,7 +217,8 @@ class Verifier:
             tickets = tuple(ticket for ticket, _ in waiting)
             waiting.clear()
             if task.runs_here:
-                self._results.put((Job(tickets=tickets, task=name), judge_batch(task, replies, self.state)))
+                state = {**self.state, "on_wait": self.on_wait}
+                self._results.put((Job(tickets=tickets, task=name), judge_batch(task, replies, state)))
             else:
                 rows = [asdict(reply) for reply in replies]
                 message = {"task": name, "replies": rows, "state": dict(self.state)}

@@ -37,11 +37,18 @@ def judge(task: "Task", example: "Example", text: str) -> dict[str, Any]:
 
 
 def judge_batch(task: "BatchTask", replies: "Sequence[Reply]", state: "Mapping[str, Any]") -> dict[str, Any]:
-    """`{"judgments": [...], "metrics"}`, or a fault of all of them, whatever the task returns or raises."""
+    """`{"judgments": [...], "metrics"}`, or a fault of all of them, whatever the task returns or raises.
+
+    A ShoestringError of a task that judges in this process passes: a budget that is used up, for example.
+    """
+    from shoestring.errors import ShoestringError
+
     try:
         batch = task.judge_all(replies, state)
         return {"judgments": [_as_reply(each) for each in batch.judgments], "metrics": dict(batch.metrics)}
     except Exception as error:
+        if task.runs_here and isinstance(error, ShoestringError):
+            raise
         return {"fault": "exception", "error": _sentence(error)}
 
 

@@ -117,9 +117,9 @@ def train(
             try:
                 with crash_kept(run):
                     result = trainer.take_step()
-            except Abandoned:
+            except Stopped as reason:  # inside a step: the run is as it was before it
                 _save(trainer, metrics, clock)
-                raise _stopped(run) from None
+                raise _stopped(run, str(reason)) from None
             if metrics is not None:
                 is_due = run.is_finished or run.step % eval_every == 0
                 row = result.row | dict(trainer.evaluate() if is_due else {})
@@ -137,8 +137,9 @@ def train(
     run.segments = clock.segments()  # with the time of the last checkpoint
 
 
-def _stopped(run: Run) -> Stopped:
-    return Stopped(f"stopped at step {run.step:,} and saved; --resume --out {run.out} goes on")
+def _stopped(run: Run, reason: str = "") -> Stopped:
+    why = f"{reason}; " if reason else ""
+    return Stopped(f"{why}stopped at step {run.step:,} and saved; --resume --out {run.out} goes on")
 
 
 def _save(trainer: Trainer, metrics: MetricsLog | None, clock: "Clock") -> None:

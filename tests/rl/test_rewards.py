@@ -1,14 +1,25 @@
-"""Rewards of the answers that a policy sampled."""
+"""Rewards of the answers that a policy sampled: their parts, and a judge's among them."""
 
+import hashlib
+import json
 import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from safetensors.torch import load_file
 
-from shoestring.errors import ConfigError
-from shoestring.rl.recipe import GRPOConfig, RewardConfig, TaskShare
+from shoestring import config as configs
+from shoestring.errors import ConfigError, Stopped
+from shoestring.remote.config import RemoteConfig
+from shoestring.rl import grpo as training
+from shoestring.rl.recipe import GRPOConfig, PolicyOptim, RewardConfig, TaskShare
 from shoestring.rl.rewards import part_names, reward_parts, with_preferences
+from shoestring.tasks.custom.judge import JudgeConfig
 from shoestring.tasks.task import Example, Problem
 from shoestring.tasks.verify import Verdict
+from shoestring.tokenizer.questions import PromptStyle
+from shoestring.train.runs.recipe import resumed
 
 
 def verdict(reward, fault=None) -> Verdict:
@@ -100,3 +111,97 @@ def test_extreme_scores_stay_chances(score):
 def test_wrong_settings_are_named(settings, words):
     with pytest.raises(ConfigError, match=words):
         GRPOConfig(model="a", tasks=(TaskShare(name="countdown"),), reward=RewardConfig(**settings))
+
+
+class Server(ThreadingHTTPServer):
+    """A judge whose score is a digest of the answer."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.num_requests = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.server.num_requests += 1
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        score = int(hashlib.sha256(json.loads(body)["messages"][1]["content"].encode()).hexdigest(), 16) % 11
+        message = {"role": "assistant", "content": json.dumps({"reason": "so", "score": score})}
+        data = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def recipe(server, student_folder, tmp_path):
+    """A run whose answers a judge rewards besides the task."""
+
+    def make(max_requests=0) -> GRPOConfig:
+        judge = JudgeConfig(
+            url=f"http://127.0.0.1:{server.server_address[1]}/v1",
+            rubric="Is it good?",
+            remote=RemoteConfig(model="m", attempts=1),
+            weight=0.5,
+            cache=str(tmp_path / "verdicts.jsonl"),
+            max_requests=max_requests,
+        )
+        return GRPOConfig(
+            model=str(student_folder),
+            tasks=(TaskShare(name="arithmetic"),),
+            reward=RewardConfig(judge=judge),
+            prompt=PromptStyle(thinking=False),
+            steps=4, num_prompts=2, num_generations=3, max_tokens=6, save_every=2, eval_every=4,
+            min_lr_ratio=1.0, optim=PolicyOptim(lr=3e-3),
+        )  # fmt: skip
+
+    return make
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_judge_rewards_a_run_that_a_budget_stops_and_that_resumes_to_the_same_bits(
+    recipe, server, runtime, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "measure_peak", lambda _: 1e9)
+    training.grpo(recipe(), runtime, tmp_path / "whole", quiet=True)
+    num_requests = server.num_requests
+    assert 0 < num_requests <= 24
+    logged = rows(tmp_path / "whole")
+    assert all(0 <= row["judge"] <= 0.5 for row in logged)
+    assert all(row["reward"] == pytest.approx(row["accuracy"] + row["judge"]) for row in logged)
+    assert any(row["grad_norm"] > 0 for row in logged)
+    training.grpo(recipe(), runtime, tmp_path / "again", quiet=True)
+    assert server.num_requests == num_requests  # every verdict was in the cache
+    (tmp_path / "verdicts.jsonl").unlink()
+    words = (
+        r"judge's budget of 15 requests is used up .*--set reward.judge.max_requests=.*; stopped at step 2"
+    )
+    with pytest.raises(Stopped, match=words):
+        training.grpo(recipe(15), runtime, tmp_path / "parts", quiet=True)
+    config = configs.load(GRPOConfig, tmp_path / "parts" / "config.toml")
+    assert config.reward == recipe(15).reward
+    training.grpo(
+        resumed(GRPOConfig, tmp_path / "parts" / "config.toml", ["reward.judge.max_requests=100"]),
+        runtime, tmp_path / "parts", resume=True, quiet=True,
+    )  # fmt: skip
+    whole, parts = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("whole", "parts"))
+    assert all((whole[name] == tensor).all() for name, tensor in parts.items())
+    assert [row["judge"] for row in rows(tmp_path / "parts")] == [row["judge"] for row in logged]
