@@ -191,6 +191,7 @@ class _Grader:
             thinking_tokens=thinking_tokens(prompt.opening, own, self._tokenizer),
             finish_reason=reply.finish_reason,
             vote=self._task.vote(example, reply.text),
+            figures=self._task.figures(example, reply.text),
             reward=None,
         )
 

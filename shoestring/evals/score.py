@@ -1,8 +1,8 @@
 """The score of a task: means over problems of scored answers, each with its interval."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import fsum
 from typing import Any
 
@@ -25,6 +25,8 @@ class ScoredAnswer:
     vote: str | None
     reward: float | None
     """None without a verdict, or when the engine failed."""
+    figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Those of `task.figures`."""
 
     @property
     def is_right(self) -> bool:
@@ -58,15 +60,19 @@ class TaskScore:
     """Share of sampled answers cut at `max_tokens`; `greedy_capped_share` is that of greedy ones."""
     format_share: float
     """Share of answers of the form `<think>...</think>answer`."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """The task's own, such as the four of IFEval: means over all numbers of the sampled answers."""
     greedy: float | None = None
     greedy_capped_share: float | None = None
     intervals: dict[str, tuple[float, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """The score as it is in a file: keys are strings, tuples are lists; no `overlong` of 0."""
+        """The score as it is in a file: keys are strings, tuples are lists; without what is empty or 0."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if not self.overlong:
             del data["overlong"]  # scores of earlier versions are repeated to the last bit
+        if not self.figures:
+            del data["figures"]
         return data
 
 
@@ -111,6 +117,7 @@ def summarize(
         mean_thinking_tokens=figures.mean("mean_thinking_tokens", samples, lambda a: a.thinking_tokens),
         capped_share=figures.mean("capped_share", samples, _is_capped),
         format_share=figures.mean("format_share", samples, lambda answer: format_reward(answer.text)),
+        figures={name: figures.weighted(name, samples) for name in _names(samples)},
         intervals=figures.intervals,
         **single,
     )
@@ -135,6 +142,17 @@ class _Figures:
     ) -> float:
         """The mean over problems of the mean over a problem's answers."""
         return self.add(name, [fsum(map(value, row)) / len(row) for row in rows if row])
+
+    def weighted(self, name: str, rows: Sequence[Sequence[ScoredAnswer]]) -> float:
+        """The mean over all numbers of a figure; a problem with more of them weighs more."""
+        numbers = [[x for answer in row for x in answer.figures[name]] for row in rows]
+        share = len(numbers) / sum(map(len, numbers))
+        return self.add(name, [fsum(row) * share for row in numbers])
+
+
+def _names(rows: Sequence[Sequence[ScoredAnswer]]) -> list[str]:
+    """Names of the task's figures."""
+    return list(next((answer.figures for row in rows for answer in row), {}))
 
 
 def _check_faults(task: str, answers: Sequence[ScoredAnswer]) -> None:

@@ -20,6 +20,7 @@ TASKS = {
     "countdown": "shoestring.tasks.countdown:Countdown",
     "greeting": "shoestring.tasks.greeting:Greeting",
     "gsm8k": "shoestring.tasks.gsm8k:Gsm8k",
+    "ifeval": "shoestring.tasks.ifeval:IfEval",
     "math": "shoestring.tasks.math:Math",
     "judge": "shoestring.tasks.custom.judge:Judge",
     "multiple_choice": "shoestring.tasks.multiple_choice:MultipleChoice",

@@ -156,6 +156,13 @@ class Task(Protocol):
         """
         return vote_of_text(text)
 
+    def figures(self, example: Example, text: str) -> Mapping[str, Sequence[float]]:
+        """Further figures of a reply in an evaluation, by name; a score has the mean of all numbers.
+
+        It takes any text, is called in this process as `vote` is, and has the same names for every reply.
+        """
+        return {}
+
     @property
     def part_names(self) -> tuple[str, ...]:
         """The names of the parts that its judgments may have: of reward functions."""

@@ -59,6 +59,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/serve/training": 1_100,
     "shoestring/tasks": 3_400,
     "shoestring/tasks/custom": 1_400,
+    "shoestring/tasks/instructions": 400,
     "shoestring/tasks/values": 2_350,
     "shoestring/tokenizer": 1_500,
     "shoestring/tokenizer/chat": 1_950,

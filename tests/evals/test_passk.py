@@ -16,6 +16,7 @@ from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_tas
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tasks.arithmetic import Arithmetic
+from shoestring.tasks.load import load_task
 from shoestring.tasks.verify import ToolResult, Verifier
 from shoestring.tokenizer.questions import PromptStyle
 
@@ -80,6 +81,19 @@ def test_known_replies_get_the_score_they_deserve(tokenizer, llm, tmp_path):
     assert lines[0]["answers"][3] | {"text": "<think>so so", "vote": None} == lines[0]["answers"][3]
     assert all(params.n == 4 for _, params in parrot.asked)
     assert len({params.seed for _, params in parrot.asked}) == 2
+
+
+def test_the_figures_of_a_task_are_in_its_score(tokenizer, llm, tmp_path):
+    row = {"prompt": "Be brief.", "instruction_id_list": ["punctuation:no_comma"] * 2, "kwargs": [{}, {}]}
+    (tmp_path / "ifeval.jsonl").write_text(json.dumps(row) + "\n")
+    task = load_task("ifeval", {"test_data": str(tmp_path / "ifeval.jsonl")})
+    parrot = Parrot(tokenizer, [["a</think>yes", "a</think>well, yes", "a</think>well,\nyes", "a"]])
+    config = TaskEvalConfig(samples=4, k=(1,))
+    score = evaluate_task(parrot, task, choose_problems(task, config), config, template=llm.template)
+    assert score.figures == {
+        "prompt_strict": 1 / 4, "prompt_loose": 2 / 4, "instruction_strict": 1 / 4, "instruction_loose": 2 / 4
+    }  # fmt: skip
+    assert score.pass_at_1 == score.figures["prompt_strict"]
 
 
 def test_a_failing_engine_is_no_score(tokenizer, llm):

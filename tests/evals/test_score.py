@@ -13,6 +13,19 @@ def answer(reward: float | None, vote: str | None = None, **changes) -> ScoredAn
     return ScoredAnswer(**{**given, "vote": vote, "reward": reward, **changes})
 
 
+def test_figures_of_a_task_are_means_over_all_their_numbers():
+    rows = [
+        [answer(0.5, figures={"prompt": [0.0], "instruction": [1.0, 0.0, 1.0]})],
+        [answer(1.0, figures={"prompt": [1.0], "instruction": [1.0]})],
+    ]
+    score = summarize("ifeval", rows)
+    assert score.figures == {"prompt": 1 / 2, "instruction": pytest.approx(3 / 4)}
+    low, high = score.intervals["instruction"]
+    assert low <= 3 / 4 <= high
+    assert score.to_json()["figures"] == score.figures
+    assert "figures" not in summarize("sums", [[answer(1.0)]]).to_json()
+
+
 def test_a_score_is_the_mean_over_problems():
     capped = answer(0.0, None, text="<think>so", tokens=10, thinking_tokens=10, finish_reason="length")
     rows = [
