@@ -15,14 +15,16 @@ ENVIRONMENT = ("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "TZ", "LANG", "LC_ALL
 """Environment variables that a child gets; none of them is a secret."""
 
 
-def start(script: Path, more_environment: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Run a Python script with pipes to its standard input and output."""
+def start(
+    script: Path, more_environment: Sequence[str] = (), *, shows_errors: bool = False
+) -> subprocess.Popen[bytes]:
+    """Run a Python script with pipes to its standard input and output; `shows_errors` lets stderr through."""
     names = (*ENVIRONMENT, *more_environment)
     return subprocess.Popen(
         [sys.executable, "-P", str(script)],  # -P: the script's folder must not hide other modules
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=None if shows_errors else subprocess.DEVNULL,
         env={name: os.environ[name] for name in names if name in os.environ},
         start_new_session=True,  # Ctrl-C in the terminal is for the parent
     )

@@ -75,8 +75,18 @@ class Verifier:
     when enough have come or all are waited for.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], *, workers: int = 1, timeout_s: float = 10.0) -> None:
-        """`tasks` by the names that `submit` takes; children start when they are needed."""
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        *,
+        workers: int = 1,
+        timeout_s: float = 10.0,
+        shows_prints: bool = False,
+    ) -> None:
+        """`tasks` by the names that `submit` takes; children start when they are needed.
+
+        `shows_prints` lets what rewards print in a child through to stderr.
+        """
         self._tasks, self._timeout_s = dict(tasks), timeout_s
         in_child = {name: task for name, task in tasks.items() if not (task.is_pure or task.runs_here)}
         in_child |= {name: task for name, task in tasks.items() if task.tools}
@@ -99,7 +109,14 @@ class Verifier:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[Job, dict[str, Any]]] = queue.SimpleQueue()
         self._workers = [
-            Worker(loads, self._jobs, self._results, self._failures, environment=environment)
+            Worker(
+                loads,
+                self._jobs,
+                self._results,
+                self._failures,
+                environment=environment,
+                shows_prints=shows_prints,
+            )
             for _ in range(workers)
         ]
 

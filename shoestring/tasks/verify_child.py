@@ -108,11 +108,14 @@ def _answer(request: dict[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Our ends of the pipes, moved where a library's prints and child processes cannot reach them."""
+    """Our ends of the pipes, moved where a library's prints and child processes cannot reach them.
+
+    What is printed goes the way of stderr.
+    """
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
+    os.dup2(2, 1)
     return requests, replies
 
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,15 @@ class Worker(threading.Thread):
         failures: Counter[str],
         *,
         environment: tuple[str, ...] = (),
+        shows_prints: bool = False,
     ) -> None:
         """`environment` has names of further variables that the child gets."""
         super().__init__(daemon=True, name="verifier")
         self._loads, self._jobs, self._results, self._failures = loads, jobs, results, failures
-        self._environment = (environment,) if environment else ()
+        start = partial(child.start, Path(__file__).with_name("verify_child.py"))
+        self._start = partial(start, environment) if environment else start
+        if shows_prints:
+            self._start = partial(self._start, shows_errors=True)
         self._process: subprocess.Popen[bytes] | None = None
         self._task_names: set[str] = set()
         self._lock = threading.Lock()
@@ -85,7 +90,7 @@ class Worker(threading.Thread):
             with self._lock:
                 if self._is_stopped:
                     return {"fault": "died"}
-                self._process = child.start(Path(__file__).with_name("verify_child.py"), *self._environment)
+                self._process = self._start()
             if "fault" in (reply := self._ask(b"", child.START_LIMIT_S)):
                 return reply
         if label not in self._task_names:

@@ -175,3 +175,11 @@ def test_wrong_tasks_are_refused_at_once():
         open_verifier("nothing")
     with pytest.raises(ConfigError, match="stepz"):
         open_verifier("arithmetic", stepz=3)
+
+
+def test_what_a_reward_prints_is_shown_only_where_that_is_wanted(misbehaving, capfd):
+    for shows_prints in (False, True):
+        tasks = {misbehaving: load_task(misbehaving)}
+        with Verifier(tasks, timeout_s=5.0, shows_prints=shows_prints) as verifier:
+            assert ask(verifier, misbehaving, ["print"])[0].reward == 5e-7
+        assert ("yyy" in capfd.readouterr().err) == shows_prints

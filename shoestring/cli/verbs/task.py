@@ -44,7 +44,10 @@ def show(
     seed: Annotated[int, typer.Option(help="Seed of their order.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Show some problems of a task, and the rewards of replies to the first of them."""
+    """Show some problems of a task, and the rewards of replies to the first of them.
+
+    What your reward prints is shown here; a run shows none of it.
+    """
     from shoestring.cli.tasks import read_task
     from shoestring.errors import ConfigError
     from shoestring.tasks.custom.check import as_text, judge
@@ -57,7 +60,7 @@ def show(
     examples = distinct_examples(own, "test" if split == "test" else "train", seed, count)
     if not examples:
         raise ConfigError(f"the {split} split of {name} has no problem")
-    verdicts = judge(own, examples[0], reply)
+    verdicts = judge(own, examples[0], reply, shows_prints=True)
     if as_json:
         from dataclasses import asdict
 
@@ -65,6 +68,9 @@ def show(
         judgments = [{"reply": text, **asdict(v)} for text, v in zip(reply, verdicts, strict=True)]
         print_json({"examples": rows, "verdicts": judgments})
         return
+    if own.tools:
+        print_fields({"tools": ", ".join(tool.__name__ for tool in own.tools), "turns": own.max_turns})
+        print()
     for number, example in enumerate(examples):
         print_fields({"question": example.question, "answer": as_text(example.answer)})
         for text, verdict in zip(reply, verdicts, strict=True):

@@ -54,9 +54,12 @@ def check_task(task: Task, label: str) -> Iterator[Finding]:
     )
 
 
-def judge(task: Task, example: Example, texts: Sequence[str]) -> list[Verdict]:
-    """The verdicts on replies to an example, as a run would have them, in the order of the texts."""
-    with Verifier({task.name: task}) as verifier:
+def judge(task: Task, example: Example, texts: Sequence[str], *, shows_prints: bool = False) -> list[Verdict]:
+    """The verdicts on replies to an example, as a run would have them, in the order of the texts.
+
+    `shows_prints` lets what the reward prints through to stderr.
+    """
+    with Verifier({task.name: task}, shows_prints=shows_prints) as verifier:
         for ticket, text in enumerate(texts):
             verifier.submit(ticket, task.name, example, text)
         return sorted(verifier.results(wait=True), key=lambda verdict: int(verdict.ticket))
