@@ -118,6 +118,55 @@ def test_the_stages_run_are_scored_and_drawn(cli, recipe, tmp_path):
     assert "Teacher" in (out / "student" / "student" / "model" / "README.md").read_text()
 
 
+PREFERENCES = """
+[[stages]]
+name = "pairs"
+[stages.corpus]
+pairs = 12
+
+[[stages]]
+name = "helpful"
+[stages.reward_model]
+model = "@base/model"
+data = ["@pairs/pairs.jsonl"]
+seq_len = 200
+
+[[stages]]
+name = "preferring"
+[stages.prefer]
+model = "@base/model"
+data = ["@pairs/pairs.jsonl"]
+seq_len = 200
+
+[[stages]]
+name = "r1"
+[stages.grpo]
+model = "@preferring/model"
+tasks = [{ name = "countdown" }, { name = "greeting" }]
+steps = 1
+num_prompts = 2
+num_generations = 2
+max_tokens = 12
+reward = { model = "@helpful/model", model_tasks = ["greeting"] }
+"""
+
+
+def test_preferences_are_stages_too(cli, recipe, tmp_path):
+    """A reward model has no score; the reinforcement that it judges takes it by its stage's name."""
+    text = recipe.read_text()
+    recipe.write_text(text[: text.index('[[stages]]\nname = "zero"')] + PREFERENCES)
+    out = tmp_path / "run"
+    code, _, err = cli("rl", str(recipe), "--out", str(out), "--quiet")
+    assert code == 0, err
+    rows = {row["name"]: row for row in json.loads((out / "report.json").read_text())["stages"]}
+    assert list(rows) == ["corpus", "base", "pairs", "helpful", "preferring", "r1"]
+    assert rows["helpful"]["figures"]["loss_type"] == "bradley-terry"
+    assert "pass_at_1" not in rows["helpful"]
+    assert rows["preferring"]["pass_at_1"] is not None
+    (row,) = [json.loads(line) for line in (out / "r1" / "metrics.jsonl").read_text().splitlines()]
+    assert "preference" in row
+
+
 def test_the_model_that_a_recipe_begins_with_is_scored_first_and_once(cli, recipe, model_folder, tmp_path):
     out, base = tmp_path / "run", model_folder(3)
     text = recipe.read_text().replace(
