@@ -26,6 +26,28 @@ def pass_at_k(samples: int, right: int, k: int) -> Fraction:
     return 1 - Fraction(comb(samples - right, k), comb(samples, k))
 
 
+def best_at_k(samples: Sequence[tuple[float, bool]], k: int) -> Fraction:
+    """The probability that of k of a problem's samples the one with the highest score is right.
+
+    `samples` are scores, such as a reward model's, and whether each is right. The k are drawn without
+    replacement, and a tie is broken at random: both as exact expectations. Raises ValueError unless
+    1 <= k <= samples.
+    """
+    count = len(samples)
+    if not 1 <= k <= count:
+        raise ValueError(f"best@{k} of {count} samples is not defined")
+    groups: dict[float, list[bool]] = {}
+    for score, is_right in samples:
+        groups.setdefault(score, []).append(is_right)
+    rest, total = count, Fraction(0)
+    for score in sorted(groups, reverse=True):
+        right = groups[score]
+        ways = comb(rest, k) - comb(rest - len(right), k)  # subsets whose highest score is this one
+        total += Fraction(ways * sum(right), len(right))
+        rest -= len(right)
+    return total / comb(count, k)
+
+
 def majority(samples: Sequence[Sample]) -> Fraction:
     """The probability that the majority's answer is right; 0 without votes.
 

@@ -22,7 +22,7 @@ from shoestring.evals.manifest import (
     identify,
     problems_sha256,
 )
-from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
+from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task, open_scorer
 from shoestring.evals.perplexity import TextEvalConfig, compare_with_compressors
 from shoestring.evals.token_ids import score_ids
 from shoestring.model.hf.checkpoint import Checkpoint
@@ -171,6 +171,7 @@ def _score_task(
     """A task's score as JSON, with a digest of its problems."""
     task = load_task(name, config.options)
     examples = choose_problems(task, config)  # before the model is read: these errors are cheap
+    scorer = open_scorer(config, subject.runtime)
     llm = subject.open_llm(config.max_tokens)
     score = evaluate_task(
         llm,
@@ -180,5 +181,6 @@ def _score_task(
         template=llm.template if llm.has_template and not config.prompt.format else None,
         transcripts=transcripts,
         show=show,
+        scorer=scorer,
     )
     return {**score.to_json(), "problems_sha256": problems_sha256(examples)}

@@ -9,6 +9,7 @@ from shoestring.device import Runtime
 from shoestring.engine.llm import LLM
 from shoestring.engine.load import load_engine
 from shoestring.engine.settings import EngineSettings
+from shoestring.errors import ConfigError
 from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task
 from shoestring.model.cost import parameters
 from shoestring.model.hf.checkpoint import Checkpoint
@@ -29,6 +30,8 @@ def score_model(
     Every answer with its reward goes to answers-<task>.jsonl in the folder `answers`, by default beside that
     of the model. Raises ConfigError for settings that are wrong, and what `evaluate_task` raises.
     """
+    if any(settings.get("reward_model") for settings in tasks.values()):
+        raise ConfigError("score.tasks takes no reward_model; `shoestring eval` does")
     checkpoint = Checkpoint.open(folder)
     llm = LLM.of(load_engine(checkpoint, runtime, settings=ENGINE), checkpoint)
     answers = answers or folder.parent

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.engine.conversation.tool_use import ToolUse, tool_use
 from shoestring.engine.conversation.turns import Conversation
@@ -15,6 +16,8 @@ from shoestring.engine.request import MAX_CHOICES, SamplingParams, derived_seed
 from shoestring.errors import ConfigError, DataError
 from shoestring.evals.replies import Sampler, sample_replies
 from shoestring.evals.score import ScoredAnswer, TaskScore, summarize
+from shoestring.model.hf.named import open_model
+from shoestring.model.hf.reward import RewardScorer
 from shoestring.tasks.task import Example, Split, Task, distinct_examples
 from shoestring.tasks.verify import Verifier
 from shoestring.tokenizer.bpe import Tokenizer
@@ -51,6 +54,8 @@ class TaskEvalConfig:
     overlong: Overlong = "filter"
     """Problems whose prompts do not fit into the context: filter (leave out, count), truncate or error."""
     prompt: PromptStyle = field(default_factory=PromptStyle)
+    reward_model: str = ""
+    """A reward model, a folder or a hub name: best@k is the score of its choices among k answers."""
     above: float | None = None
     """A threshold for the exit code: pass@1 must reach it. It changes no figure."""
 
@@ -92,6 +97,7 @@ def evaluate_task(
     template: Template | None = None,
     transcripts: Path | None = None,
     show: bool = False,
+    scorer: RewardScorer | None = None,
 ) -> TaskScore:
     """Sample, verify and score; one request of n answers per problem, so its prompt is computed once.
 
@@ -103,6 +109,7 @@ def evaluate_task(
         template: the model's; None when config.prompt has a format.
         transcripts: a .jsonl file for every answer with its reward, one problem per line.
         show: show progress on a terminal.
+        scorer: `open_scorer` of the settings: the reward model, which also scores each answer.
 
     Raises ConfigError for a prompt that does not fit where `config.overlong` is "error", DataError when none
     fits or more than 1% of the answers get no verdict.
@@ -128,10 +135,26 @@ def evaluate_task(
         if config.greedy:
             params = [SamplingParams(temperature=0, max_tokens=config.max_tokens)] * len(examples)
             greedy = [row[0] for row in grader.grade(examples, prompts, sample(params))]
+    if scorer is not None:
+        samples = _with_preferences(samples, examples, scorer)
     if transcripts is not None:
         _write_transcripts(transcripts, examples, samples, greedy)
     score = summarize(task.name, samples, greedy, k=config.k, seed=config.seed)
     return replace(score, overlong=maker.num_overlong)
+
+
+def open_scorer(config: TaskEvalConfig, runtime: Runtime) -> RewardScorer | None:
+    """The reward model of the settings, if they name one. Raises CheckpointError, ConfigError."""
+    return RewardScorer(open_model(config.reward_model), runtime) if config.reward_model else None
+
+
+def _with_preferences(
+    rows: Sequence[Sequence[ScoredAnswer]], examples: Sequence[Example], scorer: RewardScorer
+) -> list[list[ScoredAnswer]]:
+    """The answers with the reward model's scores."""
+    pairs = zip(examples, rows, strict=True)
+    scores = iter(scorer.score(example.answered(answer.text) for example, row in pairs for answer in row))
+    return [[replace(answer, preference=next(scores)) for answer in row] for row in rows]
 
 
 def _fitting(

@@ -8,7 +8,7 @@ from typing import Any
 
 from shoestring.errors import DataError
 from shoestring.evals.bootstrap import interval
-from shoestring.evals.estimators import Sample, maj_at_k, pass_at_k
+from shoestring.evals.estimators import Sample, best_at_k, maj_at_k, pass_at_k
 from shoestring.tasks.rewards import format_reward
 from shoestring.tasks.verify import MAX_FAULT_SHARE
 
@@ -27,6 +27,8 @@ class ScoredAnswer:
     """None without a verdict, or when the engine failed."""
     figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Those of `task.figures`."""
+    preference: float | None = None
+    """The score of a reward model, where there is one."""
 
     @property
     def is_right(self) -> bool:
@@ -52,6 +54,8 @@ class TaskScore:
     pass_at_1: float
     pass_at_k: dict[int, float]
     maj_at_k: dict[int, float]
+    best_at_k: dict[int, float] = field(default_factory=dict)
+    """Share of right answers when a reward model chooses one of k; empty without one."""
     mean_reward: float
     mean_tokens: float
     """Of whole sampled answers, with their end token; `mean_thinking_tokens` is the part in `<think>`."""
@@ -69,10 +73,9 @@ class TaskScore:
     def to_json(self) -> dict[str, Any]:
         """The score as it is in a file: keys are strings, tuples are lists; without what is empty or 0."""
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if not self.overlong:
-            del data["overlong"]  # scores of earlier versions are repeated to the last bit
-        if not self.figures:
-            del data["figures"]
+        for name in ("overlong", "best_at_k", "figures"):
+            if not data[name]:
+                del data[name]  # scores of earlier versions are repeated to the last bit
         return data
 
 
@@ -91,13 +94,17 @@ def summarize(
     _check_faults(task, [answer for row in (*samples, greedy or ()) for answer in row])
     with_verdict = [[answer for answer in row if answer.reward is not None] for row in samples]
     figures = _Figures(seed)
-    passes, majorities = {}, {}
+    passes, majorities, best = {}, {}, {}
     for number in sorted({1, *k}):
         rows = [[Sample(a.is_right, a.vote) for a in row] for row in with_verdict if len(row) >= number]
         right = [(len(row), sum(sample.is_right for sample in row)) for row in rows]
         passes[number] = figures.add(f"pass_at_{number}", [float(pass_at_k(*pair, number)) for pair in right])
         if number > 1:
             majorities[number] = figures.add(f"maj_at_{number}", [float(maj_at_k(r, number)) for r in rows])
+            choices = [_choices(row) for row in with_verdict if len(row) >= number]
+            if all(choices):
+                values = [float(best_at_k(choice, number)) for choice in choices]
+                best[number] = figures.add(f"best_at_{number}", values)
     single: dict[str, Any] = {}
     if greedy is not None:
         single = {
@@ -112,6 +119,7 @@ def summarize(
         pass_at_1=passes[1],
         pass_at_k=passes,
         maj_at_k=majorities,
+        best_at_k=best,
         mean_reward=figures.mean("mean_reward", with_verdict, lambda answer: answer.reward or 0.0),
         mean_tokens=figures.mean("mean_tokens", samples, lambda answer: answer.tokens),
         mean_thinking_tokens=figures.mean("mean_thinking_tokens", samples, lambda a: a.thinking_tokens),
@@ -121,6 +129,11 @@ def summarize(
         intervals=figures.intervals,
         **single,
     )
+
+
+def _choices(row: Sequence[ScoredAnswer]) -> list[tuple[float, bool]]:
+    """The reward model's score of each answer, and whether it is right; empty without a reward model."""
+    return [(answer.preference, answer.is_right) for answer in row if answer.preference is not None]
 
 
 class _Figures:

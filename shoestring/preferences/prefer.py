@@ -33,12 +33,12 @@ def prefer(
     verb = f"Trained on preferences by `shoestring prefer` ({loss.loss_type}, beta {loss.strength})"
     with run_lock(out):
         with Display(f"{loss.loss_type}: {config.model} on {files} -> {out.name}", 1, quiet=quiet) as display:
-            opened = build(
+            beginning = build(
                 config, runtime, out, resume=resume, load=load_start, kind=kind, verb=verb, say=display.say
             )
-            is_resumed = opened.latest is not None
-            reference = open_reference(opened.run, loss, display.say, is_resumed=is_resumed)
-            run = restore(opened)
+            is_resumed = beginning.latest is not None
+            reference = open_reference(beginning.run, loss, display.say, is_resumed=is_resumed)
+            run = restore(beginning)
         title = f"{run.name}: {len(run.data) - len(run.heldout):,} preferences"
         with Display(title, run.total_steps, unit="steps", quiet=quiet) as display:
             trainer = ComparisonTrainer(run, runtime, PolicyObjective(run, loss, reference).judge)

@@ -72,7 +72,7 @@ class ComparisonRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class Beginning:
     """A run at its start, and the checkpoint that it goes on from."""
 
     run: ComparisonRun
@@ -89,7 +89,7 @@ def build(
     kind: Kind = "pairs",
     verb: str,
     say: Callable[[str], None] = log.info,
-) -> Opened:
+) -> Beginning:
     """The run at its start, with the weights of its newest checkpoint if it is resumed; then `restore` it.
 
     `say` gets a line about each slow part.
@@ -109,13 +109,13 @@ def build(
     say(f"{len(train):,} preferences to learn from, {len(heldout):,} held out; loading {config.model}")
     model = load(config, runtime, start, data.turn_ends)
     model.gradient_checkpointing = config.gradient_checkpointing
-    begin = origin(config, out, start.weights, latest)
+    first = origin(config, out, start.weights, latest)
     run = ComparisonRun(
         config=config,
         out=out,
         data=data,
         heldout=heldout,
-        manifest={**data.manifest, "heldout": len(heldout), "start": begin},
+        manifest={**data.manifest, "heldout": len(heldout), "start": first},
         model=model,
         optimizers=build_optimizers(model, config.optim),
         batches=Batches(train, config.batch_size, seed=config.seed),
@@ -123,16 +123,16 @@ def build(
     )
     if latest is None and resume:
         log.warning("%s holds no checkpoint yet: the run starts from its beginning", out)
-    return Opened(run=run, latest=latest)
+    return Beginning(run=run, latest=latest)
 
 
-def restore(opened: Opened) -> ComparisonRun:
+def restore(beginning: Beginning) -> ComparisonRun:
     """The run at its newest checkpoint, if it has one, with its recipe and data written down."""
-    run = opened.run
-    if opened.latest is not None:
+    run = beginning.run
+    if beginning.latest is not None:
         if run.config.lora.rank:
-            load_adapter_of(run, opened.latest)
-        values = state.load_trainer(opened.latest, run.optimizers)
+            load_adapter_of(run, beginning.latest)
+        values = state.load_trainer(beginning.latest, run.optimizers)
         if values["data"] != run.data.key:
             raise DataError(
                 "the preferences or their template changed since the run was saved; "

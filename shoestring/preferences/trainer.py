@@ -19,7 +19,7 @@ from shoestring.train.schedule import warmup_cosine_share
 from shoestring.train.step import clip_and_step
 from shoestring.train.tuning import write_result
 
-LOGGED = ("loss", "rewards/accuracies", "rewards/margins")
+FIGURES = ("loss", "rewards/accuracies", "rewards/margins")
 """Figures of the report, at the run's start and its end."""
 
 
@@ -123,10 +123,10 @@ def summary(run: ComparisonRun) -> dict[str, Any]:
         "steps": run.step,
         "tokens": run.tokens,
     }
-    for name in LOGGED:
+    for name in FIGURES:
         report[f"train_{name}"] = mean_of(rows[-part:], name)
         report[f"train_{name}_at_start"] = mean_of(rows[:part], name)
-    for name in (f"heldout_{name}" for name in LOGGED):
+    for name in (f"heldout_{name}" for name in FIGURES):
         values = [row[name] for row in rows if name in row]
         report[name] = values[-1] if values else None
         report[f"{name}_at_start"] = rows[0].get(f"{name}_at_start") if rows else None

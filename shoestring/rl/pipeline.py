@@ -32,9 +32,9 @@ from shoestring.train.sft_recipe import SFTConfig
 
 log = logging.getLogger(__name__)
 
-Trained = SFTConfig | GRPOConfig | PreferenceConfig | RewardModelConfig
+OneRun = SFTConfig | GRPOConfig | PreferenceConfig | RewardModelConfig
 """Settings of one run, whose report counts its time, also from before a resume."""
-Settings = Trained | CorpusStage | CollectStage | DistillConfig
+Settings = OneRun | CorpusStage | CollectStage | DistillConfig
 ROW = "stage.json"
 """A finished stage's row of the report, in its folder."""
 BASE_ROW = "base.json"
@@ -163,7 +163,7 @@ class Pipeline:
         start = time.monotonic()
         figures = self._figures(settings, self.out / stage.name)
         training = figures.get("training", figures)
-        counts_time = isinstance(settings, Trained)
+        counts_time = isinstance(settings, OneRun)
         return {
             "name": stage.name,
             "title": stage.title,

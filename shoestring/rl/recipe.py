@@ -156,8 +156,8 @@ class GRPOConfig(RunConfig):
         if not self.tasks:
             raise ConfigError("tasks is empty; name one task or more, such as [[tasks]] name = 'countdown'")
         names = [task.name for task in self.tasks]
-        if unknown := [name for name in self.reward.model_tasks if name not in names]:
-            raise ConfigError(f"reward.model_tasks names {unknown[0]!r}; the tasks are {', '.join(names)}")
+        if others := [name for name in self.reward.model_tasks if name not in names]:
+            raise ConfigError(f"reward.model_tasks names {others[0]!r}; the tasks are {', '.join(names)}")
         if len(set(names)) < len(names):
             raise ConfigError(f"tasks names one twice: {', '.join(names)}; give each once, with its share")
         if any(not 0.0 < task.share < math.inf for task in self.tasks):

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from shoestring.model.hf.reward import RewardScorer
 from shoestring.rl.recipe import RewardConfig
-from shoestring.tasks.answers import split_reply
 from shoestring.tasks.custom.judge import Judge
 from shoestring.tasks.custom.prompts import Prompts
 from shoestring.tasks.rewards import format_reward, language_reward
 from shoestring.tasks.task import BatchTask, Problem
 from shoestring.tasks.verify import Verdict
-from shoestring.tokenizer.chat.messages import Message
 
 FUNCTIONS = "functions"
 """The name of the reward functions of the recipe, as of a task."""
@@ -76,10 +74,7 @@ def with_preferences(
     the program's verdict.
     """
     own = [number for number, (problem, *_) in enumerate(answers) if _is_for_model(problem, config)]
-    talks = [
-        [*_messages(problem), {"role": "assistant", "content": split_reply(text).answer}]
-        for problem, text, _ in (answers[number] for number in own)
-    ]
+    talks = [problem.example.answered(text) for problem, text, _ in (answers[number] for number in own)]
     rewards = [parts for *_, parts in answers]
     for number, score in zip(own, scorer.score(talks), strict=True):
         _, text, parts = answers[number]
@@ -91,11 +86,6 @@ def with_preferences(
 
 def _is_for_model(problem: Problem, config: RewardConfig) -> bool:
     return not config.model_tasks or problem.task in config.model_tasks
-
-
-def _messages(problem: Problem) -> Sequence[Message]:
-    question = problem.example.question
-    return [{"role": "user", "content": question}] if isinstance(question, str) else question
 
 
 def _sigmoid(score: float) -> float:

@@ -44,6 +44,10 @@ class Example:
         messages = self.messages or ({"role": "user", "content": self.question},)
         return tuple(dict(message) for message in messages)
 
+    def answered(self, text: str) -> list[dict[str, Any]]:
+        """The prompt with a reply's answer, without its thinking: what a reward model reads."""
+        return [*self.turns, {"role": "assistant", "content": split_reply(text).answer}]
+
 
 def key_of(question: str) -> str:
     """A key of a question, whatever its spacing: 16 hexadecimal digits of its SHA-256."""

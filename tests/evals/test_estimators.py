@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.evals.estimators import Sample, maj_at_k, majority, pass_at_k
+from shoestring.evals.estimators import Sample, best_at_k, maj_at_k, majority, pass_at_k
 
 ROWS = st.lists(st.builds(Sample, st.booleans(), st.sampled_from(["a", "b", "c", None])), max_size=8)
 
@@ -34,6 +34,27 @@ def test_pass_at_k_is_exact_for_large_counts():
 def test_pass_at_k_refuses_what_is_not_defined(samples, right, k):
     with pytest.raises(ValueError, match="not defined"):
         pass_at_k(samples, right, k)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.5, 1.0, -2.0]), st.booleans()), min_size=1, max_size=8), st.data()
+)
+def test_best_at_k_is_the_mean_over_all_subsets_and_lots_for_ties(samples, data):
+    k = data.draw(st.integers(1, len(samples)))
+
+    def choice(subset) -> Fraction:
+        best = max(score for score, _ in subset)
+        return mean(int(is_right) for score, is_right in subset if score == best)
+
+    assert best_at_k(samples, k) == mean(choice(subset) for subset in combinations(samples, k))
+
+
+def test_best_at_k_follows_the_score_and_not_the_number_of_right_ones():
+    samples = [(3.0, True), (2.0, False), (1.0, False), (0.0, False)]
+    assert (best_at_k(samples, 4), best_at_k(samples, 1)) == (1, Fraction(1, 4))
+    assert best_at_k([(-score, is_right) for score, is_right in samples], 4) == 0
+    with pytest.raises(ValueError, match="not defined"):
+        best_at_k(samples, 5)
 
 
 @given(ROWS)

@@ -58,6 +58,34 @@ class Parrot:
         ]
 
 
+def test_a_reward_model_chooses_among_the_answers(tokenizer, llm, tmp_path):
+    """One that likes long answers: they are right in the first problem and wrong in the second."""
+
+    class Longest:
+        def score(self, talks):
+            self.talks = list(talks)
+            return [float(len(talk[-1]["content"])) for talk in self.talks]
+
+    plain = PromptStyle(thinking=False)
+    config = replace(CONFIG, problems=2, samples=2, k=(1, 2), greedy=False, prompt=plain)
+    examples = choose_problems(TASK, config)
+    right = [str(example.answer) for example in examples]
+    replies = [["5000", f"<think>what</think>so it is {right[0]}"], [right[1], "some other thing 5000"]]
+    scorer = Longest()
+    path = tmp_path / "answers.jsonl"
+    parrot = Parrot(tokenizer, replies)
+    score = evaluate_task(
+        parrot, TASK, examples, config, template=llm.template, transcripts=path, scorer=scorer
+    )
+    assert (score.pass_at_k[2], score.best_at_k) == (1.0, {2: 0.5})
+    assert scorer.talks[1][-1]["content"] == f"so it is {right[0]}"  # without the thinking
+    assert scorer.talks[1][0] == {"role": "user", "content": examples[0].question}
+    assert score.to_json()["intervals"]["best_at_2"] == [0.0, 1.0]
+    assert json.loads(path.read_text().splitlines()[0])["answers"][0]["preference"] == 4.0
+    without = evaluate_task(parrot, TASK, examples, config, template=llm.template)
+    assert "best_at_k" not in without.to_json()
+
+
 def test_known_replies_get_the_score_they_deserve(tokenizer, llm, tmp_path):
     examples = choose_problems(TASK, CONFIG)[:2]
     right, wrong = ([str(e.answer) for e in examples], [str(e.answer + 1) for e in examples])

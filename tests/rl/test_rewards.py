@@ -57,8 +57,8 @@ class Scorer:
         return [len(talk[-1]["content"].split()) - 3.0 for talk in talks]
 
 
-def problem(task: str, question="hi") -> Problem:
-    return Problem(task=task, example=Example(key="k", question=question, answer=None))
+def problem(task: str, messages=()) -> Problem:
+    return Problem(task=task, example=Example(key="k", question="hi", messages=messages))
 
 
 ANSWERS = [

@@ -148,8 +148,8 @@ def show(score: dict[str, Any]) -> None:
         print(f"{result['task']}: {result['problems']} problems, {result['samples']} answers to each")
         values = {
             f"{name}_{k}": result[f"{name}_k"][k]
-            for name in ("pass_at", "maj_at")
-            for k in result[f"{name}_k"]
+            for name in ("pass_at", "maj_at", "best_at")
+            for k in result.get(f"{name}_k", {})
         }
         values |= {name: value for name, value in result.items() if name in result["intervals"]} | values
         rows = [
