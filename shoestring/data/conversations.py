@@ -3,6 +3,11 @@
 DeepSeek-V3 packs conversations into rows and masks attention between them (arXiv 2412.19437, section 5.1).
 Causal attention with padding on the right computes the same without a mask. So here a step's conversations
 are sorted by length and cut into batches, of which at most a tenth is padding unless they are small.
+
+Packing would save that padding and nothing else: of LLaMA-Factory's alpaca_en_demo 8% of the work, of its
+glaive_toolcall_en_demo 3% (16,384 tokens a step, 4,096 a pass). On two cores, attention over one row of 16
+packed conversations of 200 to 260 tokens with a block-diagonal mask took 6 to 9 times as long as over the
+padded batch, of which 11% is padding (9 heads of 64, forward and backward).
 """
 
 import hashlib

@@ -6,7 +6,7 @@ Names and meanings are those of transformers, TRL and PEFT. What differs, and wh
 |---|---|---|
 | model, data, tokenizer, template | arguments of the trainer | a recipe is the whole run |
 | note, tags | run_name | a text and words for whoever looks at runs later |
-| data, heldout | train_dataset, eval_dataset | tables with path, weight and columns make a mixture |
+| data, heldout, columns | train_dataset, eval_dataset | a mixture of tables with path, weight and columns |
 | learn | assistant_only_loss | "all" is pretraining on conversations, "last" the last turn alone |
 | thinking | not there | a template may never write reasoning_content |
 | overlong, bad_rows | truncation, none | one policy each, and counts of what is left out |

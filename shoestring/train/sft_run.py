@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from shoestring import config as configs
@@ -95,6 +96,8 @@ def build(
     train, heldout = data.split(config.heldout_fraction)
     heldout_data = config.load(tokenizer, template, config.heldout) if config.heldout else data
     heldout = list(range(len(heldout_data))) if config.heldout else heldout
+    if config.heldout and (same := int(np.isin(heldout_data.digests, data.digests).sum())):
+        log.warning("%s of the %s held-out conversations are learned from, too", same, len(heldout))
     order = Order(data, train, seed=config.seed)
     config = _with_sizes(config, order.tokens_per_epoch, start.shape, runtime)
     check_past(config, out)

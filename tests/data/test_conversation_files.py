@@ -192,7 +192,7 @@ def test_what_is_not_used_is_named_once_for_a_file(tokenizer, tmp_path, caplog):
     rows = [{"messages": [{**TALK[3], "mood": 1}, TALK[4]], "score": 3, "source": "us"}] * 3
     load(write(tmp_path / "a.jsonl", *rows), tokenizer)
     assert [record.getMessage() for record in caplog.records] == [
-        "a.jsonl: the column 'score' is not used; name it in columns if it should be (3 rows)",
+        "a.jsonl: the column 'score' is not used; --set columns.NAME=score gives it a meaning (3 rows)",
         "a.jsonl: the key 'mood' of messages is not known here, and only a template can use it (3 rows)",
     ]
 
@@ -202,7 +202,7 @@ def test_rows_without_a_conversation_are_an_error_or_are_counted(tokenizer, tmp_
     with pytest.raises(DataError, match=r"a.jsonl line 2: it is not JSON"):
         load(path, tokenizer)
     path_of_three = write(tmp_path / "b.jsonl", {"messages": TALK}, {"text": "x"})
-    with pytest.raises(DataError, match=r"line 2: .*--set bad_rows=filter leaves such rows out"):
+    with pytest.raises(DataError, match=r"line 2: .*, --set bad_rows=filter leaves such rows out"):
         load(path_of_three, tokenizer)
     data = load(path, tokenizer, bad_rows="filter")
     assert (len(data), data.manifest["files"][0]["bad_rows"]) == (1, 3)

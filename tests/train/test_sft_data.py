@@ -82,10 +82,10 @@ def test_a_best_model_that_is_gone_is_one_sentence(sft_recipe, runtime, tmp_path
         sft(config, runtime, tmp_path / "run", quiet=True, resume=True)
 
 
-def test_held_out_files_are_scored_and_not_learned(sft_recipe, runtime, talks, tmp_path):
+def test_held_out_files_are_scored_and_not_learned(sft_recipe, runtime, talks, tmp_path, caplog):
     lines = talks.read_text().splitlines(keepends=True)
     (tmp_path / "train.jsonl").write_text("".join(lines[:30]))
-    (tmp_path / "other.jsonl").write_text("".join(lines[30:40]))
+    (tmp_path / "other.jsonl").write_text("".join([*lines[31:40], lines[0]]))
     config = sft_recipe(
         data=(str(tmp_path / "train.jsonl"),),
         heldout=(str(tmp_path / "other.jsonl"),),
@@ -95,6 +95,7 @@ def test_held_out_files_are_scored_and_not_learned(sft_recipe, runtime, talks, t
     report = sft(config, runtime, tmp_path / "run", quiet=True)
     assert (report["conversations"], report["heldout_conversations"]) == (30, 10)
     assert report["heldout_bits_per_byte"] is not None
+    assert "of the 10 held-out conversations are learned from, too" in caplog.text
     manifest = json.loads((tmp_path / "run" / "data.json").read_text())
     assert [file["path"] for file in manifest["heldout_files"]] == ["other.jsonl"]
     assert configs.load(SFTConfig, tmp_path / "run" / "config.toml").heldout == config.heldout

@@ -99,14 +99,14 @@ def _render(row: Row, columns: Mapping[str, str], encoding: Encoding) -> tuple[E
 
 
 def _way_out(error: Exception) -> str:
-    return "" if "--set" in str(error) else "; --set bad_rows=filter leaves such rows out"
+    return f"{',' if '--set' in str(error) else ';'} --set bad_rows=filter leaves such rows out"
 
 
 def _unused(name: str) -> str:
     kind, _, key = name.rpartition("messages.")
     if kind or name != key:
         return f"the key {key!r} of messages is not known here, and only a template can use it"
-    return f"the column {name!r} is not used; name it in columns if it should be"
+    return f"the column {name!r} is not used; --set columns.NAME={name} gives it a meaning"
 
 
 def _unwritten(part: str, encoding: Encoding) -> str:

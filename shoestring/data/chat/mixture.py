@@ -1,8 +1,8 @@
 """Sources of a mixture: each a file, folder or data set with a weight and the names of its columns."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,12 @@ class DataSource:
         check_columns(self.columns)
 
 
-def sources(data: Sequence[str | Path | DataSource]) -> list[DataSource]:
-    """Every entry of a recipe's `data` as a source; a name alone has the weight 1."""
-    return [entry if isinstance(entry, DataSource) else DataSource(path=str(entry)) for entry in data]
+def sources(
+    data: Sequence[str | Path | DataSource], columns: Mapping[str, str] | None = None
+) -> list[DataSource]:
+    """Every entry of a recipe's `data` as a source: a name alone has weight 1, and `columns` for its own."""
+    every = [entry if isinstance(entry, DataSource) else DataSource(path=str(entry)) for entry in data]
+    return [source if source.columns else replace(source, columns=dict(columns or {})) for source in every]
 
 
 def draw(

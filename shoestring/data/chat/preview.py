@@ -40,7 +40,7 @@ def preview(config: ConversationConfig, tokenizer: Tokenizer, template: Template
         overlong="filter" if config.overlong == "error" else config.overlong,
     )
     result, tally = Preview(), Tally()
-    for source in sources(config.data):
+    for source in sources(config.data, config.columns):
         for file in data_files(source.path):
             of_file = FileTally(file, source)
             for item in encode_file(file.path, source.columns, encoding):

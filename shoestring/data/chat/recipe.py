@@ -1,11 +1,12 @@
 """ConversationConfig: the conversations that a model is trained on, and which of them is learned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shoestring.data.chat.encoding import BadRows, Encoding
-from shoestring.data.chat.mixture import DataSource
+from shoestring.data.chat.mixture import DataSource, sources
 from shoestring.data.conversation_files import load_conversations
 from shoestring.data.conversations import Conversations
+from shoestring.data.forms.fields import check_columns
 from shoestring.data.forms.rendering import Learn, Thinking
 from shoestring.errors import ConfigError
 from shoestring.tokenizer.bpe import Tokenizer
@@ -29,6 +30,8 @@ class ConversationConfig:
 
     data: tuple[str | DataSource, ...]
     """Files, folders, or org/name, in any form of conversations; or tables with path, weight and columns."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Column for each of our names, where a source has none of its own: columns.prompt = "question"."""
     learn: Learn = "assistant"
     """The assistant's turns with their end tokens, its last turn, or every token but the first."""
     thinking: Thinking = "template"
@@ -51,6 +54,7 @@ class ConversationConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("data is empty; name one file of conversations or more")
+        check_columns(self.columns)
         if self.seq_len < 0:
             raise ConfigError(f"seq_len = {self.seq_len} must be at least 0")
         for name, choices in CHOICES.items():
@@ -66,7 +70,7 @@ class ConversationConfig:
     ) -> Conversations:
         """The conversations of `data` (empty: the recipe's); raises DataError as `load_conversations`."""
         return load_conversations(
-            data or self.data,
+            sources(data or self.data, self.columns),
             tokenizer,
             template,
             seq_len=self.seq_len or DEFAULT_SEQ_LEN,

@@ -35,8 +35,8 @@ def conversation(values: Mapping[str, Any], columns: Mapping[str, str]) -> Conve
     fields = Fields(values, columns)
     if "chosen" in fields and "rejected" in fields and "completion" not in columns:
         raise ValueError(
-            'it is a pair of preferences; learn from the better one with columns = {completion = "chosen"}, '
-            "or from both with `shoestring prefer`"
+            "it is a pair of preferences; --set columns.completion=chosen learns from the better one, and "
+            "`shoestring prefer` from both"
         )
     if "messages" in fields and "completion" in columns:
         messages = _joined(to_messages(fields.items("messages") or [], columns), fields)
@@ -127,8 +127,8 @@ def _no_form(fields: Fields) -> str:
     if "text" in fields.values:
         names += " (plain texts are for `shoestring pretrain`)"
     return (
-        f"it has no {FORMS}, but {names}; name its columns, such as "
-        'data = [{path = "FILE", columns = {prompt = "COLUMN", completion = "COLUMN"}}]'
+        f"it has no {FORMS}, but {names}; name its columns with --set columns.prompt=COLUMN and "
+        "--set columns.completion=COLUMN, or --set columns.messages=COLUMN"
     )
 
 

@@ -3,7 +3,7 @@
 | mark | from | meaning |
 |---|---|---|
 | `"weight": 0` or 1 (`loss_weight`) | OpenAI, Mistral (LLaMA-Factory) | the whole turn |
-| `"train": false` or true | axolotl | the whole turn; true has a turn of another role learned too |
+| `"train": false` or true (`loss`) | axolotl (ms-swift) | the whole turn; true also of another role |
 | `"content": [{"type": "text", "text": "...", "train": false}, ...]` | axolotl | a part, also with `weight` |
 | `"train_detail": [{"begin_offset": 0, "end_offset": 7, "train": false}]` | axolotl | both ends included |
 

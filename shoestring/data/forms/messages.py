@@ -17,9 +17,12 @@ ROLES: Mapping[str, str] = {
 """Our role for each spelling of one."""
 KEYS = frozenset(
     {"role", "content", "reasoning_content", "reasoning", "thinking", "tool_calls", "tool_call_id", "name"}
-    | {"function_call", "weight", "loss_weight", "train", "train_detail"}
+    | {"function_call", "weight", "train", "train_detail"}
 )
 """Keys of a message that mean something; others are given to the template as they are."""
+
+OTHER_MARKS = {"loss_weight": "weight", "loss": "train", "training": "train"}
+"""Names that LLaMA-Factory, ms-swift and older axolotl have for a mark."""
 
 Message = dict[str, Any]
 
@@ -42,8 +45,9 @@ def to_message(item: Any, columns: Mapping[str, str], name: str) -> Message:
     message = {"role": role, "content": item.get(content_key), **others}
     if isinstance(message["content"], list):
         message |= _sorted_parts(message, name)
-    if (loss_weight := message.pop("loss_weight", None)) is not None:  # LLaMA-Factory's
-        message.setdefault("weight", loss_weight)
+    for key, mark in OTHER_MARKS.items():
+        if (value := message.pop(key, None)) is not None:
+            message.setdefault(mark, value)
     if spelling.lower() == "function_call":  # ShareGPT's: the content is the call
         message |= {"content": None, "tool_calls": _calls(message["content"], name)}
     if call := message.pop("function_call", None):  # OpenAI's, before tools

@@ -290,8 +290,8 @@ def _missing_sentence(
     ways.append("--set template=FILE takes a template that writes it")
     start = " ".join(text.split())[:40]
     return (
-        f"{template.name} does not write the {name} of message {number} ({start!r}), so the model would not "
-        f"learn it; {', or '.join(ways)}"
+        f"{template.name} does not write the {name} of message {number} ({start!r}) where it is learned, so "
+        f"it would be lost; {', or '.join(ways)}"
     )
 
 

@@ -46,6 +46,8 @@ def test_a_name_alone_is_a_source_and_wrong_ones_are_refused():
         DataSource(path="a.jsonl"),
         DataSource(path="b", weight=2.0),
     ]
+    own, other = sources([DataSource(path="a", columns={"prompt": "q"}), "b"], {"prompt": "ask"})
+    assert (own.columns, other.columns) == ({"prompt": "q"}, {"prompt": "ask"})
     wrong = [{"path": "a", "weight": weight} for weight in (0.0, -1.0, float("nan"), 1e6)]
     for settings in (*wrong, {"path": ""}, {"path": "a", "columns": {"nope": "x"}}):
         with pytest.raises(ConfigError):

@@ -6,7 +6,7 @@ import pytest
 
 from shoestring.data.forms.conversation import conversation
 from shoestring.data.forms.fields import check_columns
-from shoestring.data.forms.marks import read_marks
+from shoestring.data.forms.marks import Mark, read_marks
 from shoestring.errors import ConfigError
 
 TALK = [{"role": "user", "content": "2+3"}, {"role": "assistant", "content": "5"}]
@@ -94,6 +94,12 @@ def test_calls_of_functions_become_tool_calls():
         assert messages[2] == {"role": "tool", "content": "5"}
 
 
+@pytest.mark.parametrize("mark", [{"loss": False}, {"loss_weight": 0.0}, {"training": 0}])
+def test_marks_have_other_names(mark):
+    message = conversation({"messages": [TALK[0], {**TALK[1], **mark}]}, {}).messages[1]
+    assert read_marks(message, "m") == (TALK[1], Mark(learn=False))
+
+
 def test_thinking_is_reasoning():
     talk = [{"role": "user", "content": "x"}, {"role": "assistant", "thinking": "hm", "content": "y"}]
     assert conversation({"messages": talk}, {}).messages[1]["reasoning_content"] == "hm"
@@ -164,7 +170,7 @@ def test_what_is_not_used_is_named():
         ({}, "it has no messages, .* but none; name its columns"),
         (
             {"text": "a", "id": 1},
-            "but text, id .plain texts are for `shoestring pretrain`.; name its columns",
+            "but text, id .plain texts are for `shoestring pretrain`.; name its columns with --set",
         ),
         ({"messages": "hi"}, "'messages' is not a list"),
         ({"messages": 5}, "'messages' is not a list"),

@@ -147,9 +147,9 @@ def test_thinking_that_is_not_written_is_an_error_with_the_way_out(template):
         with pytest.raises(DataError) as error:
             learned(template(source), user("q"), turn)
         assert str(error.value) == (
-            "mine.jinja does not write the reasoning_content of message 1 ('two and three'), so the model "
-            "would not learn it; --set thinking=inline writes it into the content, or --set template=FILE "
-            "takes a template that writes it"
+            "mine.jinja does not write the reasoning_content of message 1 ('two and three') where it is "
+            "learned, so it would be lost; --set thinking=inline writes it into the content, or "
+            "--set template=FILE takes a template that writes it"
         )
         assert learned(template(source), user("q"), turn, thinking="inline") == [
             f"<think>two and three</think>5{END}"
