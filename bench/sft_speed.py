@@ -80,7 +80,7 @@ def recipe(job):
 
 
 def make_rows(job, folder):
-    """The conversations in the order of the run, and the adapter that it begins with, for the other program."""
+    """The conversations in the run's order, and the adapter that it begins with, for the other program."""
     from shoestring.device import choose
     from shoestring.model.hf.peft import save_adapter
     from shoestring.train.sft import next_conversations
@@ -161,7 +161,9 @@ def main():
         length, learned = len(rows[0][0]) - 1, sum(rows[0][1])
         job["batch_tokens"] = job["rows"] * length
         job |= {"data": rows, "adapter": str(folder / "adapter")}
-        print(f"{arguments.steps} steps of {job['rows']} conversations, {length} tokens each, {learned} learned")
+        print(
+            f"{arguments.steps} steps of {job['rows']} conversations, {length} tokens each, {learned} learned"
+        )
         results = {"shoestring": run_child([sys.executable, __file__, "--child"], job, folder)}
         script = str(Path(__file__).with_name("sft_speed_trl.py"))
         speeds = {"shoestring": show("shoestring", results["shoestring"], job)}
@@ -173,8 +175,8 @@ def main():
     gap = max(abs(one - other) for one, other in pairs)
     passed = faster >= SPEED_TARGET and memory <= MEMORY_TARGET and gap <= LOSS_TARGET
     print(
-        f"{'PASS' if passed else 'FAIL'}: {faster:.2f}x TRL's speed (target {SPEED_TARGET}), {memory:.2f} of its "
-        f"memory (target {MEMORY_TARGET}), losses within {gap:.1e} (target {LOSS_TARGET})"
+        f"{'PASS' if passed else 'FAIL'}: {faster:.2f}x TRL's speed (target {SPEED_TARGET}), {memory:.2f} of "
+        f"its memory (target {MEMORY_TARGET}), losses within {gap:.1e} (target {LOSS_TARGET})"
     )
     if arguments.json:
         figures = {"speeds": speeds, "results": results, "faster": faster, "memory": memory, "gap": gap}

@@ -150,14 +150,14 @@ def check_thresholds(score: Mapping[str, Any]) -> None:
 
 
 def _score_text(config: TextEvalConfig, subject: Subject) -> dict[str, Any]:
-    """Bits per byte on the part of the sources that pretraining holds out; nats per token of token ids."""
+    """Bits per byte on the sources or what pretraining holds out of them; nats per token of token ids."""
     if not subject.checkpoint.has_tokenizer:
         return score_ids(load_transformer(subject.checkpoint, subject.runtime), config)
     tokenizer = subject.checkpoint.tokenizer
     model = load_transformer(subject.checkpoint, subject.runtime)
     tokenizer.check_fits(model.config.vocab_size)
     dataset = prepare(DataConfig(sources=config.sources, fim_rate=0.0), tokenizer, cache_folder("data"))
-    return compare_with_compressors(model, dataset, seq_len=config.seq_len, max_tokens=config.max_tokens)
+    return compare_with_compressors(model, dataset, config)
 
 
 def _score_task(

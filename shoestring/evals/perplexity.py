@@ -5,6 +5,7 @@ import lzma
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -19,17 +20,21 @@ class TextEvalConfig:
     """The text to score: sources, context and number of tokens."""
 
     sources: tuple[str, ...] = ("stdlib",)
-    """Folders, files, globs, dataset ids or stdlib; scored is the part that pretraining holds out."""
+    """Folders, files, globs, dataset ids or stdlib."""
+    split: Literal["heldout", "all"] = "heldout"
+    """The part that pretraining holds out, or every text."""
     seq_len: int = 512
     """Most tokens of context."""
     max_tokens: int = 65_536
-    """Most tokens to score."""
+    """Most tokens to score; 0: all of them."""
     below: float | None = None
     """A threshold for the exit code: bits per byte must be below it. It changes no figure."""
 
     def __post_init__(self) -> None:
-        if self.seq_len < 1 or self.max_tokens < 1:
-            raise ConfigError("seq_len and max_tokens must be at least 1")
+        if self.split not in ("heldout", "all"):
+            raise ConfigError(f"split = {self.split!r} is neither heldout nor all")
+        if self.seq_len < 1 or self.max_tokens < 0:
+            raise ConfigError("seq_len must be at least 1, and max_tokens at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +88,33 @@ def heldout_evaluator(*, seq_len: int, max_tokens: int) -> Callable[[Transformer
 
 
 def compare_with_compressors(
-    model: Transformer, dataset: Dataset, *, seq_len: int, max_tokens: int
+    model: Transformer, dataset: Dataset, config: TextEvalConfig
 ) -> dict[str, float | int]:
-    """Bits per byte of the model, of gzip and of xz on the same held-out documents."""
-    rows = evaluation_rows(dataset.heldout, seq_len=seq_len, max_tokens=max_tokens)
-    result = score(model, rows)
-    texts = list(dataset.store.texts("heldout"))
+    """Bits per byte of the model, of gzip and of xz on the same documents, and how many there are."""
+    shards = {"heldout": dataset.heldout} | ({"train": dataset.train} if config.split == "all" else {})
+    shards = {split: shard for split, shard in shards.items() if len(shard)}
+    left = config.max_tokens or None
+    scores, texts = [], []
+    for split, shard in shards.items():
+        if left is not None and left < 1:
+            break
+        rows = evaluation_rows(shard, seq_len=config.seq_len, max_tokens=left)
+        scores.append(score(model, rows))
+        own = list(dataset.store.texts(split))
+        texts += [own[number] for number in rows.documents]
+        left = None if left is None else left - rows.num_tokens
+    if not scores:
+        raise DataError("no documents are held out for evaluation; --set split=all scores every text")
+    tokens, utf8_bytes = sum(one.tokens for one in scores), sum(one.utf8_bytes for one in scores)
+    nats = sum(one.nll_per_token * one.tokens for one in scores)
     return {
-        "bits_per_byte": result.bits_per_byte,
-        **compressed_bits_per_byte([texts[number] for number in rows.documents]),
-        "tokens": result.tokens,
-        "utf8_bytes": result.utf8_bytes,
-        "documents": result.documents,
+        "bits_per_byte": nats / math.log(2) / utf8_bytes,
+        **compressed_bits_per_byte(texts),
+        "tokens": tokens,
+        "utf8_bytes": utf8_bytes,
+        "documents": len(texts),
+        "documents_there": sum(map(len, shards.values())),
+        "utf8_bytes_there": sum(int(shard.document_bytes.sum()) for shard in shards.values()),
     }
 
 

@@ -1,6 +1,7 @@
 """Log-probability of texts that are given as token ids, for models without a tokenizer."""
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def score_ids(model: Transformer, config: TextEvalConfig) -> dict[str, Any]:
     """
     if config.below is not None:
         raise ConfigError("below is a limit of bits per byte, and a model without tokenizer has no bytes")
-    length, budget, windows = config.seq_len, config.max_tokens, []
+    length, budget, windows = config.seq_len, config.max_tokens or sys.maxsize, []
     for ids in read_id_files(config.sources, model.config.vocab_size):
         for start in range(0, len(ids) - 1, length):
             row = ids[start : start + length + 1][: budget + 1]

@@ -10,8 +10,14 @@ import torch.nn.functional as F
 from shoestring.data.corpus import DataConfig
 from shoestring.data.dataset import EvaluationRows, evaluation_rows, prepare
 from shoestring.data.packing import IGNORE_INDEX
-from shoestring.errors import DataError
-from shoestring.evals.perplexity import compressed_bits_per_byte, heldout_bits_per_byte, score
+from shoestring.errors import ConfigError, DataError
+from shoestring.evals.perplexity import (
+    TextEvalConfig,
+    compare_with_compressors,
+    compressed_bits_per_byte,
+    heldout_bits_per_byte,
+    score,
+)
 from shoestring.model.config import GQAConfig, ModelConfig
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
@@ -121,3 +127,21 @@ def test_what_the_compressors_make_of_it():
 def test_nothing_cannot_be_compressed():
     with pytest.raises(DataError, match="no text"):
         compressed_bits_per_byte([""])
+
+
+def test_every_text_can_be_scored_and_how_many_there_are_is_said(model, dataset):
+    heldout = compare_with_compressors(model, dataset, TextEvalConfig(seq_len=32))
+    first = compare_with_compressors(model, dataset, TextEvalConfig(seq_len=32, max_tokens=200))
+    whole = compare_with_compressors(model, dataset, TextEvalConfig(seq_len=32, split="all", max_tokens=0))
+    assert whole["documents"] == whole["documents_there"] == 30
+    assert whole["utf8_bytes"] == whole["utf8_bytes_there"]
+    assert first["documents"] < first["documents_there"] == heldout["documents"] < 30
+    parts = [score(model, evaluation_rows(shard, seq_len=32)) for shard in (dataset.train, dataset.heldout)]
+    bits = sum(part.bits_per_byte * part.utf8_bytes for part in parts)
+    assert whole["bits_per_byte"] == pytest.approx(bits / whole["utf8_bytes"])
+
+
+@pytest.mark.parametrize("changes", [{"split": "train"}, {"max_tokens": -1}, {"seq_len": 0}])
+def test_wrong_settings_are_named(changes):
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        TextEvalConfig(**changes)

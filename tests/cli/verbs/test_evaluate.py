@@ -87,7 +87,7 @@ def test_a_score_is_repeated_to_the_last_bit_or_told_apart(cli, scored, talker, 
     [
         ([], "eval needs a model"),
         (["m", "--task", "arithmetic", "--source", "x"], "one at a time"),
-        (["m", "--reproduce", "f", "--task", "arithmetic"], "takes everything from its file"),
+        (["m", "--reproduce", "f", "--source", "x"], "takes everything from its file"),
         (["m", "--task", "arithmetic", "--out", "score.txt"], "must be a file that ends in .json"),
         (["m", "--task", "arithmetic", "--set", "tokens=3"], "no 'tokens'; TaskEvalConfig has"),
         (["m", "--task", "lm_eval:arc_easy", "--set", "shots=3"], "no 'shots'; HarnessConfig has"),
