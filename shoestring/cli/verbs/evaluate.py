@@ -139,9 +139,7 @@ def show(score: dict[str, Any]) -> None:
         print_fields(result)
         if result.get("documents_there", 0) > result.get("documents", 0):
             share = result["utf8_bytes"] / max(result["utf8_bytes_there"], 1)
-            print(
-                f"read {share:.1%} of the text; --set max_tokens=0 reads all, --set split=all not held out too"
-            )
+            print(f"these are {share:.1%} of the bytes; --set max_tokens=0 reads all")
     elif score["name"].startswith(HARNESS):
         rows = [
             [task, name, f"{value:.4f}"]
