@@ -93,16 +93,16 @@ def compare_with_compressors(
     """Bits per byte of the model, of gzip and of xz on the same documents, and how many there are."""
     shards = {"heldout": dataset.heldout} | ({"train": dataset.train} if config.split == "all" else {})
     shards = {split: shard for split, shard in shards.items() if len(shard)}
-    left = config.max_tokens or None
+    budget = config.max_tokens or None
     scores, texts = [], []
     for split, shard in shards.items():
-        if left is not None and left < 1:
+        if budget is not None and budget < 1:
             break
-        rows = evaluation_rows(shard, seq_len=config.seq_len, max_tokens=left)
+        rows = evaluation_rows(shard, seq_len=config.seq_len, max_tokens=budget)
         scores.append(score(model, rows))
         own = list(dataset.store.texts(split))
         texts += [own[number] for number in rows.documents]
-        left = None if left is None else left - rows.num_tokens
+        budget = None if budget is None else budget - rows.num_tokens
     if not scores:
         raise DataError("no documents are held out for evaluation; --set split=all scores every text")
     tokens, utf8_bytes = sum(one.tokens for one in scores), sum(one.utf8_bytes for one in scores)

@@ -178,9 +178,9 @@ class Trackers:
 def _run_id(out: Path, *, is_new: bool) -> str:
     """The run's id in its trackers: a new one, or that which its folder has."""
     try:
-        known = json.loads((out / FILE).read_text(encoding="utf-8"))["id"]
-        if not is_new and isinstance(known, str) and known.isalnum():
-            return known
+        own_id = json.loads((out / FILE).read_text(encoding="utf-8"))["id"]
+        if not is_new and isinstance(own_id, str) and own_id.isalnum():
+            return own_id
     except (OSError, ValueError, KeyError, TypeError):
         pass
     fresh = uuid.uuid4().hex[:8]

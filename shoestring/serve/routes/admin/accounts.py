@@ -75,8 +75,8 @@ async def list_accounts(
         rows = [account_fields(account, balance(connection, account.id)) for account in present]
         return {"data": rows, "total": total}
 
-    found: dict[str, Any] = await accounts.read(read)
-    return found
+    account: dict[str, Any] = await accounts.read(read)
+    return account
 
 
 @router.post("", status_code=201)
