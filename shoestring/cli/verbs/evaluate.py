@@ -155,6 +155,7 @@ def show(score: dict[str, Any]) -> None:
             for k in result.get(f"{name}_k", {})
         }
         values |= {name: value for name, value in result.items() if name in result["intervals"]} | values
+        values |= result.get("figures", {})
         rows = [
             [name, f"{value:.4f}", *(f"{end:.4f}" for end in result["intervals"][name])]
             for name, value in values.items()

@@ -51,6 +51,8 @@ def _same_assignment(right: Node, node: Node) -> bool:
     if right.kind == node.kind:
         if right.parts[0] == node.parts[0] or None in (right.parts[0], node.parts[0]):
             return same(right.parts[1], node.parts[1])
+        if _names_function(right.parts[0], node.parts[0]) and same(right.parts[1], node.parts[1]):
+            return True
         zeros = [right.parts[2], node.parts[2]]
         return all(zero is not None and zero.kind == "sum" for zero in zeros) and _same_zeros(*zeros)
     assignment, other = (right, node) if right.kind == "assignment" else (node, right)
@@ -60,6 +62,12 @@ def _same_assignment(right: Node, node: Node) -> bool:
     if other.kind == "inequality":
         return form is not None and form.kind == "inequality" and _same_inequality(form, other)
     return same(*((assignment.parts[1], other) if assignment is right else (other, assignment.parts[1])))
+
+
+def _names_function(one: Node, other: Node) -> bool:
+    """Return whether one name is y and the other a function, as in y = 3x and f(x) = 3x."""
+    names = sorted(str(name.parts[0]) for name in (one, other) if name.kind == "variable")
+    return len(names) == 2 and names[1] == "y" and names[0].endswith(")")
 
 
 def _same_measure(right: Node, node: Node) -> bool:

@@ -86,5 +86,5 @@ class Cursor:
         if token.kind == "open":
             return not (token.text == "(" and self.sees(kind="word", ahead=1))
         return token.kind != "command" or not (
-            token.text in ("setminus", "circ", "over") or token.text.startswith("end{")
+            token.text in ("setminus", "circ", "over", "pmod", "bmod") or token.text.startswith("end{")
         )

@@ -1,13 +1,14 @@
 """One form for what can be written in several ways: assignments, intervals, plus-or-minus, unions."""
 
 from shoestring.tasks.values.compute import variables
-from shoestring.tasks.values.tree import Node
+from shoestring.tasks.values.tree import Node, number
 
 NUMBERS = frozenset(
     """
 number variable constant sum product negative inverse quotient power root function factorial binomial
 percent degrees""".split()  # noqa: SIM905
 )
+NUMERAL_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 FLIP = {"<": ">", ">": "<", "le": "ge", "ge": "le"}
 INFINITY = Node("constant", ("infty",))
 REALS = Node("tuple", ("(", ")", Node("negative", (INFINITY,)), INFINITY))
@@ -41,6 +42,8 @@ def _words(node: Node) -> Node:
     """One letter is a choice or a variable, and all real numbers are an interval."""
     if len(node.parts) == 1 and len(node.parts[0]) == 1:
         return Node("variable", node.parts)
+    if len(node.parts) == 1 and (name := node.parts[0].lower()) in NUMERAL_WORDS:
+        return number(NUMERAL_WORDS.index(name))
     words = [word.lower() for word in node.parts if word.lower() not in ("a", "an", "the")]
     is_reals = [word for word in words if word not in ("all", "set", "of")] in (
         ["real", "numbers"],

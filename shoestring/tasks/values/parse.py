@@ -116,6 +116,8 @@ class _AnswerParser(NumberParser):
         return node if len(parts) == 1 else Node("tuple", (*brackets, *parts))
 
     def matrix(self, environment: str) -> Node:
+        if environment == "cases":
+            return self._cases()
         if environment.rstrip("*") not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "array", "smallmatrix"):
             raise Unread(environment)
         rows: list[tuple[Node, ...]] = []
@@ -134,3 +136,14 @@ class _AnswerParser(NumberParser):
             if token.text != f"end{{{environment}}}":
                 raise BrokenLatex("a matrix does not end")
             return Node("matrix", tuple(rows))
+
+    def _cases(self) -> Node:
+        """Equations in one brace, which hold together; cases with conditions are no value known here."""
+        parts = [self.part()]
+        while self.sees("\\", ",", ";"):
+            self.take()
+            if not self.sees("end{cases}", kind="command"):
+                parts.append(self.part())
+        if self.take().text != "end{cases}":
+            raise Unread("cases with conditions")
+        return Node("list", ("and", *parts))

@@ -51,6 +51,10 @@ class NumberParser(FunctionParser):
         if words and currency is None and not all(word.lower() in QUALIFIERS for word in words):
             raise Unread("words before a number")
         node = self.product()
+        if self.sees("pmod", "bmod", kind="command"):
+            self.take()
+            modulus = self.argument().literal
+            return Node("measure", (node, f"mod {modulus.value if modulus else None}"))
         unit = self.unit()
         if unit or currency:
             node = Node("measure", (node, unit_name(unit) if unit else currency))

@@ -33,6 +33,17 @@ def test_text_is_scored_beside_the_compressors_with_a_threshold_and_again(cli, t
     assert "to the last bit" in out
 
 
+def test_the_figures_of_a_task_are_in_its_table(cli, talker, tmp_path):
+    row = {"prompt": "Be brief.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    (tmp_path / "ifeval.jsonl").write_text(json.dumps(row) + "\n")
+    task = f"ifeval,test_data={tmp_path / 'ifeval.jsonl'}"
+    settings = ["--set", "samples=1", "--set", "k=[1]", "--set", "max_tokens=4"]
+    code, out, _ = cli("eval", str(talker), "--task", task, *settings)
+    assert code == 0
+    for name in ("prompt_strict", "prompt_loose", "instruction_strict", "instruction_loose"):
+        assert name in out
+
+
 @pytest.fixture(scope="module")
 def scored(talker, tmp_path_factory):
     """A score of a task, its file and its answers."""
