@@ -54,7 +54,8 @@ class ComparisonTrainer:
             "tokens_per_s": speed,
             "peak_share": speed * self.flops_per_token / self.peak,
         }
-        return StepResult(row=before | {"step": run.step} | row)
+        eta_s = (run.total_steps - run.step) * (time.perf_counter() - start)
+        return StepResult(row=before | {"step": run.step} | row, display={"eta_s": eta_s})
 
     def evaluate(self) -> Mapping[str, Any]:
         """Figures of the held-out preferences: their loss, and the share that is in the right order."""

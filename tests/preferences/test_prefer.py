@@ -60,6 +60,7 @@ def test_a_run_leaves_what_it_promises(recipe, runtime, pairs, tmp_path):
     assert (report["preferences"], report["heldout_preferences"]) == (36, 4)
     assert report["steps"] == len(log(out)) == 9
     assert [row["step"] for row in log(out) if "heldout_loss" in row] == [4, 8, 9]
+    assert {"rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen"} <= log(out)[0].keys()
     assert log(out)[0]["heldout_loss_at_start"] == pytest.approx(math.log(2))
     receipt = json.loads((out / "receipt.json").read_text())
     assert receipt["data"]["files"][0]["path"] == pairs.name

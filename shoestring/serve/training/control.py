@@ -130,6 +130,10 @@ def _verb(config: Mapping[str, Any]) -> str | None:
         return "rl"
     if "teacher" in config:
         return "distill"
+    if "center_rewards_coefficient" in config:
+        return "reward-model"
+    if isinstance(config.get("loss"), dict):
+        return "prefer"
     if isinstance(config.get("data"), list):
         return "sft"
     return "pretrain" if isinstance(config.get("data"), dict) else None

@@ -9,7 +9,7 @@ from shoestring.serve.training.folder import has_file, number, read_json, read_t
 from shoestring.train.runs.lock import holder
 
 State = Literal["waiting", "running", "scoring", "stopped", "finished"]
-KINDS = ("corpus", "sft", "grpo", "collect", "distill")
+KINDS = ("corpus", "sft", "grpo", "collect", "distill", "prefer", "reward_model")
 MAX_STAGES = 100
 SCORES = ("pass_at_1", "maj_at_8", "greedy", "mean_thinking_tokens", "seconds")
 
@@ -68,7 +68,13 @@ def _last_name(folder: Path, config: Mapping[str, Any]) -> str:
 def _single(folder: Path, config: Mapping[str, Any], is_running: bool) -> Stage:
     is_finished = has_file(folder, "report.json")
     state: State = "running" if is_running else "finished" if is_finished else "stopped"
-    kind = "grpo" if "num_generations" in config else "distill" if "teacher" in config else "sft"
+    marks = {
+        "num_generations": "grpo",
+        "teacher": "distill",
+        "center_rewards_coefficient": "reward_model",
+        "loss": "prefer",
+    }
+    kind = next((kind for field, kind in marks.items() if field in config), "sft")
     return Stage(name="", kind=kind, state=state, total=_total(config), scores={})
 
 

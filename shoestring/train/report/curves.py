@@ -30,7 +30,13 @@ class _Panel:
 
 _HERO = _Panel(key="bits_per_byte", title="Bits per byte", unit="bits per byte", color=BLUE, is_noisy=True)
 _PANELS = (
-    _Panel(key="loss", title="Training loss", unit="nats per token", color=BLUE, is_noisy=True),
+    _Panel(key="loss", title="Training loss", unit="nats", color=BLUE, is_noisy=True),
+    _Panel(
+        key="rewards/accuracies", title="Pairs in the right order", unit="share", color=GREEN, is_noisy=True
+    ),
+    _Panel(
+        key="rewards/margins", title="Margin of rewards", unit="chosen - rejected", color=SKY, is_noisy=True
+    ),
     _Panel(key="lr", title="Learning rate", unit="per step", color=PURPLE),
     _Panel(key="batch", title="Batch", unit="sequences per step", color=PURPLE),
     _Panel(

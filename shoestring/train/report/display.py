@@ -36,6 +36,7 @@ class Display:
     Of reinforcement learning: reward, accuracy (share of right answers), solved_by_any (of questions), kl,
     answer_tokens, truncated, entropy, clip_share, gap (trainer's and engine's log-probabilities),
     samples_per_s, eval_accuracy.
+    Of preferences: rewards/accuracies (pairs in the right order, a share), rewards/margins, held-out ones.
     """
 
     def __init__(
@@ -151,6 +152,9 @@ def _figures(values: Mapping[str, Any], total: int, unit: str) -> list[tuple[str
         ("right", _format(values.get("accuracy"), ".1%")),
         ("solved by any", _format(values.get("solved_by_any"), ".1%")),
         ("reward", _format(values.get("reward"), ".3f")),
+        ("right order", _format(values.get("rewards/accuracies"), ".1%")),
+        ("held-out right order", _format(values.get("heldout_rewards/accuracies"), ".1%")),
+        ("margin", _format(values.get("rewards/margins"), ".3f")),
         ("tokens an answer", _format(values.get("answer_tokens"), ",.0f")),
         ("cut at the limit", _format(values.get("truncated"), ".1%")),
         ("entropy", _format(values.get("entropy"), ".3f")),

@@ -113,6 +113,8 @@ def test_a_log_that_is_a_link_is_not_written(tmp_path):
         ("num_generations = 4", ["rl", "--resume"]),
         ('teacher = "t"\nstudent = "s"', ["distill", "--resume"]),
         ('data = ["a.jsonl"]', ["sft", "--resume"]),
+        ('data = ["a.jsonl"]\n[loss]\nloss_type = "dpo"', ["prefer", "--resume"]),
+        ('data = ["a.jsonl"]\ncenter_rewards_coefficient = 0.01', ["reward-model", "--resume"]),
         ('[data]\nsources = ["a"]', ["pretrain", "--resume"]),
         ("num_generations = 4\nstages = 5", ["rl", "--resume"]),
     ],

@@ -34,6 +34,20 @@ def test_a_run_of_one_training_is_one_stage(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ('data = ["a"]', "sft"),
+        ('data = ["a"]\n[loss]\nloss_type = "kto"', "prefer"),
+        ("center_rewards_coefficient = 0.0", "reward_model"),
+        ('teacher = "t"', "distill"),
+    ],
+)
+def test_the_kind_of_one_training_is_told_by_its_settings(tmp_path, config, kind):
+    (tmp_path / "config.toml").write_text(config)
+    assert [stage.kind for stage in stages_of(tmp_path)] == [kind]
+
+
+@pytest.mark.parametrize(
     "config",
     [
         "stages = 1",
