@@ -56,10 +56,23 @@ def missing_columns(function: Callable[..., Any], columns: Sequence[str]) -> lis
     return [name for name in names if name not in ARGUMENTS and name not in columns]
 
 
+def reads_messages(function: Callable[..., Any], columns: Mapping[str, list[Any]]) -> bool:
+    """Return whether a function reads a completion as a list of messages: it fails on one that is text."""
+    try:
+        call_all({"": function}, {"": columns}, {})
+    except TypeError as error:
+        return "string indices must be integers" in str(error)
+    except Exception:
+        return False
+    return False
+
+
 def call_all(
-    functions: Mapping[str, Callable[..., Any]], columns: Mapping[str, list[Any]], state: Mapping[str, Any]
+    functions: Mapping[str, Callable[..., Any]],
+    columns: Mapping[str, Mapping[str, list[Any]]],
+    state: Mapping[str, Any],
 ) -> Outcome:
-    """Call each function with the columns, `prompts` and `completions` among them; async ones at once.
+    """Call each function with its columns, `prompts` and `completions` among them; async ones at once.
 
     A function gets the arguments that it names, or all of them if it takes `**kwargs`. Raises what a function
     raises, and TypeError or ValueError, naming its line, for what is no list of one number for each
@@ -67,17 +80,19 @@ def call_all(
     """
     outcome, figures = Outcome(), defaultdict[str, list[float]](list)
     extra = defaultdict[str, list[Any]](list)
-    arguments: dict[str, Any] = {
-        **columns,
+    more: dict[str, Any] = {
         "trainer_state": SimpleNamespace(**{**STATE, **state}),
         "log_extra": lambda column, values: extra[column].extend(values),
         "log_metric": lambda name, value: figures[name].append(float(value)),
     }
-    results: dict[str, Any] = {name: f(**_accepted(f, arguments)) for name, f in functions.items()}
+    results: dict[str, Any] = {
+        name: function(**_accepted(function, {**columns[name], **more}))
+        for name, function in functions.items()
+    }
     waiting = {name: result for name, result in results.items() if inspect.isawaitable(result)}
     if waiting:
         results |= dict(zip(waiting, asyncio.run(_gather(waiting)), strict=True))
-    count = len(columns["completions"])
+    count = max((len(own["completions"]) for own in columns.values()), default=0)
     for name, function in functions.items():
         outcome.rewards.append(_numbers(results[name], count, function))
     outcome.metrics = {name: sum(values) / len(values) for name, values in figures.items()}

@@ -1,13 +1,19 @@
 """Prompts: a data set with columns as a task, rewarded by functions that take completions and columns."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from shoestring.errors import ConfigError
 from shoestring.tasks.custom.columns import read_examples
-from shoestring.tasks.custom.functions import Outcome, call_all, load_functions, missing_columns
+from shoestring.tasks.custom.functions import (
+    Outcome,
+    call_all,
+    load_functions,
+    missing_columns,
+    reads_messages,
+)
 from shoestring.tasks.custom.source import line_of, sentence
 from shoestring.tasks.custom.tools import Tool, load_tools
 from shoestring.tasks.problems import in_order
@@ -32,7 +38,8 @@ class Prompts(BatchTask):
     columns: Mapping[str, str] = field(default_factory=dict)
     """Further names of columns: {"prompt": "text", "solution": "answer"}."""
     conversational: bool | None = None
-    """Whether prompts and completions are lists of messages for the functions; None: as the prompts are."""
+    """Whether prompts and completions are lists of messages for the functions; None: as the prompts are, or
+    as a function reads them."""
     tool_functions: tuple[str, ...] = ()
     """Tools that the model may call: calculator, python (in the sandbox), or `file.py:name`."""
     turns: int = 5
@@ -105,13 +112,23 @@ class Prompts(BatchTask):
         try:
             return self._judge(replies, state)
         except Exception as error:
+            if self._find_styles(replies[0]):
+                return self.judge_all(replies, state)
             if len(replies) == 1:
-                return BatchJudgment(judgments=[Judgment(reward=None, error=_explained(error))])
+                return BatchJudgment(judgments=[Judgment(reward=None, error=sentence(error))])
             alone = [self.judge_all([reply], state).judgments[0] for reply in replies]
             return BatchJudgment(judgments=alone)
 
     def _judge(self, replies: Sequence[Reply], state: Mapping[str, Any]) -> BatchJudgment:
-        outcome = call_all(self.own_functions, self._columns(replies), state)
+        texts, messages = self._columns(replies, False), self._columns(replies, True)
+        is_chat = self.conversational
+        if is_chat is None:
+            is_chat = bool(replies[0].example.messages)
+        columns = {
+            name: messages if is_chat or name in self._message_readers else texts
+            for name in self.own_functions
+        }
+        outcome = call_all(self.own_functions, columns, state)
         judgments = [self._judgment(outcome, number) for number in range(len(replies))]
         return BatchJudgment(judgments=judgments, metrics=outcome.metrics)
 
@@ -127,11 +144,27 @@ class Prompts(BatchTask):
             notes={column: values[number] for column, values in outcome.extra.items()},
         )
 
-    def _columns(self, replies: Sequence[Reply]) -> dict[str, list[Any]]:
-        """The arguments for the functions, one value for each reply."""
-        chat = self.conversational
-        if chat is None:
-            chat = bool(replies[0].example.messages)
+    @cached_property
+    def _message_readers(self) -> set[str]:
+        """Functions that read completions as messages although the prompts are texts."""
+        return set()
+
+    def _find_styles(self, reply: Reply) -> bool:
+        """Find functions that read completions as messages; returns whether there are new ones.
+
+        TRL gives texts for prompts that are texts. Functions are often written for messages all the same,
+        since the prompts become messages before TRL sees them; here a chat template makes them messages.
+        """
+        if self.conversational is not None:
+            return False
+        columns = self._columns([replace(reply, text="text", messages=())], False)
+        others = {k: f for k, f in self.own_functions.items() if k not in self._message_readers}
+        new = {name for name, function in others.items() if reads_messages(function, columns)}
+        self._message_readers.update(new)
+        return bool(new)
+
+    def _columns(self, replies: Sequence[Reply], chat: bool) -> dict[str, list[Any]]:
+        """The arguments for the functions, one value for each reply; texts, or (`chat`) messages."""
         answers = [reply.example.answer for reply in replies]
         rows = [answer if isinstance(answer, dict) else {"answer": answer} for answer in answers]
         names = dict.fromkeys(name for row in rows for name in row)
@@ -153,11 +186,3 @@ def _completion(reply: Reply, chat: bool) -> Any:
     if not chat:
         return reply.text
     return list(reply.messages) or [{"role": "assistant", "content": reply.text}]
-
-
-def _explained(error: Exception) -> str:
-    """The error's sentence, with a way out for a function that expects messages."""
-    text = sentence(error)
-    if isinstance(error, TypeError) and "string indices must be integers" in text:
-        text += "; completions are texts here, options.conversational=true makes them lists of messages"
-    return text

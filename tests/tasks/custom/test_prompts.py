@@ -86,11 +86,24 @@ def test_the_data_decide_whether_completions_are_messages(prompts):
     assert [j.reward for j in task.judge_all(replies(task, ["a", "b"]), {}).judgments] == [1.0, 0.0]
     example = replies(task, ["a"])[0].example
     assert (example.question[-1], example.messages[0], example.answer) == ("?", system, {})
-    plain = prompts(text)
-    [judgment] = plain.judge_all(replies(plain, ["a"]), {}).judgments
-    assert "options.conversational=true" in judgment.error
     forced = prompts(text, conversational=True)
     assert forced.judge_all(replies(forced, ["a"]), {}).judgments[0].reward == 1.0
+
+
+@pytest.mark.parametrize("texts", [["a", "b", ""], ["", "a", "b"]])
+def test_a_function_written_for_messages_gets_them_and_another_gets_texts(prompts, texts):
+    text = """
+def f(completions, **kwargs):
+    return [completion[0]["content"] == "a" for completion in completions]
+
+async def g(completions, **kwargs):
+    return [len(completion) for completion in completions]
+"""
+    task = prompts(text)
+    judgments = task.judge_all(replies(task, texts), {}).judgments
+    assert [j.parts for j in judgments] == [{"f": float(t == "a"), "g": float(len(t))} for t in texts]
+    fixed = prompts(text, conversational=False)
+    assert "string indices" in fixed.judge_all(replies(fixed, ["a"]), {}).judgments[0].error
 
 
 @pytest.mark.parametrize(
