@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 OPTION = re.compile(r",(?=\s*[A-Za-z_][\w.-]*\s*=)")
-"""The comma before an option; lists and tables have commas of their own."""
+"""A comma that an option may follow, outside of brackets and quotes."""
+NESTED = re.compile(r'"(?:\\.|[^"\\])*"|[\[{]|[\]}]|,')
+"""A text in quotes, a bracket or a comma."""
 Tasks = Annotated[
     list[str],
     typer.Option(
@@ -23,8 +25,19 @@ def read_task(text: str) -> tuple[str, dict[str, Any]]:
     """The name and the options of a task. Raises ConfigError for an option that is no name=value."""
     from shoestring.config import override
 
-    name, *options = OPTION.split(text)
+    name, *options = _parts(text)
     return name.strip(), override({}, options)
+
+
+def _parts(text: str) -> list[str]:
+    """The text cut at the commas before options; those within lists, tables and quotes are their own."""
+    parts, depth, start = [], 0, 0
+    for match in NESTED.finditer(text):
+        depth += (match[0] in "[{") - (match[0] in "]}")
+        if match[0] == "," and depth == 0 and OPTION.match(text, match.start()):
+            parts.append(text[start : match.start()])
+            start = match.end()
+    return [*parts, text[start:]]
 
 
 def rl_settings(tasks: Sequence[str]) -> list[str]:
