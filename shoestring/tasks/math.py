@@ -22,7 +22,8 @@ from shoestring.tasks.values.form import is_value, plain, readings, vote
 from shoestring.tasks.values.tokens import MAX_CHARS, BrokenLatex, Unread
 from shoestring.tasks.values.tree import Node
 
-COMMAND = re.compile(r"\\[A-Za-z]{2}")
+CALCULUS = re.compile(r"\\(?:i+nt|oint|sum|prod|lim|det|begin\{[vV]matrix\}|operatorname)(?![A-Za-z])")
+"""The mathematics that is left to math-verify."""
 DOTS = re.compile(r"\\[lcd]?dots(?![A-Za-z])|\.\.\.")
 """Parts that math-verify leaves out, so that `1, 2, \\ldots, n` would be 1, 2, n."""
 
@@ -108,7 +109,7 @@ def _is_right(right: str, trees: list[Node], words: str | None, content: str) ->
         return any(_same(tree, other) for tree in trees for other in others)
     if any(len(text) > MAX_CHARS or DOTS.search(text) for text in (right, content)):
         return False
-    return bool(COMMAND.search(right + content)) and _library_agrees(right, content)
+    return bool(CALCULUS.search(f"{right} {content}")) and _library_agrees(right, content)
 
 
 def _same(tree: Node, other: Node) -> bool:

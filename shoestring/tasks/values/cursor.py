@@ -55,6 +55,8 @@ class Cursor:
         if self.sees("(", kind="open", ahead=0) and self.sees(kind="word", ahead=1):  # 18 (eggs)
             self.take()
             names += self.words()
+            if names[-1:] == ["mod"] and self.sees(kind="number"):
+                names.append(self.take().text)
             if not self.sees(")", kind="close"):
                 raise Unread("words and more in brackets")
             self.take()

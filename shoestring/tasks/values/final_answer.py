@@ -137,7 +137,7 @@ def _only_number(content: str) -> Fraction | None:
         return None
     content = WORDS.sub(r" \1 ", content)
     numbers = list(NUMBER.finditer(content))
-    if len(numbers) != 1 or re.search(r"[\\^{}=+*<>≤≥±]", content):
+    if len(numbers) != 1 or re.search(r"[\\^{}=+*<>≤≥±]|\.\.", content):
         return None
     return None if NEGATION.search(content, 0, numbers[0].start()) else _number(numbers[0])
 

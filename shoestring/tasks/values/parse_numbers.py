@@ -12,6 +12,7 @@ QUALIFIERS = frozenset(
 about approximately approx roughly exactly the answer is a an total of nearly equals equal to""".split()  # noqa: SIM905
 )
 ACCENTS = ("hat", "vec", "bar", "tilde", "overrightarrow", "overleftrightarrow", "overline", "widehat")
+FIGURES = ("angle", "measuredangle", "triangle")
 GREEK = frozenset(
     """
 alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau
@@ -217,6 +218,11 @@ class NumberParser(FunctionParser):
             return Node("set")
         if name in GREEK:
             return self._variable(name)
+        if name in FIGURES:
+            letters = ""
+            while self.sees(kind="variable"):
+                letters += self.take().text
+            return Node("variable", (f"{name} {letters}",))
         if name in ACCENTS:
             start = self.at
             self.argument()
