@@ -203,7 +203,8 @@ class _Grader:
                     log.warning("no answer to %s: %s", examples[number].key, answer.finish_reason)
         for verdict in self._verifier.results(wait=True):
             number, place = verdict.ticket
-            rows[number][place] = replace(rows[number][place], reward=verdict.reward)
+            applies = verdict.reward is not None or verdict.fault is not None
+            rows[number][place] = replace(rows[number][place], reward=verdict.reward, applies=applies)
         return rows
 
     def _read(self, example: Example, prompt: QuestionPrompt, reply: Conversation) -> ScoredAnswer:

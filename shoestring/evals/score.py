@@ -25,6 +25,13 @@ class ScoredAnswer:
     vote: str | None
     reward: float | None
     """None without a verdict, or when the engine failed."""
+    applies: bool = True
+    """Whether there is a reward for this answer; one to which none applies is left out, and no fault."""
+
+    @property
+    def is_fault(self) -> bool:
+        return self.applies and self.reward is None
+
     figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Those of `task.figures`."""
     preference: float | None = None
@@ -115,7 +122,7 @@ def summarize(
         task=task,
         problems=len(samples),
         samples=max(map(len, samples)),
-        faults=sum(answer.reward is None for row in (*samples, greedy or ()) for answer in row),
+        faults=sum(answer.is_fault for row in (*samples, greedy or ()) for answer in row),
         pass_at_1=passes[1],
         pass_at_k=passes,
         maj_at_k=majorities,
@@ -169,7 +176,7 @@ def _names(rows: Sequence[Sequence[ScoredAnswer]]) -> list[str]:
 
 
 def _check_faults(task: str, answers: Sequence[ScoredAnswer]) -> None:
-    faults = sum(answer.reward is None for answer in answers)
+    faults = sum(answer.is_fault for answer in answers)
     if faults > max(1, MAX_FAULT_SHARE * len(answers)):
         raise DataError(
             f"{faults} of {len(answers)} answers to {task} got no verdict (warnings say why); "

@@ -179,6 +179,30 @@ def test_the_real_verifier_fits(tmp_path, fake_teacher):
     assert (result.num_conversations, result.rejections["wrong"]) == (3, 3)
 
 
+def test_reward_functions_verify_answers_to_conversations(tmp_path, fake_teacher):
+    function = """
+def right(completions, gold):
+    return [float(g in c[0]["content"]) for c, g in zip(completions, gold)]
+"""
+    (tmp_path / "r.py").write_text(function)
+    system = {"role": "system", "content": "Be brief."}
+    rows = [{"prompt": [system, {"role": "user", "content": f"{n}?"}], "gold": str(n)} for n in range(9)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = {"own": load_task(str(tmp_path / "r.py"), {"data": str(tmp_path / "p.jsonl")})}
+    teacher = fake_teacher(lambda ask, k: ask.messages[-1]["content"] if k else "no")
+    with Verifier(tasks) as verifier:
+        problems = problems_of(tasks, 3, 0)
+        config = CollectConfig(num_generations=2, system="never seen")
+        result = collect(teacher, problems, verifier, config, tmp_path / "c")
+    assert (result.num_conversations, result.rejections["wrong"]) == (3, 3)
+    assert [message["role"] for message in lines(result.path)[0]["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+    ]
+    assert lines(result.path)[0]["messages"][0] == system
+
+
 def test_problems_are_different_and_end_where_the_task_does(numbers):
     problems = problems_of({"a": numbers(3), "b": numbers(9)}, 5, 0)
     assert [problem.id for problem in problems] == ["a/0", "a/1", "a/2"] + [f"b/{i}" for i in range(5)]

@@ -271,3 +271,17 @@ def test_a_task_with_tools_is_scored_in_conversations(llm, model, tokenizer, fol
 def ending_soon(params):
     """The sampling parameters with turns that end at one of many tokens."""
     return lambda self, key: replace(params(self, key), stop_token_ids=list(range(60, 124)))
+
+
+def test_an_answer_to_which_no_reward_applies_is_left_out_and_no_fault(tokenizer, llm, tmp_path):
+    (tmp_path / "r.py").write_text(
+        "def f(completions):\n    return [float(c) if c else None for c in completions]\n"
+    )
+    (tmp_path / "p.jsonl").write_text('{"question": "a?"}\n{"question": "b?"}\n')
+    task = load_task(
+        str(tmp_path / "r.py"), {"data": str(tmp_path / "p.jsonl"), "test_data": str(tmp_path / "p.jsonl")}
+    )
+    parrot = Parrot(tokenizer, [["1", ""], ["0", "1"]])
+    config = TaskEvalConfig(samples=2, k=(1,), problems=2, prompt=PromptStyle(format="{question}"))
+    score = evaluate_task(parrot, task, choose_problems(task, config), config)
+    assert (score.faults, score.pass_at_1) == (0, (1.0 + 0.5) / 2)
