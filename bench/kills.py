@@ -235,7 +235,7 @@ def is_saving(process: subprocess.Popen, out: Path) -> bool:
 
 def fingerprint(out: Path) -> dict:
     """Hashes of the final weights and moments, and the log without times."""
-    last = max((out / "checkpoints").glob("step-*"))
+    last = max((out / "checkpoints").glob("step-" + "[0-9]" * 8))  # not what was being removed
     files = {"weights": out / "model" / "model.safetensors", "moments": last / "trainer.safetensors"}
     hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
