@@ -20,6 +20,7 @@ from shoestring.cli.verbs import (
     models,
     quantize,
     run,
+    runs,
     serve,
     task,
     template,
@@ -42,6 +43,7 @@ app.command("prefer")(prefer.prefer)
 app.command("reward-model")(reward_model.reward_model)
 app.command("rl")(rl.rl)
 app.command("distill")(distill.distill)
+app.add_typer(runs.app, name="runs")
 app.command("eval")(evaluate.evaluate)
 app.command("run")(run.run)
 app.command("serve")(serve.serve)

@@ -76,7 +76,9 @@ def run_recipe(
     with run_lock(out, until=until):
         write_atomic(out / "config.toml", configs.dumps(config))
         pipeline = Pipeline(config=config, runtime=runtime, out=out, quiet=quiet, say=say)
-        report = {"title": config.title, "stages": pipeline.rows(stages, settings)}
+        about = {"note": config.note} if config.note else {}
+        about |= {"tags": ", ".join(config.tags)} if config.tags else {}
+        report = {"title": config.title, **about, "stages": pipeline.rows(stages, settings)}
         write_atomic(out / "report.json", json.dumps(report, indent=2) + "\n")
         write_report(report, out)
     return report

@@ -78,12 +78,14 @@ def write_report(
         run.out / "receipt.json",
     )
     seconds = content["seconds"]
+    about = {name: value for name in ("note", "tags") if (value := getattr(run.config, name))}
     report = dict(summary) | {
         "train_flops": train_flops,
         "seconds": seconds,
         "achieved_peak_share": train_flops / seconds / peak if seconds else None,
         "energy": content["energy"],
         "money": content["money"],
+        **about,
     }
     write_atomic(run.out / "report.json", json.dumps(report, indent=2) + "\n")
     return report

@@ -113,6 +113,8 @@ def train(
         clock = Clock(run, stack.enter_context(EnergyMeter(watts=watts)))
         names = run.config.report_to if ranks.is_first else ()
         trackers = stack.enter_context(Trackers(names, run.out, configs.table(run.config), run.step))
+        if ranks.is_first and not run.is_finished:
+            (run.out / "report.json").unlink(missing_ok=True)  # of a run that was to be shorter
         while not run.is_finished:
             try:
                 with crash_kept(run):

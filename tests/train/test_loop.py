@@ -179,3 +179,12 @@ def test_trackers_get_each_row_and_go_on_after_a_resume(go, tmp_path, monkeypatc
         *(("start", 3, 0), (1, {"x": 1.0}), (2, {"x": 2.0, "score": 20.0}), "finish"),
         *(("start", 3, 2), (3, {"x": 3.0, "score": 30.0}), "finish"),
     ]
+
+
+def test_the_report_of_a_shorter_run_goes_when_more_steps_are_taken(go, tmp_path):
+    report = tmp_path / "report.json"
+    report.write_text("{}")
+    go(CountingTrainer(CountingRun(tmp_path, 2, step=2)), resume=True)
+    assert report.exists()
+    go(CountingTrainer(CountingRun(tmp_path, 3, step=2)), resume=True)
+    assert not report.exists()

@@ -200,7 +200,7 @@ def test_a_finished_run_goes_on_with_more_steps_and_its_receipt_says_so(
 ):
     out, before = tmp_path / "run", log_rows(whole)
     shutil.copytree(whole, out)
-    longer = resumed(PretrainConfig, out / "config.toml", ["total_tokens=2_048", "save_every=4"])
+    longer = resumed(PretrainConfig, out / "config.toml", ["total_tokens=2_048", "note=longer"])
     report = pretrain(longer, runtime, out, resume=True, quiet=True)
     rows = log_rows(out)
     assert rows[:12] == before
@@ -212,7 +212,8 @@ def test_a_finished_run_goes_on_with_more_steps_and_its_receipt_says_so(
     assert (first["step"], first["changes"]) == (12, {})
     assert second["step"] == report["steps"]
     total = recipe().total_tokens
-    assert second["changes"] == {"total_tokens": [total, 2_048], "save_every": [recipe().save_every, 4]}
+    assert second["changes"] == {"total_tokens": [total, 2_048], "note": ["", "longer"]}
+    assert report["note"] == "longer"
     assert first["end"] <= second["start"]
 
 

@@ -6,15 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from shoestring.errors import StorageError
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.backends.lazy import ModelMemory
 from shoestring.serve.training.folder import last_line, read_json, read_toml
-from shoestring.serve.training.stages import is_name
+from shoestring.serve.training.stages import is_name, verb_of
 from shoestring.train.runs.lock import holder
 
 LOG = "training.log"
@@ -113,7 +112,7 @@ class RunControl:
 def resume_arguments(out: Path) -> list[str]:
     """The arguments of `shoestring` by which a run goes on. Raises RequestError."""
     config = read_toml(out, "config.toml")
-    verb = _verb(config)
+    verb = verb_of(config)
     if verb is None:
         raise RequestError("invalid", f"{out.name} has no recipe by which it could go on")
     until = read_json(out, "process.json").get("until")
@@ -122,18 +121,3 @@ def resume_arguments(out: Path) -> list[str]:
     names = [stage.get("name") for stage in stages if isinstance(stage, dict)]
     more = ["--until", until] if isinstance(until, str) and is_name(until) and until in names else []
     return [verb, "--resume", "--out", str(out), *more]
-
-
-def _verb(config: Mapping[str, Any]) -> str | None:
-    """The command that runs a recipe."""
-    if isinstance(config.get("stages"), list) or "num_generations" in config:
-        return "rl"
-    if "teacher" in config:
-        return "distill"
-    if "center_rewards_coefficient" in config:
-        return "reward-model"
-    if isinstance(config.get("loss"), dict):
-        return "prefer"
-    if isinstance(config.get("data"), list):
-        return "sft"
-    return "pretrain" if isinstance(config.get("data"), dict) else None

@@ -8,6 +8,14 @@ FIGURES = (
     *("reward", "accuracy", "eval_accuracy", "loss", "bits_per_byte", "heldout_bits_per_byte"),
     *("answer_tokens", "truncated", "entropy", "kl", "grad_norm", "lr", "tokens_per_s", "samples_per_s"),
 )
+"""Those that the page has words for."""
+ALL_FIGURES = (
+    *FIGURES,
+    "rewards/accuracies",
+    "heldout_rewards/accuracies",
+    "rewards/margins",
+    "heldout_loss",
+)
 MAX_POINTS = 1000
 
 Point = tuple[int, float]
@@ -16,7 +24,8 @@ Point = tuple[int, float]
 class Curves:
     """Curves that grow. Beyond MAX_POINTS every second point goes, and from then on of every two new ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, figures: Sequence[str] = FIGURES) -> None:
+        self._figures = figures
         self.points: dict[str, list[Point]] = {}
         self._strides: dict[str, int] = {}
         self._counts: dict[str, int] = {}
@@ -24,7 +33,7 @@ class Curves:
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add the figures of rows."""
         for row in rows:
-            for name in FIGURES:
+            for name in self._figures:
                 value = row.get(name)
                 if isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value):
                     self._add(name, (row["step"], float(value)))

@@ -31,10 +31,9 @@ class RunsFolder:
         try:
             with os.scandir(self.root) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                        changed_ns = max((_changed_ns(Path(entry.path) / sign) for sign in SIGNS), default=0)
-                        if changed_ns:
-                            runs.append((changed_ns, entry.name))
+                    is_folder = entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+                    if is_folder and (time_ns := last_change_ns(Path(entry.path))):
+                        runs.append((time_ns, entry.name))
         except OSError:
             return []
         return [name for _, name in sorted(runs, reverse=True)[:MAX_RUNS]]
@@ -46,7 +45,12 @@ class RunsFolder:
         return self.root / name
 
 
-def _changed_ns(path: Path) -> int:
+def last_change_ns(folder: Path) -> int:
+    """The time of a run's last change, in nanoseconds; 0 where there is no run."""
+    return max(_change_ns(folder / sign) for sign in SIGNS)
+
+
+def _change_ns(path: Path) -> int:
     """The time of a file's last change; 0 without one."""
     try:
         state = path.lstat()

@@ -1,12 +1,12 @@
 """A run while it is watched: its stages, curves and samples, each file read once and then only its end."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shoestring.serve.training.curves import Curves
+from shoestring.serve.training.curves import FIGURES, Curves
 from shoestring.serve.training.folder import number, read_toml
 from shoestring.serve.training.rows import Rows
 from shoestring.serve.training.samples import Samples
@@ -31,8 +31,9 @@ class Progress:
 class StageLog:
     """The metrics and samples of one stage."""
 
-    def __init__(self, folder: Path, stage: Stage) -> None:
-        self.curves, self.samples = Curves(), Samples()
+    def __init__(self, folder: Path, stage: Stage, figures: Sequence[str] = FIGURES) -> None:
+        self._figures = figures
+        self.curves, self.samples = Curves(figures), Samples()
         self._metrics = Rows(folder, *stage.parts, "metrics.jsonl")
         self._texts = Rows(folder, *stage.parts, "samples.jsonl")
         self._recent: list[dict[str, Any]] = []
@@ -41,7 +42,7 @@ class StageLog:
         """Read what is new."""
         rows, is_new = self._metrics.read()
         if is_new:
-            self.curves, self._recent = Curves(), []
+            self.curves, self._recent = Curves(self._figures), []
         self.curves.add(rows)
         self._recent = [*self._recent, *rows][-NUM_RECENT:]
         texts, is_new = self._texts.read()
@@ -73,13 +74,19 @@ class StageLog:
 class WatchedRun:
     """A run whose folder is read again and again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, figures: Sequence[str] = FIGURES) -> None:
+        """`figures` are the names of those that have curves."""
+        self.folder, self._figures = folder, figures
         self.lock = threading.Lock()
         """Hold it while a log is read: several tabs may watch a run."""
         self._logs: dict[str, StageLog] = {}
-        title = read_toml(folder, "config.toml").get("title")
+        title = self.config.get("title")
         self.title = title[:200] if isinstance(title, str) else ""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The recipe as it is now; empty without one."""
+        return read_toml(self.folder, "config.toml")
 
     def stages(self) -> list[Stage]:
         """The stages as they are now."""
@@ -88,7 +95,7 @@ class WatchedRun:
     def log(self, stage: Stage) -> StageLog:
         """The metrics and samples of a stage, up to now."""
         if stage.name not in self._logs:
-            self._logs[stage.name] = StageLog(self.folder, stage)
+            self._logs[stage.name] = StageLog(self.folder, stage, self._figures)
         self._logs[stage.name].read()
         return self._logs[stage.name]
 

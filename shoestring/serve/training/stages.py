@@ -30,7 +30,7 @@ class Stage:
     @property
     def parts(self) -> tuple[str, ...]:
         """The folders between the run's and that of the stage's metrics.jsonl."""
-        return (self.name, "student") if self.kind == "distill" and self.name else _parts(self.name)
+        return (*_parts(self.name), "student") if self.kind == "distill" else _parts(self.name)
 
     @property
     def model_parts(self) -> tuple[str, ...]:
@@ -68,13 +68,8 @@ def _last_name(folder: Path, config: Mapping[str, Any]) -> str:
 def _single(folder: Path, config: Mapping[str, Any], is_running: bool) -> Stage:
     is_finished = has_file(folder, "report.json")
     state: State = "running" if is_running else "finished" if is_finished else "stopped"
-    marks = {
-        "num_generations": "grpo",
-        "teacher": "distill",
-        "center_rewards_coefficient": "reward_model",
-        "loss": "prefer",
-    }
-    kind = next((kind for field, kind in marks.items() if field in config), "sft")
+    kinds = {"rl": "grpo", "distill": "distill", "reward-model": "reward_model", "prefer": "prefer"}
+    kind = kinds.get(verb_of(config) or "", "sft")
     return Stage(name="", kind=kind, state=state, total=_total(config), scores={})
 
 
@@ -97,6 +92,21 @@ def _stage(folder: Path, entry: Mapping[str, Any], *, is_running: bool, is_next:
     return Stage(
         name=name, title=str(entry.get("title", ""))[:200], kind=kind, state=state, total=total, scores=scores
     )
+
+
+def verb_of(config: Mapping[str, Any]) -> str | None:
+    """The command that runs a recipe; None for one of no command."""
+    if isinstance(config.get("stages"), list) or "num_generations" in config:
+        return "rl"
+    if "teacher" in config:
+        return "distill"
+    if "center_rewards_coefficient" in config:
+        return "reward-model"
+    if isinstance(config.get("loss"), dict):
+        return "prefer"
+    if isinstance(config.get("data"), list):
+        return "sft"
+    return "pretrain" if isinstance(config.get("data"), dict) else None
 
 
 def _total(settings: Mapping[str, Any]) -> float | None:

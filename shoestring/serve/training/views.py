@@ -5,6 +5,7 @@ from typing import Any
 
 from shoestring.serve.dialects.schema import Schema
 from shoestring.serve.training.folder import has_file
+from shoestring.serve.training.overview import note_of, tags_of
 from shoestring.serve.training.receipts import Receipt, receipts_of
 from shoestring.serve.training.run import WatchedRun
 from shoestring.serve.training.runs import Runs
@@ -24,6 +25,8 @@ class RunHead(Schema):
     """The stage that goes on, or with which it would go on; empty without one."""
     num_finished: int
     num_stages: int
+    tags: list[str]
+    note: str
 
 
 class RunList(Schema):
@@ -137,6 +140,8 @@ def _head(name: str, run: WatchedRun, stages: Sequence[Stage]) -> dict[str, Any]
         "stage": present.name if present else "",
         "num_finished": sum(stage.state == "finished" for stage in stages),
         "num_stages": len(stages),
+        "tags": tags_of(run.config),
+        "note": note_of(run.config),
     }
 
 

@@ -14,6 +14,8 @@ from shoestring.train.report.metrics import read
 if TYPE_CHECKING:
     from shoestring.figures import Axes, Figure
 
+Point = tuple[int, float]
+"""A step and a value."""
 _MAX_POINTS = 4000  # more than the picture has pixels across
 
 
@@ -66,6 +68,34 @@ def draw(metrics: Path, out: Path, *, title: str = "", baselines: Mapping[str, f
     if not panels and not _series(rows, _HERO.key)[1]:
         raise DataError(f"{metrics} has no figures to draw yet; train for some steps first")
     figures.save(out, lambda: _figure(rows, panels, title, baselines or {}))
+
+
+def draw_pairs(
+    curves: Mapping[str, tuple[Sequence[Point], Sequence[Point]]], names: Sequence[str], out: Path
+) -> None:
+    """Draw the curves of two runs, a panel for each figure, into `out` (.png or .svg).
+
+    Raises DataError without a common figure, ConfigError for another file type, MissingDependencyError.
+    """
+    figures.check_type(out)
+    if not curves:
+        raise DataError(f"{' and '.join(names)} have no figure in common; train both for some steps first")
+
+    def build() -> "Figure":
+        num_rows = -(-len(curves) // 2)
+        figure = figures.new_figure(10, 1 + 2.2 * num_rows, " and ".join(names))
+        for place, (key, pair) in enumerate(curves.items(), start=1):
+            axes = figure.add_subplot(num_rows, 2, place)
+            for name, points, color in zip(names, pair, (BLUE, RED), strict=True):
+                steps, values = zip(*points, strict=True)
+                axes.plot(steps, values, color=color, linewidth=1.2, label=name)
+            axes.set_title(key)
+            figures.with_amounts(axes)
+            if place == 1:
+                axes.legend()
+        return figure
+
+    figures.save(out, build)
 
 
 def _figure(

@@ -18,10 +18,8 @@ from shoestring.durable import new_folder
 from shoestring.errors import CrashError, NonFiniteError, OutOfMemoryError, ShoestringError, Stopped
 from shoestring.train import state
 from shoestring.train.report.receipt import utc_now
-from shoestring.train.runs.recipe import RunConfig
+from shoestring.train.runs.recipe import CRASH_FOLDER, RunConfig
 
-FOLDER = "crash"
-"""The folder of the last crash in that of the run: traceback.txt, batch.safetensors and batch.json."""
 _PARTS = ("micro_tokens", "micro_batch_size")
 """Settings that bound the memory of a step and not its result."""
 
@@ -73,7 +71,7 @@ def crash_kept(run: Run) -> Iterator[None]:
 def _kept(run: Run, error: Exception, batch: Mapping[str, Tensor]) -> ShoestringError:
     try:
         _save(run, error, batch)
-        place = f"; the batch and the traceback are in {run.out / FOLDER}"
+        place = f"; the batch and the traceback are in {run.out / CRASH_FOLDER}"
     except Exception as why:  # a full disk must not hide what went wrong
         place = f"; the batch could not be kept ({why})"
     step, again = f"step {run.step + 1:,}", f"--resume --out {run.out}"
@@ -118,7 +116,7 @@ def _way_out(run: Run, again: str) -> str:
 
 
 def _save(run: Run, error: Exception, batch: Mapping[str, Tensor]) -> None:
-    final = run.out / FOLDER
+    final = run.out / CRASH_FOLDER
     values = {
         "step": run.step + 1,
         "error": f"{type(error).__name__}: {error}",

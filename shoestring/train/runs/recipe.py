@@ -9,6 +9,8 @@ from shoestring import config as configs
 from shoestring.errors import ConfigError
 from shoestring.train.report.trackers import check_names
 
+CRASH_FOLDER = "crash"
+"""The folder of the last crash in that of the run: traceback.txt, batch.safetensors and batch.json."""
 MAX_TAG = 40
 """Letters of a tag."""
 

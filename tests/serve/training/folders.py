@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 CONFIG = """title = "R1 in miniature"
+note = "a first try"
+tags = ["mini"]
 [[stages]]
 name = "corpus"
 title = "texts"

@@ -29,7 +29,7 @@ def client(run):
 def test_runs_are_listed_and_shown(client, run):
     (run.parent / "other").mkdir()
     head = {"name": "demo", "title": "R1 in miniature", "state": "stopped", "stage": "zero"}
-    head |= {"num_finished": 2, "num_stages": 4}
+    head |= {"num_finished": 2, "num_stages": 4, "tags": ["mini"], "note": "a first try"}
     assert client.get("/runs").json() == {"runs": [head], "yields": False}
     shown = client.get("/runs/demo").json()
     assert head.items() <= shown.items()
