@@ -26,6 +26,7 @@ from shoestring.model.hf.hub import resolve
 from shoestring.model.presets import PRESETS
 from shoestring.remote.collector import ChatCollector
 from shoestring.remote.config import RemoteConfig, checked_url
+from shoestring.rows.source import data_files
 from shoestring.tasks.load import load_task
 from shoestring.tasks.task import Problem
 from shoestring.tasks.verify import Verifier
@@ -67,7 +68,7 @@ class DistillConfig:
     """Processes that verify answers, for tasks whose rewards run in child processes."""
     verify_timeout_s: float = 10.0
     general: tuple[str, ...] = ()
-    """jsonl files of other conversations to mix in, so that the student forgets less."""
+    """Other conversations to mix in, so that the student forgets less: files, folders, or org/name."""
     general_ratio: float = 3.0
     """Verified conversations for each general one (R1: 600k to 200k)."""
     collect: CollectConfig = field(default_factory=CollectConfig)
@@ -160,6 +161,8 @@ def _distill(
     tokenizer = "" if folder is None else str(folder)
     if folder is not None:
         config = _with_thinking(config, Checkpoint.open(folder).tokenizer)
+    for source in config.general:
+        data_files(source)  # raises for one that is not there before the teacher works
     if config.method == "on_policy":
         _student(config, out / "student", resume=resume)
     elif not (out / "student" / "config.toml").exists():
@@ -174,9 +177,8 @@ def _distill(
         collection = _collect(config, runtime, out, folder=folder, name=name, say=say)
         if config.general:
             conversations, data = data, data.with_name("mixed.jsonl")
-            general = [Path(path) for path in config.general]
             ratio, seed = config.general_ratio, config.collect.seed
-            collection["mixed"] = mix([conversations], general, data, ratio=ratio, seed=seed)
+            collection["mixed"] = mix([conversations], config.general, data, ratio=ratio, seed=seed)
         is_started = (out / "student" / "config.toml").exists()
         sft_config = config.sft_config(data, tokenizer)
         figures = sft(sft_config, runtime, out / "student", resume=is_started, quiet=quiet)
