@@ -21,6 +21,8 @@ from shoestring.evals.perplexity import (
 from shoestring.model.config import GQAConfig, ModelConfig
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.bpe import Tokenizer
+from shoestring.tokenizer.definition import train
+from shoestring.tokenizer.special import EOS
 
 SHAPE = ModelConfig(
     model_type="llama",
@@ -145,3 +147,23 @@ def test_every_text_can_be_scored_and_how_many_there_are_is_said(model, dataset)
 def test_wrong_settings_are_named(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         TextEvalConfig(**changes)
+
+
+@pytest.mark.parametrize("adds_bos", [None, True, False])
+def test_without_a_begin_token_the_first_id_is_predicted_from_the_end_token(
+    model, dataset, tmp_path, adds_bos
+):
+    """As lm-evaluation-harness does; `add_bos_token` may be true although there is none to add."""
+    texts = list(dataset.store.texts("heldout"))
+    tokenizer = Tokenizer(train(texts, 300, 2), {"eos_token": EOS}, adds_bos=adds_bos)
+    for number, text in enumerate(texts * 3):
+        (tmp_path / f"{number}.txt").write_text(f"{number} {text}", encoding="utf-8")
+    config = DataConfig(sources=(str(tmp_path),), heldout_fraction=0.4, fim_rate=0.0)
+    own = prepare(config, tokenizer, tmp_path / "cache")
+    rows = evaluation_rows(own.heldout, seq_len=64)
+    assert rows.inputs[0, 0] == tokenizer.eos_id
+    assert rows.targets[0, 0] == own.heldout.document(0)[0]
+    nats, utf8_bytes = direct(model, own, rows)
+    found = score(model, rows)
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / utf8_bytes, rel=1e-5)
+    assert found.tokens == sum(len(own.heldout.document(n)) + 1 for n in rows.documents)
