@@ -1,13 +1,14 @@
 """The objective of a policy that learns from preferences: its losses, and the reference that it starts as."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from shoestring.preferences.data import AnswerBatch
+from shoestring.preferences.data import AnswerBatch, EncodedAnswer
 from shoestring.preferences.logps import (
     FILE,
     Reference,
@@ -30,6 +31,8 @@ from shoestring.preferences.losses import (
 )
 from shoestring.preferences.outcome import Outcome
 from shoestring.preferences.run import ComparisonRun
+
+log = logging.getLogger(__name__)
 
 PAIR_LOSSES = {"dpo": dpo, "ipo": ipo, "simpo": simpo}
 
@@ -84,6 +87,25 @@ class PolicyObjective:
         assert self.reference is not None
         logp_B = mismatched_logprobs(self.run.model, self.run.data, units, self.run.config.micro_tokens)
         return kl_estimate(logp_B - self.reference.mismatched_logp[list(units)].to(logp_B.device))
+
+
+def warn_of_imbalance(answers: Sequence[EncodedAnswer], loss: PreferenceLossConfig) -> None:
+    """Warn where good and bad answers, times their weights, are not 1:1 to 4:3 (KTO, section 4.2)."""
+    good = sum(answer.is_chosen for answer in answers)
+    bad = len(answers) - good
+    ratio = loss.desirable_weight * good / max(loss.undesirable_weight * bad, 1e-9)
+    if good and bad and not 0.995 <= ratio <= 1.34:
+        name, weight = "desirable_weight", loss.undesirable_weight * bad / good
+        if good > bad:
+            name, weight = "undesirable_weight", loss.desirable_weight * good / bad
+        log.warning(
+            "%s answers are desirable and %s are not; KTO learns best with weights that make up for it: "
+            "--set loss.%s=%.3g",
+            f"{good:,}",
+            f"{bad:,}",
+            name,
+            weight,
+        )
 
 
 def open_reference(

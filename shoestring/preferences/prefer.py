@@ -5,7 +5,7 @@ from typing import Any
 
 from shoestring.device import Runtime
 from shoestring.preferences.encode import Kind
-from shoestring.preferences.policy import PolicyObjective, open_reference
+from shoestring.preferences.policy import PolicyObjective, open_reference, warn_of_imbalance
 from shoestring.preferences.recipe import PreferenceConfig
 from shoestring.preferences.run import build, restore
 from shoestring.preferences.trainer import ComparisonTrainer
@@ -36,6 +36,8 @@ def prefer(
             beginning = build(
                 config, runtime, out, resume=resume, load=load_start, kind=kind, verb=verb, say=display.say
             )
+            if loss.loss_type == "kto":
+                warn_of_imbalance(beginning.run.data.answers, loss)
             is_resumed = beginning.latest is not None
             reference = open_reference(beginning.run, loss, display.say, is_resumed=is_resumed)
             run = restore(beginning)

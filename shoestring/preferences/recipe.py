@@ -7,6 +7,7 @@ differs, and why:
 |---|---|---|
 | model, data, tokenizer, template | arguments of the trainer | a recipe is the whole run |
 | loss.loss_type | "sigmoid"; KTO, SimPO and ORPO have other trainers | papers' names, in one place |
+| columns, thinking | not there | data as people have it (data/forms) |
 | batch_size | per_device_train_batch_size | pairs (KTO: answers) in a step, on any machine |
 | micro_tokens | gradient_accumulation_steps | answers differ in length; memory depends on tokens |
 | epochs | num_train_epochs | as in every recipe |
@@ -17,6 +18,7 @@ differs, and why:
 | min_lr_ratio | min_lr_rate in lr_scheduler_kwargs | the schedule is always a cosine |
 | optim | learning_rate, adam_beta1, lr_scheduler_type | PyTorch's names, in a table of their own |
 | lora.rank, alpha, targets | r, lora_alpha, target_modules | targets also name kinds of layers |
+| note, tags | run_name | a text and words for whoever looks at runs later |
 | watts, price | not there | for the receipt |
 """
 

@@ -146,13 +146,15 @@ def test_lora_leaves_an_adapter_and_the_merged_model(recipe, runtime, base, tmp_
     torch.testing.assert_close(ours, merged, rtol=0, atol=1e-5)
 
 
-def test_kto_takes_single_labels(recipe, runtime, tmp_path):
+def test_kto_takes_single_labels_and_warns_where_they_are_uneven(recipe, runtime, tmp_path, caplog):
     rows = [
         {"prompt": f"{i} + 1", "completion": "2" if i % 3 else "no", "label": bool(i % 3)} for i in range(24)
     ]
     data = tmp_path / "labels.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = prefer(recipe("kto", data=(str(data),), epochs=4.0), runtime, tmp_path / "run", quiet=True)
+    assert "16 answers are desirable and 8 are not" in caplog.text
+    assert "--set loss.undesirable_weight=2" in caplog.text
     assert report["preferences"] + report["heldout_preferences"] == 24
     assert report["train_loss"] < report["train_loss_at_start"]
     assert all("kl" in row for row in log(tmp_path / "run"))
