@@ -36,6 +36,7 @@ from shoestring.kernels.cpu_build import library
 compileall.compile_dir(shoestring.__path__[0], quiet=2)
 library()  # without a compiler slower ones are used
 """
+MOST_WORKERS = 4  # processes that test at once: each has PyTorch and models in memory
 CACHES = [".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "build", "dist"]
 
 
@@ -168,8 +169,9 @@ def verb_serve(arguments: list[str]) -> int:
 
 
 def verb_test(arguments: list[str]) -> int:
-    """run the tests, except the slow ones"""
-    return run(setup("dev").python, "-m", "pytest", *arguments)
+    """run the tests, except the slow ones; all of them on every core, file by file"""
+    workers = [] if arguments else ["-n", str(min(os.cpu_count() or 1, MOST_WORKERS)), "--dist", "loadfile"]
+    return run(setup("dev").python, "-m", "pytest", *workers, *arguments)
 
 
 def verb_check(arguments: list[str]) -> int:
