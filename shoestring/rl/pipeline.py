@@ -67,13 +67,13 @@ def run_recipe(
     names = [stage.name for stage in config.stages]
     if until and until not in names:
         raise ConfigError(f"no stage {until!r}; the recipe has {', '.join(names)}")
-    if not resume and (out / "config.toml").exists():
-        raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
     settings = {stage.name: settings_of(stage, out, config.seed) for stage in config.stages}
     if config.score.base:
         resolve(config.score.base)  # raises before there is a folder
     stages = config.stages[: names.index(until) + 1] if until else config.stages
     with run_lock(out, until=until):
+        if not resume and (out / "config.toml").exists():
+            raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
         write_atomic(out / "config.toml", configs.dumps(config))
         pipeline = Pipeline(config=config, runtime=runtime, out=out, quiet=quiet, say=say)
         about = {"note": config.note} if config.note else {}

@@ -9,6 +9,8 @@ export interface RunHead {
   stage: string;
   num_finished: number;
   num_stages: number;
+  tags: string[];
+  note: string;
 }
 
 export interface Stage {
