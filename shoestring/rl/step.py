@@ -64,7 +64,7 @@ def take_step(
     sums = step_sums(run, samples.groups, verifier)
     num_answers, num_tokens = int(sums["answers"]), int(sums["tokens"])
     run.step, run.answers, run.tokens = run.step + 1, run.answers + num_answers, run.tokens + num_tokens
-    run.flops += step_flops(run.model.config, sums, stats)
+    run.flops += step_flops(run.model.config, sums, stats, is_adapted=config.lora.rank > 0)
     seconds = time.perf_counter() - start
     row = metrics_row(run, sums, stats) | {
         "groups_with_signal": samples.num_with_signal / max(sums["groups"], 1),

@@ -80,11 +80,17 @@ def metrics_row(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> dict
     }
 
 
-def step_flops(model: ModelConfig, sums: Mapping[str, float], stats: UpdateStats) -> float:
-    """Floating-point operations of sampling, prompts once a group, and of the update, by the cost model."""
+def step_flops(
+    model: ModelConfig, sums: Mapping[str, float], stats: UpdateStats, *, is_adapted: bool = False
+) -> float:
+    """Floating-point operations of sampling, prompts once a group, and of the update, by the cost model.
+
+    An update of adapters makes no gradient of the base, which is a third of them.
+    """
     mean_length = int(sums["lengths"]) // max(int(sums["answers"]), 1)
     sampling = decode_flops_per_token(model, mean_length) * int(sums["tokens"] + sums["prompts"])
-    return sampling + train_flops_per_token(model, mean_length, mtp=False) * stats.num_tokens
+    update = train_flops_per_token(model, mean_length, mtp=False) * stats.num_tokens
+    return sampling + update * (2 / 3 if is_adapted else 1)
 
 
 def _tool_figures(sums: Mapping[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.model.hf.named import merge_adapter
 from shoestring.model.lora import LoraConfig
+from shoestring.model.packed.quantize import quantize_checkpoint
 from shoestring.preferences import trainer as story
 from shoestring.preferences.encode import load_preferences
 from shoestring.preferences.logps import answer_logprobs
@@ -144,6 +145,17 @@ def test_lora_leaves_an_adapter_and_the_merged_model(recipe, runtime, base, tmp_
         )
     assert (ours - before).abs().max() > 1e-2
     torch.testing.assert_close(ours, merged, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_packed_weights_take_adapters_too(recipe, runtime, base, tmp_path, form):
+    quantize_checkpoint(Checkpoint.open(base), tmp_path / form, form)
+    config = recipe(model=str(tmp_path / form), lora=LoraConfig(rank=4), optim=PreferenceOptim(lr=2e-2))
+    prefer(config, runtime, tmp_path / "run", quiet=True)
+    first, *_, last = log(tmp_path / "run")
+    assert first["rewards/chosen"] == pytest.approx(0.0, abs=1e-5)
+    assert last["loss"] < first["loss"]
+    assert Checkpoint.open(tmp_path / "run" / "model").quantization is None
 
 
 def test_kto_takes_single_labels_and_warns_where_they_are_uneven(recipe, runtime, tmp_path, caplog):

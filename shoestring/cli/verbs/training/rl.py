@@ -59,6 +59,8 @@ def rl(
         print(f"report: {out / 'report.html'}")
     else:
         print_fields({name: value for name, value in report.items() if not isinstance(value, dict)})
+        if config.lora.rank:
+            print(f"the adapter is in {out / 'adapter'}, merged into its base in {out / 'model'}")
         print(f"the model is in {out / 'model'}; try: shoestring run {out / 'model'}")
 
 
