@@ -15,7 +15,7 @@ from shoestring.tasks import code_families
 from shoestring.tasks.answers import split_reply
 from shoestring.tasks.problems import in_order, split_of
 from shoestring.tasks.task import Example, Split, Task
-from shoestring.tasks.values.checker import same_output, same_result
+from shoestring.tasks.values.checker import MAX_INT_DIGITS, same_output, same_result
 
 MAX_PROGRAM_CHARS = 1 << 16
 MAX_LINE_BYTES = 4 << 20
@@ -144,7 +144,7 @@ def _example(line: bytes) -> Example:
     """The problem in a line; ValueError says why it cannot be used."""
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"longer than {MAX_LINE_BYTES} bytes")
-    row = json.loads(line)
+    row = json.loads(line, parse_int=_integer)
     if not isinstance(row, dict):
         raise ValueError("not an object")
     for name in ("key", "question"):
@@ -166,6 +166,14 @@ def _example(line: bytes) -> Example:
     example = _as_example(row["key"], row["question"], cases, visible, function)
     example.answer["strict"] = row.get("strict", False)
     return example
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_INT_DIGITS:
+        raise ValueError(
+            f"an integer of {len(digits)} digits; such long ones may be in the text of an output only"
+        )
+    return int(digits)
 
 
 def _case(case: Any, *, is_call: bool) -> dict[str, Any]:

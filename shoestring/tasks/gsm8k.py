@@ -8,8 +8,9 @@ from pathlib import Path
 
 from shoestring import durable
 from shoestring.errors import DataError
-from shoestring.tasks import problems
 from shoestring.tasks.answers import split_reply
+from shoestring.tasks.custom.columns import read_problems
+from shoestring.tasks.problems import in_order
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.values.compute import digits
 from shoestring.tasks.values.final_answer import final_number
@@ -25,7 +26,7 @@ class Gsm8k(Task):
     """7,473 training and 1,319 test problems, or others of the same form."""
 
     path: str = ""
-    """A folder with train.jsonl and test.jsonl, or one jsonl file; empty: downloaded once, then cached."""
+    """A folder with train.jsonl and test.jsonl, a file of rows, or a data set of the hub; empty: GSM8K."""
 
     is_pure = True
 
@@ -35,9 +36,9 @@ class Gsm8k(Task):
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
         """See Task. Raises DataError for files that cannot be downloaded or read."""
-        folder = Path(self.path).expanduser() if self.path else _download_once()
-        examples = problems.read_split(folder, split, question_field="question", answer_field="answer")
-        return problems.in_order([_with_number(example) for example in examples], split, seed)
+        source = self.path or str(_download_once())
+        examples = read_problems(source, split, question_field="question", answer_field="answer")
+        return in_order([_with_number(example) for example in examples], split, seed)
 
     def reward(self, example: Example, text: str) -> float:
         r"""1.0 when the answer's number (`\boxed{}`, `####`, or the last) equals the true one exactly."""

@@ -9,12 +9,12 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from shoestring.errors import ConfigError, MissingDependencyError
-from shoestring.tasks import problems
 from shoestring.tasks.answers import split_reply
+from shoestring.tasks.custom.columns import read_problems
 from shoestring.tasks.guard import only_arithmetic
+from shoestring.tasks.problems import in_order
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.values.compare import same
 from shoestring.tasks.values.final_answer import boxes, candidates, mark
@@ -30,10 +30,10 @@ DOTS = re.compile(r"\\[lcd]?dots(?![A-Za-z])|\.\.\.")
 
 @dataclass(frozen=True, kw_only=True)
 class Math(Task):
-    """Problems in jsonl files, such as MATH or competition papers."""
+    """Problems of a data set, such as MATH or competition papers."""
 
     path: str
-    """A folder with train.jsonl and test.jsonl, or one jsonl file."""
+    """A folder with train.jsonl and test.jsonl, a file of rows, or a data set of the hub."""
     question_field: str = "problem"
     answer_field: str = "answer"
     r"""A LaTeX answer, or a worked solution with the answer in `\boxed{}`."""
@@ -52,13 +52,8 @@ class Math(Task):
 
     def examples(self, split: Split, seed: int) -> Iterator[Example]:
         """See Task. Raises DataError for files that cannot be read."""
-        examples = problems.read_split(
-            Path(self.path).expanduser(),
-            split,
-            question_field=self.question_field,
-            answer_field=self.answer_field,
-        )
-        return problems.in_order(examples, split, seed)
+        fields = {"question_field": self.question_field, "answer_field": self.answer_field}
+        return in_order(read_problems(self.path, split, **fields), split, seed)
 
     def prepare(self) -> None:
         """Load the library, which takes most of a second."""

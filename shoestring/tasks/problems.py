@@ -68,6 +68,8 @@ def _example(line: bytes, where: str, question_field: str, answer_field: str) ->
         row = json.loads(line)
     except (ValueError, RecursionError):
         raise DataError(f"{where} is not valid JSON") from None
+    if isinstance(row, dict) and type(row.get(answer_field)) in (int, float):
+        row[answer_field] = str(row[answer_field])
     for field in (question_field, answer_field):
         if not isinstance(row, dict) or not isinstance(row.get(field), str) or not row[field].strip():
             raise DataError(f"{where} has no text under {field!r}")

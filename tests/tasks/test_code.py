@@ -197,6 +197,7 @@ def test_a_file_of_problems(without_sandbox, tmp_path):
         ({"key": ""}, "no text under 'key'"),
         ({"function": "a b"}, "not a name"),
         ({"strict": 1}, "'strict' must be true or false"),
+        ({"visible": 10**4100}, "an integer of 4101 digits"),
         ({"function": "f"}, "'arguments' and a 'result'"),
         ({"cases": [{"stdin": "\ud800", "stdout": "1"}], "visible": 0}, "surrogates not allowed"),
     ],

@@ -120,3 +120,16 @@ def test_reward_and_vote_are_total(text):
     right = Gsm8k().reward(example, text)
     assert right in (0.0, 1.0)
     assert (Gsm8k().vote(example, text) == "-3/2") == bool(right)
+
+
+def test_rows_of_other_files_are_problems(tmp_path):
+    rows = "".join(f'"question {i}","so\n#### {i},000"\n' for i in range(60))
+    (tmp_path / "all.csv").write_text("question,answer\n" + rows)
+    task = Gsm8k(path=str(tmp_path / "all.csv"))
+    test = {e.key: e.answer for e in task.examples("test", 0)}
+    train = {e.key: e.answer for e in islice(task.examples("train", 0), 100)}
+    assert len(test | train) == 60
+    assert "7000" in (test | train).values()
+    (tmp_path / "odd.csv").write_text("question,answer\nq,\n" + rows)
+    with pytest.raises(DataError, match="no text under 'answer'"):
+        [next(Gsm8k(path=str(tmp_path / "odd.csv")).examples(split, 0)) for split in ("test", "train")]

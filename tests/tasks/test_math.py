@@ -45,6 +45,16 @@ def test_problems_are_read(file):
         list(Math(path=str(file), answer_field="solution").examples("test", 0))
 
 
+def test_an_answer_may_be_a_number(tmp_path):
+    pytest.importorskip("math_verify")
+    rows = [{"problem": f"what is {i}+{i}?", "answer": 2 * i} for i in range(40)]
+    (tmp_path / "aime.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "aime.json").write_text(json.dumps(rows))
+    for name in ("aime.jsonl", "aime.json"):
+        example = next(Math(path=str(tmp_path / name)).examples("test", 0))
+        assert example.answer.isdecimal()
+
+
 def test_answers_are_compared_by_value_in_the_child():
     pytest.importorskip("math_verify")
     with Verifier({"math": Math(path="unused")}, timeout_s=20) as verifier:

@@ -3,12 +3,14 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from shoestring.errors import DataError
 from shoestring.rows.read import Row, read_rows
 from shoestring.rows.source import DataFile, data_files, find
-from shoestring.tasks.problems import split_of
+from shoestring.tasks.problems import read_split, split_of
 from shoestring.tasks.task import Example, Split
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,24 @@ def read_examples(data: str, test_data: str, split: Split, columns: Mapping[str,
     if not examples:
         raise DataError(f"{data} has no problem for the {split} split; name a file as options.test_data")
     return list(examples.values())
+
+
+def read_problems(data: str, split: Split, *, question_field: str, answer_field: str) -> list[Example]:
+    """The problems of one split, with one column as their answer.
+
+    `data` is a jsonl file, a folder with train.jsonl and test.jsonl, or a source as `read_examples` takes.
+    Raises DataError as `read_split` and `read_examples`, and for a row without an answer.
+    """
+    path = Path(data).expanduser()
+    if path.suffix == ".jsonl" or any((path / f"{name}.jsonl").is_file() for name in ("train", "test")):
+        return read_split(path, split, question_field=question_field, answer_field=answer_field)
+    problems = []
+    for example in read_examples(data, "", split, {PROMPT: question_field}):
+        answer = example.answer.get(answer_field)
+        if not isinstance(answer, (str, int, float)) or isinstance(answer, bool) or not str(answer).strip():
+            raise DataError(f"{data}: {example.question[:60]!r} has no text under {answer_field!r}")
+        problems.append(replace(example, answer=str(answer)))
+    return problems
 
 
 def _test_files(data: str) -> list[DataFile]:
