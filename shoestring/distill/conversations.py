@@ -11,6 +11,7 @@ from shoestring.distill.journal import Journal
 from shoestring.distill.keep import FILTERS, KeepConfig, rejection, select
 from shoestring.durable import write_stream
 from shoestring.tasks.task import Problem
+from shoestring.tokenizer.overlong import WARN_FROM, WARN_SHARE
 from shoestring.tokenizer.thinking import split_thinking
 
 
@@ -53,6 +54,35 @@ class Collection:
             "spent": self.cost,
             "out_of_money": self.out_of_money,
         }
+
+
+WAYS_TO_KEEP = {
+    "truncated": "--set collect.max_tokens={twice} lets them be longer",
+    "format": "--set collect.keep.thinking=false keeps answers of any form",
+    "language": "--set collect.keep.language_share=0 keeps every language",
+    "long": "--set collect.keep.max_characters=0 keeps any length",
+    "looping": "--set collect.keep.loop_characters=0 keeps repetitions",
+    "duplicate": "--set collect.temperature=1 makes answers differ",
+    "surplus": "--set collect.keep.per_problem={generations} keeps all right ones",
+}
+"""The setting that changes each filter; a wrong answer stays wrong."""
+
+
+def dropped_sentence(collection: Collection, *, max_tokens: int, num_generations: int) -> str:
+    """The answers that filters dropped, with the setting for each; empty for a tenth of them at most."""
+    counts = {name: count for name, count in collection.rejections.items() if count}
+    total = sum(counts.values())
+    if total <= WARN_SHARE * max(collection.num_answers, WARN_FROM):
+        return ""
+    numbers = {"twice": 2 * max_tokens, "generations": num_generations}
+    parts = [
+        f"{count:,} {name}" + (f" ({WAYS_TO_KEEP[name].format(**numbers)})" if name in WAYS_TO_KEEP else "")
+        for name, count in counts.items()
+    ]
+    share = total / collection.num_answers
+    return (
+        f"{total:,} of {collection.num_answers:,} answers ({share:.0%}) are not learned: {', '.join(parts)}"
+    )
 
 
 def write_conversations(

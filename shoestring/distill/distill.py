@@ -12,7 +12,7 @@ from shoestring import config as configs
 from shoestring.data.forms.rendering import writes_thinking
 from shoestring.device import Runtime
 from shoestring.distill.collect import CONVERSATIONS, CollectConfig, collect, problems_of
-from shoestring.distill.conversations import Collection
+from shoestring.distill.conversations import Collection, dropped_sentence
 from shoestring.distill.mix import mix
 from shoestring.distill.on_policy import on_policy
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
@@ -244,6 +244,9 @@ def _collect(
         )
     if not collection.num_conversations:
         raise DataError(_no_conversations(collection))
+    sizes = {"max_tokens": config.collect.max_tokens, "num_generations": config.collect.num_generations}
+    if sentence := dropped_sentence(collection, **sizes):
+        log.warning("%s", sentence)
     write_atomic(path, json.dumps(collection.figures(), indent=2) + "\n")
     return collection.figures()
 
