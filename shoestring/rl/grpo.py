@@ -168,6 +168,8 @@ def _log_samples(log: MetricsLog, step: int, groups: Sequence[Sequence[Answer]],
             "parts": dict(answer.parts),
             "truncated": answer.is_truncated,
         }
+        if answer.messages:
+            line["messages"] = list(answer.messages)
         line |= {
             name: dict(values)
             for name, values in (("rewards", answer.rewards), ("notes", answer.notes))

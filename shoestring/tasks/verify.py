@@ -262,7 +262,8 @@ class Verifier:
                 job.tickets
             )
         for name, value in reply.get("metrics", {}).items():
-            self.metrics[name].append(value)
+            if math.isfinite(value):
+                self.metrics[name].append(value)
         pairs = zip(job.tickets, judgments, strict=True)
         return [self._verdict(ticket, job.task, judgment) for ticket, judgment in pairs]
 

@@ -1,5 +1,6 @@
 """Prompts: a data set with columns as a task, rewarded by functions that take completions and columns."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +19,9 @@ from shoestring.tasks.custom.source import line_of, sentence
 from shoestring.tasks.custom.tools import Tool, load_tools
 from shoestring.tasks.problems import in_order
 from shoestring.tasks.task import BatchJudgment, BatchTask, Example, Judgment, Reply, Split
+
+MAX_NOTE_CHARS = 2000
+"""Of a value that a function logs for one completion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +145,7 @@ class Prompts(BatchTask):
         return Judgment(
             reward=float(sum(terms)) if terms or not rewards else None,
             parts={name: reward for name, reward in names if reward is not None},
-            notes={column: values[number] for column, values in outcome.extra.items()},
+            notes={column: _note(values[number]) for column, values in outcome.extra.items()},
         )
 
     @cached_property
@@ -174,6 +178,12 @@ class Prompts(BatchTask):
             "completion_ids": [list(reply.token_ids) for reply in replies],
             **{name: [row.get(name) for row in rows] for name in names if name not in ("completion_ids",)},
         }
+
+
+def _note(value: Any) -> Any:
+    """A logged value as JSON has it; a long one as the begin of its text."""
+    text = json.dumps(value, default=str)
+    return json.loads(text) if len(text) <= MAX_NOTE_CHARS else text[:MAX_NOTE_CHARS]
 
 
 def _prompt(example: Example, chat: bool) -> Any:

@@ -137,6 +137,28 @@ def test_wrong_settings_are_named(prompts, write):
     assert rebuild(describe(task)) == task
 
 
+def test_whatever_is_logged_reaches_the_log_and_costs_no_verdict(prompts):
+    text = """
+def f(completions, log_extra, log_metric):
+    log_extra("object", [{1, 2} for _ in completions])
+    log_extra("long", ["x" * 10**6 for _ in completions])
+    log_extra("too few", [1])
+    log_metric("nan", float("nan"))
+    log_metric("size", len(completions))
+    return [1.0 for _ in completions]
+"""
+    task = prompts(text)
+    with Verifier({"own": task}) as verifier:
+        for number, reply in enumerate(replies(task, ["a", "b"])):
+            verifier.submit(number, "own", reply.example, reply.text)
+        verdicts = verifier.results(wait=True)
+    assert [verdict.reward for verdict in verdicts] == [1.0, 1.0]
+    assert verdicts[0].notes["object"] == "{1, 2}"
+    assert len(verdicts[0].notes["long"]) == 2000
+    assert verdicts[0].notes.keys() == {"object", "long"}
+    assert verifier.metrics == {"size": [2.0]}
+
+
 def test_nan_is_none_and_arrays_are_lists(prompts):
     text = (
         "import numpy\ndef f(completions):\n    return numpy.array([float('nan'), 2])[: len(completions)]\n"
