@@ -61,4 +61,6 @@ def test_mistakes_are_one_sentence(cli, folder):
     (folder / "a.py").write_text("def f(:\n")
     assert cli("task", "show", "a.py")[2] == "shoestring: a.py, line 1: invalid syntax\n"
     assert "`shoestring task new none.py`" in cli("rl", "--task", "none.py", "--set", "model=mini")[2]
+    assert "rl needs a model" in cli("rl", "--task", "countdown")[2]
+    assert "rl needs a task: --task" in cli("rl", "--set", "model=mini")[2]
     assert "--split best is neither" in cli("task", "show", "countdown", "--split", "best")[2]

@@ -78,7 +78,12 @@ def load_recipe(recipe: Path | None, out: Path, resume: bool, settings: list[str
             raise ConfigError(f"--resume takes the recipe from {out / 'config.toml'}; leave out {recipe}")
         return resumed(type(own), own_recipe(out), settings)
     if recipe is None:
-        return configs.build(GRPOConfig, configs.override({}, settings), where="--set")
+        data = configs.override({}, settings)
+        if not {"model", "start"} & data.keys():
+            raise ConfigError("rl needs a model to train: --set model=MODEL, a folder or org/name")
+        if "tasks" not in data:
+            raise ConfigError("rl needs a task: --task countdown, or yours (`shoestring task new FILE.py`)")
+        return configs.build(GRPOConfig, data, where="--set")
     return load_file(recipe, settings)
 
 
