@@ -25,6 +25,8 @@ def step_sums(run: Run, groups: Sequence[Sequence[Answer]], verifier: Verifier) 
         "call_errors": sum(answer.num_errors for answer in answers),
         "logprobs": sum(sum(answer.logprobs) for answer in answers),
         "truncated": sum(answer.is_truncated for answer in answers),
+        "verified": sum("accuracy" in answer.parts for answer in answers),
+        "verified groups": sum(any("accuracy" in answer.parts for answer in group) for group in groups),
         "solved": sum(any(answer.parts.get("accuracy", 0) >= 1 for answer in group) for group in groups),
         "lengths": sum(len(answer.prompt_ids) + len(answer.token_ids) for answer in answers),
         "prompts": sum(len(group[0].prompt_ids) for group in groups),
@@ -60,10 +62,11 @@ def metrics_row(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> dict
         "tokens": run.tokens,
         "reward": sum(parts.values()) if parts else None,
         **parts,
+        "accuracy": _mean(sums["part accuracy"], sums["verified"]),
         **(_tool_figures(sums) if run.tools else {}),
         **({"rewards": function_means} if function_means else {}),
         "accuracy_by_task": {name: sums[f"task {name}"] / sums[f"count {name}"] for name in tasks},
-        "solved_by_any": sums["solved"] / max(sums["groups"], 1),
+        "solved_by_any": _mean(sums["solved"], sums["verified groups"]),
         "answer_tokens": sums["tokens"] / answers,
         "truncated": sums["truncated"] / answers,
         "faults": 1 - with_reward / answers,
@@ -78,6 +81,11 @@ def metrics_row(run: Run, sums: Mapping[str, float], stats: UpdateStats) -> dict
         "gap": stats.gap,
         "skipped": stats.num_skipped,
     }
+
+
+def _mean(total: float, count: float) -> float | None:
+    """The mean over the answers or groups that a program verified; None where a reward model judged all."""
+    return total / count if count else None
 
 
 def step_flops(

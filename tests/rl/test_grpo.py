@@ -358,6 +358,7 @@ def test_what_a_reward_model_prefers_becomes_more_frequent(
     log = rows(tmp_path / "run")
     assert [row["preference"] for row in log[:3]] == [0.0] * 3
     assert [row["grad_norm"] for row in log[:3]] == [0.0] * 3
+    assert [(row["accuracy"], row["solved_by_any"]) for row in log[2:4]] == [(0.0, 0.0), (None, None)]
     first, last = (sum(row["preference"] for row in part) / len(part) for part in (log[3:13], log[-10:]))
     assert last > first + 0.2
     card = (tmp_path / "run" / "model" / "README.md").read_text()
