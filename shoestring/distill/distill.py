@@ -156,7 +156,8 @@ def _distill(
     """Collect, train and report, in a folder that no other process uses."""
     if not resume and (out / "config.toml").exists():
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
-    folder = None if config.is_remote else resolve(config.teacher)
+    is_over = config.method == "answers" and (out / FIGURES).exists() and config.student not in PRESETS
+    folder = None if config.is_remote or is_over else resolve(config.teacher)
     data = out / "collected" / CONVERSATIONS
     tokenizer = "" if folder is None else str(folder)
     if folder is not None:
@@ -168,7 +169,7 @@ def _distill(
     elif not (out / "student" / "config.toml").exists():
         _check_student(config, config.sft_config(data, tokenizer), out / "student", say)
     write_atomic(out / "config.toml", configs.dumps(config))
-    name = _teacher_name(config, folder)
+    name = "" if is_over else _teacher_name(config, folder)  # a finished collection has it
     if config.method == "on_policy":
         assert folder is not None  # DistillConfig refuses a server
         collection: dict[str, Any] = {"teacher": name, "problems": config.problems}

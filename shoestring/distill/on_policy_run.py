@@ -72,7 +72,7 @@ def build(
         checkpoint.refuse_to_overwrite(out)
     check_past(config, out)
     for each in (student, teacher):
-        each.tokenizer.check_fits(each.config.vocab_size)
+        each.check_vocabulary()
     vocab_size = check_vocabulary(student.tokenizer, teacher.tokenizer)
     own = Checkpoint.open(out / "tokenizer")
     if not own.has_tokenizer:

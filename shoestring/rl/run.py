@@ -123,7 +123,7 @@ def build(
         checkpoint.refuse_to_overwrite(out)
     newest = checkpoint.latest(out / "checkpoints") if resume else None
     weights = open_trainable(config.model, config.lora, newest)
-    weights.tokenizer.check_fits(weights.config.vocab_size)
+    weights.check_vocabulary()
     if not config.micro_tokens:
         config = replace(config, micro_tokens=micro_tokens(weights.config, runtime))
     check_past(config, out)

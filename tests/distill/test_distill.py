@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -240,6 +241,30 @@ def test_on_policy(runtime, tmp_path, teacher_folder, student_folder):
     assert "reverse KL" in card
     assert folder_sha256(teacher_folder)[:16] in card
     assert distill(config, runtime, tmp_path / "run", resume=True)["training"]["steps"] == 2
+
+
+@pytest.mark.parametrize("method", ["answers", "on_policy"])
+def test_a_run_goes_on_without_what_it_began_with(runtime, tmp_path, teacher_folder, student_folder, method):
+    """Its checkpoint holds the student; collected answers need no teacher, its probabilities do."""
+    for name, folder in (("teacher", teacher_folder), ("student", student_folder)):
+        shutil.copytree(folder, tmp_path / name)
+    config = DistillConfig(
+        teacher=str(tmp_path / "teacher"),
+        student=str(tmp_path / "student"),
+        method=method,
+        tasks={"arithmetic": {}},
+        problems=8,
+        collect=ANYTHING,
+        sft=SFT,
+        on_policy=OnPolicyConfig(steps=2, num_prompts=2, num_generations=2, max_tokens=6),
+    )
+    first = distill(config, runtime, tmp_path / "run", quiet=True)
+    shutil.rmtree(tmp_path / "student")
+    if method == "answers":
+        shutil.rmtree(tmp_path / "teacher")
+    again = distill(config, runtime, tmp_path / "run", resume=True, quiet=True)
+    assert again["collected"] == first["collected"]
+    assert again["training"]["steps"] == first["training"]["steps"]
 
 
 def test_when_nothing_is_kept_the_reasons_are_said(remote_config, runtime, tmp_path):

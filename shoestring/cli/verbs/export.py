@@ -112,6 +112,7 @@ def _export_folder(model: str, out: Path, type: str | None) -> dict[str, Any]:
     type = type or "bf16"
     dtype, source = _precision(type), _plain_checkpoint(model)
     _new_folder(out)
+    source.check_vocabulary()
     tokenizer_files = source.tokenizer_folder if source.has_tokenizer else None
     lineage = f"Exported from {source.folder.name}."
     save_model(

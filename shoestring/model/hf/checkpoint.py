@@ -167,6 +167,11 @@ class Checkpoint:
 
         return Tokenizer.load(self.tokenizer_folder)
 
+    def check_vocabulary(self) -> None:
+        """Raise TokenizerError when the tokenizer has ids without a row in the embedding."""
+        if self.has_tokenizer:
+            self.tokenizer.check_fits(self.config.vocab_size)
+
     @cached_property
     def has_template(self) -> bool:
         """Return whether there is a chat template; an error in it shows when `template` is read."""

@@ -53,8 +53,9 @@ def save_merged(
     """Write a model with the adapters of `source` in its weights, in Hugging Face layout, to `out`.
 
     Tokenizer, template and generation settings are the adapter's, if it has them. Raises CheckpointError,
-    StorageError.
+    StorageError, and TokenizerError for a tokenizer that is larger than the embedding.
     """
+    source.check_vocabulary()
     names = ", ".join(folder.resolve().name for folder in source.adapters)
     save_model(
         model,

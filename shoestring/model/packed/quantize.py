@@ -93,8 +93,10 @@ def quantize_checkpoint(
 ) -> None:
     """Write a checkpoint in packed form to the folder `target`, with its tokenizer and settings.
 
-    Raises StorageError for a full disk or a folder that contains weights, CheckpointError, ConfigError.
+    Raises StorageError for a full disk or a folder that contains weights, CheckpointError, ConfigError, and
+    TokenizerError for a tokenizer that is larger than the embedding.
     """
+    source.check_vocabulary()
     if source.quantization is not None:
         raise ConfigError(f"{source.folder} is quantized already; give the checkpoint it was made from")
     model = load_for_inference(source, quantization, progress=progress)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.utils import validate_repo_id
+from safetensors.torch import load_file
 
 from shoestring.errors import CheckpointError, ConfigError, ShoestringError
 from shoestring.model.hf import peft as files
@@ -105,6 +106,41 @@ def test_every_form_is_the_same_when_read_and_when_merged(form, family, tmp_path
     merge(model)
     assert torch.equal(logits(model), logits(merged))
     assert (logits(new_model(family)) - logits(merged)).abs().max() > 0.1
+
+
+def by_the_papers(model, folder: Path) -> None:
+    """Change the weights of transformers' model as the files of an adapter say, by the papers' formulas.
+
+    W + s B A (arXiv 2106.09685), s = alpha / sqrt(r) if rank-stabilized (2312.03732), each row scaled to the
+    length of its magnitude with DoRA (2402.09353).
+    """
+    config = json.loads((folder / files.CONFIG).read_text())
+    tensors = load_file(folder / files.WEIGHTS)
+    scale = config["lora_alpha"] / config["r"] ** (0.5 if config["use_rslora"] else 1.0)
+    for name in sorted(name for name in tensors if name.endswith("lora_A.weight")):
+        path = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+        weight = model.get_submodule(path).weight
+        total = weight + scale * tensors[name.replace("lora_A", "lora_B")] @ tensors[name]
+        magnitude = tensors.get(f"base_model.model.{path}.lora_magnitude_vector")
+        if config["use_dora"]:
+            total = magnitude[:, None] * total / total.square().sum(1, keepdim=True).sqrt()
+        weight.data = total
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_files_mean_to_transformers_what_they_mean_here(
+    form, tmp_path, dense, new_model, adapted, logits, ids
+):
+    transformers = pytest.importorskip("transformers")
+    save_model(new_model(dense), tmp_path / "base")
+    ours = adapted(dense, LoraConfig(rank=4, alpha=6.0, **FORMS[form]))
+    save_adapter(ours, tmp_path / "adapter", base=str(tmp_path / "base"))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
+    with torch.no_grad():
+        before = theirs(ids).logits
+        by_the_papers(theirs, tmp_path / "adapter")
+        torch.testing.assert_close(theirs(ids).logits, logits(ours), rtol=1e-4, atol=1e-4)
+    assert (theirs(ids).logits - before).abs().max() > 0.1
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of peft in transformers

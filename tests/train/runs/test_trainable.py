@@ -15,9 +15,10 @@ from shoestring.distill.on_policy_recipe import OnPolicyConfig, OnPolicyOptim
 from shoestring.engine.load import load_engine
 from shoestring.errors import CheckpointError, ConfigError, TokenizerError
 from shoestring.evals.evaluate import TEXT, Subject, build_config, evaluate
+from shoestring.model.gguf.exporter import export_gguf
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
-from shoestring.model.hf.named import open_model
+from shoestring.model.hf.named import open_model, save_merged
 from shoestring.model.lora import LoraConfig
 from shoestring.model.packed.frozen import is_frozen
 from shoestring.model.packed.quantize import load_frozen, quantize_checkpoint
@@ -195,6 +196,9 @@ def test_every_verb_refuses_a_tokenizer_that_is_larger_than_the_embedding(
             fine_tuning(model=str(folder), lora=LoraConfig()), runtime, tmp_path / "full", quiet=True
         ),
         lambda: load_engine(checkpoint, runtime),  # run, serve, eval, distill's teacher
+        lambda: quantize_checkpoint(checkpoint, tmp_path / "c", "int8"),
+        lambda: save_merged(load_model(checkpoint), checkpoint, tmp_path / "d"),
+        lambda: export_gguf(checkpoint, tmp_path / "e.gguf", "f32"),
         lambda: evaluate(TEXT, config, Subject(name="x", checkpoint=checkpoint, runtime=runtime)),
     ):
         with pytest.raises(TokenizerError, match="the embedding has only 320 rows"):
