@@ -118,3 +118,20 @@ def test_a_mixture_resumes_bit_for_bit(sft_recipe, runtime, talks, tmp_path, mon
     receipt = (tmp_path / "run" / "receipt.json").read_text()
     assert str(tmp_path) not in receipt
     assert report["too_long"] == 1
+
+
+def test_a_data_set_of_the_hub_is_learned_from_the_cache(sft_recipe, runtime, talks, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    cache, commit = tmp_path / "hub" / "datasets--org--name", "a" * 40
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "v1").write_text(commit)
+    for split in ("train", "test"):
+        file = cache / "snapshots" / commit / "data" / f"{split}-00000-of-00001.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(talks, file)
+    names = {"data": ("org/name@v1",), "heldout": ("org/name@v1:test",), "heldout_fraction": 0.0}
+    report = sft(sft_recipe(epochs=1.0, **names), runtime, tmp_path / "run", quiet=True)
+    assert (report["conversations"], report["heldout_conversations"]) == (48, 48)
+    manifest = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert manifest["files"][0]["path"] == "org/name@v1/data/train-00000-of-00001.jsonl"
