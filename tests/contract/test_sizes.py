@@ -9,6 +9,7 @@ FILE_LINES = 400
 FUNCTION_LINES = 60
 CLASS_LINES = 250
 PARAMETERS = 8
+OPTIONS = 9  # parameters of a verb: its arguments and flags
 CONFIG_FIELDS = 25
 INIT_LINES = 20
 FOLDER_FILES = 20
@@ -81,8 +82,9 @@ def too_big(path: str, tree: ast.AST) -> list[str]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             if lines(node) > FUNCTION_LINES:
                 sentences.append(f"{path}: {node.name} has {lines(node)} lines, not {FUNCTION_LINES}")
-            if parameters(node) > PARAMETERS:
-                sentences.append(f"{path}: {node.name} takes {parameters(node)} parameters, not {PARAMETERS}")
+            most = OPTIONS if path.startswith("shoestring/cli/verbs/") else PARAMETERS
+            if parameters(node) > most:
+                sentences.append(f"{path}: {node.name} takes {parameters(node)} parameters, not {most}")
         if isinstance(node, ast.ClassDef):
             if lines(node) > CLASS_LINES:
                 sentences.append(f"{path}: class {node.name} has {lines(node)} lines, not {CLASS_LINES}")

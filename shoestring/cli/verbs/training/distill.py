@@ -1,13 +1,12 @@
 """`shoestring distill`: train a student on a teacher's verified answers, or on its probabilities."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shoestring.cli.options import Json, Out, Quiet, Settings
+from shoestring.cli.options import Device, Json, Out, Quiet, Settings
 from shoestring.cli.output import print_fields, print_json, progress
 from shoestring.cli.recipes import own_recipe
 
@@ -25,6 +24,7 @@ def distill(
     out: Out = Path("runs/distill"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     settings: Settings = [],  # noqa: B006 (typer copies it)
+    device: Device = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +38,7 @@ def distill(
     from shoestring.distill import distill as distillation
 
     config = load_recipe(recipe, teacher, student, out, resume, settings)
-    runtime = choose(os.environ.get("SHOESTRING_DEVICE", "auto"))
+    runtime = choose(device)
     report = distillation.distill(config, runtime, out, resume=resume, quiet=quiet, say=progress(quiet))
     if as_json:
         print_json(report)

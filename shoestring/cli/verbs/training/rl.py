@@ -1,13 +1,12 @@
 """`shoestring rl`: reinforcement learning with verifiable rewards: one run, or all stages of a recipe."""
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from shoestring.cli.options import Json, Out, Quiet, Settings
+from shoestring.cli.options import Device, Json, Out, Quiet, Settings
 from shoestring.cli.output import print_fields, print_json, print_table, progress
 from shoestring.cli.recipes import own_recipe
 from shoestring.cli.tasks import Tasks, rl_settings
@@ -24,20 +23,21 @@ def rl(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     until: Annotated[str, typer.Option(help="Stop after this stage; --resume continues with the next.")] = "",
     settings: Settings = [],  # noqa: B006
+    device: Device = "auto",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Train a model on rewards that a program verifies (GRPO).
 
     Ctrl-C saves the run and exits with 75; --resume continues it. Without a recipe: --set model=MODEL
-    --task countdown, or a task of your own (`shoestring task new`). SHOESTRING_DEVICE names the device.
+    --task countdown, or a task of your own (`shoestring task new`).
     """
     from shoestring.device import choose
     from shoestring.errors import ConfigError
     from shoestring.rl.stages import RecipeConfig
 
     config = load_recipe(recipe, out, resume, rl_settings(tasks) + settings)
-    runtime = choose(os.environ.get("SHOESTRING_DEVICE", "auto"))
+    runtime = choose(device)
     if isinstance(config, RecipeConfig):
         from shoestring.rl.pipeline import run_recipe
 
