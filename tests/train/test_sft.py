@@ -33,6 +33,7 @@ from shoestring.tokenizer.chat.load import load_template
 from shoestring.train import checkpoint, finish
 from shoestring.train import sft as story
 from shoestring.train.report import metrics
+from shoestring.train.runs.recipe import resumed
 from shoestring.train.sft import sft
 from shoestring.train.sft_recipe import SFTConfig, SFTOptim, SFTSchedule
 
@@ -349,3 +350,20 @@ def test_gradient_checkpointing_changes_no_bit_of_an_adapter(recipe, runtime, tm
     one, other = map(load_file, files)
     assert one.keys() == other.keys()
     assert not [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_finished_run_goes_on_for_another_epoch(sft_recipe, runtime, tmp_path, rank):
+    out = tmp_path / "run"
+    config = sft_recipe(epochs=1.0, lora=LoraConfig(rank=rank), heldout_fraction=0.0)
+    first = sft(config, runtime, out, quiet=True)
+    longer = resumed(SFTConfig, out / "config.toml", ["epochs=2", "save_every=3"])
+    report = sft(longer, runtime, out, resume=True, quiet=True)
+    rows = log(out)
+    assert [row["step"] for row in rows] == list(range(1, report["steps"] + 1))
+    assert report["tokens"] == pytest.approx(2 * first["tokens"], rel=0.1)
+    assert sum(row["batch"] for row in rows) == pytest.approx(2 * 48, abs=4)
+    before, after = rows[first["steps"] - 1], rows[first["steps"]]
+    assert before["progress"] == 1.0
+    assert 0.5 < after["progress"] < 0.75
+    assert after["lr"] > 2 * before["lr"]  # past half-way down the cosine of the new length
