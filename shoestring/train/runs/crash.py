@@ -100,9 +100,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _wanted(error: Exception) -> str:
-    """The bytes that could not be had, where the error says it."""
-    match = re.search(r"allocate ([\d.]+ ?[KMGT]iB|\d+ bytes)", str(error))
-    return f" (it asked for {match[1]})" if match else ""
+    """The memory that could not be had, where the error says it."""
+    match = re.search(r"allocate (?:([\d.]+ ?[KMGT]iB)|(\d+) bytes)", str(error))
+    if match is None:
+        return ""
+    return f" (it asked for {match[1] or f'{int(match[2]) / 1e6:,.0f} MB'})"
 
 
 def _way_out(run: Run, again: str) -> str:
