@@ -17,7 +17,7 @@ from shoestring.tasks.guard import only_arithmetic
 from shoestring.tasks.problems import in_order
 from shoestring.tasks.task import Example, Split, Task
 from shoestring.tasks.values.compare import same
-from shoestring.tasks.values.final_answer import boxes, candidates, mark
+from shoestring.tasks.values.final_answer import boxes, candidates, last_boxes, mark
 from shoestring.tasks.values.form import is_value, plain, readings, vote
 from shoestring.tasks.values.tokens import MAX_CHARS, BrokenLatex, Unread
 from shoestring.tasks.values.tree import Node
@@ -65,7 +65,7 @@ class Math(Task):
         SymPy may take forever, so the task is not pure.
         """
         right = mark(example.answer)
-        right = example.answer if right is None else right
+        right = example.answer if right is None else ", ".join(last_boxes(example.answer)) or right
         try:
             trees, words = readings(right), plain(right)
         except BrokenLatex:
@@ -75,7 +75,9 @@ class Math(Task):
         answer = split_reply(text).answer
         contents = [final_answer(answer)]
         if any(tree.kind in ("list", "set") for tree in trees):  # "the roots are \boxed{2} and \boxed{3}"
-            contents.append(", ".join(boxes(answer)[-len(trees[0].parts) :]))
+            contents.append(", ".join(last_boxes(answer)))
+            if len(every := boxes(answer)) == len(trees[0].parts):
+                contents.append(", ".join(every))
         return float(any(content and _is_right(right, trees, words, content) for content in contents))
 
     def vote(self, example: Example, text: str) -> str | None:

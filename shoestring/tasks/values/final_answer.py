@@ -24,6 +24,8 @@ FORMULA = re.compile(
 )
 SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n|$")
 NEGATION = re.compile(r"\b(?:not|n't|isn't|never)\s+(?:\\?\$)?$", re.IGNORECASE)
+BETWEEN = re.compile(r"(?:[\s,;.$()\[\]]|\\[()\[\],; ]|\\q?quad|and|or|\\text\{\s*(?:and|or)\s*\})*")
+MOST_BETWEEN = 60
 CLAUSE_END = re.compile(r"[,;:]\s|\s(?:because|since|which|as|for|when|if|where|so)\s")
 END_CHARS = 2000
 """The end of a text without a mark, where its answer is."""
@@ -44,17 +46,35 @@ def boxes(text: str) -> list[str]:
 
     The last one is "" when a box begins after all others and is never closed.
     """
-    starts: list[int] = []  # of the content in each open brace; -1 for a brace that is no box
-    last, contents = -1, []
+    return [content for content, _, _ in _spans(text)]
+
+
+def last_boxes(text: str) -> list[str]:
+    r"""Contents of the last boxes with only "and", "or" or a comma between them: one answer in parts."""
+    spans = _spans(text)
+    first = len(spans) - 1
+    while first > 0 and BETWEEN.fullmatch(text[spans[first - 1][2] : spans[first][1]][:MOST_BETWEEN]):
+        first -= 1
+    return [content for content, _, _ in spans[max(first, 0) :]]
+
+
+def _spans(text: str) -> list[tuple[str, int, int]]:
+    """Content, start and end of each box."""
+    starts: list[tuple[int, int]] = []  # of each open brace and of its content; -1 for a brace that is no box
+    last, spans = -1, []
     for match in BRACES.finditer(text):
         if match["bare"]:
-            contents.append(match["token"].rstrip(".,/"))
+            spans.append((match["token"].rstrip(".,/"), match.start(), match.end()))
         elif match["box"] or match["open"]:
-            starts.append(match.end() if match["box"] else -1)
-        elif match["close"] and starts and (start := starts.pop()) > last:
-            last = start
-            contents.append(text[start : match.start()])
-    return [*contents, ""] if any(start > last for start in starts) else contents
+            starts.append((match.start(), match.end() if match["box"] else -1))
+        elif match["close"] and starts:
+            begin, start = starts.pop()
+            if start > last:
+                last = start
+                spans.append((text[start : match.start()], begin, match.end()))
+    if any(start > last for _, start in starts):
+        spans.append(("", len(text), len(text)))
+    return spans
 
 
 def mark(answer: str) -> str | None:
@@ -88,7 +108,9 @@ def candidates(answer: str) -> list[str]:
     """
     sentence = statement(answer)
     if sentence is not None:
-        number = NUMBER.search(sentence)
+        number = (
+            NUMBER.search(sentence) if "\\" not in sentence else None
+        )  # a number in a formula is no answer
         return [sentence, CLAUSE_END.split(sentence, maxsplit=1)[0], *([number[0]] if number else [])]
     end = answer[-END_CHARS:].strip()
     formula = None
@@ -98,6 +120,7 @@ def candidates(answer: str) -> list[str]:
     texts = []
     if formula is not None and (number is None or number.end() <= formula.end()):
         texts.append(formula[formula.lastgroup or 0])
+        number = None if number is not None and number.start() >= formula.start() else number
     if len(end.split()) <= SHORT_WORDS:
         texts.append(end)
     if number is not None:

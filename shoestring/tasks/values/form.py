@@ -11,16 +11,19 @@ from shoestring.tasks.values.tokens import BrokenLatex, Token, Unread, tokens
 from shoestring.tasks.values.tree import Node
 
 SMALL_DENOMINATOR = 100
+DECIMAL_COMMA = re.compile(r"\s*-?[0-9]{1,15},[0-9]{1,15}\s*")
 PUNCTUATION = (".", ",", '"', "'", "(", ")", "!")
 UNIT_LETTER = re.compile(r"(?<=[0-9}])\s+(?:m|g|s|h|l|L|N|J|W|V|A|K)(?=\s*(?:\^\s*\{?[23]\}?)?\s*$)")
 
 
 def readings(text: str, *, is_reply: bool = False) -> list[Node]:
-    """The trees that a text may mean; 1,234 may be a list, and in a reply `5 m` may be 5 metres.
+    """The trees that a text may mean; 1,234 may be a list, and in a reply 1,5 may be 1.5 and `5 m` 5 metres.
 
     Raises BrokenLatex; none for a text that is no value known here.
     """
     texts = [text]
+    if DECIMAL_COMMA.fullmatch(text) and (is_reply or text.lstrip("-").startswith("0")):
+        texts.append(text.replace(",", "."))
     if is_reply and (match := UNIT_LETTER.search(text)):
         texts.append(text[: match.start()] + rf"\text{{{match[0]}}}" + text[match.end() :])
     trees: list[Node] = []

@@ -54,6 +54,9 @@ def _words(node: Node) -> Node:
 
 def _relation(signs: tuple[str, ...], sides: tuple[Node, ...]) -> Node:
     if set(signs) <= {"=", "approx"}:
+        if "approx" in signs[1:] or (signs[0] == "approx" and not _is_name(sides[0])):
+            at = signs.index("approx", 1 if _is_name(sides[0]) and len(signs) > 1 else 0)
+            return normal(Node("relation", (signs[:at], sides[: at + 1]))) if at else normal(sides[0])
         if _is_name(sides[0]) or sides[0].kind == "words":
             return _assigned(sides[0], normal(sides[-1]))
         if len(sides) == 2 and _is_name(sides[1]):
@@ -84,8 +87,11 @@ def _is_name(node: Node) -> bool:
         )
     if node.kind == "function":
         return node.parts[0] == "abs" and node.parts[1].kind == "product" and _is_name(node.parts[1])
-    if node.kind == "tuple":
-        return all(part.kind == "variable" for part in node.parts[2:])
+    if node.kind == "quotient":  # of two lengths, such as AB over CD
+        return all(_is_name(part) and part.kind == "product" for part in node.parts)
+    if node.kind in ("tuple", "ratio"):
+        parts = node.parts[2:] if node.kind == "tuple" else node.parts
+        return all(part.kind == "variable" for part in parts)
     return node.kind == "variable"
 
 

@@ -19,7 +19,7 @@ LOOKS = re.compile(
     r"|\\(?:bf|it|rm|limits|nolimits|boldsymbol|mathstrut|strut|noindent)(?![A-Za-z])"
     r"|\\(?:text)?color\s*+\{[^{}]*+\}|(?<=,)\\!\s*+|\\[hv]?phantom\s*+\{[^{}]*+\}|\\!|\\/|\u200b|\ufeff|\*\*"
 )
-SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\[hv]space\*?+\s*+\{[^{}]*+\}|\\(?=\n)")
+SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad|\\[hv]space\*?+\s*+\{[^{}]*+\}|\\(?=\n)")
 PHRASE_ALONE = re.compile(r"[A-Za-z][-A-Za-z,.' ]*+")
 PHRASE = re.compile("[A-Za-z]+")
 NO_WORDS = FUNCTIONS | {"and", "or", "pi", "infinity", "inf", "oo"}
