@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoestring.data.forms.fields import Fields, json_list, json_object
+from shoestring.data.forms.marks import is_marked
 from shoestring.data.forms.messages import KEYS, Message, assistant, to_messages, user
 
 FORMS = "messages, conversations, instruction with output, or prompt with completion"
@@ -119,7 +120,11 @@ def _joined(prompt: list[Message], fields: Fields) -> list[Message]:
     reply = reply_messages(fields, "completion")
     if reply[: len(prompt)] == prompt:  # a whole conversation, as some sets of preferences have it
         reply = reply[len(prompt) :]
-    return [*({"train": False, **m} if m["role"] == "assistant" else m for m in prompt), *reply]
+    context = [
+        {**message, "train": False} if message["role"] == "assistant" and not is_marked(message) else message
+        for message in prompt
+    ]
+    return [*context, *reply]
 
 
 def _no_form(fields: Fields) -> str:

@@ -55,6 +55,11 @@ def read_marks(message: Message, name: str) -> tuple[Message, Mark]:
     return plain, Mark(learn=learn, spans=tuple(spans))
 
 
+def is_marked(message: Message) -> bool:
+    """Return whether a message has marks of its own as a whole."""
+    return any(message.get(key) is not None for key in ("weight", "train"))
+
+
 def without_marks(message: Message) -> Message:
     """The message without its marks, for where all of a reply is learned."""
     return {key: value for key, value in message.items() if key not in MARKS}

@@ -119,7 +119,7 @@ class _Page:
                         self.turns_left_out.add(number)
                 for span in mark.spans:
                     self._set_span(number, message, span, start)
-            position = self.spans.get(number, (0, position))[1]
+            position = self._end_of(number, message, position)
 
     def is_learned(self, number: int) -> bool:
         """Return whether a turn of the assistant is learned, as a whole or in part."""
@@ -207,6 +207,14 @@ class _Page:
             )
         return self._find(number, message, position)
 
+    def _end_of(self, number: int, message: Message, position: int) -> int:
+        """Place after a message, as far as it is known: the next one is looked for from there."""
+        if number in self.spans:
+            return self.spans[number][1]
+        text = message.get("content")
+        start = self.text.find(text.strip(), position) if isinstance(text, str) else -1
+        return position if start < 0 else start + len(str(text).strip())
+
     def _find(self, number: int, message: Message, position: int, key: str = "content") -> tuple[int, int]:
         """First and last character of a text of a message, without the white space around it."""
         content = message.get(key)
@@ -221,6 +229,8 @@ class _Page:
 
     def _set_span(self, number: int, message: Message, span: Span, position: int) -> None:
         """Set the mask of a part of a text; the template may have removed the white space around it."""
+        if span.key == "content" and isinstance(message.get("reasoning_content"), str):
+            position = self._find(number, message, position, "reasoning_content")[1]
         start, end = self._find(number, message, position, span.key)
         text = message[span.key]
         offset = start - (len(text) - len(text.lstrip()))

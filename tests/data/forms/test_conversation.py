@@ -70,6 +70,8 @@ def test_only_the_completion_of_a_prompt_is_learned():
     talk = conversation(row, {})
     assert [m.get("train") for m in talk.messages] == [None, False, None, None]
     assert talk.tools == [TOOL]
+    marked = {**row, "prompt": [TALK[0], {**TALK[1], "weight": 1}, row["prompt"][2]]}
+    assert [m.get("train") for m in conversation(marked, {}).messages] == [None] * 4
 
 
 def test_tools_of_others_are_in_openais_form():

@@ -122,6 +122,25 @@ def test_parts_of_a_turn_are_learned_or_not(any_template, first):
     assert learned(any_template, user("q"), bot(alone, weight=0)) == ["three"]
 
 
+def test_a_marked_text_is_not_taken_for_an_earlier_one_that_is_the_same(any_template):
+    turns = (user("one"), bot("one"), user("one", train=True), bot("two"))
+    rendering = render(talk(*turns), any_template, learn="assistant", thinking="template")
+    whole = "".join(piece.text for piece in rendering.pieces)
+    learned_text = "".join(
+        piece.text if piece.in_loss else "." * len(piece.text) for piece in rendering.pieces
+    )
+    first, second = whole.index("one"), whole.index("one", whole.index("one") + 3)
+    assert learned_text[first : first + 3] == "..."
+    assert learned_text[second : second + 3] == "one"
+    assert learned_text.count("one") == 2
+
+
+def test_a_part_of_the_content_is_not_looked_for_in_the_thinking():
+    parts = [{"type": "text", "text": "4"}, {"type": "text", "text": " is it", "train": False}]
+    turn = bot(parts, reasoning_content="4 is it")
+    assert learned(DeepSeekTemplate(), user("q"), turn) == ["<think>4 is it</think>4", END]
+
+
 def test_parts_of_thinking_are_learned_or_not(template):
     parts = [{"type": "text", "text": "2+2=5?", "train": False}, {"type": "text", "text": " no, 4"}]
     turns = (user("q"), bot("4", reasoning_content=parts))
