@@ -127,6 +127,7 @@ def build(
     if not config.micro_tokens:
         config = replace(config, micro_tokens=micro_tokens(weights.config, runtime))
     check_past(config, out)
+    scorer = _scorer(config, runtime, say)
     say(f"loading {config.model}")
     model = load_trainable(weights, config.lora, runtime, seed=config.seed, newest=newest)
     model.gradient_checkpointing = config.gradient_checkpointing
@@ -148,7 +149,7 @@ def build(
         optimizers=build_optimizers(model, config.optim),
         template=_template(tokenizer_files, config),
         problems=problems,
-        scorer=_scorer(config, runtime, say),
+        scorer=scorer,
         ranks=ranks,
     )
     if newest is not None:

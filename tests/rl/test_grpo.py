@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from shoestring import config as configs
-from shoestring.errors import ConfigError, CrashError, DataError, NonFiniteError, Stopped
+from shoestring.errors import CheckpointError, ConfigError, CrashError, DataError, NonFiniteError, Stopped
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
 from shoestring.model.lora import LoraConfig
@@ -363,6 +363,13 @@ def test_what_a_reward_model_prefers_becomes_more_frequent(
     assert last > first + 0.2
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "a program and a reward model compute" in card
+
+
+def test_a_language_model_is_no_reward_model(coin, recipe, runtime, tmp_path, student_folder) -> None:
+    coin()
+    reward = RewardConfig(model=str(student_folder))
+    with pytest.raises(CheckpointError, match="is no reward model: it has no score"):
+        training.grpo(recipe(reward=reward), runtime, tmp_path / "run", quiet=True)
 
 
 def test_a_run_with_a_reward_model_goes_on_to_the_same_bits(
