@@ -1,5 +1,7 @@
 r"""Parse the numbers in an answer: sums, products, powers, roots, functions, and the units after them."""
 
+import re
+
 from shoestring.tasks.values.numerals import Numeral, numeral
 from shoestring.tasks.values.parse_functions import FunctionParser
 from shoestring.tasks.values.tokens import FUNCTIONS, BrokenLatex, Token, Unread
@@ -7,6 +9,8 @@ from shoestring.tasks.values.tree import Node
 from shoestring.tasks.values.units import unit_name
 
 MAX_DEPTH = 40
+# The arguments of \\frac when they are integers: in groups, written | here, or one digit each.
+TWO_DIGITS = re.compile(r"(?:\|([0-9]{1,99})\||([0-9]))(?:\|([0-9]{1,99})\||([0-9]))")
 QUALIFIERS = frozenset(
     """
 about approximately approx roughly exactly the answer is a an total of nearly equals equal to""".split()  # noqa: SIM905
@@ -104,7 +108,8 @@ class NumberParser(FunctionParser):
         return self._with_signs(self.primary())
 
     def _with_signs(self, node: Node) -> Node:
-        """A number with what follows it: powers, factorials, percent and degrees."""
+        """A number with what follows it: a power, factorials, percent and degrees."""
+        has_power = False
         while True:
             if self.sees("^") and self._takes_circle():
                 node = self._degrees(node)
@@ -113,8 +118,9 @@ class NumberParser(FunctionParser):
                 node = self._degrees(node)
             elif self.sees("^"):
                 self.take()
-                if self.sees("^") or node.kind == "power":
+                if self.sees("^") or has_power:
                     raise BrokenLatex("two exponents")
+                has_power = True
                 node = Node("power", (node, self.exponent()))
             elif self.sees("!"):
                 self.take()
@@ -249,19 +255,15 @@ class NumberParser(FunctionParser):
         r"""Return whether a fraction of two integers below 1 follows an integer: 2\frac12, 2 1/2."""
         if last.kind != "number" or last.parts[0].step is not None or last.parts[0].value.denominator != 1:
             return False
-        start, parts = self.at, None
-        if self.sees("frac", kind="command"):
-            before = list(self.tokens)
-            try:
-                parts = self.primary().parts
-            except (Unread, BrokenLatex):
-                parts = None
-            self.tokens, self.at = before, start
-        elif self.sees(kind="number") and self.sees("/", ahead=1) and self.sees(kind="number", ahead=2):
-            parts = tuple(Node("number", (self.tokens[start + n].number,)) for n in (0, 2))
-        if parts is None or any(part.kind != "number" or part.parts[0].step is not None for part in parts):
+        if self.sees(kind="number") and self.sees("/", ahead=1) and self.sees(kind="number", ahead=2):
+            over, under = self.tokens[self.at].text, self.tokens[self.at + 2].text
+        elif self.sees("frac", kind="command"):
+            texts = [token.text for token in self.tokens[self.at + 1 : self.at + 7]]
+            match = TWO_DIGITS.match("".join("|" if text == "group" else text for text in texts))
+            over, under = (match[1] or match[2], match[3] or match[4]) if match else ("", "")
+        else:
             return False
-        return bool(parts[0].parts[0].value < parts[1].parts[0].value)
+        return over.isdecimal() and under.isdecimal() and int(over) < int(under)
 
 
 def _digits(text: str) -> Numeral:

@@ -56,6 +56,14 @@ def test_a_vote_takes_at_most_seconds(piece, size):
     assert time.process_time() - start < 3
 
 
+def test_nesting_costs_no_more_than_its_depth():
+    start = time.process_time()
+    for depth in (12, 20, 200):
+        vote("1\\frac{" * depth + "1" + "}{2}" * depth)
+        vote("(" * depth + "1" + ")^2" * depth)
+    assert time.process_time() - start < 1
+
+
 @pytest.mark.parametrize(
     "equal",
     [
@@ -64,6 +72,7 @@ def test_a_vote_takes_at_most_seconds(piece, size):
         [r"x \ge 3", r"[3, \infty)", r"3 \le x", r"x\in[3,\infty)"],
         [r"\sqrt{12}", r"2\sqrt3", r"\frac{6}{\sqrt{3}}"],
         ["(x+1)^2", "x^2+2x+1", "1+2x+x^2"],
+        ["(x^2)^3", "{x^2}^3", "x^6"],
         ["1,234", "1234", r"1{,}234", r"1\,234.0"],
         [r"\text{east}", "East", r"\textbf{east}"],
         [r"\text{(C)}", "C", "(C)"],
