@@ -16,8 +16,12 @@ BRACES = re.compile(
     r"(?P<box>\\(?:boxed|fbox|framebox)\s*+\{)|(?P<bare>\\boxed\s*+(?P<token>-?[0-9][0-9.,/]*+|[A-Za-z](?![A-Za-z])))"
     r"|\\[{}]|\\\\(?!boxed|fbox)|(?P<open>\{)|(?P<close>\})"
 )
-PHRASE = re.compile(r"\b(?:answer|result)\s*+(?:is|are|=|:)(?:\s*+:)?(?!\s*+not\b)", re.IGNORECASE)
-SECOND_THOUGHT = re.compile(r"\b(?:wait|actually|correction|mistake|no,|let me|recheck)", re.IGNORECASE)
+PHRASE = re.compile(
+    r"\b(?:answer|result)\s*+(?:(?:is|are)\b(?!['’])|=|:)(?:\s*+:)?(?!\s*+not\b)", re.IGNORECASE
+)
+SECOND_THOUGHT = re.compile(
+    r"\b(?:wait|actually|correction|mistake|no,|recheck|let me (?:check|verify|re|redo|think))", re.IGNORECASE
+)
 FORMULA = re.compile(
     r"\$\$(?P<a>[^$]++)\$\$|\$(?P<b>[^$\n]++)\$|\\\[(?P<c>(?:(?!\\\]).)++)\\\]|\\\((?P<d>(?:(?!\\\)).)++)\\\)",
     re.DOTALL,
@@ -26,12 +30,14 @@ SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n|$")
 NEGATION = re.compile(r"\b(?:not|n't|isn't|never)\s+(?:\\?\$)?$", re.IGNORECASE)
 BETWEEN = re.compile(r"(?:[\s,;.$()\[\]]|\\[()\[\],; ]|\\q?quad|and|or|\\text\{\s*(?:and|or)\s*\})*")
 MOST_BETWEEN = 60
+HEDGE = re.compile(r"[^.;]{0,30}\b(?:or|and)\b[^.;]{0,10}", re.IGNORECASE)
 CLAUSE_END = re.compile(r"[,;:]\s|\s(?:because|since|which|as|for|when|if|where|so)\s")
 END_CHARS = 2000
 """The end of a text without a mark, where its answer is."""
 SHORT_WORDS = 12
 # Digits of other alphabets, exponents and letters beside a numeral change its meaning: it is not read.
-DIGITS = rf"(?:{COMMAS}|{SPACES}|[0-9]++(?:\.[0-9]++)?+|\.[0-9]++){EXPONENT}(?![\d^⁰-⁹²³¹½¼¾]|[eE][0-9])"
+OTHER_MEANING = r"[\d^⁰-⁹²³¹½¼¾]|[eE][0-9]|[xyz](?![A-Za-z0-9])"
+DIGITS = rf"(?:{COMMAS}|{SPACES}|[0-9]++(?:\.[0-9]++)?+|\.[0-9]++){EXPONENT}(?!{OTHER_MEANING})"
 BESIDE = r"[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[\^.]"  # Chinese, Japanese, Korean need no space
 NUMBER = re.compile(
     rf"(?:(?<![\w)\]}}])(?P<minus>[-−]))?\$?(?<!{BESIDE})(?:(?P<whole>[0-9]++)[ ](?=[0-9]+/))?"
@@ -82,7 +88,8 @@ def mark(answer: str) -> str | None:
     contents = boxes(answer)
     if contents:
         return contents[-1]
-    return answer.rpartition("####")[2].strip().partition("\n")[0].rstrip() if "####" in answer else None
+    lines = [line.strip().partition("\n")[0].rstrip() for line in answer.split("####")[1:]]
+    return next((line for line in reversed(lines) if re.search("[0-9]", line)), lines[-1] if lines else None)
 
 
 def statement(answer: str) -> str | None:
@@ -141,9 +148,11 @@ def final_number(answer: str) -> Fraction | None:
         return number if number is not None else _only_number(content)
     sentence = statement(answer)
     if sentence is not None:
-        number = _number(next(NUMBER.finditer(sentence.rpartition("=")[2]), None))
-        if number is not None:
-            return number
+        numbers = list(NUMBER.finditer(sentence.rpartition("=")[2]))
+        if len(numbers) > 1 and HEDGE.fullmatch(numbers[0].string, numbers[0].end(), numbers[1].start()):
+            return None
+        if numbers:
+            return _number(numbers[0])
     return _number(_last(FRACTION.sub(r"\1/\2", answer)))
 
 
