@@ -128,6 +128,8 @@ def build(
     write_atomic(out / "config.toml", configs.dumps(config))
     write_atomic(out / "data.json", json.dumps(run.manifest, indent=1))
     say(_steps_sentence(run))
+    if sentence := _patience_sentence(run):
+        log.warning("%s", sentence)
     return run
 
 
@@ -149,6 +151,19 @@ def _steps_sentence(run: SFTRun) -> str:
         return sentence
     better = max(1, per_epoch // EPOCH_STEPS)
     return f"{sentence}, which is few: --set batch_tokens={better} makes {EPOCH_STEPS} steps an epoch"
+
+
+def _patience_sentence(run: SFTRun) -> str:
+    """A sentence where the run has too few evaluations for early stopping; else nothing."""
+    patience, every = run.config.early_stopping_patience, run.config.eval_every
+    steps = max(1, round(run.total_tokens / run.config.batch_tokens))
+    if not patience or steps // every > patience:
+        return ""
+    better = max(1, steps // (4 * patience))
+    return (
+        f"of {steps:,} steps every {every}th is evaluated, too few for early_stopping_patience = {patience}; "
+        f"--set eval_every={better}"
+    )
 
 
 def save(run: SFTRun) -> Path:

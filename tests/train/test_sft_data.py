@@ -73,6 +73,15 @@ def test_early_stopping_keeps_the_best_model_and_resumes_bit_for_bit(
     same_run(tmp_path / "whole", tmp_path / "run")
 
 
+def test_too_few_evaluations_for_early_stopping_are_a_warning(sft_recipe, runtime, tmp_path, caplog):
+    config = sft_recipe(early_stopping_patience=3, eval_every=50, epochs=1.0)
+    run = story.build(config, runtime, tmp_path / "run", resume=False)
+    (warning,) = [r.getMessage() for r in caplog.records if "early_stopping_patience = 3" in r.getMessage()]
+    every = int(warning.rpartition("--set eval_every=")[2])
+    steps = round(run.total_tokens / config.batch_tokens)
+    assert steps // every > 3 or every == 1
+
+
 def test_a_best_model_that_is_gone_is_one_sentence(sft_recipe, runtime, tmp_path):
     settings = {"early_stopping_patience": 1, "eval_every": 1, "epochs": 9.0}
     config = sft_recipe(optim=SFTOptim(lr=0.3), **settings)

@@ -20,8 +20,9 @@ def sft(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a model on conversations (jsonl), fully or with LoRA.
+    """Fine-tune a model on conversations of any form, fully or with LoRA.
 
+    `shoestring data show FILE --model MODEL` shows before what would be learned.
     Ctrl-C saves the run and exits with 75; --resume continues it. Without a recipe: --set model=MODEL
     --set 'data=["FILE.jsonl"]', and for LoRA --set lora.rank=16.
     """
