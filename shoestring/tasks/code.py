@@ -19,6 +19,7 @@ from shoestring.tasks.values.checker import MAX_INT_DIGITS, same_output, same_re
 
 MAX_PROGRAM_CHARS = 1 << 16
 MAX_LINE_BYTES = 4 << 20
+LEAST_OUTPUT_BYTES, OUTPUT_ROOM = 64 << 10, 2
 GENERATED_TEST_ONE_IN = 5
 TRIES = 5_000
 """Draws in a row without a new problem; after so many the split ends."""
@@ -81,7 +82,9 @@ class Code(Task):
             return 0.0
         remaining_s, is_strict = self.limit_s, example.answer.get("strict", False)
         for case in example.answer["cases"]:
-            limits = Limits(wall_s=remaining_s, memory_bytes=self.memory_mb << 20)
+            limits = Limits(
+                wall_s=remaining_s, memory_bytes=self.memory_mb << 20, output_bytes=_output_bytes(case)
+            )
             if (function := example.answer.get("function")) is None:
                 outcome = self.sandbox.run(program, case["stdin"], limits=limits)
                 is_same = same_output(outcome.stdout, case["stdout"], is_strict=is_strict)
@@ -102,6 +105,12 @@ class Code(Task):
         if not examples:
             raise DataError(f"{self.path} has no problems for the {split} split")
         return in_order(examples, split, seed)
+
+
+def _output_bytes(case: Mapping[str, Any]) -> int:
+    """Room for the right output in any spacing, and for some that is wrong."""
+    right = case["stdout"] if "stdout" in case else json.dumps(case["result"])
+    return max(LEAST_OUTPUT_BYTES, OUTPUT_ROOM * len(right.encode(errors="replace")))
 
 
 def last_block(answer: str) -> str | None:
