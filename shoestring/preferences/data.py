@@ -146,13 +146,13 @@ def padded(answers: Sequence[EncodedAnswer], device: torch.device) -> MicroBatch
 class Batches:
     """The units of each step: one random cut into batches, which every epoch takes in another order.
 
-    So KTO's mismatched answers (`mismatched`) are the same in every epoch. Sizes differ by one at most. The
-    batch of a step depends on the seed and the step's number alone: nothing has to be saved.
+    So KTO's mismatched answers (`mismatched`) are the same in every epoch. The batch of a step depends on the
+    seed and the step's number alone: nothing has to be saved.
     """
 
-    def __init__(self, units: Sequence[int], size: int, *, seed: int) -> None:
+    def __init__(self, units: Sequence[int], size: int, *, seed: int, least: int = 1) -> None:
         order = np.random.default_rng(seed).permutation(np.array(units))
-        self.all = [part.tolist() for part in np.array_split(order, -(-len(order) // size))]
+        self.all = cut(order.tolist(), size, least)
         self.seed = seed
 
     def of_step(self, step: int) -> list[int]:
@@ -161,6 +161,12 @@ class Batches:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.all))
         batch: list[int] = self.all[order[place]]
         return batch
+
+
+def cut(units: Sequence[int], size: int, least: int = 1) -> list[list[int]]:
+    """The units in parts of about one size: at most `size`, but at least `least` where there are so many."""
+    count = max(1, min(-(-len(units) // size), len(units) // least))
+    return [part.tolist() for part in np.array_split(np.array(units), count)] if units else []
 
 
 def mismatched(data: Preferences, units: Sequence[int]) -> list[EncodedAnswer]:

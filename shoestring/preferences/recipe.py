@@ -65,10 +65,10 @@ class ComparisonConfig(RunConfig):
     prompt, completion and label; see data/forms/pairs.py for their forms."""
     columns: dict[str, str] = field(default_factory=dict)
     """Columns of the data under other names: {chosen = "better"}."""
-    epochs: float = 1.0
-    """Passes over the preferences (TRL, Zephyr: 1 to 3)."""
-    batch_size: int = 8
-    """Pairs in a step; for KTO answers, at least 2."""
+    epochs: float = 2.0
+    """Passes over the preferences (TRL: 3, Zephyr: 1 to 3)."""
+    batch_size: int = 0
+    """Pairs in a step, or answers for KTO, at least 2. 0: 2 to 32, such that an epoch has 32 steps."""
     micro_tokens: int = 0
     """Tokens in one forward pass, padding included: bounds memory, not the result. 0: what the machine's
     memory has room for (train/memory.py)."""
@@ -108,10 +108,10 @@ class ComparisonConfig(RunConfig):
         if not self.optim.lr:
             lr = self.LR * (10 if self.lora.rank else 1)
             object.__setattr__(self, "optim", replace(self.optim, lr=lr))
-        for name in ("micro_tokens", "seq_len"):
+        for name in ("micro_tokens", "seq_len", "batch_size"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 0")
-        for name in ("batch_size", "eval_every", "save_every"):
+        for name in ("eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         for name, choices in (("overlong", get_args(Overlong)), ("thinking", get_args(Thinking))):
@@ -149,9 +149,9 @@ class PreferenceConfig(ComparisonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss.loss_type == "kto" and self.batch_size < 2:
+        if self.loss.loss_type == "kto" and self.batch_size == 1:
             raise ConfigError(
-                f"batch_size = {self.batch_size}, but KTO compares answers of a batch; set it to 2 or more"
+                "batch_size = 1, but KTO compares answers of a batch; set it to 2 or more, or 0"
             )
 
 

@@ -14,7 +14,7 @@ from shoestring.durable import write_atomic
 from shoestring.errors import DataError
 from shoestring.model.hf.folder import save_model
 from shoestring.model.transformer import Transformer
-from shoestring.preferences.data import Batches, Preferences
+from shoestring.preferences.data import Batches, Preferences, cut
 from shoestring.preferences.encode import Kind, load_preferences
 from shoestring.preferences.recipe import ComparisonConfig
 from shoestring.train import checkpoint, state
@@ -26,6 +26,9 @@ from shoestring.train.tuning import Start, describe, load_adapter_of, open_start
 
 log = logging.getLogger(__name__)
 
+EPOCH_STEPS = 32
+"""Steps of an epoch, where the recipe does not say how large they are."""
+MOST_UNITS = 32
 Load = Callable[[ComparisonConfig, Runtime, Start, Iterable[int]], Transformer]
 """Loads the model to train, as `tuning.load_start` does."""
 
@@ -46,6 +49,8 @@ class ComparisonRun:
     batches: Batches
     verb: str
     """Words for the model card: what was done to the model, by which command."""
+    least: int
+    """Units of a batch at least."""
     step: int = 0
     tokens: int = 0
     """Inputs so far, padding not counted."""
@@ -67,8 +72,7 @@ class ComparisonRun:
     @property
     def heldout_batches(self) -> list[list[int]]:
         """The held-out units in batches."""
-        size = self.config.batch_size
-        return [self.heldout[start : start + size] for start in range(0, len(self.heldout), size)]
+        return cut(self.heldout, self.config.batch_size, self.least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +102,17 @@ def build(
         checkpoint.refuse_to_overwrite(out)
     latest = checkpoint.latest(out / "checkpoints") if resume else None
     start = open_start(config, out, latest)
-    micro = config.micro_tokens or micro_tokens(start.shape, runtime)
-    config = replace(config, seq_len=start.seq_len, micro_tokens=micro)
-    check_past(config, out)
+    config = replace(config, seq_len=start.seq_len)
     say("reading the preferences")
     data = load_preferences(config, start.files.tokenizer, start.files.template, kind)
     train, heldout = data.split(config.heldout_fraction)
+    config = replace(
+        config,
+        batch_size=config.batch_size or min(max(len(train) // EPOCH_STEPS, 2), MOST_UNITS),
+        micro_tokens=config.micro_tokens or micro_tokens(start.shape, runtime),
+    )
+    check_past(config, out)
+    least = 2 if kind == "answers" else 1
     if kind == "answers" and len(train) < 2:
         raise DataError("KTO compares each answer with another one; give at least two")
     say(f"{len(train):,} preferences to learn from, {len(heldout):,} held out; loading {config.model}")
@@ -118,8 +127,9 @@ def build(
         manifest={**data.manifest, "heldout": len(heldout), "start": first},
         model=model,
         optimizers=build_optimizers(model, config.optim),
-        batches=Batches(train, config.batch_size, seed=config.seed),
+        batches=Batches(train, config.batch_size, seed=config.seed, least=least),
         verb=verb,
+        least=least,
     )
     if latest is None and resume:
         log.warning("%s holds no checkpoint yet: the run starts from its beginning", out)

@@ -51,6 +51,7 @@ def recipe(base: Path, pairs: Path) -> Callable[..., PreferenceConfig]:
             "model": str(base),
             "data": (str(pairs),),
             "seq_len": 100,
+            "epochs": 1.0,
             "batch_size": 4,
             "micro_tokens": 120,
             "eval_every": 4,

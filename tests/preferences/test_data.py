@@ -6,7 +6,7 @@ import torch
 
 from shoestring.data.packing import IGNORE_INDEX
 from shoestring.errors import DataError
-from shoestring.preferences.data import Batches, EncodedAnswer, Preferences, mismatched
+from shoestring.preferences.data import Batches, EncodedAnswer, Preferences, cut, mismatched
 
 CPU = torch.device("cpu")
 
@@ -61,6 +61,14 @@ def test_every_epoch_has_all_units_in_batches_of_nearly_one_size():
     assert all(sorted(map(tuple, epoch)) == sorted(map(tuple, batches.all)) for epoch in epochs)
     assert Batches(range(10, 27), 4, seed=3).of_step(11) == batches.of_step(11)
     assert Batches(range(10, 27), 4, seed=4).all != batches.all
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "least", "expected"),
+    [(9, 8, 1, [5, 4]), (3, 2, 1, [2, 1]), (3, 2, 2, [3]), (5, 2, 2, [3, 2]), (1, 4, 2, [1]), (0, 4, 1, [])],
+)
+def test_parts_are_of_one_size_and_kto_s_never_of_one_answer(count, size, least, expected):
+    assert [len(part) for part in cut(list(range(count)), size, least)] == expected
 
 
 def test_a_prompt_is_on_one_side():

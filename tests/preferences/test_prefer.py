@@ -126,6 +126,17 @@ def test_a_stopped_run_goes_on_to_the_same_end(recipe, runtime, tmp_path, monkey
     assert_same(tmp_path / "whole", tmp_path / "run")
 
 
+def test_sizes_that_are_left_out_fit_the_data_and_the_model(recipe, runtime, tmp_path):
+    """Few pairs make small steps: many of them are needed to learn anything."""
+    report = prefer(recipe(batch_size=0, micro_tokens=0, seq_len=0), runtime, tmp_path / "run", quiet=True)
+    config = configs.load(PreferenceConfig, tmp_path / "run" / "config.toml")
+    assert (config.batch_size, config.seq_len, report["steps"]) == (2, 256, 18)
+    assert config.micro_tokens >= 256
+    assert config.optim.lr == 1e-3
+    assert PreferenceConfig(model="a", data=("b",)).optim.lr == 5e-6
+    assert PreferenceConfig(model="a", data=("b",), lora=LoraConfig(rank=8)).optim.lr == 5e-5
+
+
 def test_the_memory_limit_changes_no_result(recipe, runtime, tmp_path):
     for name, tokens in (("small", 40), ("large", 10_000)):
         prefer(recipe("orpo", micro_tokens=tokens), runtime, tmp_path / name, quiet=True)
@@ -213,7 +224,7 @@ def test_runs_are_not_mixed(recipe, runtime, tmp_path, pairs):
     [
         {"data": ()},
         {"epochs": 0.0},
-        {"batch_size": 0},
+        {"batch_size": -1},
         {"heldout_fraction": 1.0},
         {"warmup_ratio": math.nan},
         {"seed": -1},
