@@ -1,8 +1,9 @@
 r"""The choice that an answer to a multiple-choice question gives: one letter, or none.
 
 In this order: the last box (`\boxed{B}`, `\boxed{\text{(B) 12}}`, or the words of one choice); the last
-statement ("The answer is (B)", "Answer: **B**", "the correct option is B"); an answer that is a letter and
-little else ("B.", "(B) Paris"), or the words of one choice; the only letter named in the last paragraph.
+statement ("The answer is (B)", "Answer: **B**", "B is correct"); an answer, or the only one of its lines,
+that is a letter and little else ("B.", "(B) Paris"), or the words of one choice; the only letter named in the
+last paragraph.
 A letter within a word is none, nor is the article in "the answer is a car". Two letters in one place are a
 hedge, and "not B" is no choice: then there is no answer.
 """
@@ -11,7 +12,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from shoestring.tasks.values.final_answer import boxes
+from shoestring.tasks.values.final_answer import boxes, statement
 
 LETTERS = string.ascii_uppercase
 END_CHARS = 2000
@@ -24,6 +25,10 @@ STATEMENT = re.compile(
     rf"(?:\s*(?::|=|-|→)|\s+(?:is|would be|must be|should be|seems to be|therefore is)(?:\s*:)?){LOOK}{NAME}"
     rf"(?:\\(?:text|textbf|mathbf|mathrm|boxed)\s*{{)?{LOOK}(?P<letter>[A-Z]){AFTER}(?=(?P<rest>[^\n]{{0,60}}))",
     re.IGNORECASE,
+)
+PRAISE = re.compile(
+    rf"(?<![A-Za-z0-9'’\\])(?P<letter>[A-Z]){AFTER}(?=(?P<rest>[)\]*]*\s+is\s+(?:therefore\s+|thus\s+)?(?:the\s+)?"
+    r"(?:correct|right|best|answer)\b))"
 )
 # After the article there is a noun; after the choice A an end, a bracket or the reason.
 NOT_ARTICLE = re.compile(
@@ -44,20 +49,21 @@ def choice_of(answer: str, choices: Sequence[str]) -> str | None:
     """The letter that an answer gives for its `choices`, or None; linear in the length of the answer."""
     letters = LETTERS[: len(choices)]
     for content in reversed(boxes(answer)[-5:]):
-        letter_set = _label(content, letters) or _of_words(content, choices)
-        if letter_set:
-            return letter_set
+        if letter := _label(content, letters) or _of_words(content, choices):
+            return letter
     end = answer[-END_CHARS:].strip()
-    statements = [m for m in STATEMENT.finditer(end) if _is_choice(m, letters)]
-    if statements:
-        return _unhedged(statements[-1], letters)
-    last_line = end.rpartition("\n")[2]
+    for pattern in (STATEMENT, PRAISE):
+        statements = [match for match in pattern.finditer(end) if _is_choice(match, letters)]
+        if statements:
+            return _unhedged(statements[-1], letters)
+    lines = [line for line in end.split("\n") if line.strip()] or [""]
+    labels = {_label(line, letters) for line in lines} - {None}
     return (
         _label(end, letters)
-        or _of_words(end, choices)
-        or _label(last_line, letters)
-        or _of_words(last_line, choices)
-        or _only_letter(re.split(r"\n\s*\n", end)[-1], letters)
+        or _of_words(statement(answer) or end, choices)
+        or (labels.pop() if len(labels) == 1 else None)
+        or _of_words(lines[-1], choices)
+        or (None if labels else _only_letter(re.split(r"\n\s*\n", end)[-1], letters))
     )
 
 
@@ -103,15 +109,15 @@ def _plain(text: str) -> str:
 
 
 def _only_letter(text: str, letters: str) -> str | None:
-    """The only letter that a paragraph names, leaving out the words A and I; None when one is denied."""
-    letter_set = set()
+    """The only letter that a paragraph names, leaving out the words A and I, and letters that are denied."""
+    names = set()
     for match in ALONE.finditer(text):
         letter = match["letter"]
         if letter not in letters:
             continue
         if NEGATION.search(text, max(0, match.start() - 40), match.start()):
-            return None
+            continue
         is_bracketed = text[match.start() - 1 : match.start()] in ("(", "*", "[")
         if is_bracketed or letter not in "AI" or NOT_ARTICLE.match(text, match.end()):
-            letter_set.add(letter)
-    return letter_set.pop() if len(letter_set) == 1 else None
+            names.add(letter)
+    return names.pop() if len(names) == 1 else None
