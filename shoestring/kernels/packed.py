@@ -15,6 +15,8 @@ GROUP = 32
 OUTPUTS = 16
 """Outputs of a matrix that lie together, as a panel."""
 SCALE_BYTES = 2 * OUTPUTS
+UNPACKED_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 24}
+"""Weights that `unpack` makes at a time, which needs several times their memory: a CPU's cache has room."""
 LEAST_SCALE = 106 << 23
 """Bits of the least 4-bit scale, 2^-21, as a float32."""
 LARGEST_CODE = 0x3FF
@@ -143,19 +145,29 @@ def weights(integers_GX: Tensor, words_G: Tensor, bits: Bits) -> Tensor:
 
 
 def unpack(packed: Packed) -> Tensor:
-    """The float32 weights (E, F, D) that the blocks stand for."""
+    """The float32 weights (E, F, D) that the blocks stand for; some panels at a time, which saves memory."""
     if packed.bits == 32:
         w = packed.blocks.view(torch.float32).unflatten(-1, (GROUP, OUTPUTS))  # (E, panels, G, 32, 16)
         return w.permute(0, 1, 4, 2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
-    body, words = packed.blocks.split([packed.blocks.shape[-1] - SCALE_BYTES, SCALE_BYTES], dim=-1)
+    stack, panels = packed.blocks.shape[:2]
+    w = torch.empty(stack, panels * OUTPUTS, packed.depth, device=packed.blocks.device)
+    step = max(1, UNPACKED_AT_ONCE.get(w.device.type, 1 << 24) // (stack * OUTPUTS * packed.depth))
+    for first in range(0, panels, step):
+        part = _unpack(packed.blocks[:, first : first + step], packed.bits)
+        w[:, first * OUTPUTS : (first + step) * OUTPUTS].view_as(part).copy_(part)
+    return w[:, : packed.outputs]
+
+
+def _unpack(blocks: Tensor, bits: Bits) -> Tensor:
+    """The weights of integer blocks, float32 (E, panels, 16, G, 32)."""
+    body, words = blocks.split([blocks.shape[-1] - SCALE_BYTES, SCALE_BYTES], dim=-1)
     words = words.contiguous().view(torch.int16).int()  # (E, panels, G, 16)
-    if packed.bits == 8:  # chunk, output, input
+    if bits == 8:  # chunk, output, input
         q = body.contiguous().view(torch.int8).unflatten(-1, (16, OUTPUTS, 2)).transpose(-3, -2)
     else:  # half panel, chunk, output, low or high half byte, input
         parts = torch.stack([half.unflatten(-1, (2, 4, 8, 4)) for half in (body & 15, body >> 4)], dim=-2)
         q = parts.transpose(-4, -3)
-    w = weights(q.reshape(*words.shape, GROUP).float(), words, packed.bits)  # (E, panels, G, 16, 32)
-    return w.transpose(2, 3).flatten(3).flatten(1, 2)[:, : packed.outputs]
+    return weights(q.reshape(*words.shape, GROUP).float(), words, bits).transpose(2, 3)
 
 
 def _arrange(integers_FGX: Tensor, words_FG: Tensor, bits: Bits) -> Tensor:

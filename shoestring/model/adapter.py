@@ -91,7 +91,11 @@ class Adapter(nn.Module):
         """
         if not self.is_on:
             return y
-        change = kernels.linear(self.scale * kernels.linear(x, self.lora_A), self.lora_B)
+        low = self.scale * kernels.linear(x, self.lora_A)
+        if self.magnitude is None and torch.is_grad_enabled():  # in place: no product keeps its output
+            y.view(-1, y.shape[-1]).addmm_(low.flatten(0, -2), self.lora_B.T.to(y.dtype))
+            return y
+        change = kernels.linear(low, self.lora_B)
         if self.magnitude is None:
             return y + change
         assert weight is not None
