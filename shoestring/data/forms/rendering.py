@@ -310,7 +310,7 @@ def _helps(talk: Conversation, template: Template, learn: Learn, thinking: Think
     plain, _ = _split(talk.messages)
     turns = [number for number, message in enumerate(plain) if message["role"] == "assistant"]
     if learn == "last":
-        plain = plain[: turns[-1] + 1]
+        plain = plain[: turns[-1] + 1] if turns else []
     messages = [inline(message) for message in plain] if thinking == "inline" else plain
     try:
         return not _Page(template, messages, talk.tools, learn).missing()
