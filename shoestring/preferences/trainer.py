@@ -9,6 +9,7 @@ import torch
 
 from shoestring.device import Runtime, measure_peak
 from shoestring.model.cost import train_flops_per_token
+from shoestring.model.packed.frozen import num_packed
 from shoestring.preferences.outcome import Judge, Outcome, figures
 from shoestring.preferences.run import ComparisonRun, save, write_model
 from shoestring.train.finish import draw_curves, mean_of, write_report
@@ -119,7 +120,7 @@ def summary(run: ComparisonRun) -> dict[str, Any]:
         "preferences": len(run.data) - len(run.heldout),
         "heldout_preferences": len(run.heldout),
         "too_long": sum(file["too_long"] for file in run.manifest["files"]),
-        "parameters_total": sum(p.numel() for p in parameters),
+        "parameters_total": sum(p.numel() for p in parameters) + num_packed(run.model),
         "parameters_trained": sum(p.numel() for p in parameters if p.requires_grad),
         "steps": run.step,
         "tokens": run.tokens,

@@ -13,6 +13,7 @@ from shoestring.data.chat.mixture import sources
 from shoestring.data.conversations import ConversationBatch
 from shoestring.device import Runtime, measure_peak
 from shoestring.model.cost import train_flops_per_token
+from shoestring.model.packed.frozen import num_packed
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_report
@@ -185,7 +186,7 @@ def summary(run: SFTRun) -> dict[str, Any]:
         "conversations": len(run.order.numbers),
         "heldout_conversations": len(run.heldout),
         **{name: sum(file[name] for file in run.manifest["files"]) for name in LEFT_OUT},
-        "parameters_total": sum(p.numel() for p in parameters),
+        "parameters_total": sum(p.numel() for p in parameters) + num_packed(run.model),
         "parameters_trained": sum(p.numel() for p in parameters if p.requires_grad),
         "steps": run.step,
         "tokens": run.tokens,

@@ -5,6 +5,7 @@ backward pass, which needs nothing but that (arXiv 2305.14314, section 3, whose 
 an engine, in inference mode, a product is that of the packed kernels.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -195,6 +196,15 @@ def thaw(model: Transformer) -> Transformer:
 def is_frozen(model: Transformer) -> bool:
     """Return whether the matrices of a model that is trained stay packed."""
     return any(isinstance(module, FrozenLinear | FrozenExperts) for module in model.modules())
+
+
+def num_packed(model: Transformer) -> int:
+    """Weights of a model that are packed, and so are none of its parameters."""
+    modules = [module for name, module in model.named_modules() if name != "lm_head"]
+    if not model.config.tie_word_embeddings:  # else the packed head is the embedding's
+        modules.append(getattr(model, "lm_head", None))
+    frozen = [module for module in modules if isinstance(module, FrozenLinear | FrozenExperts)]
+    return sum(math.prod(each.matrix_shape(name)) for each in frozen for name in each.adapter_slots)
 
 
 def _frozen_form(module: nn.Module) -> nn.Module | None:

@@ -12,7 +12,7 @@ from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
 from shoestring.model.hf.peft import load_adapter, save_adapter
 from shoestring.model.lora import LoraConfig, adapters_off, add_adapters, merge, target_weights
-from shoestring.model.packed.frozen import FrozenLinear, is_frozen, thaw
+from shoestring.model.packed.frozen import FrozenLinear, is_frozen, num_packed, thaw
 from shoestring.model.packed.quantize import load_for_inference, load_frozen, quantize_checkpoint
 from shoestring.model.presets import DEMO, TINY
 from shoestring.model.transformer import Transformer, initialize
@@ -165,6 +165,13 @@ def test_thawed_with_its_adapter_it_is_the_merged_model(packed):
     plain = thaw(frozen)
     for (name, own), (_, theirs) in zip(plain.named_parameters(), other.named_parameters(), strict=True):
         torch.testing.assert_close(own, theirs, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("config", [*CONFIGS.values(), replace(QWEN, tie_word_embeddings=True)])
+def test_packed_weights_are_counted(config, packed):
+    frozen = load_frozen(packed(config))
+    count = sum(parameter.numel() for parameter in frozen.parameters())
+    assert count + num_packed(frozen) == sum(parameter.numel() for parameter in thaw(frozen).parameters())
 
 
 def packed_again(packed: Make) -> Checkpoint:
