@@ -10,6 +10,7 @@ DIFFERENCES = {
     "LLM and SamplingParams": "engine/llm.py",
     "GRPOConfig": "rl/recipe.py",
     "SFTConfig": "train/sft_recipe.py",
+    "PreferenceConfig and RewardModelConfig": "preferences/recipe.py",
 }
 """Modules whose docstring is a table of names that differ, by their headings."""
 EVERYWHERE = ("help", "install_completion", "show_completion")  # options that every typer program has

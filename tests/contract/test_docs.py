@@ -19,6 +19,7 @@ import docs
 from shoestring.cli.main import app
 from shoestring.distill.distill import DistillConfig
 from shoestring.evals.passk import TaskEvalConfig
+from shoestring.preferences.recipe import PreferenceConfig, RewardModelConfig
 from shoestring.rl.recipe import GRPOConfig
 from shoestring.serve.config import ServiceConfig
 from shoestring.serve.routes.admin.accounts import AccountChange
@@ -30,6 +31,8 @@ PATH = re.compile(r"\b(?:(?:shoestring|tests|tools|bench|recipes|docs)/[\w./-]*\
 RECIPES = {
     "pretrain": PretrainConfig,
     "sft": SFTConfig,
+    "prefer": PreferenceConfig,
+    "reward-model": RewardModelConfig,
     "rl": GRPOConfig,
     "distill": DistillConfig,
     "eval": TaskEvalConfig,
