@@ -52,7 +52,7 @@ def load_conversations(
     for number, source in enumerate(mixture):
         for file in data_files(source.path):
             of_file = FileTally(file, source)
-            for item in encode_file(file.path, source.columns, encoding):
+            for item in encode_file(file, source.columns, encoding):
                 tally.add(item)
                 of_file.add(item)
                 if not item.left_out:

@@ -42,29 +42,30 @@ class Row:
     problem: str = ""
 
 
-def read_rows(path: Path, *, columns: Sequence[str] = ()) -> Iterator[Row]:
+def read_rows(path: Path, *, columns: Sequence[str] = (), name: str = "") -> Iterator[Row]:
     """Rows of one file in order, those that cannot be read with their problem.
 
     A file that is damaged half-way gives the rows before the damage, then a row with the problem. `columns`
     are the only ones that are read of parquet and arrow, of which the first has to be there (empty: all).
+    `name` is what places call the file (empty: its path).
     Raises MissingDependencyError without pyarrow for what needs it.
     """
-    kind = file_type(path.name)
+    kind, name = file_type(path.name), name or str(path)
     try:
         with open_stream(path) as stream:
             if kind in ARROW_TYPES:
-                yield from _arrow_rows(stream, kind, path, columns)
+                yield from _arrow_rows(stream, kind, name, columns)
             elif kind in TABLE_TYPES:
-                yield from _table_rows(stream, path)
+                yield from _table_rows(stream, name)
             elif _begins_array(stream):
-                yield from _array_rows(stream, path)
+                yield from _array_rows(stream, name)
             else:
-                yield from _line_rows(stream, path)
+                yield from _line_rows(stream, name)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        yield Row(place=str(path), problem=_reason(error))
+        yield Row(place=name, problem=_reason(error))
 
 
-def require_rows(path: Path) -> Iterator[Row]:
+def require_rows(path: Path, *, name: str = "") -> Iterator[Row]:
     """Rows of one file in order; DataError naming file and line for the first that cannot be read."""
     if not path.is_file():  # reading a pipe could wait forever
         raise DataError(f"there is no file {path}")
@@ -73,7 +74,7 @@ def require_rows(path: Path) -> Iterator[Row]:
             f"{path} is none of {', '.join(ROW_TYPES)} (each also with {' or '.join(COMPRESSIONS)}); "
             "convert it to one of them"
         )
-    for row in read_rows(path):
+    for row in read_rows(path, name=name):
         if row.problem:
             raise DataError(f"{row.place}: {row.problem}")
         yield row
@@ -85,7 +86,7 @@ def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _lines(stream: io.BufferedReader, path: Path) -> Iterator[tuple[str, bytes | None]]:
+def _lines(stream: io.BufferedReader, name: str) -> Iterator[tuple[str, bytes | None]]:
     """Place and bytes of each line; None in place of one that is too long."""
     number = 0
     while line := stream.readline(LINE_BYTES + 1):
@@ -93,12 +94,12 @@ def _lines(stream: io.BufferedReader, path: Path) -> Iterator[tuple[str, bytes |
         is_long = len(line) > LINE_BYTES
         while len(line) > LINE_BYTES and not line.endswith(b"\n"):
             line = stream.readline(LINE_BYTES + 1)
-        yield f"{path} line {number}", None if is_long else line
+        yield f"{name} line {number}", None if is_long else line
 
 
-def _line_rows(stream: io.BufferedReader, path: Path) -> Iterator[Row]:
+def _line_rows(stream: io.BufferedReader, name: str) -> Iterator[Row]:
     """One object a line; empty lines are passed over."""
-    for place, line in _lines(stream, path):
+    for place, line in _lines(stream, name):
         if line is None:
             yield Row(place=place, problem=f"it is longer than {LINE_BYTES:,} bytes")
         elif line.strip() not in (b"", b"\xef\xbb\xbf"):
@@ -116,7 +117,7 @@ def _begins_array(stream: io.BufferedReader) -> bool:
     return stream.peek(64)[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
-def _array_rows(stream: io.BufferedReader, path: Path) -> Iterator[Row]:
+def _array_rows(stream: io.BufferedReader, name: str) -> Iterator[Row]:
     """The objects of one JSON array, each with the line on which it begins."""
     data = stream.read(ARRAY_BYTES + 1)
     if len(data) > ARRAY_BYTES:
@@ -130,16 +131,16 @@ def _array_rows(stream: io.BufferedReader, path: Path) -> Iterator[Row]:
         try:
             value, end = decode(text, place)
         except (ValueError, RecursionError):
-            yield Row(place=f"{path} line {line}", problem="it is not JSON")
+            yield Row(place=f"{name} line {line}", problem="it is not JSON")
             return
-        yield _row(f"{path} line {line}", value)
+        yield _row(f"{name} line {line}", value)
         end = _skip(text, end)
         is_open = text[end : end + 1] == ","
         after = _skip(text, end + 1) if is_open else end
         line += text.count("\n", place, after)
         place = after
     if text[place : place + 1] != "]" or text[place + 1 :].strip():
-        yield Row(place=f"{path} line {line}", problem="the array does not end here as JSON has it, in one ]")
+        yield Row(place=f"{name} line {line}", problem="the array does not end here as JSON has it, in one ]")
 
 
 def _skip(text: str, place: int) -> int:
@@ -153,15 +154,15 @@ def _row(place: str, value: object) -> Row:
     return Row(place=place, values=value)
 
 
-def _table_rows(stream: io.BufferedReader, path: Path) -> Iterator[Row]:
+def _table_rows(stream: io.BufferedReader, name: str) -> Iterator[Row]:
     """Rows of csv or tsv by the names in its first line; a cell may hold line breaks within quotes."""
     csv.field_size_limit(LINE_BYTES)  # 128 KiB otherwise, less than some texts
     first = stream.peek(1 << 16).split(b"\n", 1)[0].decode("utf-8-sig", errors="replace")
-    reader = csv.reader(_texts(stream, path), delimiter=max(DELIMITERS, key=first.count), strict=True)
+    reader = csv.reader(_texts(stream, name), delimiter=max(DELIMITERS, key=first.count), strict=True)
     number, header = 1, None
     try:
         for cells in reader:
-            place, number = f"{path} line {number}", reader.line_num + 1
+            place, number = f"{name} line {number}", reader.line_num + 1
             if header is None:
                 header = cells
                 if len(set(header)) < len(header):
@@ -172,23 +173,23 @@ def _table_rows(stream: io.BufferedReader, path: Path) -> Iterator[Row]:
                 problem = f"it has {len(cells)} cells, and the first line names {len(header)} columns"
                 yield Row(place=place, problem=problem)
     except csv.Error as error:
-        yield Row(place=f"{path} line {number}", problem=f"it is not csv: {error}")
+        yield Row(place=f"{name} line {number}", problem=f"it is not csv: {error}")
 
 
-def _texts(stream: io.BufferedReader, path: Path) -> Iterator[str]:
-    for place, line in _lines(stream, path):
+def _texts(stream: io.BufferedReader, name: str) -> Iterator[str]:
+    for place, line in _lines(stream, name):
         if line is None:
             raise ValueError(f"{place} is longer than {LINE_BYTES:,} bytes")
         yield line.decode("utf-8-sig")
 
 
-def _arrow_rows(stream: io.BufferedReader, kind: str, path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _arrow_rows(stream: io.BufferedReader, kind: str, name: str, columns: Sequence[str]) -> Iterator[Row]:
     number = 0
     with seekable(stream) as file:
-        for part in arrow_values(file, kind, path.name, columns):
+        for part in arrow_values(file, kind, name, columns):
             if isinstance(part, str):
-                yield Row(place=f"{path} row {number + 1}", problem=part)
+                yield Row(place=f"{name} row {number + 1}", problem=part)
                 continue
             for values in part:
                 number += 1
-                yield Row(place=f"{path} row {number}", values=values)
+                yield Row(place=f"{name} row {number}", values=values)

@@ -8,7 +8,7 @@ among the files of a folder or data set: a split (`org/name:test`), a folder or 
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -41,12 +41,14 @@ class DataFile:
     split: str
     """train, validation or test, if its name says so; else empty."""
     is_shard: bool
+    label: str
+    """Its name in sentences: its path, or for a file of the hub its `name`."""
 
 
 def source_rows(source: str, *, split: str = "train") -> Iterator[Row]:
     """All rows of a source in the order of its files; DataError naming file and line for a bad one."""
     for file in data_files(source, split=split):
-        yield from require_rows(file.path)
+        yield from require_rows(file.path, name=file.label)
 
 
 def data_files(source: str, *, split: str = "train") -> list[DataFile]:
@@ -103,7 +105,8 @@ def is_rows(name: str) -> bool:
 
 def _hub_files(name: HubName) -> list[DataFile]:
     folder = fetch(name, [f"*{kind}{end}" for kind in ROW_TYPES for end in ("", *COMPRESSIONS)])
-    return _some(str(name), _files(folder, files_below(folder, is_rows), str(name)))
+    files = _files(folder, files_below(folder, is_rows), str(name))
+    return _some(str(name), [replace(file, label=file.name) for file in files])
 
 
 def _some(source: str, files: list[DataFile]) -> list[DataFile]:
@@ -128,6 +131,7 @@ def _file(path: Path, name: str, label: str) -> DataFile:
         stem=without_shard.removeprefix("data/"),
         split=next((SPLIT_WORDS[word] for word in reversed(words) if word in SPLIT_WORDS), ""),
         is_shard=without_shard != stem,
+        label=str(path),
     )
 
 

@@ -82,6 +82,7 @@ def test_a_data_set_of_the_hub_is_read_from_the_cache_offline(hub):
         assert names(source) == expected
     assert names("org/name:test") == names("org/name", split="test") == ["data/test-00000-of-00001.jsonl"]
     assert data_files("org/name")[0].name == "org/name/data/train-00000-of-00002.jsonl"
+    assert next(source_rows("org/name")).place == "org/name/data/train-00000-of-00002.jsonl line 1"
 
 
 def test_a_revision_is_another_snapshot(hub):

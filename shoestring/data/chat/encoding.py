@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 from shoestring.data.forms.conversation import conversation
 from shoestring.data.forms.rendering import Learn, Rendered, Thinking, render
 from shoestring.errors import DataError, TokenizerError
 from shoestring.rows.read import Row, read_rows, require_rows
+from shoestring.rows.source import DataFile
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.template import Template, encode_many, pieces_text
 from shoestring.tokenizer.definition import check_text
@@ -55,9 +55,10 @@ class EncodedRow:
     """Columns and keys that are not used, and parts of the context that the template does not write."""
 
 
-def encode_file(path: Path, columns: Mapping[str, str], encoding: Encoding) -> Iterator[EncodedRow]:
+def encode_file(file: DataFile, columns: Mapping[str, str], encoding: Encoding) -> Iterator[EncodedRow]:
     """The rows of a file in order, encoded or with the reason why one is left out. Raises DataError."""
-    rows = read_rows(path) if encoding.bad_rows == "filter" else require_rows(path)
+    read = read_rows if encoding.bad_rows == "filter" else require_rows
+    rows = read(file.path, name=file.label)
     while part := list(islice(rows, AT_ONCE)):
         pairs = [_render(row, columns, encoding) for row in part]
         chats = iter(

@@ -43,7 +43,7 @@ def preview(config: ConversationConfig, tokenizer: Tokenizer, template: Template
     for source in sources(config.data, config.columns):
         for file in data_files(source.path):
             of_file = FileTally(file, source)
-            for item in encode_file(file.path, source.columns, encoding):
+            for item in encode_file(file, source.columns, encoding):
                 tally.add(item)
                 of_file.add(item)
                 if len(result.rows) < limit:
