@@ -109,7 +109,8 @@ def build(
     config = replace(
         config,
         batch_size=config.batch_size or min(max(len(train) // EPOCH_STEPS, 2), MOST_UNITS),
-        micro_tokens=config.micro_tokens or micro_tokens(start.shape, runtime),
+        micro_tokens=config.micro_tokens
+        or micro_tokens(start.shape, runtime, gradient_checkpointing=config.gradient_checkpointing),
     )
     check_past(config, out)
     least = 2 if kind == "answers" else 1

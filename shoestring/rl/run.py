@@ -125,7 +125,9 @@ def build(
     weights = open_trainable(config.model, config.lora, newest)
     weights.check_vocabulary()
     if not config.micro_tokens:
-        config = replace(config, micro_tokens=micro_tokens(weights.config, runtime))
+        is_checkpointing = config.gradient_checkpointing
+        size = micro_tokens(weights.config, runtime, gradient_checkpointing=is_checkpointing)
+        config = replace(config, micro_tokens=size)
     check_past(config, out)
     scorer = _scorer(config, runtime, say)
     say(f"loading {config.model}")

@@ -13,7 +13,7 @@ CPU_BYTES = 2_000_000_000
 """Most bytes of activations on a CPU, where larger passes are no faster."""
 
 
-def micro_tokens(config: ModelConfig, runtime: Runtime) -> int:
+def micro_tokens(config: ModelConfig, runtime: Runtime, *, gradient_checkpointing: bool) -> int:
     """Tokens of a forward pass whose activations fit: an eighth of a machine's memory, a half of a GPU's.
 
     The memory is that of the machine, not what is free: so it is the same at every start.
@@ -22,19 +22,24 @@ def micro_tokens(config: ModelConfig, runtime: Runtime) -> int:
         budget = torch.cuda.get_device_properties(runtime.device).total_memory // 2
     else:
         budget = min(_machine_bytes() // 8, CPU_BYTES)
-    tokens = budget // activation_bytes(config, runtime.compute_dtype.itemsize)
+    size = runtime.compute_dtype.itemsize
+    tokens = budget // activation_bytes(config, size, gradient_checkpointing=gradient_checkpointing)
     return max(LEAST_TOKENS, min(tokens, MOST_TOKENS))
 
 
-def activation_bytes(config: ModelConfig, bytes_per_element: int) -> int:
+def activation_bytes(
+    config: ModelConfig, bytes_per_element: int, *, gradient_checkpointing: bool = False
+) -> int:
     """Bytes that a token's activations take until its backward pass, about: what each layer keeps for it.
 
     These are the inputs and outputs of linear layers and norms, and of a learned token its logits with their
-    gradient, in float32.
+    gradient, in float32. With gradient checkpointing they are each layer's input, and all of one layer.
     """
-    layers = range(config.num_hidden_layers + config.num_nextn_predict_layers)
-    elements = sum(_attention(config) + _feed_forward(config, index) for index in layers)
-    elements += 6 * config.hidden_size * len(layers)  # two norms, two sums
+    layers = [
+        _attention(config) + _feed_forward(config, index) + 6 * config.hidden_size  # two norms, two sums
+        for index in range(config.num_hidden_layers + config.num_nextn_predict_layers)
+    ]
+    elements = len(layers) * config.hidden_size + max(layers) if gradient_checkpointing else sum(layers)
     heads = 1 + config.num_nextn_predict_layers
     return elements * bytes_per_element + heads * 3 * 4 * config.vocab_size
 

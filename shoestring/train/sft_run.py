@@ -138,7 +138,8 @@ def _with_sizes(config: SFTConfig, num_tokens: int, shape: ModelConfig, runtime:
     return replace(
         config,
         batch_tokens=config.batch_tokens or max(1, min(num_tokens // EPOCH_STEPS, MOST_BATCH_TOKENS)),
-        micro_tokens=config.micro_tokens or micro_tokens(shape, runtime),
+        micro_tokens=config.micro_tokens
+        or micro_tokens(shape, runtime, gradient_checkpointing=config.gradient_checkpointing),
     )
 
 

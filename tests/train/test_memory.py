@@ -37,8 +37,22 @@ def test_the_estimate_is_what_is_kept(name):
     assert 0.5 < memory.activation_bytes(shape, 4) / kept < 2.0
 
 
+@pytest.mark.parametrize("name", ["smollm2-135m", "v3-12m", "r1-mini"])
+def test_gradient_checkpointing_takes_the_inputs_of_the_layers_and_one_layer(name):
+    shape = replace(PRESETS[name], num_nextn_predict_layers=0, num_hidden_layers=6)
+    model = initialize(Transformer(shape), torch.Generator().manual_seed(0)).train()
+    model.gradient_checkpointing = True
+    kept = kept_bytes(model, 256) / 256
+    assert kept < memory.activation_bytes(shape, 4, gradient_checkpointing=True)
+    assert memory.activation_bytes(shape, 4, gradient_checkpointing=True) < memory.activation_bytes(shape, 4)
+
+
 def test_a_large_vocabulary_and_a_large_model_take_fewer_tokens(runtime, monkeypatch):
     monkeypatch.setattr(memory, "_machine_bytes", lambda: 16_000_000_000)
-    assert memory.micro_tokens(PRESETS["r1-mini"], runtime) == memory.MOST_TOKENS
-    assert 512 < memory.micro_tokens(PRESETS["smollm2-135m"], runtime) < 2048
-    assert memory.micro_tokens(PRESETS["deepseek-v3"], runtime) == memory.LEAST_TOKENS
+
+    def tokens(name, *, is_on=False):
+        return memory.micro_tokens(PRESETS[name], runtime, gradient_checkpointing=is_on)
+
+    assert tokens("r1-mini") == memory.MOST_TOKENS
+    assert 512 < tokens("smollm2-135m") < 2048 < tokens("smollm2-135m", is_on=True)
+    assert tokens("deepseek-v3") == memory.LEAST_TOKENS
