@@ -109,7 +109,7 @@ class _Reader:
     def read(self, file: DataFile) -> dict[str, Any]:
         """Gather a file's preferences; its line in the manifest."""
         before, too_long = len(self.units), 0
-        rows_left = require_rows(file.path)
+        rows_left = require_rows(file.path, name=file.label)
         while rows := list(islice(rows_left, AT_ONCE)):
             for item, replies in self._encode([self._item(row) for row in rows]):
                 units = [replies] if self.kind == "pairs" else [[reply] for reply in replies]

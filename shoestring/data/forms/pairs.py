@@ -53,7 +53,8 @@ def preference_pair(values: Mapping[str, Any], columns: Mapping[str, str]) -> Pa
     if not ("chosen" in fields and "rejected" in fields):
         names = ", ".join(str(name)[:40] for name in list(values)[:8]) or "none"
         raise ValueError(
-            f"it has no chosen and rejected, but {names}; name them with columns = {{chosen = ...}}"
+            f"it has no chosen and rejected, but {names}; name its columns with --set columns.chosen=COLUMN "
+            "and --set columns.rejected=COLUMN"
         )
     texts = [fields.get(name) for name in ("chosen", "rejected")]
     is_whole_text = all(isinstance(text, str) for text in texts) and not _has_prompt(fields)

@@ -72,7 +72,7 @@ def _examples(files: Sequence[DataFile], columns: Mapping[str, str]) -> dict[str
     examples: dict[str, Example] = {}
     num_rows, problems = 0, list[str]()
     for file in files:
-        for row in read_rows(file.path):
+        for row in read_rows(file.path, name=file.label):
             num_rows += 1
             example = _example(row, columns)
             if isinstance(example, str):
