@@ -8,6 +8,7 @@ from shoestring.errors import ConfigError, DataError
 from shoestring.tasks.answers import evaluate, split_reply
 from shoestring.tasks.problems import split_of
 from shoestring.tasks.task import Example, Split, Task
+from shoestring.tasks.values.compute import digits
 from shoestring.tasks.values.final_answer import final_number
 
 TRIES = 20_000
@@ -67,7 +68,7 @@ class Arithmetic(Task):
     def vote(self, example: Example, text: str) -> str | None:
         """The number that the answer states."""
         number = final_number(split_reply(text).answer)
-        return None if number is None else str(number)
+        return None if number is None else digits(number)
 
     def _draw(self, rng: random.Random) -> str:
         numbers = [str(rng.randint(1, self.largest)) for _ in range(self.steps + 1)]

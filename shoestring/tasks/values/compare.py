@@ -9,7 +9,16 @@ an interval, units that differ, letters of variables. `n%` is n/100 or, for n of
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
-from shoestring.tasks.values.compute import Number, is_close, is_real, is_within, values, variables
+from shoestring.tasks.values.compute import (
+    Number,
+    digits,
+    is_close,
+    is_real,
+    is_within,
+    ratio,
+    values,
+    variables,
+)
 from shoestring.tasks.values.tree import Node
 
 ROUNDED_DIGITS = 6
@@ -19,6 +28,8 @@ MAX_PARTS = 50
 
 def same(right: Node, node: Node) -> bool:
     """Return whether two answers are equal. Raises Unread for numbers that are too large to compare."""
+    if right == node:
+        return True
     if right.kind == "assignment" or node.kind == "assignment":
         return _same_assignment(right, node)
     if "measure" in (right.kind, node.kind):
@@ -134,8 +145,8 @@ def _same_equation(right: Node, node: Node) -> bool:
 
 
 def _same_inequality(right: Node, node: Node) -> bool:
-    ratio = _factor(difference(right, 1), difference(node, 1))
-    return right.parts[0] == node.parts[0] and ratio is not None and is_real(ratio) and ratio > 0
+    factor = _factor(difference(right, 1), difference(node, 1))
+    return right.parts[0] == node.parts[0] and factor is not None and is_real(factor) and bool(factor > 0)
 
 
 def difference(node: Node, first: int = 0) -> Node:
@@ -155,8 +166,8 @@ def _factor(right: Node, node: Node) -> Fraction | None:
     ]
     if len(pairs) < 2 or any(not r or not n for r, n in pairs):
         return None
-    ratios = [r / n for r, n in pairs]
-    return ratios[0] if all(is_close(ratios[0], ratio) for ratio in ratios[1:]) else None
+    ratios = [ratio(r, n) for r, n in pairs]
+    return ratios[0] if all(is_close(ratios[0], other) for other in ratios[1:]) else None
 
 
 def _same_number(right: Node, node: Node) -> bool:
@@ -191,7 +202,8 @@ def _same_tree(right: Node, node: Node) -> bool:
 def _same_based(right: Node, node: Node) -> bool:
     """A numeral with its base, or with the same digits and none."""
     if node.kind == "number":
-        return node.parts[0].step is None and str(node.parts[0].value) == right.parts[0]
+        name = digits(node.parts[0].value)
+        return node.parts[0].step is None and name == right.parts[0]
     return right == node
 
 

@@ -69,6 +69,13 @@ def is_within(one: Number, other: Number, step: Fraction) -> bool:
     return bool(abs(_float(one) - _float(other)) < _float(step))
 
 
+def ratio(one: Number, other: Number) -> Number:
+    """One value divided by another, which is not 0."""
+    if isinstance(one, Fraction) and isinstance(other, Fraction):
+        return one / other
+    return _float(one) / _float(other)
+
+
 def is_real(value: Number) -> bool:
     return isinstance(value, Fraction) or not _math().im(value)
 
@@ -225,7 +232,8 @@ class _Computation:
 
     def _function(self, name: str, node: Node) -> Number:
         if name in ("max", "min", "gcd", "lcm"):
-            return self._of_many(name, [self.of(part) for part in node.parts[1:]])
+            parts = node.parts[1:] if node.kind == "list" else node.parts if node.kind == "set" else (node,)
+            return self._of_many(name, [self.of(part) for part in parts])
         value = self.of(node)
         if name in ("floor", "ceil"):
             self._check(value, 1000)

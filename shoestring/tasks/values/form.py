@@ -2,10 +2,12 @@
 
 import re
 from fractions import Fraction
+from typing import Any
 
 from shoestring.tasks.values.compare import ROUNDED_DIGITS, difference, meanings
-from shoestring.tasks.values.compute import digits, is_close, short_hash, values, variables
+from shoestring.tasks.values.compute import digits, is_close, ratio, short_hash, values, variables
 from shoestring.tasks.values.normal import normal
+from shoestring.tasks.values.numerals import Numeral
 from shoestring.tasks.values.parse import parse
 from shoestring.tasks.values.tokens import BrokenLatex, Token, Unread, tokens
 from shoestring.tasks.values.tree import Node
@@ -122,8 +124,17 @@ def _form(node: Node) -> str:
     if node.kind in ("based", "time"):
         return ("_" if node.kind == "based" else ":").join(map(str, node.parts))
     if node.kind in ("relation", "intersection", "difference"):
-        return short_hash(repr(node))
+        return short_hash(_outline(node))
     return _number_form(node)
+
+
+def _outline(part: Any) -> str:
+    """A tree as text, with every number exact."""
+    if isinstance(part, Numeral):
+        return digits(part.value)
+    parts = part.parts if isinstance(part, Node) else part if isinstance(part, tuple) else ()
+    kind = part.kind if isinstance(part, Node) else "" if parts else str(part)
+    return f"{kind}({' '.join(map(_outline, parts))})" if parts else kind
 
 
 def _number_form(node: Node) -> str:
@@ -142,7 +153,7 @@ def _number_form(node: Node) -> str:
 
 def _scaled(node: Node) -> str:
     numbers = [value for value in values(node) if value is not None]
-    ratios = [digits(value / abs(numbers[0])) if numbers[0] else "0" for value in numbers]
+    ratios = [digits(ratio(value, abs(numbers[0]))) if numbers[0] else "0" for value in numbers]
     return short_hash(" ".join(ratios))
 
 

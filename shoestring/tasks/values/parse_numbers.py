@@ -9,6 +9,7 @@ from shoestring.tasks.values.tree import Node
 from shoestring.tasks.values.units import unit_name
 
 MAX_DEPTH = 40
+LARGEST_BASE, LARGEST_MODULUS = 36, 10**100
 # The arguments of \\frac when they are integers: in groups, written | here, or one digit each.
 TWO_DIGITS = re.compile(r"(?:\|([0-9]{1,99})\||([0-9]))(?:\|([0-9]{1,99})\||([0-9]))")
 QUALIFIERS = frozenset(
@@ -59,7 +60,9 @@ class NumberParser(FunctionParser):
         if self.sees("pmod", "bmod", kind="command"):
             self.take()
             modulus = self.argument().literal
-            return Node("measure", (node, f"mod {modulus.value if modulus else None}"))
+            if modulus is None or modulus.value > LARGEST_MODULUS:
+                raise Unread("a modulus that is no number")
+            return Node("measure", (node, f"mod {modulus.value}"))
         unit = self.unit()
         if unit or currency:
             node = Node("measure", (node, unit_name(unit) if unit else currency))
@@ -193,7 +196,7 @@ class NumberParser(FunctionParser):
         if self.sees("_"):
             self.take()
             base = self.argument() if not self.sees(kind="number") else self.primary()
-            if base.literal is None:
+            if base.literal is None or not 2 <= base.literal.value <= LARGEST_BASE:
                 raise Unread("an index of a number")
             if base.literal.value == 10:
                 return Node("number", (token.number,))
