@@ -26,9 +26,11 @@ _INNER = "gate_up_proj"
 _PLAIN = {
     "peft_type": "LORA", "bias": "none", "fan_in_fan_out": False, "lora_bias": False, "use_qalora": False,
     "rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None, "layer_replication": None,
-    "alora_invocation_tokens": None, "init_lora_weights": True,
+    "alora_invocation_tokens": None, "trainable_token_indices": None,
 }  # fmt: skip
 """Values of adapter_config.json, or left out there, for an adapter of low rank and nothing else."""
+_FIRST_VALUES = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Values of init_lora_weights that leave the base as it is; others, such as pissa, change it too."""
 
 
 def save_adapter(model: Transformer, folder: Path, *, base: str) -> None:
@@ -209,6 +211,12 @@ def _read_config(file: Path) -> _Settings:
             raise CheckpointError(
                 f"{file}: {name} = {str(config[name])[:60]!r} is not plain LoRA; merge it with peft first"
             )
+    first_values = config.get("init_lora_weights")
+    if not any(first_values is value or first_values == value for value in _FIRST_VALUES):
+        raise CheckpointError(
+            f"{file}: init_lora_weights = {str(first_values)[:60]!r} changed the base too; merge it with "
+            "peft first"
+        )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if type(rank) is not int or not 0 < rank <= MAX_RANK:
         raise CheckpointError(f"{file}: r = {str(rank)[:60]!r} is not a rank of 1 to {MAX_RANK}")

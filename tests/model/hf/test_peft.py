@@ -156,8 +156,10 @@ def test_peft_reads_ours_and_we_read_peft_s(form, family, tmp_path, new_model, a
     save_adapter(ours, tmp_path / "ours", base=str(tmp_path / "base"))
     base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "ours").eval()
+    alone = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32).eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, logits(ours), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(alone(ids).logits, theirs(ids).logits)
     assert (theirs(ids).logits - logits(new_model(family))).abs().max() > 0.1
 
     for name, parameter in theirs.named_parameters():
@@ -206,7 +208,9 @@ def test_gradients_are_peft_s(form, dense, tmp_path, new_model, adapted, ids):
         ("use_dora", True, "belongs to another model"),
         ("use_dora", "yes", "neither true nor false"),
         ("rank_pattern", {"q_proj": 4}, "rank_pattern"),
-        ("init_lora_weights", "pissa", "init_lora_weights"),
+        ("init_lora_weights", "pissa", "init_lora_weights = 'pissa' changed the base"),
+        ("init_lora_weights", ["eva"], "changed the base"),
+        ("trainable_token_indices", [5], "trainable_token_indices"),
         ("peft_type", "IA3", "peft_type"),
         ("r", True, "r = 'True'"),
         ("r", 10**9, "not a rank"),
@@ -220,6 +224,16 @@ def test_an_adapter_that_is_not_plain_lora_is_refused(field, value, words, tmp_p
     (tmp_path / files.CONFIG).write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=words):
         load_adapter(new_model(), tmp_path)
+
+
+@pytest.mark.parametrize("value", [True, False, "gaussian", "eva", None])
+def test_first_values_of_the_factors_change_nothing(value, tmp_path, new_model, adapted, logits):
+    save_adapter(adapted(), tmp_path, base="org/base")
+    config = json.loads((tmp_path / files.CONFIG).read_text()) | {"init_lora_weights": value}
+    (tmp_path / files.CONFIG).write_text(json.dumps(config))
+    model = new_model()
+    load_adapter(model, tmp_path)
+    assert torch.equal(logits(model), logits(adapted()))
 
 
 def test_an_adapter_of_another_model_is_refused_before_anything_changes(tmp_path, new_model, adapted, dense):
