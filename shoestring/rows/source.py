@@ -77,7 +77,10 @@ def data_files(source: str, *, split: str = "train") -> list[DataFile]:
 
 
 def find(source: str) -> tuple[list[DataFile], str]:
-    """All files with rows of a source, and the part that it names after a colon; DataError if none."""
+    """All files with rows of a source, and the part that it names after a colon; DataError if none.
+
+    The part of a pattern is `*`: it names its files itself, whatever their splits.
+    """
     path, part = Path(source).expanduser(), ""
     if not path.exists() and ":" in source:
         head, _, tail = source.rpartition(":")
@@ -89,7 +92,7 @@ def find(source: str) -> tuple[list[DataFile], str]:
         return _files(path.parent, [path], ""), ""
     if is_pattern(source) and hub_name(source) is None:
         root, paths = files_of_pattern(path, is_rows)
-        return _some(source, _files(root, paths, root.resolve().name)), ""
+        return _some(source, _files(root, paths, root.resolve().name)), "*"
     name = hub_name(source)
     if name is None or Path(source).suffix in (*ROW_TYPES, *COMPRESSIONS):
         raise DataError(

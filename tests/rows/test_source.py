@@ -31,6 +31,8 @@ def test_a_file_and_a_pattern_are_sources(tmp_path):
     assert names(tmp_path / "a/2.jsonl") == ["a/2.jsonl"]
     assert names(tmp_path / "*" / "?.jsonl") == ["a/1.jsonl", "a/2.jsonl", "b/3.jsonl"]
     assert names(tmp_path / "a" / "1.*") == ["a/1.jsonl"]
+    make(tmp_path, "c/train.jsonl", "c/test.jsonl")
+    assert names(tmp_path / "c" / "t*.jsonl") == ["c/test.jsonl", "c/train.jsonl"]  # it names them itself
 
 
 def test_the_split_is_told_by_the_name(tmp_path, caplog):
