@@ -22,7 +22,7 @@ from shoestring.engine.llm import LLM
 from shoestring.engine.load import load_engine
 from shoestring.errors import ConfigError, DataError
 from shoestring.model.hf.checkpoint import Checkpoint
-from shoestring.model.hf.hub import resolve
+from shoestring.model.hf.named import open_model
 from shoestring.model.presets import PRESETS
 from shoestring.remote.collector import ChatCollector
 from shoestring.remote.config import RemoteConfig, checked_url
@@ -44,7 +44,10 @@ log = logging.getLogger(__name__)
 
 FIGURES = "collected.json"
 """The figures of a finished collection."""
-MODEL_FILES = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
+MODEL_FILES = (
+    *("*.safetensors", "config.json", "adapter_config.json"),
+    *("tokenizer.json", "chat_template.jinja"),
+)
 """Files that decide a local teacher's answers."""
 
 
@@ -53,7 +56,7 @@ class DistillConfig:
     """A distillation run (DeepSeek-R1, arXiv 2501.12948, section 2.4)."""
 
     teacher: str
-    """A folder, a hub name (org/name), or the http(s) address of an OpenAI-compatible server."""
+    """A folder, org/name, MODEL+ADAPTER, or the http(s) address of an OpenAI-compatible server."""
     student: str
     """The model to fine-tune: a folder, a hub name, or a preset's name (random weights)."""
     method: Literal["answers", "on_policy"] = "answers"
@@ -157,11 +160,11 @@ def _distill(
     if not resume and (out / "config.toml").exists():
         raise ConfigError(f"{out} already holds a run; --resume continues it, another --out starts anew")
     is_over = config.method == "answers" and (out / FIGURES).exists() and config.student not in PRESETS
-    folder = None if config.is_remote or is_over else resolve(config.teacher)
+    local = None if config.is_remote or is_over else open_model(config.teacher)
     data = out / "collected" / CONVERSATIONS
-    tokenizer = "" if folder is None else str(folder)
-    if folder is not None:
-        config = _with_thinking(config, Checkpoint.open(folder).tokenizer)
+    tokenizer = "" if local is None else str(local.tokenizer_folder)
+    if local is not None:
+        config = _with_thinking(config, local.tokenizer)
     for source in config.general:
         data_files(source)  # raises for one that is not there before the teacher works
     if config.method == "on_policy":
@@ -169,13 +172,13 @@ def _distill(
     elif not (out / "student" / "config.toml").exists():
         _check_student(config, config.sft_config(data, tokenizer), out / "student", say)
     write_atomic(out / "config.toml", configs.dumps(config))
-    name = "" if is_over else _teacher_name(config, folder)  # a finished collection has it
+    name = "" if is_over else _teacher_name(config, local)  # a finished collection has it
     if config.method == "on_policy":
-        assert folder is not None  # DistillConfig refuses a server
+        assert local is not None  # DistillConfig refuses a server
         collection: dict[str, Any] = {"teacher": name, "problems": config.problems}
-        figures = _train_on_policy(config, runtime, out / "student", teacher=folder, resume=resume, say=say)
+        figures = _train_on_policy(config, runtime, out / "student", teacher=local, resume=resume, say=say)
     else:
-        collection = _collect(config, runtime, out, folder=folder, name=name, say=say)
+        collection = _collect(config, runtime, out, local=local, name=name, say=say)
         if config.general:
             conversations, data = data, data.with_name("mixed.jsonl")
             ratio, seed = config.general_ratio, config.collect.seed
@@ -227,7 +230,7 @@ def _collect(
     runtime: Runtime,
     out: Path,
     *,
-    folder: Path | None,
+    local: Checkpoint | None,
     name: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -238,7 +241,7 @@ def _collect(
         return figures
     tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
     with Verifier(tasks, workers=config.workers, timeout_s=config.verify_timeout_s) as verifier:
-        teacher = _teacher(config, runtime, folder, name)
+        teacher = _teacher(config, runtime, local, name)
         problems, folder = _problems(config), out / "collected"
         collection = collect(
             teacher, problems, verifier, config.collect, folder, resume=folder.exists(), say=say
@@ -257,7 +260,7 @@ def _train_on_policy(
     runtime: Runtime,
     out: Path,
     *,
-    teacher: Path,
+    teacher: Checkpoint,
     resume: bool,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -271,7 +274,7 @@ def _train_on_policy(
         runtime,
         out,
         student=_student(config, out, resume=resume),
-        teacher=Checkpoint.open(teacher),
+        teacher=teacher,
         problems=_problems(config),
         resume=resume and (out / "checkpoints").exists(),
         on_step=show,
@@ -292,9 +295,9 @@ def _problems(config: DistillConfig) -> list[Problem]:
     return problems_of(tasks, config.problems, config.collect.seed)
 
 
-def _teacher(config: DistillConfig, runtime: Runtime, folder: Path | None, name: str) -> Teacher:
+def _teacher(config: DistillConfig, runtime: Runtime, local: Checkpoint | None, name: str) -> Teacher:
     settings = config.collect
-    if folder is None:
+    if local is None:
         return ChatCollector(
             config.teacher,
             config.remote,
@@ -302,26 +305,26 @@ def _teacher(config: DistillConfig, runtime: Runtime, folder: Path | None, name:
             temperature=settings.temperature,
             top_p=settings.top_p,
         )
-    teacher = Checkpoint.open(folder)
-    llm = LLM.of(load_engine(teacher, runtime, settings=SETTINGS), teacher)
+    llm = LLM.of(load_engine(local, runtime, settings=SETTINGS), local)
     return LocalTeacher(
         llm, name, params=settings.params(), thinking=config.thinking, overlong=settings.overlong
     )
 
 
-def _teacher_name(config: DistillConfig, folder: Path | None) -> str:
-    """The teacher's identity: model and address, or the folder with a hash of its files."""
-    if folder is None:
+def _teacher_name(config: DistillConfig, local: Checkpoint | None) -> str:
+    """The teacher's identity: model and address, or its name with a hash of its files."""
+    if local is None:
         return f"{config.remote.model} at {checked_url(config.teacher)}"
-    return f"{config.teacher} (sha256 {folder_sha256(folder)[:16]})"
+    return f"{config.teacher} (sha256 {folder_sha256(local.folder, *local.adapters)[:16]})"
 
 
-def folder_sha256(folder: Path) -> str:
-    """One hash of a model folder's weights, config, tokenizer and template: their names and contents."""
+def folder_sha256(*folders: Path) -> str:
+    """One hash of the weights, config, tokenizer and template of a model and adapters: names and contents."""
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
-        with open(path, "rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    for folder in folders:
+        for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
+            with open(path, "rb") as file:
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from shoestring.engine.policy_engine import PolicyEngine
 from shoestring.engine.settings import EngineSettings
 from shoestring.errors import ConfigError
 from shoestring.model.hf.checkpoint import Checkpoint
-from shoestring.model.hf.folder import copy_tokenizer, load_model, save_model
+from shoestring.model.hf.folder import copy_tokenizer, save_model
 from shoestring.model.hf.hub import hub_name
 from shoestring.model.hf.peft import load_adapter
 from shoestring.model.hf.weights import load_weights
@@ -27,7 +27,7 @@ from shoestring.train.finish import write_model_folder
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report.receipt import Segment
 from shoestring.train.runs.recipe import check_past
-from shoestring.train.runs.trainable import load_trainable, merged, write_adapter
+from shoestring.train.runs.trainable import load_fixed, load_trainable, merged, write_adapter
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,6 @@ def build(
     if not own.has_tokenizer:
         own.folder.mkdir(parents=True, exist_ok=True)
         copy_tokenizer(student.tokenizer_folder, own.folder)
-    dtype, device = runtime.compute_dtype, runtime.device
     model = load_trainable(student, config.lora, runtime, seed=config.seed)
     model.gradient_checkpointing = config.gradient_checkpointing
     sequences = min(config.num_prompts * config.num_generations, MAX_SEQUENCES)
@@ -90,7 +89,7 @@ def build(
         tokenizer=own.tokenizer,
         vocab_size=vocab_size,
         student=model,
-        teacher=load_model(teacher, dtype=dtype, compute_dtype=dtype, device=device).requires_grad_(False),
+        teacher=load_fixed(teacher, runtime),
         optimizers=build_optimizers(model, config.optim),
         llm=LLM.of(PolicyEngine(model, own.tokenizer, settings), own),
     )

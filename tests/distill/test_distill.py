@@ -18,6 +18,9 @@ from shoestring.distill.keep import KeepConfig
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.errors import ConfigError, DataError, ShoestringError, Stopped
 from shoestring.model.hf.checkpoint import Checkpoint
+from shoestring.model.hf.folder import load_model
+from shoestring.model.hf.peft import save_adapter
+from shoestring.model.lora import LoraConfig, add_adapters
 from shoestring.tasks.load import load_task
 from shoestring.train import finish
 from shoestring.train import sft as training
@@ -241,6 +244,27 @@ def test_on_policy(runtime, tmp_path, teacher_folder, student_folder):
     assert "reverse KL" in card
     assert folder_sha256(teacher_folder)[:16] in card
     assert distill(config, runtime, tmp_path / "run", resume=True)["training"]["steps"] == 2
+
+
+@pytest.mark.parametrize("method", ["answers", "on_policy"])
+def test_a_teacher_may_have_an_adapter(runtime, tmp_path, teacher_folder, student_folder, method):
+    model = load_model(Checkpoint.open(teacher_folder))
+    add_adapters(model, LoraConfig(rank=2), torch.Generator().manual_seed(1))
+    save_adapter(model, tmp_path / "adapter", base=str(teacher_folder))
+    config = DistillConfig(
+        teacher=f"{teacher_folder}+{tmp_path / 'adapter'}",
+        student=str(student_folder),
+        method=method,
+        tasks={"arithmetic": {}},
+        problems=8,
+        collect=ANYTHING,
+        sft=SFT,
+        on_policy=OnPolicyConfig(steps=1, num_prompts=2, num_generations=2, max_tokens=6),
+    )
+    report = distill(config, runtime, tmp_path / "run", quiet=True)
+    digest = folder_sha256(teacher_folder, tmp_path / "adapter")[:16]
+    assert report["collected"]["teacher"] == f"{config.teacher} (sha256 {digest})"
+    assert digest != folder_sha256(teacher_folder)[:16]
 
 
 @pytest.mark.parametrize("method", ["answers", "on_policy"])

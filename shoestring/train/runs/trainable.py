@@ -64,6 +64,14 @@ def load_trainable(
     return model.train()
 
 
+def load_fixed(weights: Checkpoint, runtime: Runtime) -> Transformer:
+    """A model that stays as it is, in compute precision or packed. Raises CheckpointError."""
+    dtype, device = runtime.compute_dtype, runtime.device
+    if weights.quantization is not None:
+        return load_frozen(weights, dtype).to(device)
+    return load_model(weights, dtype=dtype, compute_dtype=dtype, device=device).requires_grad_(False)
+
+
 def write_adapter(model: Transformer, folder: Path, *, base: str, tokenizer: Path) -> None:
     """Write the model's adapters with the tokenizer, template and end tokens into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
