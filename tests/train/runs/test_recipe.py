@@ -4,6 +4,7 @@ from shoestring import config as configs
 from shoestring.data.chat.mixture import DataSource
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.errors import ConfigError
+from shoestring.preferences.recipe import PreferenceConfig, RewardModelConfig
 from shoestring.rl.recipe import GRPOConfig, TaskShare
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.runs.recipe import RunConfig, require_same_past, resumed
@@ -14,6 +15,8 @@ RECIPES = (
     SFTConfig(model="smollm2", data=("talks.jsonl",)),
     GRPOConfig(model="smollm2", tasks=(TaskShare(name="countdown"),)),
     OnPolicyConfig(),
+    PreferenceConfig(model="smollm2", data=("pairs.jsonl",)),
+    RewardModelConfig(model="smollm2", data=("pairs.jsonl",)),
 )
 
 
@@ -23,6 +26,8 @@ def test_what_may_change_are_fields_of_the_recipe(recipe):
     for name in recipe.CAN_CHANGE:
         place = table
         for part in name.split("."):
+            if place is None:  # a table that a recipe may leave out, such as that of a judge
+                break
             assert part in place, name
             place = place[part]
 
