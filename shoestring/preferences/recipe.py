@@ -41,8 +41,8 @@ class PreferenceOptim(OptimConfig):
     """OptimConfig with lower rates: preferences move a model that can talk already."""
 
     lr: float = 0.0
-    """0: 5e-6 for a policy (TRL's 1e-6 and Zephyr's 5e-7 are for many thousands of pairs), 1e-5 for a reward
-    model (R1's: 6e-6), and ten times that for LoRA, whose matrices are small."""
+    """0: 1e-6 for a policy, as in TRL (Zephyr: 5e-7), 1e-5 for a reward model (R1's: 6e-6), and ten times as
+    much for LoRA, whose matrices are small. A higher one soon leaves the reference far behind."""
     muon_lr: float = 1e-4
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -55,8 +55,8 @@ class PreferenceOptim(OptimConfig):
 class ComparisonConfig(RunConfig):
     """A model that learns from answers of which some are better: the fields of both kinds of training."""
 
-    LR: ClassVar[float]
-    """Learning rate where the recipe has none; ten times that for LoRA."""
+    LR: ClassVar[tuple[float, float]]
+    """Learning rates where the recipe has none: of all weights, and of LoRA."""
 
     model: str
     """A model: a folder or a hub name (org/name)."""
@@ -106,7 +106,7 @@ class ComparisonConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.optim.lr:
-            lr = self.LR * (10 if self.lora.rank else 1)
+            lr = self.LR[1 if self.lora.rank else 0]
             object.__setattr__(self, "optim", replace(self.optim, lr=lr))
         for name in ("micro_tokens", "seq_len", "batch_size"):
             if getattr(self, name) < 0:
@@ -139,7 +139,7 @@ class ComparisonConfig(RunConfig):
 class PreferenceConfig(ComparisonConfig):
     """Learning from preferences: a policy that writes the better answers."""
 
-    LR: ClassVar[float] = 5e-6
+    LR: ClassVar[tuple[float, float]] = (1e-6, 1e-5)
 
     loss: PreferenceLossConfig = field(default_factory=PreferenceLossConfig)
 
@@ -159,7 +159,7 @@ class PreferenceConfig(ComparisonConfig):
 class RewardModelConfig(ComparisonConfig):
     """A reward model: a language model with a head that gives the better answer of a pair more."""
 
-    LR: ClassVar[float] = 1e-5
+    LR: ClassVar[tuple[float, float]] = (1e-5, 1e-4)
 
     center_rewards_coefficient: float = 0.01
     """Weight of (the sum of a pair's rewards)^2, which keeps them around 0 (arXiv 2312.09244, appendix B)."""

@@ -133,8 +133,8 @@ def test_sizes_that_are_left_out_fit_the_data_and_the_model(recipe, runtime, tmp
     assert (config.batch_size, config.seq_len, report["steps"]) == (2, 256, 18)
     assert config.micro_tokens >= 256
     assert config.optim.lr == 1e-3
-    assert PreferenceConfig(model="a", data=("b",)).optim.lr == 5e-6
-    assert PreferenceConfig(model="a", data=("b",), lora=LoraConfig(rank=8)).optim.lr == 5e-5
+    assert PreferenceConfig(model="a", data=("b",)).optim.lr == 1e-6
+    assert PreferenceConfig(model="a", data=("b",), lora=LoraConfig(rank=8)).optim.lr == 1e-5
 
 
 def test_the_memory_limit_changes_no_result(recipe, runtime, tmp_path):
