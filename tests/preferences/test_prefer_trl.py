@@ -68,6 +68,7 @@ def test_a_run_is_trls_step_by_step(llama, runtime, tmp_path, ours, theirs):
     config = PreferenceConfig(
         model=str(llama),
         data=(str(tmp_path / "pairs.jsonl"),),
+        epochs=1.0,
         batch_size=SIZE,
         warmup_ratio=0.0,
         min_lr_ratio=1.0,
