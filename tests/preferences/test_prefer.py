@@ -15,7 +15,7 @@ from shoestring import config as configs
 from shoestring.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Stopped
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
-from shoestring.model.hf.named import merge_adapter
+from shoestring.model.hf.merge import merge_adapter
 from shoestring.model.lora import LoraConfig
 from shoestring.model.packed.quantize import quantize_checkpoint
 from shoestring.preferences import trainer as story

@@ -12,7 +12,7 @@ SAME = {
     "num_generations", "steps_per_generation", "temperature", "seed", "warmup_steps", "ref_model_sync_steps",
     "beta", "epsilon_high", "loss_type", "mask_truncated_completions", "use_bias_correction_kl",
     "off_policy_mask_threshold", "max_grad_norm", "weight_decay", "warmup_ratio",
-    "gradient_checkpointing",
+    "gradient_checkpointing", "report_to",
 }  # fmt: skip
 TABLES = {"loss", "lora"}
 """Fields that are tables themselves; their fields are listed."""

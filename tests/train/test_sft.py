@@ -25,7 +25,7 @@ from shoestring.errors import (
 from shoestring.model.hf import peft
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
-from shoestring.model.hf.named import merge_adapter
+from shoestring.model.hf.merge import merge_adapter
 from shoestring.model.lora import LoraConfig
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.chat.deepseek import DeepSeekTemplate

@@ -79,7 +79,7 @@ def merge(
     from shoestring.engine.offline.plan import find_checkpoint
     from shoestring.errors import ConfigError
     from shoestring.model.hf.folder import load_model
-    from shoestring.model.hf.named import save_merged
+    from shoestring.model.hf.merge import save_merged
     from shoestring.model.packed.frozen import thaw
     from shoestring.model.packed.quantize import load_frozen
 

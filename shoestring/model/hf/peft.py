@@ -13,13 +13,14 @@ from shoestring.durable import write_atomic
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.adapter import Adapter, LowRank
 from shoestring.model.config import ModelConfig
+from shoestring.model.hf.adapter_config import CONFIG, read_json
 from shoestring.model.hf.hub import split_revision
 from shoestring.model.hf.safetensors_file import Entry, read_header, write_file
 from shoestring.model.lora import TargetWeight, stored_updates, target_weights
 from shoestring.model.transformer import Transformer
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-MAX_CONFIG_BYTES, MAX_RANK = 1 << 20, 1 << 16
+WEIGHTS = "adapter_model.safetensors"
+MAX_RANK = 1 << 16
 
 _INNER = "gate_up_proj"
 """PEFT wraps a module once per adapted parameter; the experts' first one lies inside as `base_layer`."""
@@ -117,15 +118,6 @@ def updates_of(config: ModelConfig, folder: Path) -> dict[str, LowRank]:
     return stored_updates(read_adapter(model, folder))
 
 
-def base_of(folder: Path) -> str:
-    """The name of the model that an adapter was made for. Raises CheckpointError when it names none."""
-    config = _json(folder / CONFIG)
-    name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not isinstance(name, str) or not name:
-        raise CheckpointError(f"{folder / CONFIG} names no base_model_name_or_path; add it")
-    return f"{name}@{revision}" if isinstance(revision, str) and not Path(name).exists() else name
-
-
 @dataclass(frozen=True)
 class _Settings:
     """The settings in adapter_config.json that all factors share."""
@@ -205,7 +197,7 @@ def _stacked_b(flat: Tensor, like: Tensor) -> Tensor:
 
 def _read_config(file: Path) -> _Settings:
     """The settings of an adapter; anything but LoRA and DoRA is refused."""
-    config = _json(file)
+    config = read_json(file)
     for name, plain in _PLAIN.items():
         if config.get(name, plain) not in (plain, None):
             raise CheckpointError(
@@ -228,16 +220,3 @@ def _read_config(file: Path) -> _Settings:
     use_rslora = bool(config.get("use_rslora"))
     scale = alpha / (math.sqrt(rank) if use_rslora else rank)
     return _Settings(rank, scale, bool(config.get("use_dora")), use_rslora)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as stream:
-            content = json.loads(stream.read(MAX_CONFIG_BYTES + 1))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {file}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is not a JSON object; save the adapter again")
-    return content

@@ -17,7 +17,7 @@ from shoestring.inputs import LoRARequest
 from shoestring.model.config import GQAConfig, ModelConfig, RopeConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
-from shoestring.model.hf.named import merge_adapter
+from shoestring.model.hf.merge import merge_adapter
 from shoestring.model.hf.peft import save_adapter
 from shoestring.model.lora import LoraConfig, add_adapters
 from shoestring.model.packed.quantize import quantize_checkpoint

@@ -11,7 +11,8 @@ from shoestring.errors import CheckpointError
 from shoestring.model.hf import peft as files
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
-from shoestring.model.hf.named import open_model, save_merged, split_name
+from shoestring.model.hf.merge import save_merged
+from shoestring.model.hf.named import open_model, split_name
 from shoestring.model.hf.peft import load_adapter, save_adapter
 from shoestring.model.lora import LoraConfig, merge
 

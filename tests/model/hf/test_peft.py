@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from shoestring.errors import CheckpointError, ConfigError, ShoestringError
 from shoestring.model.hf import peft as files
+from shoestring.model.hf.adapter_config import base_of
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
-from shoestring.model.hf.named import merge_adapter
+from shoestring.model.hf.merge import merge_adapter
 from shoestring.model.hf.peft import load_adapter, save_adapter
 from shoestring.model.lora import LoraConfig, merge, target_weights
 
@@ -56,11 +57,11 @@ def test_the_base_is_named_as_peft_opens_it(start, base, revision, tmp_path, mon
     if base == "/":
         assert Path(named).is_absolute()
         assert Path(named).is_dir()
-        assert files.base_of(tmp_path / "adapter") == named
+        assert base_of(tmp_path / "adapter") == named
     else:
         validate_repo_id(named)
         assert named == base
-        assert files.base_of(tmp_path / "adapter") == (f"{base}@{revision}" if revision else base)
+        assert base_of(tmp_path / "adapter") == (f"{base}@{revision}" if revision else base)
 
 
 def test_merge_adapter_writes_base_and_adapter_as_one_model(tmp_path, new_model, adapted, logits):

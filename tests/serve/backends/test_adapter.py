@@ -10,7 +10,7 @@ from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
 from shoestring.model.hf.hub import resolve
-from shoestring.model.hf.named import merge_adapter
+from shoestring.model.hf.merge import merge_adapter
 from shoestring.model.hf.peft import save_adapter
 from shoestring.model.lora import LoraConfig, add_adapters
 from shoestring.sampling_params import SamplingParams

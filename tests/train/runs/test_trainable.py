@@ -18,7 +18,8 @@ from shoestring.evals.evaluate import TEXT, Subject, build_config, evaluate
 from shoestring.model.gguf.exporter import export_gguf
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model
-from shoestring.model.hf.named import open_model, save_merged
+from shoestring.model.hf.merge import save_merged
+from shoestring.model.hf.named import open_model
 from shoestring.model.lora import LoraConfig
 from shoestring.model.packed.frozen import is_frozen
 from shoestring.model.packed.quantize import load_frozen, quantize_checkpoint
