@@ -20,9 +20,10 @@ def progress(quiet: bool) -> Callable[[str], None]:
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
-    """Print `name  value` lines with aligned values."""
-    width = max(map(len, fields), default=0)
-    for name, value in fields.items():
+    """Print `name  value` lines with aligned values; a field that is None has nothing to say."""
+    rows = {name: value for name, value in fields.items() if value is not None}
+    width = max(map(len, rows), default=0)
+    for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
 
 
