@@ -1,12 +1,14 @@
 """Speed of GRPO compared with TRL's GRPOTrainer: same model, task, group size and lengths.
 
     python bench/rl_speed.py --trl-python PATH [--json FILE] [--model FOLDER] [--steps 3] [--only ours|trl]
+    python bench/rl_speed.py --trl-python PATH --model FOLDER --lora 16 --prompts 4 --max-tokens 32
 
 A step samples 24 Countdown problems x 16 answers of at most 128 tokens and makes one update, in float32 on a
 CPU with 2 threads. Each program trains in a process of its own; a first step does not count, and the best of
 the others does. TRL (rl_speed_trl.py) runs with several settings, of which the best counts. The model has the
 demo's shape and random weights, or is the FOLDER of an earlier run. A small reward for digits gives every
-group different rewards, so that neither program may skip answers.
+group different rewards, so that neither program may skip answers. With --lora only an adapter of this rank is
+trained, in TRL by PEFT; SmolLM2 as a FOLDER is what sft_speed.py's make_model writes.
 """
 
 import argparse
@@ -28,12 +30,15 @@ JOB = {
     "digit_bonus": 0.1,
     "micro_rows": 384,
     "experts": None,
+    "lora": 0,
 }
 TRL_SETTINGS = {
     "default settings": {},
     "loop over experts": {"experts": "eager"},
     "... in micro-batches of 64": {"experts": "eager", "micro_rows": 64},
 }
+
+DENSE_SETTINGS = {"default settings": {}, "in micro-batches of 16": {"micro_rows": 16}}
 
 
 def make_model(folder):
@@ -89,6 +94,7 @@ def make_rows(folder, job, count):
 
 def recipe(model, job):
     """Recipe of this package for the job."""
+    from shoestring.model.lora import LoraConfig
     from shoestring.rl.recipe import GRPOConfig, PolicyOptim, TaskShare
 
     return GRPOConfig(
@@ -102,6 +108,7 @@ def recipe(model, job):
         eval_every=10**9,
         seed=job["seed"],
         optim=PolicyOptim(lr=job["lr"]),
+        lora=LoraConfig(rank=job["lora"]),
     )
 
 
@@ -174,6 +181,8 @@ def main():
     parser.add_argument("--model", type=Path)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=JOB["max_tokens"])
+    parser.add_argument("--prompts", type=int, default=JOB["prompts"])
+    parser.add_argument("--lora", type=int, default=JOB["lora"], metavar="RANK")
     parser.add_argument("--only", choices=["ours", "trl"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -182,22 +191,24 @@ def main():
         print(json.dumps({"steps": ours(json.loads(arguments.child.read_text()))}))
         return 0
     trl_script = str(Path(__file__).with_name("rl_speed_trl.py"))
-    samples = JOB["prompts"] * JOB["group"]
-    print(f"{JOB['prompts']} prompts x {JOB['group']} answers of at most {arguments.max_tokens} tokens")
+    samples = arguments.prompts * JOB["group"]
+    print(f"{arguments.prompts} prompts x {JOB['group']} answers of at most {arguments.max_tokens} tokens")
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or Path(folder) / "model"
         if not arguments.model:
             model.mkdir()
             make_model(model)
         job = JOB | {"model": str(model.resolve()), "steps": arguments.steps + 1}
-        job |= {"max_tokens": arguments.max_tokens}
-        job["rows"] = make_rows(model, job, JOB["prompts"] * job["steps"])
+        job |= {"max_tokens": arguments.max_tokens, "prompts": arguments.prompts, "lora": arguments.lora}
+        job["micro_rows"] = samples
+        job["rows"] = make_rows(model, job, arguments.prompts * job["steps"])
         rows = []
         if arguments.only != "trl":
             steps = run_child([sys.executable, __file__, "--child"], job, folder)
             rows.append(figures("shoestring", steps, samples))
             show(rows[-1])
-        for name, changes in TRL_SETTINGS.items() if arguments.only != "ours" else ():
+        settings = DENSE_SETTINGS if arguments.lora else TRL_SETTINGS
+        for name, changes in settings.items() if arguments.only != "ours" else ():
             steps = run_child([arguments.trl_python, trl_script], job | changes, folder)
             rows.append(figures(f"TRL, {name}", steps, samples))
             show(rows[-1])

@@ -68,6 +68,17 @@ def make_reward(job, tokenizer, clock):
     return reward
 
 
+def adapter(job):
+    """PEFT's settings of an adapter on all linear layers; None where all weights are trained."""
+    if not job["lora"]:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=job["lora"], lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
 def build(job, clock):
     """Trainer whose phases add their seconds to `clock`, with a callback at the end of each step."""
     import torch
@@ -103,6 +114,7 @@ def build(job, clock):
         args=settings(job),
         train_dataset=data,
         callbacks=[StepEnds()],
+        peft_config=adapter(job),
     )
 
 

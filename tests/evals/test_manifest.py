@@ -20,7 +20,7 @@ from shoestring.evals.manifest import (
 from shoestring.evals.passk import TaskEvalConfig
 from shoestring.tasks.task import Example
 
-NAMELESS = json.dumps({"format": 1, "name": "x"} | {key: {} for key in FIELDS.keys() - {"name"}})
+NAMELESS = json.dumps({"format": 1, "name": "x"} | {key: {} for key in sorted(FIELDS.keys() - {"name"})})
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
