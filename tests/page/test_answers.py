@@ -124,6 +124,9 @@ def test_a_killed_service_loses_nothing_that_was_read(open_page, echo, own):
 def test_without_the_service_a_question_stays_and_can_be_asked_again(open_page, echo, own):
     page = open_page(of=own, allowed=("ERR_",))
     choose(page, "echo")
+    page.wait_for_function(
+        "() => performance.getEntriesByType('resource').some(({ name }) => name.endsWith('/markdown.js'))"
+    )
     own.kill()
     ask(page, "are you there?")
     expect(page.get_by_text("Your text is still here")).to_be_visible()

@@ -97,7 +97,7 @@ def walks():
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("request", 9), ("batch", 6), ("question", 14), ("checkpoint", 10)]
+    ("name", "most"), [("request", 9), ("batch", 6), ("question", 16), ("checkpoint", 10)]
 )
 def test_the_walks_are_short(walks, name, most):
     assert len(walks[name].stops) <= most, list(walks[name].stops)
@@ -108,7 +108,7 @@ def test_the_walks_are_short(walks, name, most):
     [
         ("request", "engine/llm.py", "engine/output.py"),
         ("batch", "train/pretrain.py", "model/transformer.py"),
-        ("question", "rl/rollout.py", "rl/update.py"),
+        ("question", "tasks/task.py", "rl/update.py"),
         ("checkpoint", "model/hf/checkpoint.py", "model/hf/weights.py"),
     ],
 )

@@ -77,4 +77,8 @@ async function showKept(): Promise<void> {
   page.isOffline = true;
 }
 
+// No event says that the service is there again.
 addEventListener("online", () => page.isOffline && void refresh());
+setInterval(() => {
+  if (page.isOffline && !document.hidden) void refresh();
+}, 3000);
