@@ -40,6 +40,8 @@ def test_chats_are_found_renamed_pinned_sorted_and_removed(open_page, place):
     page.get_by_label("Folder").press("Tab")
     open_actions(page, f"mountains in {place}")
     page.get_by_role("button", name="Pin", exact=True).click()
+    expect(page.locator("nav details").filter(has=page.get_by_text("Pinned"))).to_be_visible()
+    page.wait_for_timeout(300)  # the browser's database writes after it was told to
     page.reload()
     folder = page.locator("nav details").filter(has=page.get_by_text(f"Earth {place}", exact=True))
     expect(folder.get_by_role("button", name=f"Water {place}", exact=True)).to_be_visible()

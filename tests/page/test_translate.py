@@ -75,7 +75,7 @@ def test_a_file_keeps_its_format(shown, tmp_path):
     plain = tmp_path / "plain.md"
     plain.write_text("# From a file")
     page.locator("input[type=file]").set_input_files(plain)
-    assert page.get_by_label("Text to translate").input_value() == "# From a file"
+    expect(page.get_by_label("Text to translate")).to_have_value("# From a file")
 
 
 def test_what_went_wrong_is_a_sentence(shown, tmp_path):
