@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from playwright.sync_api import expect
 
 TEXT = "# Title\n\n- one word\n- two words\n"
 
