@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from shoestring import openmp
+
 if TYPE_CHECKING:
     from shoestring.engine.llm import LLM
     from shoestring.inputs import LoRARequest, PromptType, TextPrompt, TokensPrompt
@@ -20,6 +22,8 @@ __all__ = [
     "ScoringRequestOutput", "TextPrompt", "TokensPrompt", "__version__",
 ]  # fmt: skip
 __version__ = "0.1.0"
+
+openmp.set_defaults()  # before anything imports torch
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,9 @@ from pathlib import Path
 LEVEL = {
     **dict.fromkeys(("errors",), -1),
     **dict.fromkeys(("durable",), 0),
-    **dict.fromkeys(("child", "config", "device", "figures", "inputs", "outputs", "sampling_params"), 1),
+    **dict.fromkeys(
+        ("child", "config", "device", "figures", "inputs", "openmp", "outputs", "sampling_params"), 1
+    ),
     **dict.fromkeys(("kernels", "rows", "tokenizer", "sandbox"), 2),
     **dict.fromkeys(("model", "remote"), 3),
     **dict.fromkeys(("tasks",), 4),
@@ -20,7 +22,7 @@ LEVEL = {
 }
 """Folders and files of the package: each imports from a lower level or from itself."""
 WITHOUT_TORCH = (
-    "child", "errors", "durable", "config", "inputs", "sampling_params", "remote", "rows",
+    "child", "errors", "durable", "config", "inputs", "openmp", "sampling_params", "remote", "rows",
     "sandbox", "tokenizer", "tasks",
 )  # fmt: skip
 

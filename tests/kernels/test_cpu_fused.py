@@ -141,3 +141,20 @@ def test_several_threads_agree() -> None:
         timeout=120,
     )
     assert done.stdout == "same\n", done.stderr
+
+
+def test_gradients_of_a_norm_are_the_same_with_any_number_of_threads() -> None:
+    """The sums over rows have one order."""
+    before = torch.get_num_threads()
+    x, weight, dy = torch.randn(1001, 40), torch.randn(40), torch.randn(1001, 40)
+    results = []
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            x.grad = weight.grad = None
+            cpu_fused.rms_norm(x.requires_grad_(), weight.requires_grad_(), 1e-6).backward(dy)
+            results.append((x.grad, weight.grad))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(map(torch.equal, results[0], result))

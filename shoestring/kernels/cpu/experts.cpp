@@ -1,10 +1,12 @@
 // Rows to experts and back, by the positions of every token's K copies. M = N * K rows.
 #include "vec.h"
 
+constexpr int64_t WORTH_THREADS = 1 << 14;  // values: with fewer, starting another thread takes longer than the work
+
 // rows (M, D): row positions[n, k] is token n, times weights[n, k] if there are weights.
 extern "C" void dispatch_rows(int64_t N, int64_t K, int64_t D, const int64_t* positions, const float* tokens,
                               const float* weights, float* rows) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N * K * D > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++)
     for (int k = 0; k < K; k++) {
       const float* from = tokens + n * D;
@@ -21,7 +23,7 @@ extern "C" void dispatch_rows(int64_t N, int64_t K, int64_t D, const int64_t* po
 // tokens (N, D): the sum over k of row positions[n, k], times weights[n, k] if there are weights.
 extern "C" void combine_rows(int64_t N, int64_t K, int64_t D, const int64_t* positions, const float* rows,
                              const float* weights, float* tokens) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N * K * D > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
     float* to = tokens + n * D;
     std::fill(to, to + D, 0.0f);
@@ -36,7 +38,7 @@ extern "C" void combine_rows(int64_t N, int64_t K, int64_t D, const int64_t* pos
 // dweights (N, K): the dot product of token n's gradient with row positions[n, k].
 extern "C" void combine_weights_backward(int64_t N, int64_t K, int64_t D, const int64_t* positions, const float* rows,
                                          const float* dtokens, float* dweights) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N * K * D > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++)
     for (int k = 0; k < K; k++) {
       const float *a = rows + positions[n * K + k] * D, *b = dtokens + n * D;

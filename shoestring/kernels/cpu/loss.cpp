@@ -1,11 +1,13 @@
 // Cross-entropy of rows of logits; their gradient replaces them.
 #include "vec.h"
 
+constexpr int64_t WORTH_THREADS = 1 << 12;  // values: with fewer, starting another thread takes longer than their exponentials
+
 // nll[n] = -log softmax(logits[n])[targets[n]]; 0 for an ignored target (negative). With weights, logits (N, vocabulary) become
 // weights[n] * (softmax - one_hot), else their values are unspecified afterwards. A NaN reaches nll whatever the target is.
 extern "C" void cross_entropy(int64_t N, int64_t vocab, float* logits, const int64_t* targets, const float* weights,
                               float* nll) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N * vocab > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
     float* row = logits + n * vocab;
     float peak = row[0];

@@ -1,11 +1,11 @@
 // Row-wise operations of the model: RMSNorm, SwiGLU, rotary embedding, each read and written once.
-#include <omp.h>
-
+#include <algorithm>
 #include <vector>
 
 #include "vec.h"
 
 constexpr int64_t WORTH_THREADS = 1 << 14;  // values: with fewer, starting another thread takes longer than the work
+constexpr int64_t BLOCK_ROWS = 16, MOST_BLOCKS = 64;  // of the sums over rows
 
 // y = x * rsqrt(mean(x^2) + eps) * weight over rows of D floats; inverse (N) is the rsqrt, for the backward pass.
 extern "C" void rms_norm_forward(int64_t N, int64_t D, float eps, const float* x, const float* weight, float* y,
@@ -24,16 +24,16 @@ extern "C" void rms_norm_forward(int64_t N, int64_t D, float eps, const float* x
   }
 }
 
-// dx and dweight of the above. Each thread sums its part of dweight, and the parts are added in order: always the same bits.
+// dx and dweight of the above. A block of rows sums its part of dweight, and the parts are added in order: the blocks depend on N
+// alone, so the bits are the same with any number of threads.
 extern "C" void rms_norm_backward(int64_t N, int64_t D, const float* x, const float* weight, const float* inverse,
                                   const float* dy, float* dx, float* dweight) {
-  const int threads = omp_get_max_threads();
-  std::vector<float> parts(static_cast<size_t>(threads) * D, 0.0f);
-#pragma omp parallel num_threads(threads)
-  {
-    float* part = &parts[static_cast<size_t>(omp_get_thread_num()) * D];
-#pragma omp for schedule(static)
-    for (int64_t n = 0; n < N; n++) {
+  const int64_t blocks = std::min<int64_t>(MOST_BLOCKS, (N + BLOCK_ROWS - 1) / BLOCK_ROWS);
+  std::vector<float> parts(static_cast<size_t>(blocks) * D, 0.0f);
+#pragma omp parallel for schedule(static) if (N * D > WORTH_THREADS)
+  for (int64_t b = 0; b < blocks; b++) {
+    float* part = &parts[static_cast<size_t>(b) * D];
+    for (int64_t n = N * b / blocks; n < N * (b + 1) / blocks; n++) {
       const float* row = x + n * D;
       const float* up = dy + n * D;
       const float r = inverse[n];
@@ -54,11 +54,9 @@ extern "C" void rms_norm_backward(int64_t N, int64_t D, const float* x, const fl
       for (i = 0; i < D; i++) dx[n * D + i] = r * (up[i] * weight[i] - row[i] * r * mean);
     }
   }
-  for (int i = 0; i < D; i++) {
-    float total = 0;
-    for (int t = 0; t < threads; t++) total += parts[static_cast<size_t>(t) * D + i];
-    dweight[i] = total;
-  }
+  std::fill(dweight, dweight + D, 0.0f);
+  for (int64_t b = 0; b < blocks; b++)
+    for (int i = 0; i < D; i++) dweight[i] += parts[static_cast<size_t>(b) * D + i];
 }
 
 // y (N, F) = silu(gate) * up; rows of gate and up are `stride` floats apart, so they may be halves of one matrix.
@@ -77,7 +75,7 @@ extern "C" void swiglu_forward(int64_t N, int64_t F, int64_t stride, const float
 
 extern "C" void swiglu_backward(int64_t N, int64_t F, int64_t stride, const float* gate, const float* up, const float* dy,
                                 float* dgate, float* dup) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (N * F > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
     const float *g = gate + n * stride, *u = up + n * stride, *d = dy + n * F;
     float *dg = dgate + n * stride, *du = dup + n * stride;
