@@ -8,11 +8,11 @@
 // half-precision scale.
 //
 // The sum over a group is an exact integer, and groups are added in order, so that a row's result does not depend on the rows
-// that are computed beside it: batches, chunks and speculation change no bit.
+// that are computed beside it, nor on the width of the vectors: batches, chunks and speculation change no bit.
 #pragma once
-#include "vec.h"
+#include "lanes.h"
 
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#if defined(LANES_512) || defined(LANES_256)
 #define PACKED_KERNELS  // other CPUs use PyTorch
 
 constexpr int GROUP = 32, OUTS = 16;
@@ -35,247 +35,265 @@ struct Packed32 {
   static constexpr int BLOCK = OUTS * GROUP * 4;
 };
 
-// Rows of activations as integers: values (N, D), and for each group (N, D / 32) a scale and -1/4 of the sum.
-// For float32 weights the values stay floats.
+constexpr int TILE_ROWS = 6;  // of a tile in vector registers
+constexpr int AHEAD = 2048;   // bytes: reads of a single panel are as fast as memory only if they start early enough
+
+inline void fetch(const uint8_t* p, int bytes) {
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
+inline void fetch_ahead(const uint8_t* p, int bytes) { fetch(p + AHEAD, bytes); }
+
+// Some rows of activations, as many as one tile takes: for each group (height, 32) values, and a scale and -1/4 of the sum of
+// each row. Float32 values have neither.
 template <class Format>
-struct Acts {
-  typename Format::Act* values;
-  float *scales, *quarters;
-  int64_t depth;
-  int64_t groups() const { return depth / GROUP; }
+struct RowBlock {
+  const typename Format::Act* values;
+  const float *scales, *quarters;
+  int64_t groups;
+  int height;
+};
+
+// Where a row of a product is written: the first row of its block, the block's height, and its row there.
+struct Place {
+  int64_t base;
+  int height, row;
 };
 
 template <class Format>
-inline void quantize_group(const float* x, const Acts<Format>& to, int64_t row, int64_t group) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  __m256 v[4], top = _mm256_setzero_ps(), poison = top;  // NaN if a value is not finite, so that the result shows it
-  for (int i = 0; i < 4; i++) {
-    v[i] = _mm256_loadu_ps(x + 8 * i);
-    top = _mm256_max_ps(top, _mm256_andnot_ps(sign, v[i]));
-    poison = _mm256_fmadd_ps(v[i], _mm256_setzero_ps(), poison);
+int64_t block_rows();
+
+// The rows of one product or of several, one block after another; a block has at most block_rows<Format>().
+template <class Format>
+struct Rows {
+  typename Format::Act* values;
+  float *scales, *quarters;
+  int64_t groups;
+
+  // Row i of the product that has `count` rows from `first` on.
+  static Place place(int64_t first, int64_t count, int64_t i) {
+    const int64_t most = block_rows<Format>(), start = i / most * most;
+    return {first + start, static_cast<int>(std::min(most, count - start)), static_cast<int>(i - start)};
   }
-  float most = 0, lanes[8];
-  _mm256_storeu_ps(lanes, top);
-  for (float lane : lanes) most = std::max(most, lane);
-  _mm256_storeu_ps(lanes, poison);
-  for (float lane : lanes) most += lane;
-  const float inverse = most > 0 ? Format::LIMIT / most : 0;
-  int32_t sum = 0;
-  typename Format::Act* out = to.values + row * to.depth + group * GROUP;
-  for (int i = 0; i < 4; i++) {
-    alignas(32) int32_t q[8];
-    _mm256_store_si256((__m256i*)q, _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse))));
-    for (int j = 0; j < 8; j++) sum += q[j], out[8 * i + j] = static_cast<typename Format::Act>(q[j]);
+  RowBlock<Format> block(int64_t first, int64_t count, int64_t i) const {
+    const Place at = place(first, count, i);
+    const int64_t skip = at.base * groups;
+    return {values + skip * GROUP, scales + skip, quarters + skip, groups, at.height};
   }
-  to.scales[row * to.groups() + group] = most / Format::LIMIT;
-  to.quarters[row * to.groups() + group] = -0.25f * static_cast<float>(sum);
+};
+
+#include "packed_amx.h"
+
+// The two halves of a group's values, as integers, to one place.
+inline void write_values(const Rows<Packed4>& to, const Place& at, int64_t group, const Ints x[2]) {
+  int8_t* out = to.values + (at.base * to.groups + group * at.height + at.row) * GROUP;
+  store_bytes(out, x[0]), store_bytes(out + 16, x[1]);
+}
+inline void write_values(const Rows<Packed8>& to, const Place& at, int64_t group, const Ints x[2]) {
+  int16_t* block = to.values + (at.base * to.groups + group * at.height) * GROUP;
+  if (at.height > TILE_ROWS) return write_planes(reinterpret_cast<int8_t*>(block), at, x);
+  store_words(block + at.row * GROUP, x[0]), store_words(block + at.row * GROUP + 16, x[1]);
 }
 
-inline void quantize_group(const float* x, const Acts<Packed32>& to, int64_t row, int64_t group) {
-  std::memcpy(to.values + row * to.depth + group * GROUP, x, GROUP * sizeof(float));
+// A group of 32 values x, as integers with a scale, to `copies` places.
+template <class Format>
+inline void quantize_group(const float* x, const Rows<Format>& to, const Place* places, int64_t copies, int64_t group) {
+  const Lanes v[2] = {load_lanes(x), load_lanes(x + 16)};
+  const Lanes poison = multiply_add(v[0], no_lanes(), multiply(v[1], no_lanes()));  // NaN if a value is not finite
+  const float most = std::max(0.0f, largest_lane(larger(magnitude(v[0]), magnitude(v[1])))) + lanes_total(poison);
+  const Lanes inverse = splat_lanes(most > 0 ? Format::LIMIT / most : 0);
+  const Ints q[2] = {nearest(multiply(v[0], inverse)), nearest(multiply(v[1], inverse))};
+  const float scale = most / Format::LIMIT, quarter = -0.25f * static_cast<float>(ints_total(q[0]) + ints_total(q[1]));
+  for (int64_t i = 0; i < copies; i++) {
+    const Place& at = places[i];
+    write_values(to, at, group, q);
+    const int64_t row = at.base * to.groups + group * at.height + at.row;
+    to.scales[row] = scale, to.quarters[row] = quarter;
+  }
+}
+
+inline void quantize_group(const float* x, const Rows<Packed32>& to, const Place* places, int64_t copies, int64_t group) {
+  for (int64_t i = 0; i < copies; i++) {
+    const Place& at = places[i];
+    std::memcpy(to.values + (at.base * to.groups + group * at.height + at.row) * GROUP, x, GROUP * sizeof(float));
+  }
 }
 
 template <class Format>
-inline void quantize_row(const float* x, const Acts<Format>& to, int64_t row) {
-  for (int64_t g = 0; g < to.groups(); g++) quantize_group(x + g * GROUP, to, row, g);
+inline void quantize_row(const float* x, const Rows<Format>& to, const Place* places, int64_t copies) {
+  for (int64_t g = 0; g < to.groups; g++) quantize_group(x + g * GROUP, to, places, copies, g);
 }
 
-constexpr int AHEAD = 2048;  // bytes: reads of a single panel are as fast as memory only if they start early enough
-
-inline void fetch_ahead(const uint8_t* p, int bytes) {
-  for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + AHEAD + i, _MM_HINT_T0);
-}
-
-// Keeps a running sum in its register: else the compiler collects the products first, and spills them all.
-inline void hold(__m256i& x) { asm("" : "+x"(x)); }
-
-// dot4: sum += u * x in fours, with `u` in 0..15. whole4: the sum as 32-bit integers. Without VNNI instructions the sums are 16
-// bits wide, enough for a group: 16 * 2 * 15 * 127 / 2 < 2^15.
-inline __m256i dot4(__m256i sum, __m256i u, __m256i x) {
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-  return _mm256_dpbusd_epi32(sum, u, x);
-#elif defined(__AVXVNNI__)
-  return _mm256_dpbusd_avx_epi32(sum, u, x);
+#if defined(LANES_512)
+constexpr int TOGETHER = 2;  // panels whose integer sums are in registers at a time
 #else
-  return _mm256_add_epi16(sum, _mm256_maddubs_epi16(u, x));
+constexpr int TOGETHER = 1;
 #endif
-}
-inline __m256i whole4(__m256i sum) {
-#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
-  return sum;
-#else
-  return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
-#endif
-}
-inline __m256i dot8(__m256i sum, __m256i w, __m256i x) {
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-  return _mm256_dpwssd_epi32(sum, w, x);
-#elif defined(__AVXVNNI__)
-  return _mm256_dpwssd_avx_epi32(sum, w, x);
-#else
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
-#endif
-}
 
-inline __m256i broadcast_bytes(const void* p) {
-  int32_t four;
-  std::memcpy(&four, p, 4);
-  return _mm256_set1_epi32(four);
-}
-template <int N>
-inline void clear(__m256 (*x)[2]) {
-#pragma GCC unroll 16
-  for (int i = 0; i < N; i++) x[i][0] = x[i][1] = _mm256_setzero_ps();
-}
-template <int N>
-inline void store_all(const __m256 (*x)[2], float* out) {
-#pragma GCC unroll 16
-  for (int i = 0; i < N; i++) _mm256_storeu_ps(out + i * OUTS, x[i][0]), _mm256_storeu_ps(out + i * OUTS + 8, x[i][1]);
-}
-inline __m256 halves(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
-
-// out (P, R, 16): R rows times P panels. rows: indices of the activations. first: the panels are not in the cache yet.
-template <int R, int P>
-inline void panel_product(const uint8_t* const* panels, const Acts<Packed4>& acts, const int32_t* rows, bool first, float* out) {
-  const __m256i low = _mm256_set1_epi8(15);
-  const int64_t groups = acts.groups();
-  const int8_t* a[R];
-  for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * acts.depth;
-  __m256 total[P][R][2];
-  clear<P * R>(total[0]);
-  for (int64_t g = 0; g < groups; g++)
+// Integer sums of a group: R rows times T panels.
+template <int R, int T>
+inline void group_sums(const uint8_t* const* blocks, const int8_t* a, Ints (&sum)[T][R]) {
 #pragma GCC unroll 4
-    for (int p = 0; p < P; p++) {
-      const uint8_t* block = panels[p] + g * Packed4::BLOCK;
-      if (P == 1 && first) fetch_ahead(block, Packed4::BLOCK);
-      __m256i sum[R][2];
-      for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
-#pragma GCC unroll 4
-      for (int c = 0; c < 4; c++) {
-        const __m256i w0 = _mm256_loadu_si256((const __m256i*)(block + 32 * c));
-        const __m256i w1 = _mm256_loadu_si256((const __m256i*)(block + 128 + 32 * c));
+  for (int c = 0; c < 4; c++) {
+    Bytes u[T][2];
 #pragma GCC unroll 2
-        for (int high = 0; high < 2; high++) {
-          const __m256i u0 = _mm256_and_si256(high ? _mm256_srli_epi16(w0, 4) : w0, low);
-          const __m256i u1 = _mm256_and_si256(high ? _mm256_srli_epi16(w1, 4) : w1, low);
-#pragma GCC unroll 8
-          for (int r = 0; r < R; r++) {
-            const __m256i x = broadcast_bytes(a[r] + g * GROUP + 8 * c + 4 * high);
-            sum[r][0] = dot4(sum[r][0], u0, x);
-            sum[r][1] = dot4(sum[r][1], u1, x);
-            hold(sum[r][0]), hold(sum[r][1]);
-          }
-        }
-      }
-      __m256 s[2], zero[2];  // zeros in quarters
-      for (int h = 0; h < 2; h++) {
-        const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(block + 256 + 16 * h)));
-        const __m256i least = _mm256_set1_epi32(Packed4::LEAST_SCALE);
-        s[h] = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(words, 12), least));
-        zero[h] = _mm256_cvtepi32_ps(_mm256_and_si256(words, _mm256_set1_epi32(63)));
-      }
+    for (int p = 0; p < T; p++) {
+      const Bytes both = load4(blocks[p], c);
+      u[p][0] = low4(both), u[p][1] = high4(both);
+    }
+#pragma GCC unroll 2
+    for (int high = 0; high < 2; high++)
 #pragma GCC unroll 8
       for (int r = 0; r < R; r++) {
-        const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
-        const __m256 quarter = _mm256_set1_ps(acts.quarters[rows[r] * groups + g]);
+        const Bytes x = four_bytes(a + r * GROUP + 8 * c + 4 * high);
 #pragma GCC unroll 2
-        for (int h = 0; h < 2; h++) {
-          const __m256 d = _mm256_fmadd_ps(zero[h], quarter, _mm256_cvtepi32_ps(whole4(sum[r][h])));  // exact
-          total[p][r][h] = _mm256_fmadd_ps(d, _mm256_mul_ps(s[h], scale), total[p][r][h]);
+        for (int p = 0; p < T; p++) {
+          sum[p][r] = dot4(sum[p][r], u[p][high], x);
+          hold(sum[p][r]);  // else the compiler collects the products first, and spills them all
         }
       }
-    }
-  store_all<P * R>(total[0], out);
+  }
 }
-
-template <int R, int P>
-inline void panel_product(const uint8_t* const* panels, const Acts<Packed8>& acts, const int32_t* rows, bool first, float* out) {
-  const int64_t groups = acts.groups();
-  const int16_t* a[R];
-  for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * acts.depth;
-  __m256 total[P][R][2];
-  clear<P * R>(total[0]);
-  for (int64_t g = 0; g < groups; g++)
-#pragma GCC unroll 4
-    for (int p = 0; p < P; p++) {
-      const uint8_t* block = panels[p] + g * Packed8::BLOCK;
-      if (P == 1 && first) fetch_ahead(block, Packed8::BLOCK);
-      __m256i sum[R][2];
-      for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+template <int R, int T>
+inline void group_sums(const uint8_t* const* blocks, const int16_t* a, Ints (&sum)[T][R]) {
 #pragma GCC unroll 16
-      for (int c = 0; c < 16; c++) {
-        const __m128i* from = (const __m128i*)(block + 32 * c);
-        const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from)), w1 = _mm256_cvtepi8_epi16(_mm_loadu_si128(from + 1));
+  for (int c = 0; c < 16; c++) {
+    Bytes w[T];
+#pragma GCC unroll 2
+    for (int p = 0; p < T; p++) w[p] = load8(blocks[p], c);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-          const __m256i x = broadcast_bytes(a[r] + g * GROUP + 2 * c);
-          sum[r][0] = dot8(sum[r][0], w0, x);
-          sum[r][1] = dot8(sum[r][1], w1, x);
-          hold(sum[r][0]), hold(sum[r][1]);
-        }
-      }
-      const __m256 s0 = halves(block + OUTS * GROUP), s1 = halves(block + OUTS * GROUP + 16);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; r++) {
-        const __m256 scale = _mm256_set1_ps(acts.scales[rows[r] * groups + g]);
-        total[p][r][0] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][0]), _mm256_mul_ps(s0, scale), total[p][r][0]);
-        total[p][r][1] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r][1]), _mm256_mul_ps(s1, scale), total[p][r][1]);
+    for (int r = 0; r < R; r++) {
+      const Bytes x = four_bytes(a + r * GROUP + 2 * c);
+#pragma GCC unroll 2
+      for (int p = 0; p < T; p++) {
+        sum[p][r] = dot8(sum[p][r], w[p], x);
+        hold(sum[p][r]);
       }
     }
-  store_all<P * R>(total[0], out);
+  }
+}
+
+// total += a group's sums times the scales of outputs and of rows
+template <int R>
+inline void add_group(Packed4, const uint8_t* block, const float* scales, const float* quarters, const Ints* sum, Lanes* total) {
+  const Ints word = words(block + Packed4::BLOCK - 2 * OUTS);
+  const Lanes s = scale_of(word, Packed4::LEAST_SCALE), zero = zero_of(word);  // zeros in quarters
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+    const Lanes d = multiply_add(zero, splat_lanes(quarters[r]), to_lanes(whole4(sum[r])));  // exact
+    total[r] = multiply_add(d, multiply(s, splat_lanes(scales[r])), total[r]);
+  }
+}
+template <int R>
+inline void add_group(Packed8, const uint8_t* block, const float* scales, const float*, const Ints* sum, Lanes* total) {
+  const Lanes s = halves(block + Packed8::BLOCK - 2 * OUTS);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) total[r] = multiply_add(to_lanes(sum[r]), multiply(s, splat_lanes(scales[r])), total[r]);
+}
+
+// out (P, R, 16), panels out_panel apart: R rows times P panels. first: the panels are not in the cache yet.
+template <int R, int P, class Format>
+inline void tile(const uint8_t* const* panels, const RowBlock<Format>& rows, bool first, float* out, int64_t out_panel) {
+  constexpr int T = std::min(P, TOGETHER);
+  Lanes total[P][R];
+#pragma GCC unroll 32
+  for (int i = 0; i < P * R; i++) total[i / R][i % R] = no_lanes();
+  for (int64_t g = 0; g < rows.groups; g++)
+#pragma GCC unroll 4
+    for (int q = 0; q < P; q += T) {
+      const uint8_t* blocks[T];
+      Ints sum[T][R];
+#pragma GCC unroll 2
+      for (int p = 0; p < T; p++) {
+        blocks[p] = panels[q + p] + g * Format::BLOCK;
+        if (P == 1 && first) fetch_ahead(blocks[p], Format::BLOCK);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) sum[p][r] = no_ints();
+      }
+      group_sums(blocks, rows.values + g * R * GROUP, sum);
+#pragma GCC unroll 2
+      for (int p = 0; p < T; p++)
+        add_group<R>(Format(), blocks[p], rows.scales + g * R, rows.quarters + g * R, sum[p], total[q + p]);
+    }
+#pragma GCC unroll 32
+  for (int i = 0; i < P * R; i++) store_lanes(out + i / R * out_panel + i % R * OUTS, total[i / R][i % R]);
 }
 
 template <int R, int P>
-inline void panel_product(const uint8_t* const* panels, const Acts<Packed32>& acts, const int32_t* rows, bool first, float* out) {
-  const int64_t depth = acts.depth;
-  const float* a[R];
+inline void tile(const uint8_t* const* panels, const RowBlock<Packed32>& rows, bool first, float* out, int64_t out_panel) {
   const float* w[P];
-  __m256 total[P][R][2];
-  clear<P * R>(total[0]);
-  for (int r = 0; r < R; r++) a[r] = acts.values + rows[r] * depth;
+  Lanes total[P][R];
+#pragma GCC unroll 32
+  for (int i = 0; i < P * R; i++) total[i / R][i % R] = no_lanes();
   for (int p = 0; p < P; p++) w[p] = reinterpret_cast<const float*>(panels[p]);
-  for (int64_t k = 0; k < depth; k++)
+  for (int64_t g = 0; g < rows.groups; g++) {
+    const float* a = rows.values + g * R * GROUP;
+    if (P == 1 && first) fetch_ahead((const uint8_t*)(w[0] + g * GROUP * OUTS), Packed32::BLOCK);
+    for (int64_t k = 0; k < GROUP; k++) {
+      Lanes block[P];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; p++) {
-      const float* block = w[p] + k * OUTS;
-      if (P == 1 && first) fetch_ahead((const uint8_t*)block, OUTS * 4);
-      const __m256 w0 = _mm256_loadu_ps(block), w1 = _mm256_loadu_ps(block + 8);
+      for (int p = 0; p < P; p++) block[p] = load_lanes(w[p] + (g * GROUP + k) * OUTS);
 #pragma GCC unroll 8
       for (int r = 0; r < R; r++) {
-        const __m256 x = _mm256_broadcast_ss(a[r] + k);
-        total[p][r][0] = _mm256_fmadd_ps(x, w0, total[p][r][0]);
-        total[p][r][1] = _mm256_fmadd_ps(x, w1, total[p][r][1]);
+        const Lanes x = splat_lanes(a[r * GROUP + k]);
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) total[p][r] = multiply_add(x, block[p], total[p][r]);
       }
     }
-  store_all<P * R>(total[0], out);
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < P * R; i++) store_lanes(out + i / R * out_panel + i % R * OUTS, total[i / R][i % R]);
 }
 
-// out (count, 16) of one panel: whole tiles, then the rest in one smaller tile.
+// The most panels that a tile of R rows takes at a time. A product of few rows is as fast as memory, and a core reads several
+// places at once faster than one.
 template <class Format>
-inline void panel_rows(const uint8_t* panel, const Acts<Format>& acts, const int32_t* rows, int64_t count, float* out) {
-  int64_t i = 0;
-  for (; i + 6 <= count; i += 6) panel_product<6, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
-  switch (count - i) {
-    case 5: return panel_product<5, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
-    case 4: return panel_product<4, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
-    case 3: return panel_product<3, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
-    case 2: return panel_product<2, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
-    case 1: return panel_product<1, 1>(&panel, acts, rows + i, i == 0, out + i * OUTS);
+constexpr int most_panels(int rows) {
+#if defined(LANES_512)
+  return rows == 1 || sizeof(typename Format::Act) == 4 ? 4 : 2;
+#else
+  return rows == 1 ? 4 : rows == 2 ? 2 : 1;
+#endif
+}
+
+template <int P, class Format>
+inline void tile_of(const uint8_t* const* panels, const RowBlock<Format>& rows, bool first, float* out, int64_t out_panel) {
+  const auto run = [&](auto height) {
+    if constexpr (P <= most_panels<Format>(height())) tile<height(), P>(panels, rows, first, out, out_panel);
+  };
+  switch (rows.height) {
+    case 6: return run(std::integral_constant<int, 6>());
+    case 5: return run(std::integral_constant<int, 5>());
+    case 4: return run(std::integral_constant<int, 4>());
+    case 3: return run(std::integral_constant<int, 3>());
+    case 2: return run(std::integral_constant<int, 2>());
+    case 1: return run(std::integral_constant<int, 1>());
   }
+}
+
+// P panels times the rows `begin` to `count` of a product, which start a block.
+template <int P, class Format>
+inline void strip(const uint8_t* const* panels, const Rows<Format>& rows, int64_t first, int64_t count, int64_t begin,
+                  float* out) {
+  for (int64_t i = begin; i < count; i += block_rows<Format>())
+    tile_of<P>(panels, rows.block(first, count, i), i == begin, out + i * OUTS, count * OUTS);
 }
 
 constexpr int64_t PANELS = 4;  // at most so many at a time
 
-// out (number, count, 16) of up to PANELS panels. A product of few rows is as fast as memory, and a core reads several places at
-// once faster than one.
+// out (number, count, 16) of up to PANELS panels and the `count` rows of the product that begins at row `first`.
 template <class Format>
-inline void panels_rows(const uint8_t* const* panels, int64_t number, const Acts<Format>& acts, const int32_t* rows,
-                        int64_t count, float* out) {
+inline void panels_rows(const uint8_t* const* panels, int64_t number, const Rows<Format>& rows, int64_t first, int64_t count,
+                        float* out) {
+  const int64_t begin = amx_rows(panels, number, rows, first, count, out), left = count - begin;
+  if (!left) return;
+  const int most = most_panels<Format>(static_cast<int>(std::min<int64_t>(left, TILE_ROWS)));
   int64_t p = 0;
-  if (count == 1 && number == 4) return panel_product<1, 4>(panels, acts, rows, true, out);
-  for (; count <= 2 && p + 2 <= number; p += 2)
-    count == 1 ? panel_product<1, 2>(panels + p, acts, rows, true, out + p * OUTS)
-               : panel_product<2, 2>(panels + p, acts, rows, true, out + 2 * p * OUTS);
-  for (; p < number; p++) panel_rows(panels[p], acts, rows, count, out + p * count * OUTS);
+  const auto part = [&](auto width) {
+    for (; most >= width() && p + width() <= number; p += width())
+      strip<width()>(panels + p, rows, first, count, begin, out + p * count * OUTS);
+  };
+  part(std::integral_constant<int, 4>());
+  part(std::integral_constant<int, 2>());
+  part(std::integral_constant<int, 1>());
 }
 #endif
