@@ -1,111 +1,19 @@
-// Attention of new tokens over pages of keys and values, in one pass with online softmax (arXiv 2205.14135). Pages are taken
-// whole and in order, so that a row's result does not depend on the rows that are computed beside it.
-#include "dots.h"
+// Attention of new tokens over pages of keys and values, in one pass with online softmax (arXiv 2205.14135). Keys are taken in parts
+// of PART, whose results are merged in order, and a part's pages whole and in order: a row's result depends neither on the rows
+// computed beside it nor on the threads.
+#include "key_tiles.h"
+#include "row_tiles.h"
 
 #include <memory>
+#include <vector>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 namespace {
 
-constexpr int64_t ROWS_AT_ONCE = 48, HEADS_AT_ONCE = 8, LONGEST_PAGE = 64, KEYS = 4;
-
-struct Part {  // a token's entry: one head's vector of `width` floats; tokens are `row` apart, pages `page` apart
-  const float* data;
-  int64_t width, row, page;
-};
-
-struct Rows {  // the queries of one task: new tokens of one sequence, each with some heads
-  int64_t tokens, heads;
-  const int32_t* lengths;
-  const int32_t* table;
-  int64_t count() const { return tokens * heads; }
-};
-
-template <int R, int C>
-inline void score_tile(const float* q, int64_t q_row, const Part& first, const float* k, const Part& second, const float* k2,
-                       float* scores) {
-  Dots<R, C> tile;
-  tile.add(first.width, q, q_row, k, first.row);
-  if (second.width) tile.add(second.width, q + first.width, q_row, k2, second.row);
-  for (int r = 0; r < R; r++) tile.values(r, scores + r * LONGEST_PAGE);
-}
-
-// scores (count, LONGEST_PAGE) of `keys` keys of one page
-inline void page_scores(int64_t count, int64_t keys, const float* q, int64_t q_row, const Part& first, const Part& second,
-                        int64_t page, float* scores) {
-  const float *k = first.data + page * first.page, *k2 = second.width ? second.data + page * second.page : nullptr;
-  for (int64_t c = 0; c < keys;) {
-    const bool four = c + KEYS <= keys;
-    const float *kc = k + c * first.row, *k2c = k2 + c * second.row;
-    int64_t i = 0;
-    for (; i + 3 <= count; i += 3)
-      if (four)
-        score_tile<3, KEYS>(q + i * q_row, q_row, first, kc, second, k2c, scores + i * LONGEST_PAGE + c);
-      else
-        score_tile<3, 1>(q + i * q_row, q_row, first, kc, second, k2c, scores + i * LONGEST_PAGE + c);
-    for (; i < count; i++)
-      if (four)
-        score_tile<1, KEYS>(q + i * q_row, q_row, first, kc, second, k2c, scores + i * LONGEST_PAGE + c);
-      else
-        score_tile<1, 1>(q + i * q_row, q_row, first, kc, second, k2c, scores + i * LONGEST_PAGE + c);
-    c += four ? KEYS : 1;
-  }
-}
-
-// Turns one row's scores into weights and rescales the sums so far. Keys from `visible` on get weight 0.
-inline void row_softmax(float* scores, int64_t visible, int64_t keys, float* most, vec* total, float* out, int64_t width) {
-  const int64_t wide = padded(static_cast<int>(keys), W);
-  for (int64_t c = std::max<int64_t>(visible, 0); c < wide; c++) scores[c] = -INFINITY;
-  if (visible <= 0) {
-    std::fill(scores, scores + wide, 0.0f);
-    return;
-  }
-  vec top = load(scores);
-  for (int64_t c = W; c < wide; c += W) top = vmax(load(scores + c), top);
-  const float now = std::max(*most, maximum(top)), shrink = *most == -INFINITY ? 0.0f : std::exp(*most - now);
-  if (shrink != 1) {
-    *total *= splat(shrink);
-    for (int64_t i = 0; i < width; i++) out[i] *= shrink;
-  }
-  for (int64_t c = 0; c < wide; c += W) {
-    const vec p = vexp(load(scores + c) - splat(now));
-    store(scores + c, p);
-    *total += p;
-  }
-  *most = now;
-}
-
-inline void add_values(int64_t count, int64_t keys, const float* weights, const Part& value, int64_t page, float* out) {
-  const float* v = value.data + page * value.page;
-  const int64_t panels = value.width / PANEL;
-  product(static_cast<int>(count), static_cast<int>(panels), static_cast<int>(keys), weights, LONGEST_PAGE, 1, v,
-          static_cast<int>(value.row), PANEL, out, static_cast<int>(value.width), true);
-  for (int64_t i = 0; i < count; i++)
-    for (int64_t d = panels * PANEL; d < value.width; d++)
-      for (int64_t c = 0; c < keys; c++)
-        out[i * value.width + d] = std::fma(weights[i * LONGEST_PAGE + c], v[c * value.row + d], out[i * value.width + d]);
-}
-
-// out (rows, value width) of scaled queries q (rows, first + second width)
-inline void attend(const Rows& rows, int64_t page_size, const float* q, const Part& first, const Part& second,
-                   const Part& value, float* out) {
-  const int64_t count = rows.count(), q_row = first.width + second.width, longest = rows.lengths[rows.tokens - 1];
-  float scores[ROWS_AT_ONCE * LONGEST_PAGE], most[ROWS_AT_ONCE];
-  vec total[ROWS_AT_ONCE];
-  for (int64_t i = 0; i < count; i++) most[i] = -INFINITY, total[i] = vec{};
-  std::fill(out, out + count * value.width, 0.0f);
-  for (int64_t start = 0, index = 0; start < longest; start += page_size, index++) {
-    const int64_t page = rows.table[index], keys = std::min(page_size, longest - start);
-    page_scores(count, keys, q, q_row, first, second, page, scores);
-    for (int64_t i = 0; i < count; i++)
-      row_softmax(scores + i * LONGEST_PAGE, std::min(keys, rows.lengths[i / rows.heads] - start), keys, most + i, total + i,
-                  out + i * value.width, value.width);
-    add_values(count, keys, scores, value, page, out);
-  }
-  for (int64_t i = 0; i < count; i++) {
-    const float inverse = 1 / sum(total[i]);
-    for (int64_t d = 0; d < value.width; d++) out[i * value.width + d] *= inverse;
-  }
-}
+constexpr int64_t ROWS_AT_ONCE = 2 * LANES, PART = 512;
+constexpr int64_t WORTH_THREADS = 1 << 18;  // products of two numbers: fewer take less time than starting threads
 
 struct Problem {
   int64_t N, H, per_key_head, page_size, table_row;
@@ -115,52 +23,187 @@ struct Problem {
   const int32_t *tables, *sequences, *lengths;
   float scale;
   float* out;
+  int64_t width() const { return first.width + second.width; }
 };
 
-// Attention of tokens n0 to n1 and heads h0 to h1, whose rows are gathered first and scattered afterwards.
-inline void task(const Problem& p, int64_t n0, int64_t n1, int64_t h0, int64_t h1, float* q, float* out) {
-  const int64_t heads = h1 - h0, width = p.first.width + p.second.width;
-  for (int64_t n = n0; n < n1; n++)
-    for (int64_t h = h0; h < h1; h++) {
-      float* to = q + ((n - n0) * heads + h - h0) * width;
-      const float *from = p.q + (n * p.H + h) * p.first.width, *from2 = p.q2 + (n * p.H + h) * p.second.width;
-      for (int64_t i = 0; i < p.first.width; i++) to[i] = from[i] * p.scale;
-      for (int64_t i = 0; i < p.second.width; i++) to[p.first.width + i] = from2[i] * p.scale;
+struct Block {  // the rows of one task: new tokens n0 to n1 of one sequence, each with heads h0 to h1 of one key head
+  int64_t n0, n1, h0, h1;
+  int64_t heads() const { return h1 - h0; }
+  int64_t rows() const { return (n1 - n0) * heads(); }
+};
+
+struct Mix {  // softmax so far: each row's largest score, sum of weights, and sum of weighted values (rows, value width)
+  float most[ROWS_AT_ONCE], total[ROWS_AT_ONCE];
+  std::unique_ptr<float[]> out;
+  explicit Mix(int64_t rows, int64_t width) : out(new float[rows * width]) {}
+  void clear(int64_t rows, int64_t width) {
+    std::fill(most, most + ROWS_AT_ONCE, -INFINITY);
+    std::fill(total, total + ROWS_AT_ONCE, 0.0f);
+    std::fill(out.get(), out.get() + rows * width, 0.0f);
+  }
+};
+
+void gather_row(const Problem& p, const Block& block, int64_t row, float* to, int64_t distance) {
+  const int64_t n = block.n0 + row / block.heads(), h = block.h0 + row % block.heads();
+  const float *from = p.q + (n * p.H + h) * p.first.width, *from2 = p.q2 + (n * p.H + h) * p.second.width;
+  for (int64_t d = 0; d < p.first.width; d++, to += distance) *to = from[d] * p.scale;
+  for (int64_t d = 0; d < p.second.width; d++, to += distance) *to = from2[d] * p.scale;
+}
+
+// The block's queries, scaled: few as rows (rows, width), many as panels (width, at most LANES), zero in lanes without a row.
+void gather(const Problem& p, const Block& block, float* q) {
+  const int64_t rows = block.rows();
+  if (rows <= FEW_ROWS) {
+    for (int64_t r = 0; r < rows; r++) gather_row(p, block, r, q + r * p.width(), 1);
+    return;
+  }
+  for (int64_t first = 0; first < rows; first += LANES) {
+    const int64_t count = std::min<int64_t>(LANES, rows - first), lanes = padded(static_cast<int>(count), W);
+    if (count < lanes) std::fill(q, q + p.width() * lanes, 0.0f);
+    for (int64_t i = 0; i < count; i++) gather_row(p, block, first + i, q + i, lanes);
+    q += p.width() * lanes;
+  }
+}
+
+Part of_head(Part part, int64_t distance) {
+  if (part.data) part.data += distance;
+  return part;
+}
+
+// The block's rows over keys `begin` to `end`, as far as each may see them.
+void attend(const Problem& p, const Block& block, const float* q, int64_t begin, int64_t end, Mix& mix) {
+  const int64_t rows = block.rows(), head = block.h0 / p.per_key_head;
+  const Part first = of_head(p.first, head * p.first_head), second = of_head(p.second, head * p.second_head);
+  const Part value = of_head(p.value, head * p.value_head);
+  const int32_t* table = p.tables + p.sequences[block.n0] * p.table_row;
+  float scores[LONGEST_PAGE * LANES], shrink[LANES];
+  int32_t visible[LANES] = {};
+  mix.clear(rows, value.width);
+  for (int64_t start = begin; start < end; start += p.page_size) {
+    const int64_t page = table[start / p.page_size], keys = std::min(p.page_size, end - start);
+    for (int64_t i = 0; i < rows; i += LANES) {
+      const int64_t count = std::min<int64_t>(LANES, rows - i), lanes = padded(static_cast<int>(count), W);
+      const bool few = rows <= FEW_ROWS;
+      for (int64_t r = 0; r < count; r++) visible[r] = p.lengths[block.n0 + (i + r) / block.heads()] - start;
+      if (few) {
+        few_scores(rows, keys, q, first, second, page, scores);
+        few_softmax(rows, keys, visible, scores, mix.most, mix.total, shrink);
+      } else {
+        page_scores(lanes / W, keys, p.page_size, q + i * p.width(), first, second, page, scores);
+        row_softmax(lanes, keys, visible, scores, mix.most + i, mix.total + i, shrink);
+      }
+      const Weights weights{scores, few ? 1 : lanes, few ? LONGEST_PAGE : 1};
+      add_values(count, keys, weights, shrink, value, page, mix.out.get() + i * value.width);
     }
-  Part first = p.first, second = p.second, value = p.value;
-  const int64_t head = h0 / p.per_key_head;
-  first.data += head * p.first_head, second.data += head * p.second_head, value.data += head * p.value_head;
-  const Rows rows{n1 - n0, heads, p.lengths + n0, p.tables + p.sequences[n0] * p.table_row};
-  attend(rows, p.page_size, q, first, second, value, out);
-  for (int64_t n = n0; n < n1; n++)
-    std::memcpy(p.out + (n * p.H + h0) * value.width, out + (n - n0) * heads * value.width,
-                heads * value.width * sizeof(float));
+  }
+}
+
+// sum = the softmax over the keys of both
+void merge(int64_t rows, int64_t width, const Mix& part, Mix& sum) {
+  for (int64_t r = 0; r < rows; r++) {
+    const float most = std::max(sum.most[r], part.most[r]);
+    const float base = most == -INFINITY ? 0.0f : most;
+    const vec old = splat(std::exp(sum.most[r] - base)), added = splat(std::exp(part.most[r] - base));
+    float *to = sum.out.get() + r * width;
+    const float* from = part.out.get() + r * width;
+    int64_t d = 0;
+    for (; d + W <= width; d += W) store(to + d, multiply_add(load(from + d), added, load(to + d) * old));
+    for (; d < width; d++) to[d] = std::fma(from[d], added[0], to[d] * old[0]);
+    sum.total[r] = std::fma(part.total[r], added[0], sum.total[r] * old[0]);
+    sum.most[r] = most;
+  }
+}
+
+void scatter(const Problem& p, const Block& block, const Mix& mix) {
+  const int64_t width = p.value.width, heads = block.heads();
+  for (int64_t r = 0; r < block.rows(); r++) {
+    const float inverse = 1 / mix.total[r];
+    float* to = p.out + ((block.n0 + r / heads) * p.H + block.h0 + r % heads) * width;
+    for (int64_t d = 0; d < width; d++) to[d] = mix.out[r * width + d] * inverse;
+  }
+}
+
+// All tasks, the longest first where tokens of one sequence follow each other. Few of them are cut smaller, for all threads.
+std::vector<Block> blocks_of(const Problem& p, int64_t threads) {
+  const int64_t cuts = (p.per_key_head + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, heads = (p.per_key_head + cuts - 1) / cuts;
+  const int64_t enough = p.N * (p.H / p.per_key_head) * cuts / (4 * threads);
+  const int64_t tokens = std::min(std::max<int64_t>(1, enough), ROWS_AT_ONCE / heads);
+  std::vector<Block> blocks;
+  for (int64_t n = 0; n < p.N;) {
+    int64_t end = n + 1;
+    while (end < p.N && end < n + tokens && p.sequences[end] == p.sequences[n]) end++;
+    for (int64_t first = 0; first < p.H; first += p.per_key_head)
+      for (int64_t h = 0; h < p.per_key_head; h += heads)
+        blocks.push_back({n, end, first + h, first + std::min(h + heads, p.per_key_head)});
+    n = end;
+  }
+  std::reverse(blocks.begin(), blocks.end());
+  return blocks;
+}
+
+// A thread for each block.
+void run_blocks(const Problem& p, const std::vector<Block>& blocks, int64_t threads) {
+#pragma omp parallel if (threads > 1)
+  {
+    std::unique_ptr<float[]> q(new float[ROWS_AT_ONCE * p.width()]);
+    Mix sum(ROWS_AT_ONCE, p.value.width), part(ROWS_AT_ONCE, p.value.width);
+#pragma omp for schedule(dynamic)
+    for (size_t i = 0; i < blocks.size(); i++) {
+      const Block& block = blocks[i];
+      const int64_t end = p.lengths[block.n1 - 1];
+      gather(p, block, q.get());
+      attend(p, block, q.get(), 0, std::min(PART, end), sum);
+      for (int64_t begin = PART; begin < end; begin += PART) {
+        attend(p, block, q.get(), begin, std::min(begin + PART, end), part);
+        merge(block.rows(), p.value.width, part, sum);
+      }
+      scatter(p, block, sum);
+    }
+  }
+}
+
+// A thread for each part of a block's keys: one long sequence keeps all threads busy.
+void run_parts(const Problem& p, const std::vector<Block>& blocks) {
+  std::vector<std::pair<size_t, int64_t>> jobs;  // block, first key
+  std::vector<size_t> starts;
+  for (size_t i = 0; i < blocks.size(); i++) {
+    starts.push_back(jobs.size());
+    for (int64_t begin = 0; begin < p.lengths[blocks[i].n1 - 1]; begin += PART) jobs.push_back({i, begin});
+  }
+  starts.push_back(jobs.size());
+  std::vector<std::unique_ptr<Mix>> mixes(jobs.size());
+#pragma omp parallel
+  {
+    std::unique_ptr<float[]> q(new float[ROWS_AT_ONCE * p.width()]);
+#pragma omp for schedule(dynamic)
+    for (size_t i = 0; i < jobs.size(); i++) {
+      const Block& block = blocks[jobs[i].first];
+      const int64_t begin = jobs[i].second, end = std::min<int64_t>(begin + PART, p.lengths[block.n1 - 1]);
+      gather(p, block, q.get());
+      mixes[i].reset(new Mix(block.rows(), p.value.width));
+      attend(p, block, q.get(), begin, end, *mixes[i]);
+    }
+#pragma omp for schedule(dynamic)
+    for (size_t i = 0; i < blocks.size(); i++) {
+      Mix& sum = *mixes[starts[i]];
+      for (size_t j = starts[i] + 1; j < starts[i + 1]; j++) merge(blocks[i].rows(), p.value.width, *mixes[j], sum);
+      scatter(p, blocks[i], sum);
+    }
+  }
 }
 
 void run(const Problem& p) {
-  const int64_t heads = std::min(p.per_key_head, HEADS_AT_ONCE), blocks = (p.per_key_head + heads - 1) / heads;
-  const int64_t tokens = std::max<int64_t>(1, ROWS_AT_ONCE / heads), key_heads = p.H / p.per_key_head;
-  std::unique_ptr<int64_t[]> starts(new int64_t[p.N + 1]);
-  int64_t count = 0;
-  for (int64_t n = 0; n < p.N;) {
-    starts[count++] = n;
-    int64_t end = n + 1;
-    while (end < p.N && end < n + tokens && p.sequences[end] == p.sequences[n]) end++;
-    n = end;
-  }
-  starts[count] = p.N;
-  const int64_t width = p.first.width + p.second.width;
-#pragma omp parallel
-  {
-    std::unique_ptr<float[]> q(new float[ROWS_AT_ONCE * width]), out(new float[ROWS_AT_ONCE * p.value.width]);
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < count * key_heads * blocks; i++) {
-      const int64_t run = count - 1 - i / (key_heads * blocks), rest = i % (key_heads * blocks);  // the longest first
-      const int64_t h0 = rest / blocks * p.per_key_head + rest % blocks * heads;
-      const int64_t h1 = std::min(h0 + heads, (rest / blocks + 1) * p.per_key_head);
-      task(p, starts[run], starts[run + 1], h0, h1, q.get(), out.get());
-    }
-  }
+  int64_t keys = 0, longest = 0, threads = 1;
+  for (int64_t n = 0; n < p.N; n++) keys += p.lengths[n], longest = std::max<int64_t>(longest, p.lengths[n]);
+#if defined(_OPENMP)
+  if (keys * p.H * (p.width() + p.value.width) > WORTH_THREADS) threads = omp_get_max_threads();
+#endif
+  const std::vector<Block> blocks = blocks_of(p, threads);
+  const bool few = static_cast<int64_t>(blocks.size()) < 2 * threads;
+  if (threads > 1 && few && longest > PART)
+    run_parts(p, blocks);
+  else
+    run_blocks(p, blocks, threads);
 }
 
 }  // namespace
