@@ -62,6 +62,7 @@ class Engine:
             max_num_seqs=sequences,
             max_num_batched_tokens=self.settings.max_num_batched_tokens,
             enable_prefix_caching=self.settings.enable_prefix_caching,
+            prompt_share=self.settings.prompt_share,
         )
         routed_experts = None
         if self.settings.enable_return_routed_experts and model.config.moe_layers:
@@ -123,7 +124,9 @@ class Engine:
             new_ids = self._accept(batch, self.sampler.sample(result.logits_NW, batch))
             self.scheduler.commit(batch, new_ids)
             self._retire(batch)
-            self._speculate(batch, result.hidden_ND, new_ids, time.perf_counter() - begin)
+            model_s = time.perf_counter() - begin
+            self.scheduler.pace.record(batch, model_s)
+            self._speculate(batch, result.hidden_ND, new_ids, model_s)
             self._counters.steps += 1
         self._end(self.scheduler.failures.drain())
         outputs = self._report()

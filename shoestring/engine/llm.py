@@ -7,6 +7,7 @@ Names, arguments and results are vLLM's. What differs, and why:
 | LLM(device) | an argument | one package serves every device |
 | LLM(speculation, num_speculative_tokens, adaptive_speculation) | or speculative_config | for --set |
 | LLM(stream_interval_s) | vLLM counts tokens (stream_interval) | an event costs more than a token |
+| LLM(prompt_share) | additional; 0.5 in the service | a long prompt delays streams by a known factor |
 | LLM(kv_cache_memory_bytes) | gpu_memory_utilization has no effect | other programs use the memory too |
 | LLM(tensor_parallel_size, ...) | only values that change nothing | one device, one model |
 | LLM(enable_lora, max_loras, ...) | no effect: an adapter is loaded when first named, and stays | simpler |

@@ -1,5 +1,6 @@
 """The scheduler: queues of sequences -> the next batch, within pages and a token budget (no torch)."""
 
+import statistics
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ class ScheduledSequence:
         num_sampled = 1 + len(drafts) if count == sequence.num_uncomputed_tokens else 0
         return cls(sequence, sequence.num_computed_tokens, count + len(drafts), drafts, num_sampled)
 
+    @property
+    def is_decode(self) -> bool:
+        """Return whether it runs only its newest token and drafts."""
+        return self.count == 1 + len(self.drafts) == self.num_sampled
+
     def ids(self) -> list[int]:
         """The tokens of its rows."""
         token_ids = self.sequence.token_ids[self.start : self.start + self.count - len(self.drafts)]
@@ -45,7 +51,7 @@ class Batch:
     @property
     def is_decode_only(self) -> bool:
         """Return whether every sequence runs only its newest token and drafts."""
-        return all(item.count == 1 + len(item.drafts) == item.num_sampled for item in self.items)
+        return all(item.is_decode for item in self.items)
 
 
 Items = dict[Sequence, ScheduledSequence]
@@ -59,6 +65,50 @@ class SchedulerCounters:
     cached_tokens: int = 0
     computed_tokens: int = 0
     preemptions: int = 0
+
+
+class PromptPace:
+    """How many rows of prompts a step may have beside decoding sequences, from the times of steps so far.
+
+    `share` is the part of a step's time that they may take. Times of steps without prompts are known by the
+    number of decoding sequences, up to a power of two; where none is, or an old one, the next step has no
+    prompts.
+    """
+
+    LEAST_ROWS, FIRST_ROWS, MEMORY, REFRESH_STEPS = 16, 32, 8, 64
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._plain_s: dict[int, deque[float]] = {}
+        self._num_mixed: dict[int, int] = {}  # steps with prompts since the last one without
+        self._rows, self._row_s = 0, 0.0  # of the last step with prompts
+
+    def rows(self, num_decoding: int, most: int) -> int:
+        """Rows of prompts, at most `most`, for a step with so many decoding sequences."""
+        size = num_decoding.bit_length()
+        if not num_decoding or self.share >= 1:
+            return most
+        if size not in self._plain_s or self._num_mixed[size] >= self.REFRESH_STEPS:
+            return 0
+        if not self._rows:
+            return min(self.FIRST_ROWS, most)
+        seconds = self.share / (1 - self.share) * statistics.median(self._plain_s[size])
+        rows = int(min(seconds / self._row_s, 2 * self._rows))
+        return min(max(rows, self.LEAST_ROWS), most)
+
+    def record(self, batch: Batch, seconds: float) -> None:
+        """Add the time that a step took."""
+        num_decoding = sum(item.is_decode for item in batch.items)
+        rows = sum(item.count for item in batch.items if not item.is_decode)
+        size = num_decoding.bit_length()
+        if num_decoding and not rows:
+            self._plain_s.setdefault(size, deque(maxlen=self.MEMORY)).append(seconds)
+            self._num_mixed[size] = 0
+        elif size in self._plain_s:
+            self._num_mixed[size] += 1
+            if rows >= self.LEAST_ROWS:  # the fixed costs of a few would count as those of each
+                plain_s = statistics.median(self._plain_s[size])
+                self._rows, self._row_s = rows, max(seconds - plain_s, plain_s / 8) / rows
 
 
 class Scheduler:
@@ -76,8 +126,9 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         enable_prefix_caching: bool = True,
+        prompt_share: float = 1.0,
     ) -> None:
-        self.pool = pool
+        self.pool, self.pace = pool, PromptPace(prompt_share)
         self.max_num_batched_tokens = max_num_batched_tokens
         self.enable_prefix_caching = enable_prefix_caching
         self.running: list[Sequence] = []
@@ -97,6 +148,7 @@ class Scheduler:
         """The rows to run now; empty when nothing is unfinished."""
         items: Items = {}
         budget = self._decode(items)
+        budget = self.pace.rows(len(items), budget)
         budget = self._continue_prompts(items, budget)
         self._admit(items, budget)
         return Batch(tuple(items.values()))

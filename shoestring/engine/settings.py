@@ -22,6 +22,9 @@ class EngineSettings:
     """Sequences that run at the same time; others wait."""
     max_num_batched_tokens: int = 512
     """Tokens of one step: of decoding sequences first, then pieces of prompts."""
+    prompt_share: float = 1.0
+    """Share of a step's time that pieces of prompts may take beside running streams, as measured: at 0.5 a
+    long prompt makes their steps twice as long. 1 sets no limit but max_num_batched_tokens."""
     kv_cache_memory_bytes: int | None = None
     """Memory of the paged cache; None is a thousand tokens per sequence, at most half of the free memory."""
     max_model_len: int | None = None
@@ -132,6 +135,8 @@ def check_settings(settings: EngineSettings, config: ModelConfig) -> None:
     for name in ("max_num_seqs", "max_num_batched_tokens", "num_speculative_tokens"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"{name} = {getattr(settings, name)} must be at least 1")
+    if not 0.0 < settings.prompt_share <= 1.0:
+        raise ConfigError(f"prompt_share = {settings.prompt_share} must be above 0 and at most 1")
     if not 0.0 <= settings.stream_interval_s <= 60.0:
         raise ConfigError(f"stream_interval_s = {settings.stream_interval_s} must be from 0 to 60")
     if settings.max_num_batched_tokens < settings.max_num_seqs:

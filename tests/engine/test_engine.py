@@ -34,6 +34,7 @@ CIRCUMSTANCES = {
     "plain": {},
     "one at a time": {"max_num_seqs": 1},
     "prompts in pieces of 7": {"max_num_batched_tokens": 7},
+    "little time for prompts": {"prompt_share": 0.01},
     "without sharing": {"enable_prefix_caching": False},
     "few pages": {"pages": 7},
     "prompt lookup": {"speculation": "prompt_lookup", "num_speculative_tokens": 4},

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shoestring.engine.pages import PagePool
 from shoestring.engine.request import Request, SamplingParams
-from shoestring.engine.scheduler import Scheduler
+from shoestring.engine.scheduler import PromptPace, Scheduler
 from shoestring.engine.sequence import Sequence
 from shoestring.model.memory import PAGE_SIZE, pages_for
 
@@ -147,6 +147,45 @@ def test_a_long_prompt_comes_in_pieces_and_decoding_goes_on_beside_it():
     batch = step(schedule)
     assert shape(batch) == [("a", 5, 1), ("b", 15, 1)]
     assert batch.is_decode_only
+
+
+def paced(share: float) -> Scheduler:
+    """A scheduler with one running stream and a long prompt."""
+    schedule = Scheduler(PagePool(400), max_num_seqs=ROWS, max_num_batched_tokens=512, prompt_share=share)
+    schedule.add(sequence("stream", [1], max_tokens=2000))
+    step(schedule)
+    schedule.add(sequence("long", list(range(9000)), max_tokens=1))
+    return schedule
+
+
+def paced_steps(schedule: Scheduler, row_s: float, count: int) -> list[int]:
+    """The prompt's rows in so many steps of 1/64 s and `row_s` for each of them."""
+    taken = []
+    for _ in range(count):
+        batch = step(schedule)
+        taken.append(batch.num_rows - 1)
+        schedule.pace.record(batch, 1 / 64 + row_s * taken[-1])
+    return taken
+
+
+def test_pieces_of_prompts_take_their_share_of_a_step():
+    schedule = paced(0.5)
+    taken = paced_steps(schedule, 1 / 8192, 8)
+    assert taken == [0, 32, 64, 128, 128, 128, 128, 128]  # a step without prompts first, to know its time
+    assert paced_steps(schedule, 1 / 4096, 3) == [128, 64, 64]  # rows of a longer context take longer
+    assert paced_steps(schedule, 1.0, 3)[1:] == [PromptPace.LEAST_ROWS] * 2  # it goes on in any case
+
+
+def test_a_step_without_prompts_is_measured_from_time_to_time():
+    taken = paced_steps(paced(0.5), 1 / 2048, 2 * PromptPace.REFRESH_STEPS)
+    assert [i for i, rows in enumerate(taken) if rows == 0] == [0, PromptPace.REFRESH_STEPS + 1]
+
+
+def test_prompts_alone_and_with_the_whole_share_are_only_limited_by_the_budget():
+    assert paced_steps(paced(1.0), 1 / 8192, 3) == [511, 511, 511]
+    schedule = Scheduler(PagePool(400), max_num_seqs=ROWS, max_num_batched_tokens=512, prompt_share=0.1)
+    schedule.add(sequence("long", list(range(9000)), max_tokens=1))
+    assert step(schedule).num_rows == step(schedule).num_rows == 512
 
 
 def test_decoding_rows_never_exceed_the_budget_and_drafts_take_what_is_left():

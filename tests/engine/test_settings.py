@@ -31,6 +31,7 @@ def check(config=TINY, **settings):
         ({"max_num_seqs": 0}, "max_num_seqs = 0 must be at least 1"),
         ({"num_speculative_tokens": 0}, "num_speculative_tokens"),
         ({"max_num_seqs": 9, "max_num_batched_tokens": 8}, "at least max_num_seqs = 9"),
+        ({"prompt_share": 0.0}, "above 0 and at most 1"),
         ({"speculation": "medusa"}, "not one of"),
         ({"max_model_len": 257}, "from 2 to the model's 256"),
         ({"max_model_len": 1}, "from 2"),

@@ -24,6 +24,7 @@ from shoestring.serve.backends.local import LocalBackend
 from shoestring.train.report.energy import EnergyMeter
 
 STREAM_INTERVAL_S = 0.04
+PROMPT_SHARE = 0.5
 """Tokens that come faster are sent together: 25 events a second look smooth, and an event costs as much as a
 token of a small model."""
 
@@ -119,7 +120,7 @@ def split_adapters(
 def plan_of(checkpoint: Checkpoint, settings: ModelSettings) -> LoadPlan:
     """The plan for a checkpoint under these settings. Raises ConfigError."""
     default = default_form(checkpoint, settings.device) if settings.weights is None else None
-    engine = {"stream_interval_s": STREAM_INTERVAL_S, **settings.engine}
+    engine = {"stream_interval_s": STREAM_INTERVAL_S, "prompt_share": PROMPT_SHARE, **settings.engine}
     return plan_model(checkpoint, settings.weights or default, engine, settings.device, seqs=settings.seqs)
 
 
