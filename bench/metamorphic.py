@@ -206,6 +206,7 @@ def compare(model, count: int, kind: str, rng: random.Random, result: dict, say)
         speculation="off" if kind == "oracle" else kind,
         max_num_seqs=CROWD,
         max_num_batched_tokens=CROWD + 137,
+        prompt_share=0.5,
         num_speculative_tokens=3,
         adaptive_speculation=False,
     )
