@@ -68,7 +68,7 @@ class SchedulerCounters:
 
 
 class PromptPace:
-    """How many rows of prompts a step may have beside decoding sequences, from the times of steps so far.
+    """Rows of prompts that a step may have beside decoding sequences, from the times of steps so far.
 
     `share` is the part of a step's time that they may take. Times of steps without prompts are known by the
     number of decoding sequences, up to a power of two; where none is, or an old one, the next step has no
