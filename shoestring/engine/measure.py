@@ -1,10 +1,12 @@
 """Speed of an engine against concurrency, beside the limits of the machine's memory and arithmetic."""
 
-import random
+import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,8 +54,10 @@ class Throughput:
     output_flops_per_s: float
     read_bytes_per_s: float
     """While decoding: the weights that a step reads on average, and the cache."""
+    drafts: bool
+    """Whether the engine speculated: decoding speed depends on how well the text can be guessed then."""
     acceptance: float | None
-    """Share of drafts accepted; None without drafts."""
+    """Share of drafts accepted; None if none were made."""
 
 
 def measure_limits(runtime: Runtime) -> Limits:
@@ -111,9 +115,9 @@ def _best(run: Callable[[], Any], device: torch.device | None = None, times: int
 
 
 def measure_throughput(
-    engine: Engine, *, concurrency: int, prompt_tokens: int, output_tokens: int, seed: int = 0
+    engine: Engine, text_ids: Sequence[int], *, concurrency: int, prompt_tokens: int, output_tokens: int
 ) -> Throughput:
-    """Add `concurrency` random prompts at once; time the prompts, then decoding of all of them together.
+    """Add `concurrency` prompts of a text at once; time them, then decoding of all of them together.
 
     Decoding is timed from the end of the last prompt until `output_tokens` were generated per request; the
     first requests have generated some before. The engine must have no other requests. Raises ConfigError
@@ -125,17 +129,50 @@ def measure_throughput(
             f"{concurrency} requests of up to {longest:,} tokens do not fit: this engine runs "
             f"{engine.settings.max_num_seqs} at once, of up to {engine.max_model_len:,}"
         )
-    _warm_up(engine)
-    run = _Run(engine, _requests(engine, concurrency, prompt_tokens, longest - prompt_tokens, seed))
+    _warm_up(engine, text_ids)
+    prompts = windows(text_ids, concurrency, prompt_tokens)
+    run = _Run(engine, _requests(prompts, longest - prompt_tokens))
     while not run.all_started:
         run.step()
-    prompts, decoding = run.mark(), run.tokens + concurrency * output_tokens
+    start, decoding = run.mark(), run.tokens + concurrency * output_tokens
     run.gaps.clear()
     while run.tokens < decoding and engine.has_unfinished():
         run.step()
     outputs = run.mark()
     run.close()
-    return _figures(engine, run, prompts, outputs, prompt_tokens, output_tokens)
+    return _figures(engine, run, start, outputs, prompt_tokens, output_tokens)
+
+
+@contextmanager
+def without_drafts(engine: Engine) -> Iterator[None]:
+    """Run an idle engine without speculation meanwhile."""
+    speculation, engine.speculation = engine.speculation, None
+    try:
+        yield
+    finally:
+        engine.speculation = speculation
+
+
+def library_text(characters: int) -> str:
+    """Source files of Python's standard library, which are at hand on every machine.
+
+    Random tokens would make a model repeat itself, which drafts guess too well.
+    """
+    parts: list[str] = []
+    for path in sorted(Path(argparse.__file__).parent.glob("*.py")):
+        parts.append(path.read_text(encoding="utf-8", errors="replace"))
+        if sum(map(len, parts)) >= characters:
+            break
+    return "".join(parts)[:characters]
+
+
+def windows(text_ids: Sequence[int], number: int, length: int) -> list[tuple[int, ...]]:
+    """Parts of a text of this length, from evenly spaced places on; a short text is repeated."""
+    assert text_ids
+    ids = list(text_ids)
+    starts = [index * len(ids) // number for index in range(number)]
+    ids *= 1 + -(-length // len(ids))
+    return [tuple(ids[start : start + length]) for start in starts]
 
 
 def longest_request(
@@ -181,6 +218,7 @@ def _figures(
         prompt_flops_per_s=number * prompt_flops / prompts.seconds,
         output_flops_per_s=per_s * cost.decode_flops_per_token(config, context),
         read_bytes_per_s=step_bytes(engine, rows, number * context) * outputs.steps / outputs.seconds,
+        drafts=engine.speculation is not None,
         acceptance=num_accepted / num_drafted if num_drafted else None,
     )
 
@@ -282,24 +320,19 @@ def _spared_flops(model: Transformer, prompt_tokens: int) -> int:
     return 2 * (prompt_tokens - 1) * model.config.vocab_size * model.config.hidden_size
 
 
-def _warm_up(engine: Engine) -> None:
+def _warm_up(engine: Engine, text_ids: Sequence[int]) -> None:
     """Compile kernels and read the weights once, untimed."""
-    run = _Run(engine, _requests(engine, 1, 8, 4, seed=-1))
+    run = _Run(engine, _requests(windows(text_ids, 1, 8), 4))
     while engine.has_unfinished():
         run.step()
 
 
-def _requests(engine: Engine, number: int, length: int, max_tokens: int, seed: int) -> list[Request]:
-    """Random prompts, which share no pages and end at max_tokens only."""
-    draw, width = random.Random(seed), engine.model.config.vocab_size
+def _requests(prompts: Sequence[tuple[int, ...]], max_tokens: int) -> list[Request]:
+    """Requests that end at max_tokens only."""
     params = SamplingParams(
         temperature=0.0, max_tokens=max_tokens, ignore_eos=True, detokenize=False, output_kind="delta"
     )
     return [
-        Request(
-            request_id=f"measure-{seed}-{length}-{index}",
-            prompt_token_ids=tuple(draw.randrange(width) for _ in range(length)),
-            sampling_params=params,
-        )
-        for index in range(number)
+        Request(request_id=f"measure-{index}", prompt_token_ids=ids, sampling_params=params)
+        for index, ids in enumerate(prompts)
     ]

@@ -12,9 +12,13 @@ from shoestring.cli.weights import Weights, open_model
 from shoestring.engine.offline.plan import find_checkpoint
 
 if TYPE_CHECKING:
+    from shoestring.engine.llm import LLM
     from shoestring.engine.measure import Limits, Throughput
     from shoestring.figures import Axes, Figure
     from shoestring.model.hf.checkpoint import Checkpoint
+
+CHARACTERS_PER_TOKEN = 4
+"""Of the text that is read for prompts; a tokenizer that needs more repeats some of it."""
 
 app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -42,13 +46,13 @@ def engine(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure the engine's throughput and latency on random prompts.
+    """Measure the engine's throughput and latency on text of Python's library, with and without drafts.
 
     Beside them are the memory bandwidth and the arithmetic that this machine reaches.
     """
     from shoestring import figures
     from shoestring.device import choose
-    from shoestring.engine.measure import measure_limits, measure_throughput
+    from shoestring.engine.measure import measure_limits
 
     numbers = read_numbers(concurrency)
     if plot is not None:
@@ -57,10 +61,7 @@ def engine(
     settings = settings_for(checkpoint, max(numbers), prompt, tokens, device)
     llm = open_model(checkpoint, weights, settings, device, seqs=max(numbers))
     limits = measure_limits(choose(device))
-    rows = [
-        measure_throughput(llm.engine, concurrency=number, prompt_tokens=prompt, output_tokens=tokens)
-        for number in numbers
-    ]
+    rows = [row for number in numbers for row in measure(llm, number, prompt, tokens)]
     if as_json:
         print_json(
             {"model": model, "weights": weights, "limits": asdict(limits), "rows": [asdict(r) for r in rows]}
@@ -71,6 +72,17 @@ def engine(
         figures.save(
             plot, lambda: draw(rows, limits, f"{model}: prompts of {prompt}, {tokens} tokens decoded")
         )
+
+
+def measure(llm: "LLM", number: int, prompt: int, tokens: int) -> "list[Throughput]":
+    """Figures of `number` requests: without drafts, then with them if this model has drafts."""
+    from shoestring.engine.measure import library_text, measure_throughput, without_drafts
+
+    sizes = {"concurrency": number, "prompt_tokens": prompt, "output_tokens": tokens}
+    ids = llm.get_tokenizer().encode(library_text(CHARACTERS_PER_TOKEN * number * prompt))
+    with without_drafts(llm.engine):
+        rows = [measure_throughput(llm.engine, ids, **sizes)]
+    return rows if llm.engine.speculation is None else [*rows, measure_throughput(llm.engine, ids, **sizes)]
 
 
 def settings_for(
@@ -116,12 +128,13 @@ def read_numbers(text: str) -> list[int]:
 def show(rows: "list[Throughput]", limits: "Limits") -> None:
     """Print a table; times are in milliseconds, as median and 95th percentile."""
     titles = [
-        "requests", "prompt tok/s", "output tok/s", "first token ms", "95%", "between ms", "95%",
-        "read GB/s", "prompt GFLOP/s", "output GFLOP/s", "drafts accepted",
+        "requests", "drafts", "prompt tok/s", "output tok/s", "first token ms", "95%", "between ms", "95%",
+        "read GB/s", "prompt GFLOP/s", "output GFLOP/s",
     ]  # fmt: skip
     cells = [
         [
             str(row.concurrency),
+            drafts_of(row),
             f"{row.prompt_tokens_per_s:,.1f}",
             f"{row.output_tokens_per_s:,.1f}",
             f"{row.first_token_s * 1e3:,.0f}",
@@ -131,7 +144,6 @@ def show(rows: "list[Throughput]", limits: "Limits") -> None:
             f"{row.read_bytes_per_s / 1e9:.2f}",
             f"{row.prompt_flops_per_s / 1e9:,.1f}",
             f"{row.output_flops_per_s / 1e9:,.1f}",
-            "-" if row.acceptance is None else f"{row.acceptance:.0%}",
         ]
         for row in rows
     ]
@@ -145,6 +157,13 @@ def show(rows: "list[Throughput]", limits: "Limits") -> None:
     )
 
 
+def drafts_of(row: "Throughput") -> str:
+    """Whether drafts were made, and the share that was accepted."""
+    if not row.drafts:
+        return "none"
+    return "no use" if row.acceptance is None else f"{row.acceptance:.0%} accepted"
+
+
 def draw(rows: "list[Throughput]", limits: "Limits", title: str) -> "Figure":
     """Four panels over concurrency: speed, latency, and bytes and arithmetic beside the machine's limits."""
     from shoestring import figures
@@ -152,12 +171,11 @@ def draw(rows: "list[Throughput]", limits: "Limits", title: str) -> "Figure":
 
     figure = figures.new_figure(10, 6.4, title)
     speed, latency, reads, products = (figure.add_subplot(2, 2, n) for n in range(1, 5))
-    _lines(
-        speed,
-        rows,
-        "Tokens per second",
-        {"prompts": ("prompt_tokens_per_s", 1, RED), "output": ("output_tokens_per_s", 1, BLUE)},
-    )
+    drafted, rows = [row for row in rows if row.drafts], [row for row in rows if not row.drafts]
+    title = "Tokens per second"
+    output = ("output_tokens_per_s", 1)
+    _lines(speed, rows, title, {"prompts": ("prompt_tokens_per_s", 1, RED), "output": (*output, BLUE)})
+    _lines(speed, drafted, title, {"output with drafts": (*output, GREEN)} if drafted else {})
     _lines(
         latency,
         rows,

@@ -22,9 +22,10 @@ def test_a_table_and_a_picture(cli, trained, quick, tmp_path):
     picture = tmp_path / "b.png"
     code, out, _ = cli("bench", "engine", str(trained / "model"), *arguments, "--plot", str(picture))
     assert code == 0
-    titles, first, second, _, machine = out.splitlines()
+    titles, *lines, _, machine = out.splitlines()
     assert "output tok/s" in titles
-    assert [first.split()[0], second.split()[0]] == ["1", "2"]
+    assert [line.split()[0] for line in lines] == ["1", "1", "2", "2"]
+    assert ["none" in line for line in lines] == [True, False, True, False]
     assert "10.0 GB/s" in machine
     assert picture.read_bytes().startswith(b"\x89PNG")
     code, out, _ = cli(
@@ -32,7 +33,12 @@ def test_a_table_and_a_picture(cli, trained, quick, tmp_path):
     )
     report = json.loads(out)
     assert (code, report["weights"]) == (0, "int8")
-    assert [row["concurrency"] for row in report["rows"]] == [1, 2]
+    assert [(row["concurrency"], row["drafts"]) for row in report["rows"]] == [
+        (1, False),
+        (1, True),
+        (2, False),
+        (2, True),
+    ]
     assert all(row["output_tokens_per_s"] > 0 for row in report["rows"])
     assert report["limits"]["read_bytes_per_s"] == 1e10
 
