@@ -8,7 +8,8 @@ LEVEL = {
     **dict.fromkeys(("errors",), -1),
     **dict.fromkeys(("durable",), 0),
     **dict.fromkeys(
-        ("child", "config", "device", "figures", "inputs", "openmp", "outputs", "sampling_params"), 1
+        ("child", "config", "device", "figures", "inputs", "openmp", "outputs", "sampling_params", "threads"),
+        1,
     ),
     **dict.fromkeys(("kernels", "rows", "tokenizer", "sandbox"), 2),
     **dict.fromkeys(("model", "remote"), 3),

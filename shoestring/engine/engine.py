@@ -31,6 +31,7 @@ from shoestring.errors import ConfigError
 from shoestring.kernels import Routing
 from shoestring.model.memory import pages_for
 from shoestring.model.transformer import Transformer
+from shoestring.threads import Threads
 from shoestring.tokenizer.bpe import Tokenizer
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Engine:
         self.adapters = self.runner.adapters
         self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
         self.speculation = _speculation(plan.speculation, self.settings, self.runner, self.scheduler)
+        self.threads = Threads()
         self._requests: dict[str, RequestState] = {}
         self._completions: dict[Sequence, CompletionState] = {}
         self._changes: dict[str, RequestState] = {}
@@ -131,6 +133,7 @@ class Engine:
         self._end(self.scheduler.failures.drain())
         outputs = self._report()
         self._counters.busy_s += time.perf_counter() - begin
+        self.threads.follow()
         return outputs
 
     def abort(self, request_id: str) -> None:

@@ -142,6 +142,7 @@ def _optimizer_step(
     try:
         for batch in batches:
             parts.append(_backward(run, batch, whole))
+            run.engine.threads.follow()
         loss = sum(part.loss for part in parts)
     except NonFiniteError:
         loss = math.nan

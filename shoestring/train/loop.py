@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from shoestring import config as configs
 from shoestring.errors import ShoestringError, Stopped
+from shoestring.threads import Threads
 from shoestring.train.parallel import Ranks
 from shoestring.train.report.energy import EnergyMeter
 from shoestring.train.report.metrics import MetricsLog
@@ -111,6 +112,7 @@ def train(
         if pulse is not None:
             pulse.stop = stop
         clock = Clock(run, stack.enter_context(EnergyMeter(watts=watts)))
+        threads = stack.enter_context(Threads())
         names = run.config.report_to if ranks.is_first else ()
         trackers = stack.enter_context(Trackers(names, run.out, configs.table(run.config), run.step))
         if ranks.is_first and not run.is_finished:
@@ -122,12 +124,14 @@ def train(
             except Stopped as reason:  # inside a step: the run is as it was before it
                 _save(trainer, metrics, clock)
                 raise _stopped(run, str(reason)) from None
+            shared = threads.figures()  # of the step
+            threads.follow()
             if metrics is not None:
                 is_due = run.is_finished or run.step % eval_every == 0
-                row = result.row | dict(trainer.evaluate() if is_due else {})
+                row = result.row | shared.row | dict(trainer.evaluate() if is_due else {})
                 metrics.log(run.step, row)
                 trackers.log(run.step, row)
-                show({"step": run.step, **row, **result.display})
+                show({"step": run.step, **row, **result.display, **shared.display})
             is_stopped = ranks.any(stop.is_requested)
             if is_stopped or result.failure or run.step % save_every == 0:
                 _save(trainer, metrics, clock)

@@ -14,7 +14,7 @@ CONFIG_FIELDS = 25
 INIT_LINES = 20
 FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
-    "shoestring": 1_400,
+    "shoestring": 1_500,
     "shoestring/cli": 1_300,
     "shoestring/cli/verbs": 2_400,
     "shoestring/cli/verbs/training": 1_700,

@@ -15,6 +15,7 @@ import torch
 from shoestring.engine.dispatch import Dispatcher
 from shoestring.engine.engine import Engine
 from shoestring.engine.request import Request, RequestOutput
+from shoestring.threads import most_threads
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,6 @@ class EngineThread:
         self._outputs: list[tuple[Outputs, RequestOutput]] = []
         self._open: dict[str, Outputs] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._num_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -62,10 +62,11 @@ class EngineThread:
 
         The priority stays low afterwards, since only the superuser may raise it; alone it costs nothing.
         """
-        num_threads = 1 if yields else self._num_threads
+        num_threads = 1 if yields else most_threads()
 
         def change() -> None:
             torch.set_num_threads(num_threads)
+            self.engine.threads.most = num_threads
             if (
                 yields and sys.platform == "linux"
             ):  # elsewhere the priority is the process's, not the thread's

@@ -32,7 +32,8 @@ class Display:
     `total` is the length of the run, in tokens or steps.
     Keys: step, tokens, loss, bits_per_byte, heldout_bits_per_byte, tokens_per_s, peak_share (fraction of the
     machine's measured peak), expert_load (shares that sum to 1), max_violation (busiest expert's load over
-    the mean, minus 1), lr, batch (sequences a step), grad_norm, phase, eta_s (else estimated from speed).
+    the mean, minus 1), lr, batch (sequences a step), grad_norm, phase, eta_s (else estimated from speed),
+    sharing (threads that are left beside other programs, empty without any).
     Of reinforcement learning: reward, accuracy (share of right answers), solved_by_any (of questions), kl,
     answer_tokens, truncated, entropy, clip_share, gap (trainer's and engine's log-probabilities),
     samples_per_s, eval_accuracy.
@@ -172,6 +173,7 @@ def _figures(values: Mapping[str, Any], total: int, unit: str) -> list[tuple[str
         ("gradient norm", _format(values.get("grad_norm"), ".3g")),
         ("max violation", _format(values.get("max_violation"), ".3f")),
         ("phase", _format(values.get("phase"), "")),
+        ("sharing the machine", _format(values.get("sharing"), "")),
         ("ETA", eta_s is not None and _duration(eta_s)),
     ]
     return [(name, text) for name, text in figures if text]
