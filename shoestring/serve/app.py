@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import Response
 
 import shoestring
@@ -137,12 +138,13 @@ def build_app(
     app.state.local_models, app.state.runs, app.state.beside = local_models, runs, beside
     audiences(ROUTERS)
     for router in ROUTERS:
-        app.include_router(router, max_body_size=MAX_BODY_BYTES)  # counts bodies without a length too
+        app.router.routes.extend(router.routes)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientGone, _client_gone)
     guard = Guard(ROUTERS, service, hosting.accounts if hosting else None)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)  # also without a length
     app.add_middleware(Entrance, service=service, guard=guard)
     app.state.traffic, app.state.tally = Traffic(service.backends), Tally()
     all_observers = [app.state.traffic.observe, app.state.tally.observe, trace_observer()]

@@ -26,10 +26,16 @@ from shoestring.serve.ledger.operations import add_funds
 from shoestring.serve.ledger.prices import NANOS
 from shoestring.serve.service import Service
 from shoestring.serve.storage.database import Database
-from shoestring.serve.storage.engines import reading_engine, writing_engine
-from shoestring.serve.storage.migrate import migrate
-from tests.serve.postgres import empty_database, postgres_programs, running_postgres
+from shoestring.serve.storage.engines import reading_engine, sqlite_url, writing_engine
+from tests.serve.postgres import (
+    empty_database,
+    make_tables,
+    new_database,
+    postgres_programs,
+    running_postgres,
+)
 from tests.serve.site import Site, new_site
+from tests.serve.sqlite import new_sqlite
 from tests.serve.words import PRICES, Words
 
 
@@ -92,28 +98,38 @@ def events() -> Callable[[str], list[Any]]:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """An empty PostgreSQL server of the tests' own."""
+    """A PostgreSQL server of the tests' own."""
     programs = postgres_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
     with running_postgres(programs) as server:
+        make_tables(server.url)
         yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database, once of each kind."""
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without tables, once of each kind."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'service.db'}"
+        yield sqlite_url(tmp_path / "service.db")
         return
     with empty_database(request.getfixturevalue("postgres_url")) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database with empty tables, once of each kind."""
+    if request.param == "sqlite":
+        yield new_sqlite(tmp_path / "service.db")
+        return
+    with new_database(request.getfixturevalue("postgres_url")) as url:
         yield url
 
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[Connection]:
     """A connection to a database with tables, in a transaction."""
-    migrate(database_url)
     engine = writing_engine(database_url)
     with engine.begin() as connection:
         yield connection
@@ -123,7 +139,6 @@ def connection(database_url: str) -> Iterator[Connection]:
 @pytest.fixture
 def site(database_url: str) -> Iterator[Site]:
     """A service with accounts that runs, on a database of each kind."""
-    migrate(database_url)
     site = new_site(database_url)
     with site.client:
         yield site
@@ -132,9 +147,7 @@ def site(database_url: str) -> Iterator[Site]:
 @pytest.fixture
 def mail_site(tmp_path: Path) -> Iterator[Site]:
     """A service with accounts that sends mail."""
-    url = f"sqlite:///{tmp_path / 'service.db'}"
-    migrate(url)
-    site = new_site(url, has_mail=True)
+    site = new_site(new_sqlite(tmp_path / "service.db"), has_mail=True)
     with site.client:
         yield site
 
@@ -142,7 +155,6 @@ def mail_site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def paid(database_url: str) -> Iterator[tuple[TestClient, Words, Callable[..., Any]]]:
     """A service whose requests cost money: (client, backend, how to look at the database)."""
-    migrate(database_url)
     funded = writing_engine(database_url)
     with funded.begin() as connection:
         add_funds(connection, "funds", "local", "top_up", 10 * NANOS, 0)
@@ -163,9 +175,7 @@ def paid(database_url: str) -> Iterator[tuple[TestClient, Words, Callable[..., A
 @pytest.fixture
 def file_site(tmp_path: Path) -> Iterator[Site]:
     """A service with accounts on a SQLite file, for what is the same on both kinds."""
-    url = f"sqlite:///{tmp_path / 'service.db'}"
-    migrate(url)
-    site = new_site(url)
+    site = new_site(new_sqlite(tmp_path / "service.db"))
     with site.client:
         yield site
 

@@ -13,8 +13,12 @@ from pathlib import Path
 
 import psycopg
 
+from shoestring.serve.storage.migrate import migrate
+
 USER = "nobody"
 """PostgreSQL refuses to run as root."""
+TABLES = "tables"
+"""The database that has this version's tables: others are copies of it, which is quicker than migrations."""
 
 
 def postgres_programs() -> Path | None:
@@ -44,6 +48,7 @@ class Postgres:
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        settings += " -c full_page_writes=off"
         self._call("pg_ctl", "-w", "-l", str(self.folder / "log"), "-o", settings, "start")
 
     def stop(self) -> None:
@@ -76,15 +81,28 @@ def running_postgres(programs: Path) -> Iterator[Postgres]:
             server.stop()
 
 
+def make_tables(server_url: str) -> None:
+    """Make the database that others are copied from."""
+    _execute(server_url, f"CREATE DATABASE {TABLES}")
+    migrate(f"{server_url}/{TABLES}")
+
+
 @contextmanager
-def empty_database(server_url: str) -> Iterator[str]:
-    """The URL of a new database on a server."""
+def new_database(server_url: str, template: str = TABLES) -> Iterator[str]:
+    """The URL of a new database on a server: with tables, or of another template."""
     name = f"test_{uuid.uuid4().hex}"
-    _execute(server_url, f"CREATE DATABASE {name}")
+    _execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield f"{server_url}/{name}"
     finally:
         _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def empty_database(server_url: str) -> Iterator[str]:
+    """The URL of a new database on a server, without tables."""
+    with new_database(server_url, "template0") as url:
+        yield url
 
 
 def _execute(server_url: str, statement: str) -> None:

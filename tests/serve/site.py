@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
+from shoestring.serve.accounts import passwords
 from shoestring.serve.accounts.accounts import Accounts
 from shoestring.serve.accounts.secret import Secret
 from shoestring.serve.admission.admission import Admission
@@ -82,9 +84,12 @@ def new_site(
         mails.append(mail)
 
     database = Database(url)
-    accounts = Accounts(
-        database, Secret(b"s" * 32), url="https://testserver", send=send if has_mail else None
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "MEMORY_KIB", 8)  # argon2id's least: hashes that cost nothing
+        patch.setattr(passwords, "PASSES", 1)
+        accounts = Accounts(
+            database, Secret(b"s" * 32), url="https://testserver", send=send if has_mail else None
+        )
     admission = Admission()
     gate = Gate(StoredRecords(database), admission=admission)
     hosting = Hosting(accounts, Meter(database, prices or PriceList(), clock), admission, gate)

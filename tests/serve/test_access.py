@@ -73,3 +73,11 @@ def test_a_service_that_ends_refuses_new_requests_but_answers_how_it_is(client, 
     assert (client.get("/ready").status_code, client.get("/ready").json()) == (503, {"status": "ending"})
     monkeypatch.undo()
     assert client.get("/ready").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("has_length", [False, True])
+def test_too_long_a_body_is_refused_in_the_words_of_its_path(client, path, has_length):
+    parts = [b" " * (1 << 20)] * 17
+    reply = client.post(path, content=b"".join(parts) if has_length else iter(parts))
+    assert (reply.status_code, "longer than 16 MiB" in reply.json()["error"]["message"]) == (413, True)

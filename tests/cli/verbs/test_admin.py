@@ -10,15 +10,14 @@ import uvicorn
 
 from shoestring.cli.main import exit_code
 from shoestring.serve.accounts.accounts import write_operator_file
-from shoestring.serve.storage.migrate import migrate
 from tests.serve.site import new_site
+from tests.serve.sqlite import new_sqlite
 
 
 @pytest.fixture
 def folder(tmp_path):
     """The folder of a service that runs."""
-    migrate(f"sqlite:///{tmp_path / 'service.db'}")
-    site = new_site(f"sqlite:///{tmp_path / 'service.db'}")
+    site = new_site(new_sqlite(tmp_path / "service.db"))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(site.app, log_config=None, lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -1,5 +1,6 @@
 """People get in with what is theirs, and only with that; attackers cannot lock them out."""
 
+import asyncio
 import json
 import time
 
@@ -7,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from shoestring.serve.accounts import codes
-from shoestring.serve.accounts.passwords import check_password
+from shoestring.serve.accounts.passwords import Passwords, check_password
 from shoestring.serve.accounts.people import account_by_email
 from shoestring.serve.backends.errors import RequestError
 from shoestring.serve.storage.tables import metadata
@@ -65,6 +66,12 @@ def test_weak_passwords_are_refused(password):
 )
 def test_any_characters_and_64_of_them_are_fine(password):
     check_password(password, email="ada@example.com")
+
+
+def test_a_hash_costs_what_owasp_recommends():
+    passwords = Passwords()
+    assert asyncio.run(passwords.hash(PASSWORD)).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    passwords.close()
 
 
 def test_wrong_credentials_look_alike_and_run_out(site):

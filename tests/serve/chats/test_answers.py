@@ -12,11 +12,11 @@ from shoestring.serve.ledger.audit import audit
 from shoestring.serve.ledger.operations import add_funds, balance
 from shoestring.serve.ledger.prices import NANOS
 from shoestring.serve.storage.database import DatabaseGone
-from shoestring.serve.storage.migrate import migrate
 from shoestring.serve.storage.tables import accounts, messages, servers
 from tests.serve.asking import ANSWER, MESSAGE, TEXT, ask, ended, events, message, text_of, until, words
-from tests.serve.postgres import empty_database
+from tests.serve.postgres import new_database
 from tests.serve.site import new_site
+from tests.serve.sqlite import new_sqlite
 from tests.serve.words import CHAT, PRICE, PRICES, WORDS
 
 pytestmark = pytest.mark.usefixtures("quick_answers")
@@ -25,15 +25,13 @@ pytestmark = pytest.mark.usefixtures("quick_answers")
 @pytest.fixture
 def twins(postgres_url):
     """Two processes of one service."""
-    with empty_database(postgres_url) as url:
-        migrate(url)
+    with new_database(postgres_url) as url:
         one, two = new_site(url), new_site(url)
         with one.client, two.client:
             yield one, two
 
 
 def test_it_is_paid_like_any_request(database_url):
-    migrate(database_url)
     site = new_site(database_url, prices=PRICES)
     with site.client:
         ada = site.person()
@@ -108,8 +106,7 @@ def test_an_account_has_so_many_answers_and_an_answer_so_many_readers(file_site,
 
 
 def test_a_service_that_ends_waits_and_then_keeps_what_there_is(tmp_path):
-    url = f"sqlite:///{tmp_path / 'service.db'}"
-    migrate(url)
+    url = new_sqlite(tmp_path / "service.db")
     for seconds, is_open in ((10.0, True), (0.0, False)):
         site = new_site(url)
         with site.client:

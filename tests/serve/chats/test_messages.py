@@ -11,8 +11,9 @@ from shoestring.serve.chats.messages import message_parts, put_messages
 from shoestring.serve.chats.schema import ChatHead, Message
 from shoestring.serve.chats.writing import Place
 from shoestring.serve.storage.engines import writing_engine
-from shoestring.serve.storage.migrate import migrate, transaction
+from shoestring.serve.storage.migrate import transaction
 from shoestring.serve.storage.tables import chats, messages
+from tests.serve.sqlite import new_sqlite
 
 IDS = ("message1", "message2", "message3", "message4")
 MESSAGES = st.builds(
@@ -90,9 +91,7 @@ def step(connection, expected, kind, value):
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     """The URL of a database with empty tables."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('chats') / 'service.db'}"
-    migrate(url)
-    return url
+    return new_sqlite(tmp_path_factory.mktemp("chats") / "service.db")
 
 
 @settings(max_examples=60, deadline=None)

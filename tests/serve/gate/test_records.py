@@ -9,7 +9,6 @@ from shoestring.serve.gate.records import Change, MemoryRecords, Note, incidents
 from shoestring.serve.gate.states import State
 from shoestring.serve.gate.stored_records import StoredRecords
 from shoestring.serve.storage.database import Database
-from shoestring.serve.storage.migrate import migrate
 
 
 @pytest.fixture
@@ -25,7 +24,6 @@ def run(database_url):
 
     def run(test):
         asyncio.run(test(MemoryRecords()))
-        migrate(database_url)
         asyncio.run(in_database(test))
 
     return run

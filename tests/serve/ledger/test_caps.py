@@ -11,7 +11,6 @@ from shoestring.serve.accounts.people import change_account
 from shoestring.serve.ledger.audit import audit
 from shoestring.serve.ledger.operations import add_funds
 from shoestring.serve.ledger.prices import NANOS
-from shoestring.serve.storage.migrate import migrate
 from tests.serve.site import new_site
 from tests.serve.words import CHAT, MOST, PRICE, PRICES, PROMPT
 
@@ -34,7 +33,6 @@ class Clock:
 @pytest.fixture
 def bank(database_url):
     """A service whose clock stands: (site, clock, account id)."""
-    migrate(database_url)
     clock = Clock()
     site = new_site(database_url, prices=PRICES, clock=clock)
     with site.client:

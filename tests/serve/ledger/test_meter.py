@@ -14,7 +14,6 @@ from shoestring.serve.ledger.meter import Meter
 from shoestring.serve.ledger.operations import add_funds, balance
 from shoestring.serve.ledger.prices import NANOS
 from shoestring.serve.storage.database import Database, DatabaseGone
-from shoestring.serve.storage.migrate import migrate
 from shoestring.serve.storage.tables import operations
 from tests.serve.words import CHAT, MOST, PRICE, PRICES, PROMPT
 
@@ -79,7 +78,6 @@ def test_a_balance_for_ten_serves_ten_of_many_at_once(paid):
 
 
 def test_money_held_by_a_commit_whose_answer_was_lost_is_given_back(database_url):
-    migrate(database_url)
 
     async def main():
         database = Database(database_url)
@@ -108,7 +106,6 @@ def test_money_held_by_a_commit_whose_answer_was_lost_is_given_back(database_url
 
 
 def test_what_a_dead_process_held_is_free_at_once_on_sqlite(database_url):
-    migrate(database_url)
 
     async def main():
         database = Database(database_url)
@@ -131,7 +128,6 @@ def test_what_a_dead_process_held_is_free_at_once_on_sqlite(database_url):
 
 
 def test_what_waits_for_a_lost_database_is_charged_when_it_is_back(database_url):
-    migrate(database_url)
 
     async def main():
         database = Database(database_url)

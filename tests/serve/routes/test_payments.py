@@ -15,7 +15,6 @@ from shoestring.serve.ledger.audit import audit
 from shoestring.serve.ledger.operations import balance
 from shoestring.serve.ledger.prices import NANOS
 from shoestring.serve.ledger.stripe import Payments, StripeConfig, open_payments, read_event
-from shoestring.serve.storage.migrate import migrate
 from tests.serve.site import PASSWORD, new_site
 from tests.serve.words import CHAT, PRICE, PRICES
 
@@ -25,7 +24,6 @@ SECRET = "whsec_canary"
 @pytest.fixture
 def shop(database_url):
     """A service that takes payments, and the account of a person: (site, account id)."""
-    migrate(database_url)
     site = new_site(database_url, prices=PRICES)
     site.hosting.payments = Payments(SECRET, "https://buy.example/x")
     with site.client:

@@ -9,7 +9,6 @@ import pytest
 from shoestring.serve.accounts.keys import KeySettings
 from shoestring.serve.ledger.operations import add_funds
 from shoestring.serve.ledger.prices import NANOS, decimal
-from shoestring.serve.storage.migrate import migrate
 from tests.serve.site import new_site
 from tests.serve.words import CHAT, PRICE, PRICES, PROMPT, WORDS
 
@@ -63,7 +62,6 @@ def test_one_requests_charge_is_found_by_its_id(paid, stream):
 @pytest.fixture
 def site(database_url):
     """A service that costs money, with two accounts that have used it: (site, admin, person, keys)."""
-    migrate(database_url)
     site = new_site(database_url, prices=PRICES)
     with site.client:
         people, texts = (site.admin(), site.person()), []

@@ -22,9 +22,10 @@ from shoestring.serve.ledger.prices import Price
 from shoestring.serve.storage.backup import backup, check, restore
 from shoestring.serve.storage.engines import sqlite_url, writing_engine
 from shoestring.serve.storage.lock import database_lock
-from shoestring.serve.storage.migrate import migrate, transaction
+from shoestring.serve.storage.migrate import transaction
 from shoestring.serve.storage.tables import accounts, balances, incident_notes, metadata
 from tests.serve.postgres import empty_database
+from tests.serve.sqlite import new_sqlite
 
 PRICE = Price.model_construct(cache_hit=1, cache_miss=2 * 10**6, output=3 * 10**6)
 
@@ -58,7 +59,6 @@ def chat(connection):
 @pytest.fixture
 def urls(database_url, tmp_path):
     """A database with some money in it, and another that is empty, of the same kind."""
-    migrate(database_url)
     written(database_url, lambda connection: add_funds(connection, "f", "a", "grant", 10**9, 1))
     written(database_url, incident)
     written(database_url, chat)
@@ -99,8 +99,7 @@ def drawn_operation(connection, data, number):
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_ledger_survives_the_way_through_both_kinds(tmp_path_factory, postgres_url, data):
     folder = tmp_path_factory.mktemp("ways")
-    first, last = (f"sqlite:///{folder / name}.db" for name in ("first", "last"))
-    migrate(first)
+    first, last = new_sqlite(folder / "first.db"), sqlite_url(folder / "last.db")
     size = data.draw(st.integers(0, 20))
     written(first, lambda connection: [drawn_operation(connection, data, number) for number in range(size)])
     with empty_database(postgres_url) as middle:

@@ -7,14 +7,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from shoestring.serve.storage.database import Database, DatabaseGone
-from shoestring.serve.storage.migrate import migrate
 from shoestring.serve.storage.tables import balances
-
-
-@pytest.fixture
-def url(database_url):
-    migrate(database_url)
-    return database_url
 
 
 def add(account_id, granted=0):
@@ -26,9 +19,9 @@ def names(connection):
     return {row.account_id for row in connection.execute(select(balances))}
 
 
-def run(url, test):
+def run(database_url, test):
     async def main():
-        database = Database(url)
+        database = Database(database_url)
         try:
             return await test(database)
         finally:
@@ -37,17 +30,17 @@ def run(url, test):
     return asyncio.run(main())
 
 
-def test_what_is_written_can_be_read(url):
+def test_what_is_written_can_be_read(database_url):
     async def test(database):
         await database.write(add("a"))
         assert await database.write(names) == {"a"}
         return await database.read(names)
 
-    assert run(url, test) == {"a"}
-    assert run(url, lambda database: database.read(names)) == {"a"}
+    assert run(database_url, test) == {"a"}
+    assert run(database_url, lambda database: database.read(names)) == {"a"}
 
 
-def test_work_that_fails_undoes_itself_alone(url):
+def test_work_that_fails_undoes_itself_alone(database_url):
     def half(connection):
         add("half")(connection)
         raise ValueError("no")
@@ -59,10 +52,10 @@ def test_work_that_fails_undoes_itself_alone(url):
         assert isinstance(results[1], ValueError)
         return await database.read(names)
 
-    assert run(url, test) == {"a", "b"}
+    assert run(database_url, test) == {"a", "b"}
 
 
-def test_a_statement_that_fails_does_not_take_its_batch_with_it(url):
+def test_a_statement_that_fails_does_not_take_its_batch_with_it(database_url):
     async def test(database):
         gate = threading.Event()
         first = asyncio.ensure_future(database.write(lambda connection: gate.wait(10)))
@@ -74,10 +67,10 @@ def test_a_statement_that_fails_does_not_take_its_batch_with_it(url):
         assert [type(result) for result in results[1:]] == [type(None), DatabaseGone, type(None)]
         return await database.read(names)
 
-    assert run(url, test) == {"a", "b"}
+    assert run(database_url, test) == {"a", "b"}
 
 
-def test_many_writers_share_commits(url):
+def test_many_writers_share_commits(database_url):
     async def test(database):
         gate, commits = threading.Event(), []
         first = asyncio.ensure_future(database.write(lambda connection: gate.wait(10)))
@@ -91,10 +84,10 @@ def test_many_writers_share_commits(url):
         assert len(commits) < 10
         return len(await database.read(names))
 
-    assert run(url, test) == 100
+    assert run(database_url, test) == 100
 
 
-def test_work_of_a_caller_that_left_is_committed(url):
+def test_work_of_a_caller_that_left_is_committed(database_url):
     async def test(database):
         gate = threading.Event()
         first = asyncio.ensure_future(database.write(lambda connection: gate.wait(10)))
@@ -105,11 +98,10 @@ def test_work_of_a_caller_that_left_is_committed(url):
         await first
         return await database.write(names)
 
-    assert run(url, test) == {"a"}
+    assert run(database_url, test) == {"a"}
 
 
 def test_readers_cannot_write(database_url):
-    migrate(database_url)
 
     async def test(database):
         with pytest.raises(DatabaseGone):

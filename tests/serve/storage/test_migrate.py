@@ -12,42 +12,42 @@ from shoestring.serve.storage.migrate import check_revision, latest_revision, mi
 from shoestring.serve.storage.tables import metadata
 
 
-def test_migrations_make_the_tables_of_the_code(database_url):
-    assert migrate(database_url) == (None, latest_revision())
-    assert migrate(database_url) == (latest_revision(), latest_revision())
-    check_revision(database_url)
-    engine = writing_engine(database_url)
+def test_migrations_make_the_tables_of_the_code(empty_url):
+    assert migrate(empty_url) == (None, latest_revision())
+    assert migrate(empty_url) == (latest_revision(), latest_revision())
+    check_revision(empty_url)
+    engine = writing_engine(empty_url)
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
 
 
-def test_a_database_without_tables_is_refused_with_the_command(database_url):
+def test_a_database_without_tables_is_refused_with_the_command(empty_url):
     with pytest.raises(ConfigError, match="run `shoestring database migrate"):
-        check_revision(database_url)
+        check_revision(empty_url)
 
 
-def test_a_newer_database_is_refused(database_url):
-    migrate(database_url)
-    engine = writing_engine(database_url)
+def test_a_newer_database_is_refused(empty_url):
+    migrate(empty_url)
+    engine = writing_engine(empty_url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
     for call in (migrate, check_revision):
         with pytest.raises(ConfigError, match="newer than this version"):
-            call(database_url)
+            call(empty_url)
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(database_url, monkeypatch):
+def test_a_migration_that_fails_leaves_nothing_behind(empty_url, monkeypatch):
     def upgrade(config, target):
         config.attributes["connection"].execute(text("CREATE TABLE half (id INTEGER)"))
         raise ConfigError("half way")
 
     monkeypatch.setattr(module.command, "upgrade", upgrade)
     with pytest.raises(ConfigError, match="half way"):
-        migrate(database_url)
-    assert revision(database_url) is None
-    engine = writing_engine(database_url)
+        migrate(empty_url)
+    assert revision(empty_url) is None
+    engine = writing_engine(empty_url)
     assert inspect(engine).get_table_names() == []
     engine.dispose()
 

@@ -12,11 +12,11 @@ from shoestring.serve.ledger.prices import NANOS
 from shoestring.serve.service import Service
 from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import writing_engine
-from shoestring.serve.storage.migrate import migrate
 from shoestring.serve.storage.tables import operations
 from shoestring.serve.translate.request import TranslateBody, TranslationFields
 from shoestring.serve.translate.translation import Translation
 from tests.serve.phrasebook import Phrasebook
+from tests.serve.sqlite import new_sqlite
 from tests.serve.words import PRICES
 
 
@@ -45,8 +45,7 @@ def test_a_wish_for_formality_is_dropped_where_it_may_be():
 
 
 def test_every_reply_is_paid_for(tmp_path):
-    url = f"sqlite:///{tmp_path / 'service.db'}"
-    migrate(url)
+    url = new_sqlite(tmp_path / "service.db")
     engine = writing_engine(url)
     with engine.begin() as connection:
         add_funds(connection, "funds", "local", "top_up", 10 * NANOS, 0)
@@ -63,8 +62,7 @@ def test_every_reply_is_paid_for(tmp_path):
 
 
 def test_without_money_it_is_deepls_456(tmp_path):
-    url = f"sqlite:///{tmp_path / 'service.db'}"
-    migrate(url)
+    url = new_sqlite(tmp_path / "service.db")
     service = Service({"phrasebook": Phrasebook()}, meter=Meter(Database(url), PRICES))
     with TestClient(build_app(service)) as client:
         reply = client.post("/v2/translate", json={"text": ["one"], "target_lang": "DE"})

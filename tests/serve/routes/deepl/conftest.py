@@ -3,7 +3,6 @@
 import pytest
 from starlette.testclient import TestClient
 
-from shoestring.serve.storage.migrate import migrate
 from tests.serve.phrasebook import Phrasebook
 from tests.serve.site import new_site
 
@@ -15,7 +14,6 @@ def book():
 
 @pytest.fixture
 def phrase_site(database_url, book):
-    migrate(database_url)
     site = new_site(database_url, backend=book)
     with site.client:
         yield site
