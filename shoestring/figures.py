@@ -17,6 +17,8 @@ __all__ = ["Axes", "Figure", "check_type", "logarithmic", "new_figure", "save", 
 # Okabe and Ito's palette, whose colors are distinct for color-blind readers too.
 BLUE, GREEN, RED, PURPLE, SKY = "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 INK, FAINT, GRID = "#222222", "#666666", "#E4E4E4"
+DPI = 150
+LAYOUT: Any = "constrained"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -52,7 +54,7 @@ def save(out: Path, build: "Callable[[], Figure]") -> None:
     picture = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if out.suffix == ".svg" else {"Software": None}
     with mpl.rc_context(_STYLE):
-        build().savefig(picture, format=out.suffix[1:], dpi=150, metadata=metadata)
+        build().savefig(picture, format=out.suffix[1:], dpi=DPI, metadata=metadata)
     write_atomic(out, picture.getvalue())
 
 
@@ -66,7 +68,7 @@ def new_figure(width: float, height: float, title: str) -> "Figure":
     """Empty figure with a title; width and height are in inches."""
     from matplotlib.figure import Figure  # not pyplot: that keeps global state
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=LAYOUT)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 

@@ -1,5 +1,6 @@
 """What holds for every test: one thread, no network, no deadline, nothing of the user's own settings."""
 
+import gc
 import json
 import os
 import shutil
@@ -13,6 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from shoestring import figures
+from tests.order import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_report_header,
+    pytest_xdist_make_scheduler,
+)
+
 if TYPE_CHECKING:
     from shoestring.device import Runtime
 
@@ -25,6 +35,17 @@ settings.register_profile("shoestring", deadline=None)  # a busy machine is slow
 settings.load_profile("shoestring")
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Leave modules and collected tests, which stay, out of garbage collections."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +79,13 @@ def exact_small_numbers() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of few dots, whose parts may overlap; the tests that look at figures have them as they are."""
+    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(figures, "LAYOUT", None)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The package's source, parsed once for all contract tests."""
 
 import ast
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,12 @@ class Source:
 
 def read(folder: str) -> list[Source]:
     sources = []
+    gc.disable()  # trees are millions of objects without a cycle
     for path in sorted((ROOT / folder).rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         sources.append(Source(path=path.relative_to(ROOT), text=text, tree=ast.parse(text)))
+    gc.freeze()  # they stay
+    gc.enable()
     return sources
 
 
@@ -42,6 +46,6 @@ def package() -> list[Source]:
 
 
 @pytest.fixture(scope="session")
-def everything() -> list[Source]:
+def everything(package: list[Source]) -> list[Source]:
     """Every Python file we keep: package, tests, tools, benchmarks."""
-    return [source for folder in ("shoestring", "tests", "tools", "bench") for source in read(folder)]
+    return package + [source for folder in ("tests", "tools", "bench") for source in read(folder)]

@@ -138,12 +138,12 @@ def test_an_end_token_that_was_drafted_ends_the_text_once(
         end = tokenizer.special_id(THINK_END)
         bias, structured = {**bias, end: 9.0}, {**structured, "after_token_id": end}
     one = request("a", tokenizer, structured, logit_bias=bias, **params)
-    (alone,) = serve(engine(spoken, tokenizer), [one])["a"]
+    serving = engine(spoken, tokenizer)
+    (alone,) = serve(serving, [one])["a"]
     for depth in (1, 2, 3, 7):
-        drafted = engine(spoken, tokenizer)
         drafter = Oracle(alone.token_ids, tokenizer.eos_id)
-        drafted.speculation = Speculation(drafter, num_speculative_tokens=depth, adaptive=None)
-        (completion,) = serve(drafted, [one])["a"]
+        serving.speculation = Speculation(drafter, num_speculative_tokens=depth, adaptive=None)
+        (completion,) = serve(serving, [one])["a"]
         assert completion.finish_reason == alone.finish_reason != "error"
         assert completion.token_ids == alone.token_ids
         assert completion.text == alone.text

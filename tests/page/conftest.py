@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,25 +15,38 @@ from tests.page.running import Running
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desk": (1440, 900)}
+OPEN = pytest.StashKey[ExitStack]()
 WAIT_MS = 20_000
 """Longest wait for something on the page: the machine may be busy."""
 expect.set_options(timeout=WAIT_MS)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def browser(pytestconfig: pytest.Config) -> Iterator[Browser]:
     """The browser. `CHROMIUM` names another one than the system's.
 
-    It ends with the file: while it is open, Playwright has an event loop on this thread, and no test of the
+    It ends with the folder: while it is open, Playwright has an event loop on this thread, and no test of the
     service could run one.
     """
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip("needs a browser: apt install chromium")
-    with sync_playwright() as playwright:
+    with ExitStack() as stack:
+        pytestconfig.stash[OPEN] = stack
+        playwright = stack.enter_context(sync_playwright())
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        stack.callback(chromium.close)
         yield chromium
-        chromium.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End the browser with the last test of this folder."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+            item.config.stash.get(OPEN, ExitStack()).close()
 
 
 @pytest.fixture(scope="session")

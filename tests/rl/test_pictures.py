@@ -6,6 +6,12 @@ from shoestring.rl import pictures
 
 plt = pytest.importorskip("matplotlib")
 
+
+@pytest.fixture(autouse=True)
+def quick_figures():
+    """Figures as they are."""
+
+
 ROWS = [
     {"name": "corpus"},
     {"name": "base", "pass_at_1": 0.1, "intervals": {"pass_at_1": (0.05, 0.2)}, "mean_thinking_tokens": 0.0},

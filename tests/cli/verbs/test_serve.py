@@ -32,20 +32,39 @@ def post(url: str, body: dict) -> dict:
         return json.load(reply)
 
 
-def test_a_served_model_answers_directly_and_through_another_server():
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The addresses of a server of mini and of one that passes requests on to it, and to one that is gone."""
+    config = tmp_path_factory.mktemp("service") / "service.toml"
+    config.write_text('memory = "4GiB"\n[aliases]\n"deepseek-chat" = "mini"\n')
+    settings = ("--config", str(config), "--set", "aliases.gpt-4=mini", "--set", "max_num_seqs=2")
+    with (
+        served(*settings) as (near, process),
+        served("--upstream", f"{near}/v1,weight=2", "--upstream", "http://127.0.0.1:9/v1") as (far, _),
+    ):
+        yield near, far
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def test_a_served_model_answers_directly_and_through_another_server(pair):
     body = {
         "model": "mini",
         "messages": [{"role": "user", "content": "Use 3, 5, 7 to make 22."}],
         "temperature": 0,
         "max_tokens": 20,
     }
-    with served() as (near, process):
-        reply = post(f"{near}/v1/chat/completions", body)
-        with served("--upstream", f"{near}/v1") as (far, _):
-            through = post(f"{far}/v1/chat/completions", body)
-        assert through["choices"] == reply["choices"]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+    reply, through = (post(f"{url}/v1/chat/completions", body) for url in pair)
+    assert through["choices"] == reply["choices"]
+
+
+def test_several_models_and_upstreams_have_one_list_and_aliases(pair):
+    near, far = pair
+    body = {"model": "deepseek-chat", "prompt": "2+3=", "temperature": 0, "max_tokens": 3}
+    reply = post(f"{near}/v1/completions", body)
+    assert reply["model"] == "mini"
+    assert post(f"{near}/v1/completions", {**body, "model": "gpt-4"})["choices"] == reply["choices"]
+    assert post(f"{far}/v1/completions", {**body, "model": "mini"})["choices"] == reply["choices"]
 
 
 def test_adapters_are_models_of_their_own(tmp_path):
@@ -91,23 +110,6 @@ def test_an_upstream_that_cannot_be_is_one_sentence(capsys, url):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "pw" not in error
-
-
-def test_several_models_and_upstreams_have_one_list_and_aliases(tmp_path):
-    config = tmp_path / "service.toml"
-    config.write_text('memory = "4GiB"\n[aliases]\n"deepseek-chat" = "mini"\n')
-    body = {"model": "deepseek-chat", "prompt": "2+3=", "temperature": 0, "max_tokens": 3}
-    with (
-        served("--config", str(config), "--set", "aliases.gpt-4=mini", "--set", "max_num_seqs=2") as (
-            near,
-            _,
-        ),
-        served("--upstream", f"{near}/v1,weight=2", "--upstream", "http://127.0.0.1:9/v1") as (far, _),
-    ):
-        reply = post(f"{near}/v1/completions", body)
-        assert reply["model"] == "mini"
-        assert post(f"{near}/v1/completions", {**body, "model": "gpt-4"})["choices"] == reply["choices"]
-        assert post(f"{far}/v1/completions", {**body, "model": "mini"})["choices"] == reply["choices"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,11 @@ from shoestring.train.report.curves import _running_mean, draw
 from shoestring.train.report.metrics import MetricsLog
 
 
+@pytest.fixture(autouse=True)
+def quick_figures():
+    """Figures as they are."""
+
+
 def write(path, rows) -> None:
     with MetricsLog(path) as metrics:
         for step, row in enumerate(rows, start=1):

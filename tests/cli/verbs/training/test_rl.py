@@ -16,12 +16,12 @@ RECIPE = """
 title = "tiny"
 
 [score.tasks.countdown]
-problems = 4
+problems = 2
 samples = 8
 k = [1, 8]
 greedy = true
 temperature = 1.0
-max_tokens = 12
+max_tokens = 8
 
 [score.tasks.greeting]
 problems = 2
@@ -32,7 +32,7 @@ max_tokens = 8
 [[stages]]
 name = "corpus"
 [stages.corpus]
-conversations = 300
+conversations = 100
 vocab_size = 320
 
 [[stages]]
