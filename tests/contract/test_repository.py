@@ -62,7 +62,7 @@ def files(root) -> list[Path]:
 def home_of(test: Path) -> list[str]:
     """Modules that tests/model/test_moe_gates.py may be about: shoestring/model/moe_gates.py, .../moe.py."""
     folder, words = test.parent.relative_to("tests"), test.stem.removeprefix("test_").split("_")
-    base = Path("tools") if folder.parts[:1] == ("tools",) else Path("shoestring") / folder
+    base = folder if folder.parts[:1] in (("bench",), ("tools",)) else Path("shoestring") / folder
     return [str(base / ("_".join(words[:count]) + ".py")) for count in range(len(words), 0, -1)]
 
 
