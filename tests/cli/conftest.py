@@ -1,11 +1,12 @@
 """One tiny run, trained through the command line itself, that the verbs are tried on."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.caches import own_cache
 
 SHAPE = {
     "model_type": "deepseek_v3",
@@ -80,13 +81,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, settings: list[str]) -> Pa
     from shoestring.cli.main import exit_code
 
     root = tmp_path_factory.mktemp("trained")
-    previous, os.environ["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME"), str(root / "cache")
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", own_cache(root / "cache"))
         assert exit_code(["pretrain", *settings, "--out", str(root / "run"), "--quiet"]) == 0
-    finally:
-        os.environ.pop("XDG_CACHE_HOME")
-        if previous is not None:
-            os.environ["XDG_CACHE_HOME"] = previous
     assert not (root / "run" / "model" / "chat_template.jinja").exists()
     return root / "run"
 

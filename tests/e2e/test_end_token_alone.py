@@ -16,6 +16,7 @@ from shoestring.model.hf.folder import save_model
 from shoestring.model.presets import SMOLLM2_135M
 from shoestring.model.transformer import Transformer, initialize
 from shoestring.tokenizer.chat.deepseek import TEMPLATE_FILE
+from tests.caches import own_cache
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
@@ -81,7 +82,7 @@ def texts(tmp_path_factory) -> Path:
 @pytest.fixture
 def cli(capsys, monkeypatch, tmp_path_factory):
     """Runs a verb: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", own_cache(tmp_path_factory.getbasetemp() / "cache"))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -9,6 +9,7 @@ from shoestring.evals.harness import HarnessConfig
 from shoestring.evals.perplexity import TextEvalConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
+from tests.caches import own_cache
 
 DATA = {"problems": 3, "samples": 2, "k": [1, 2], "max_tokens": 8, "options": {"steps": 1}}
 
@@ -50,7 +51,7 @@ def test_a_task_is_scored_and_repeated(subject, tmp_path):
 
 
 def test_text_is_scored(subject, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", own_cache(tmp_path / "cache"))
     for number in range(40):
         (tmp_path / f"{number}.txt").write_text(f"What is {number} + {number}? It is {2 * number}.\n" * 9)
     config = TextEvalConfig(sources=(f"{tmp_path}/*.txt",), seq_len=32, max_tokens=500)

@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 
 from shoestring.durable import cache_folder
 from shoestring.model.hf.hub import resolve
+from tests.caches import own_cache
 from tests.page.people import make_person, sign_in
 from tests.page.running import Running
 
@@ -18,13 +19,10 @@ LONG_MS = 40_000
 def machine(tmp_path_factory):
     """A service on a machine that has a model beside mini."""
     folder = tmp_path_factory.mktemp("models")
-    kernels = cache_folder("kernels")
-    kernels.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_CACHE_HOME", own_cache(folder / "cache"))
         patch.setenv("PIP_NO_INDEX", "1")  # the package index is out of reach
         shutil.copytree(resolve("mini"), cache_folder("models") / "copy")
-        cache_folder("kernels").symlink_to(kernels)
         running = Running(folder, "mini")
         running.start()
         yield running

@@ -27,6 +27,7 @@ from shoestring.serve.ledger.prices import NANOS
 from shoestring.serve.service import Service
 from shoestring.serve.storage.database import Database
 from shoestring.serve.storage.engines import reading_engine, sqlite_url, writing_engine
+from tests.caches import own_cache
 from tests.serve.postgres import (
     empty_database,
     make_tables,
@@ -192,10 +193,7 @@ def quick_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of fetched and quantized models, of this test alone; compiled kernels are everybody's."""
-    kernels = cache_folder("kernels")
-    kernels.mkdir(parents=True, exist_ok=True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", own_cache(tmp_path / "cache"))
     models = cache_folder("models")
     models.mkdir(parents=True)
-    cache_folder("kernels").symlink_to(kernels)
     return models
