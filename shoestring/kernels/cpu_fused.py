@@ -1,6 +1,6 @@
 """Float32 operations with gradients on a CPU, in our own C++: values are read and written once."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,29 +104,78 @@ class _Rotate(torch.autograd.Function):
         return _Rotate.turn(dy.contiguous(), cos, sin, ctx.interleave, -1.0), None, None, None
 
 
-def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
+def causal_attention(
+    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float, segments_S2: Tensor | None = None
+) -> Tensor:
     """See reference.causal_attention."""
     q, k, v = q_BTHD.contiguous(), k_BTGD.contiguous(), v_BTGV.contiguous()
-    return _CausalAttention.apply(q, k, v, scale)
+    segments = _segments(q, segments_S2)
+    return _Attention.apply(q, k, v, None, _Angles(None, None, 0), segments, scale)
 
 
-class _CausalAttention(torch.autograd.Function):
+def expanded_attention(
+    q_BTHD: Tensor,
+    kv_BTHU: Tensor,
+    k_rope_BTR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
+    interleave: bool,
+    scale: float,
+    segments_S2: Tensor | None = None,
+) -> Tensor:
+    """See reference.expanded_attention."""
+    q, kv, k_rope = q_BTHD.contiguous(), kv_BTHU.contiguous(), k_rope_BTR.contiguous()
+    cos, sin = (angles.to(q.dtype).contiguous() for angles in (cos_NA, sin_NA))
+    segments = _segments(q, segments_S2)
+    return _Attention.apply(q, kv, None, k_rope, _Angles(cos, sin, int(interleave)), segments, scale)
+
+
+class _Angles(NamedTuple):
+    """Rotary tables of the rows, and whether pairs are neighbors; none where all is rotated already."""
+
+    cos_NA: Tensor | None
+    sin_NA: Tensor | None
+    interleave: int
+
+
+def _segments(q_BTHD: Tensor, segments_S2: Tensor | None) -> Tensor:
+    """The segments of the rows: by default the B sequences."""
+    if segments_S2 is not None:
+        return segments_S2.contiguous()
+    return torch.tensor([[q_BTHD.shape[1], 0]]).repeat(q_BTHD.shape[0], 1)
+
+
+class _Attention(torch.autograd.Function):
+    """Keys and values apart, or kv in the place of keys with one rotated part of the keys for all heads."""
+
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        batch, length, heads, _ = q.shape
-        out, lse = q.new_empty(batch, length, heads, v.shape[-1]), q.new_empty(batch, heads, length)
-        ctx.sizes = (*q.shape[:3], *k.shape[2:], v.shape[-1], float(scale))
-        call("attention_forward", *ctx.sizes, q, k, v, out, lse)
-        ctx.save_for_backward(q, k, v, out, lse)
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor | None,
+        k_rope: Tensor | None,
+        angles: _Angles,
+        segments: Tensor,
+        scale: float,
+    ) -> Tensor:
+        heads, width = q.shape[2:]
+        rope = 0 if k_rope is None else k_rope.shape[-1]
+        value_width = v.shape[-1] if v is not None else k.shape[-1] - width + rope
+        out, lse = q.new_empty(*q.shape[:3], value_width), q.new_empty(q.shape[:3])
+        sizes = (len(segments), heads, k.shape[2], width, value_width, rope, angles.interleave)
+        ctx.sizes = (*sizes, float(scale))
+        call("attention_forward", *ctx.sizes, segments, q, k, v, k_rope, *angles[:2], out, lse)
+        ctx.save_for_backward(segments, q, k, v, k_rope, *angles[:2], out, lse)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
-        grads = [torch.empty_like(x) for x in tensors[:3]]
+        grads = [None if x is None else torch.empty_like(x) for x in tensors[1:5]]
         call("attention_backward", *ctx.sizes, *tensors, dout.contiguous(), *grads)
-        return *grads, None
+        return *grads, None, None, None
 
 
 def dispatch(tokens_ND: Tensor, positions_NK: Tensor) -> Tensor:

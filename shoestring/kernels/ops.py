@@ -72,9 +72,26 @@ def rotate(x_NHD: Tensor, cos_NA: Tensor, sin_NA: Tensor, interleave: bool) -> T
     return _run("rotate", x_NHD, cos_NA, sin_NA, interleave)
 
 
-def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
+def causal_attention(
+    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float, segments_S2: Tensor | None = None
+) -> Tensor:
     """See reference.causal_attention."""
-    return _run("causal_attention", q_BTHD, k_BTGD, v_BTGV, scale)
+    return _run("causal_attention", q_BTHD, k_BTGD, v_BTGV, scale, segments_S2)
+
+
+def expanded_attention(
+    q_BTHD: Tensor,
+    kv_BTHU: Tensor,
+    k_rope_BTR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
+    interleave: bool,
+    scale: float,
+    segments_S2: Tensor | None = None,
+) -> Tensor:
+    """See reference.expanded_attention."""
+    rest = (kv_BTHU, k_rope_BTR, cos_NA, sin_NA, interleave, scale, segments_S2)
+    return _run("expanded_attention", q_BTHD, *rest)
 
 
 def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:

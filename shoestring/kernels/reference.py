@@ -8,6 +8,7 @@ from torch import Tensor
 
 from shoestring.kernels.layer_weights import RouterWeights, Routing
 from shoestring.kernels.packed import Packed, unpack
+from shoestring.kernels.segments import in_segments, keys_and_values
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -45,8 +46,16 @@ def rotate(x_NHD: Tensor, cos_NA: Tensor, sin_NA: Tensor, interleave: bool) -> T
     return torch.cat((nope, rope), dim=-1)
 
 
-def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T, causal) v -> (B, T, H, V); each of the G key heads serves H / G query heads."""
+def causal_attention(
+    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: float, segments_S2: Tensor | None = None
+) -> Tensor:
+    """softmax(scale q k^T, causal) v -> (B, T, H, V); each of the G key heads serves H / G query heads.
+
+    `segments_S2` (int64) cut the T rows of one batch row, B = 1: a segment's length, and 1 if it goes on from
+    the last segment that has a 0, whose rows it sees. So several answers share the rows of their prompt.
+    """
+    if segments_S2 is not None:
+        return in_segments(causal_attention, q_BTHD, k_BTGD, v_BTGV, scale, segments_S2)
     group = q_BTHD.shape[2] // k_BTGD.shape[2]
     k_BTHD, v_BTHV = (x.repeat_interleave(group, dim=2) for x in (k_BTGD, v_BTGV))
     scores_BHTS = torch.einsum("bthd,bshd->bhts", q_BTHD, k_BTHD).float() * scale
@@ -54,6 +63,27 @@ def causal_attention(q_BTHD: Tensor, k_BTGD: Tensor, v_BTGV: Tensor, scale: floa
     future = torch.ones(length, length, dtype=torch.bool, device=q_BTHD.device).triu(1)
     probability = scores_BHTS.masked_fill(future, float("-inf")).softmax(-1).to(q_BTHD.dtype)
     return torch.einsum("bhts,bshv->bthv", probability, v_BTHV)
+
+
+def expanded_attention(
+    q_BTHD: Tensor,
+    kv_BTHU: Tensor,
+    k_rope_BTR: Tensor,
+    cos_NA: Tensor,
+    sin_NA: Tensor,
+    interleave: bool,
+    scale: float,
+    segments_S2: Tensor | None = None,
+) -> Tensor:
+    """`causal_attention` of MLA in training: kv holds every head's own part of its keys and its values.
+
+    The rest of the keys, R wide and the same for all heads, is k_rope; it and the last R values of the
+    queries are not rotated yet.
+    """
+    q = rotate(q_BTHD.flatten(0, 1), cos_NA, sin_NA, interleave).view_as(q_BTHD)
+    k_rope = rotate(k_rope_BTR.flatten(0, 1)[:, None], cos_NA, sin_NA, interleave).view_as(k_rope_BTR)
+    k, v = keys_and_values(kv_BTHU, k_rope, q.shape[-1] - k_rope.shape[-1])
+    return causal_attention(q, k, v, scale, segments_S2)
 
 
 def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """MLA and GQA: what each caches per token, attention in full, and attention over the cache."""
 
-import torch
 from torch import Tensor, nn
 
 from shoestring import kernels
@@ -68,22 +67,33 @@ class MLA(nn.Module):
         assert isinstance(config.attention, MLAConfig)
         return {"latent": (config.attention.kv_lora_rank,), "k_rope": (config.attention.qk_rope_head_dim,)}
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, cache: LayerCache | None = None) -> Tensor:
-        q_BTHD = self._queries(x_BTD, rotation)
-        latent_BTC, k_rope_BTR = self._latent(x_BTD, rotation)
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotation: Rotation,
+        cache: LayerCache | None = None,
+        segments_S2: Tensor | None = None,
+    ) -> Tensor:
+        q_BTHD = self._queries(x_BTD)
+        latent_BTC, k_rope_BTR = self._latent(x_BTD)
         if cache is None:
-            return self.attend_full(q_BTHD, latent_BTC, k_rope_BTR)
-        cache.append(latent=latent_BTC, k_rope=k_rope_BTR)
-        return self.attend_cached(q_BTHD, cache)
+            return self.attend_full(q_BTHD, latent_BTC, k_rope_BTR, rotation, segments_S2)
+        cache.append(latent=latent_BTC, k_rope=rotation.apply(k_rope_BTR[:, :, None])[:, :, 0])
+        return self.attend_cached(rotation.apply(q_BTHD), cache)
 
-    def attend_full(self, q_BTHD: Tensor, latent_BTC: Tensor, k_rope_BTR: Tensor) -> Tensor:
+    def attend_full(
+        self,
+        q_BTHD: Tensor,
+        latent_BTC: Tensor,
+        k_rope_BTR: Tensor,
+        rotation: Rotation,
+        segments_S2: Tensor | None = None,
+    ) -> Tensor:
         """Training: expand the latents to keys and values of every head."""
-        nope, value = self.mla.qk_nope_head_dim, self.mla.v_head_dim
-        kv_BTHD = self.kv_b_proj(latent_BTC).unflatten(-1, (self.num_heads, nope + value))
-        k_nope_BTHP, v_BTHV = kv_BTHD.split([nope, value], dim=-1)
-        k_rope_BTHR = k_rope_BTR[:, :, None].expand(-1, -1, self.num_heads, -1)
-        k_BTHD = torch.cat((k_nope_BTHP, k_rope_BTHR), dim=-1)
-        return self.o_proj(kernels.causal_attention(q_BTHD, k_BTHD, v_BTHV, self.scale).flatten(2))
+        kv_BTHU = self.kv_b_proj(latent_BTC).unflatten(-1, (self.num_heads, -1))
+        angles = (rotation.cos_NA, rotation.sin_NA, rotation.interleave)
+        out_BTHV = kernels.expanded_attention(q_BTHD, kv_BTHU, k_rope_BTR, *angles, self.scale, segments_S2)
+        return self.o_proj(out_BTHV.flatten(2))
 
     def attend_cached(self, q_BTHD: Tensor, cache: LayerCache) -> Tensor:
         """Serving: the new tokens against all latents, without expanding them."""
@@ -93,17 +103,19 @@ class MLA(nn.Module):
         mixed_BTHC = cache.attend_latent(q_latent_BTHC, q_rope_BTHR, self.scale)
         return self.o_proj(self.kv_b_proj.expand(mixed_BTHC).flatten(2))
 
-    def _queries(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+    def _queries(self, x_BTD: Tensor) -> Tensor:
+        """Every head's queries, not rotated yet."""
         if self.mla.q_lora_rank is None:
             q = self.q_proj(x_BTD)
         else:
             q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
-        return rotation.apply(q.unflatten(-1, (self.num_heads, self.mla.qk_head_dim)))
+        return q.unflatten(-1, (self.num_heads, self.mla.qk_head_dim))
 
-    def _latent(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    def _latent(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalized latent, and the keys' shared part, not rotated yet."""
         widths = [self.mla.kv_lora_rank, self.mla.qk_rope_head_dim]
         latent_BTC, k_rope_BTR = self.kv_a_proj_with_mqa(x_BTD).split(widths, dim=-1)
-        return self.kv_a_layernorm(latent_BTC), rotation.apply(k_rope_BTR[:, :, None])[:, :, 0]
+        return self.kv_a_layernorm(latent_BTC), k_rope_BTR
 
 
 class GQA(nn.Module):
@@ -129,7 +141,13 @@ class GQA(nn.Module):
         shape = (config.attention.num_key_value_heads, config.attention.head_dim)
         return {"key": shape, "value": shape}
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotation: Rotation,
+        cache: LayerCache | None = None,
+        segments_S2: Tensor | None = None,
+    ) -> Tensor:
         width = self.gqa.head_dim
         q_BTHD, k_BTGD, v_BTGD = (
             proj(x_BTD).unflatten(-1, (-1, width)) for proj in (self.q_proj, self.k_proj, self.v_proj)
@@ -138,13 +156,16 @@ class GQA(nn.Module):
             q_BTHD, k_BTGD = self.q_norm(q_BTHD), self.k_norm(k_BTGD)
         q_BTHD, k_BTGD = rotation.apply(q_BTHD), rotation.apply(k_BTGD)
         if cache is None:
-            return self.attend_full(q_BTHD, k_BTGD, v_BTGD)
+            return self.attend_full(q_BTHD, k_BTGD, v_BTGD, segments_S2)
         cache.append(key=k_BTGD, value=v_BTGD)
         return self.attend_cached(q_BTHD, cache)
 
-    def attend_full(self, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor) -> Tensor:
+    def attend_full(
+        self, q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, segments_S2: Tensor | None = None
+    ) -> Tensor:
         """Training."""
-        return self.o_proj(kernels.causal_attention(q_BTHD, k_BTGD, v_BTGD, self.scale).flatten(2))
+        out_BTHD = kernels.causal_attention(q_BTHD, k_BTGD, v_BTGD, self.scale, segments_S2)
+        return self.o_proj(out_BTHD.flatten(2))
 
     def attend_cached(self, q_BTHD: Tensor, cache: LayerCache) -> Tensor:
         """Serving: the new tokens against all keys."""

@@ -44,8 +44,9 @@ class Block(nn.Module):
         rotation: Rotation,
         cache: LayerCache | None = None,
         experts_NK: Tensor | None = None,
+        segments_S2: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, cache)
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, cache, segments_S2)
         normed_BTD = self.post_attention_layernorm(x_BTD)
         if isinstance(self.mlp, MoE):
             out_BTD, routing = self.mlp(normed_BTD, experts_NK)
@@ -152,16 +153,21 @@ class Transformer(nn.Module):
         positions_BT: Tensor | None = None,
         *,
         experts: Mapping[int, Tensor] | None = None,
+        segments_S2: Tensor | None = None,
     ) -> Features:
         """Embedding, main layers and final norm. Positions count on from a dense cache's length if None.
 
         `experts` are the experts (B * T, K) that each MoE layer must send its tokens to, as an earlier pass
         chose them ("keep routing", DeepSeek-V3.2, arXiv 2512.02556, section 3.1); gates are computed anew.
+        `segments_S2` are the sequences in the tokens of one row, as kernels.causal_attention takes them; with
+        them the positions are given.
         """
         if positions_BT is None:
             assert cache is None or isinstance(cache, DenseCache), "a paged cache needs the rows' positions"
             positions_BT = self._positions(ids_BT.shape, 0 if cache is None else cache.length)
-        x_BTD, routings = self.run_layers(self._embed(ids_BT), positions_BT, cache, experts=experts)
+        x_BTD, routings = self.run_layers(
+            self._embed(ids_BT), positions_BT, cache, experts=experts, segments_S2=segments_S2
+        )
         return Features(self.model.norm(x_BTD), routings)
 
     def run_layers(
@@ -171,13 +177,14 @@ class Transformer(nn.Module):
         cache: ModelCache | None = None,
         *,
         experts: Mapping[int, Tensor] | None = None,
+        segments_S2: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Routing]]:
         """The main layers in this process, from hidden states to hidden states, and their routings."""
         rotation, routings = self._rotation(positions_BT), dict[int, Routing]()
         for index, block in self.model.blocks():
             layer_cache = None if cache is None else cache.layers[index]
             experts_NK = None if experts is None else experts.get(index)
-            x_BTD, routing = self._run_block(block, x_BTD, rotation, layer_cache, experts_NK)
+            x_BTD, routing = self._run_block(block, x_BTD, rotation, layer_cache, experts_NK, segments_S2)
             if routing is not None:
                 routings[index] = routing
         return x_BTD, routings
@@ -209,13 +216,13 @@ class Transformer(nn.Module):
         rotation: Rotation,
         cache: LayerCache | None,
         experts_NK: Tensor | None = None,
+        segments_S2: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
         """One layer; with gradient checkpointing only its input is kept, and the rest is computed again."""
+        arguments = (x_BTD, rotation, cache, experts_NK, segments_S2)
         if self.gradient_checkpointing and cache is None and torch.is_grad_enabled():
-            return checkpoint(
-                block, x_BTD, rotation, cache, experts_NK, use_reentrant=False, preserve_rng_state=False
-            )
-        return block(x_BTD, rotation, cache, experts_NK)
+            return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return block(*arguments)
 
     def new_cache(self, batch: int, capacity: int) -> DenseCache:
         """An empty dense cache for the main layers."""

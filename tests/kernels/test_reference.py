@@ -60,6 +60,32 @@ def attention(batch: int, length: int, heads: int, groups: int, width: int, valu
     return [q * 2, k, normal(batch, length, groups, value), width**-0.5]
 
 
+def segments(heads: int, groups: int, width: int, value: int, *cuts: tuple[int, int]) -> list[Any]:
+    """Rows of one batch row, cut into segments: their lengths, and 1 if they go on from an earlier one."""
+    rows = sum(count for count, _ in cuts)
+    return [*attention(1, rows, heads, groups, width, value), torch.tensor(cuts)]
+
+
+def expanded(
+    batch: int,
+    length: int,
+    heads: int,
+    own: int,
+    half: int,
+    value: int,
+    interleave: bool,
+    *cuts: tuple[int, int],
+) -> list[Any]:
+    q, kv = normal(batch, length, heads, own + 2 * half), normal(batch, length, heads, own + value)
+    angles = normal(batch * length, half) * 9
+    rest = [angles.cos() * 1.2, angles.sin() * 1.2, interleave, 0.3, torch.tensor(cuts) if cuts else None]
+    return [q * 2, kv, normal(batch, length, 2 * half), *rest]
+
+
+PROMPTS = ((5, 0), (3, 1), (0, 1), (26, 1), (2, 0), (40, 0), (33, 1), (1, 1))
+"""Two prompts with answers, one of them without a token of its own, and one prompt without answers."""
+
+
 def grouped(width: int, out: int, *counts: int) -> list[Any]:
     ends = torch.tensor(counts).cumsum(0).to(torch.int32)
     return [normal(sum(counts), width), normal(len(counts), out, width), ends]
@@ -100,6 +126,11 @@ CASES = [
         "causal_attention", attention, (2, 33, 4, 4, 24, 16), (1, 48, 6, 2, 16, 16), (1, 49, 6, 1, 12, 20)
     ),
     *cases("causal_attention", attention, (2, 130, 2, 2, 48, 32), (1, 97, 3, 3, 5, 9), (1, 25, 2, 1, 8, 8)),
+    *cases("causal_attention", segments, (1, 1, 3, 2, (2, 0), (1, 1), (2, 1)), (4, 2, 20, 12, *PROMPTS)),
+    *cases("expanded_attention", expanded, (1, 3, 1, 2, 1, 3, True), (2, 33, 4, 24, 8, 16, True)),
+    *cases(
+        "expanded_attention", expanded, (1, 50, 3, 12, 4, 9, False), (1, 110, 2, 32, 8, 32, True, *PROMPTS)
+    ),
     *cases("grouped_linear", grouped, (16, 24, 4, 3, 5), (8, 4, 0, 9, 0), (12, 20, 1, 0, 2), (6, 10, 3, 4)),
     *cases(
         "grouped_linear", grouped, (1, 1, 2), (4, 4, 1), (7, 8, 0, 0, 5), (8, 3, 6, 0), (32, 16, 40, 1, 30)
@@ -110,7 +141,10 @@ CASES = [
     *cases("cross_entropy_rows", loss_rows, (1, 1, True), (1, 7, True), (9, 7, True), (9, 7, False)),
     *cases("cross_entropy_rows", loss_rows, (20, 33, True), (4, 1000, True), (4, 16, False)),
 ]
-CONSTANT = {"rotate": (1, 2)}  # float arguments that get no gradient: the angles
+CONSTANT = {
+    "rotate": (1, 2),
+    "expanded_attention": (3, 4),
+}  # float arguments that get no gradient: the angles
 
 RUNS = [
     pytest.param(getattr(room, case.op), case, id=f"{room.__name__.rpartition('.')[2]}-{case}")
@@ -187,7 +221,7 @@ def test_a_twin_hands_on_what_is_not_finite(twin: Any, case: Case, bad: float) -
     PyTorch's own attention shows it in the output only: its gradients come from a loss that is NaN already.
     """
     arguments = case.arguments()
-    checked, shown = 0, 1 if twin is native.causal_attention else 99
+    checked, shown = 0, 1 if twin in (native.causal_attention, native.expanded_attention) else 99
     for index, operand in enumerate(arguments):
         if not is_float(operand):
             continue

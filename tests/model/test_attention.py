@@ -90,7 +90,10 @@ def test_attend_cached_is_attend_full(name: str) -> None:
     attention.attend_full = lambda *arguments: seen.setdefault("arguments", arguments)[0].flatten(2)  # type: ignore
     attention(x_BTD, rotation(config, 0, T))
     del attention.attend_full
-    queries, *entries = seen["arguments"]
+    queries, *entries = seen["arguments"][:3]
+    if attention_class(config) is MLA:
+        turn = seen["arguments"][3].apply
+        queries, entries[1] = turn(queries), turn(entries[1][:, :, None])[:, :, 0]
     cache = new_cache(config)
     cache.append(
         **dict(zip(attention_class(config).cache_spec(config), [e.detach() for e in entries], strict=True))

@@ -49,11 +49,12 @@ class PackedBlock(Block):
         rotation: Rotation,
         cache: LayerCache | None = None,
         experts_NK: Tensor | None = None,
+        segments_S2: Tensor | None = None,
     ) -> tuple[Tensor, Routing | None]:
         pages = None if cache is None else cache.pages
         in_one_call = experts_NK is None and kernels.in_one_call("feed_forward_layer", x_BTD)
         if pages is None or not in_one_call:
-            return super().forward(x_BTD, rotation, cache, experts_NK)
+            return super().forward(x_BTD, rotation, cache, experts_NK, segments_S2)
         if self._halves is None:
             self._halves = (_attention(self), _feed_forward(self))
         attention, feed_forward = self._halves
