@@ -181,6 +181,17 @@ class SamplingParams:
         return self.token_logprobs or self.logprobs is not None
 
     @property
+    def is_plain(self) -> bool:
+        """Return whether tokens are drawn by logits and temperature alone, without a list of likeliest ones.
+
+        A grammar does not count here.
+        """
+        changes = (self.allowed_token_ids, self.bad_words, self.logit_bias, self.logprobs)
+        filters = self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+        has_changes = any(change is not None for change in changes) or bool(self.min_tokens)
+        return not (filters or has_changes or self.has_penalties)
+
+    @property
     def has_penalties(self) -> bool:
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
 

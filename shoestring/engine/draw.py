@@ -1,20 +1,101 @@
-"""Pure functions of logits: penalties, min_p, top_k, top_p, a draw by a number, the likeliest tokens."""
+"""Functions of logits: draws by a number, penalties, min_p, top_k, top_p, the likeliest tokens."""
 
 import hashlib
+import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from shoestring import kernels
+from shoestring.engine.request import Logprob
+from shoestring.engine.scheduler import ScheduledSequence
+from shoestring.engine.sequence import Failures, Sequence
+
 NUCLEUS_CANDIDATES = 1024
 """top_p looks among this many tokens first; sorting a whole vocabulary costs a hundred times more."""
+
+NO_TOKEN = -1
+"""In place of a token id where no token is allowed."""
+
+
+@dataclass(slots=True)
+class SampledTokens:
+    """The next tokens of one sequence, or the error that ends it."""
+
+    ids: list[int]
+    token_logprobs: list[float] = field(default_factory=list)
+    """One per id if the request has logprobs or token_logprobs."""
+    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    """Likewise with the likeliest tokens, if `logprobs` is set."""
+    error: str | None = None
+
+
+class Row(NamedTuple):
+    """One row of logits, for the token after the sequence's own and the first `ahead` drafts of `item`."""
+
+    item: ScheduledSequence
+    sequence: Sequence
+    ahead: int
+
+    @property
+    def output_index(self) -> int:
+        """The number of the generated token that this row samples, from 0."""
+        return self.sequence.num_output_tokens + self.ahead
+
+    @property
+    def output_ids(self) -> list[int]:
+        """The generated tokens before it, with those drafts."""
+        sequence = self.sequence
+        return [*sequence.token_ids[sequence.num_prompt_tokens :], *self.item.drafts[: self.ahead]]
 
 
 def uniform(seed: int, index: int) -> float:
     """The number in [0, 1) that draws token `index` of a request with this seed: a hash of both."""
     data = struct.pack("<QQ", seed & (2**64 - 1), index)
     return (int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 11) * 2.0**-53
+
+
+def sample_plain(logits_NW: Tensor, rows: list[Row]) -> dict[Sequence, SampledTokens]:
+    """The tokens of sequences that draw by logits and temperature alone."""
+    temperatures, numbers, errors = [], [], Failures()
+    for _, sequence, ahead in rows:
+        temperature = number = 0.0
+        try:
+            if not sequence.params.is_greedy:
+                number = uniform(sequence.seed, sequence.num_output_tokens + ahead)
+                temperature = sequence.params.temperature
+        except Exception as error:
+            errors.add(sequence, error)
+        temperatures.append(temperature)
+        numbers.append(number)
+    columns = (torch.tensor(x, dtype=torch.float64, device=logits_NW.device) for x in (temperatures, numbers))
+    ids_N, logp_N = kernels.sample_tokens(logits_NW, *columns)
+    results: dict[Sequence, SampledTokens] = {}
+    for n, ((item, sequence, ahead), token_id, logp) in enumerate(
+        zip(rows, ids_N.tolist(), logp_N.tolist(), strict=True)
+    ):
+        if ahead == 0:
+            if token_id == NO_TOKEN:
+                errors.setdefault(sequence, no_token(float(logits_NW[n].max())))
+            result = results[sequence] = SampledTokens([])
+        elif result.ids != list(item.drafts[:ahead]):
+            continue  # a draft before this row was not the token sampled in its place
+        if token_id != NO_TOKEN:
+            result.ids.append(token_id)
+            if sequence.params.has_logprobs:
+                result.token_logprobs.append(logp)
+    if errors:
+        results |= {sequence: SampledTokens([], error=error) for sequence, error in errors.items()}
+    return results
+
+
+def no_token(largest: float) -> str:
+    """The error of a row whose largest logit is not finite."""
+    return "no token is allowed here" if largest == -math.inf else "the logits are not finite"
 
 
 def penalize(logits_NW: Tensor, counts_NW: Tensor, prompt_NW: Tensor, penalties_N3: Tensor) -> Tensor:
@@ -29,7 +110,7 @@ def penalize(logits_NW: Tensor, counts_NW: Tensor, prompt_NW: Tensor, penalties_
     return torch.where(occurs_NW, repeated_NW, logits_NW) - frequency * counts_NW - presence * (counts_NW > 0)
 
 
-def keep_tokens(logits_W: Tensor, token_ids: Sequence[int]) -> None:
+def keep_tokens(logits_W: Tensor, token_ids: Listing[int]) -> None:
     """Set the logits of all other tokens to -inf, in place."""
     ids = torch.tensor(token_ids, device=logits_W.device)
     values = logits_W[ids]
@@ -37,7 +118,7 @@ def keep_tokens(logits_W: Tensor, token_ids: Sequence[int]) -> None:
     logits_W[ids] = values
 
 
-def ban_words(logits_W: Tensor, output_ids: Sequence[int], words: Sequence[Sequence[int]]) -> None:
+def ban_words(logits_W: Tensor, output_ids: Listing[int], words: Listing[Listing[int]]) -> None:
     """Set the last token of each word to -inf, in place, where the output ends with the word's others."""
     for word in words:
         before = len(word) - 1
@@ -89,7 +170,7 @@ def pick(probability_NW: Tensor, uniform_N: Tensor) -> Tensor:
 
 
 def likeliest(
-    logp_MW: Tensor, ids_M: Sequence[int], counts: Sequence[int]
+    logp_MW: Tensor, ids_M: Listing[int], counts: Listing[int]
 ) -> list[dict[int, tuple[float, int]]]:
     """Logprob and rank of each row's own token, which comes first, and of its `count` likeliest (-1: all)."""
     width = logp_MW.shape[1]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
 from shoestring.engine.constrain.engine_grammars import Grammars
+from shoestring.engine.draw import SampledTokens
 from shoestring.engine.output import CompletionState, RequestState
 from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
 from shoestring.engine.pages import PagePool
@@ -22,7 +23,7 @@ from shoestring.engine.request import (
 )
 from shoestring.engine.routed_experts import RoutedExperts
 from shoestring.engine.runner import Runner, StepResult
-from shoestring.engine.sampler import SampledTokens, Sampler
+from shoestring.engine.sampler import Sampler
 from shoestring.engine.scheduler import Batch, ScheduledSequence, Scheduler
 from shoestring.engine.sequence import Failures, Sequence, message
 from shoestring.engine.settings import EngineCounters, EngineSettings, Latencies, check_settings, eos_ids
@@ -190,10 +191,9 @@ class Engine:
     def _accept(self, batch: Batch, results: dict[Sequence, SampledTokens]) -> dict[Sequence, list[int]]:
         """Append each sequence's tokens to its completion, which may end there; returns those appended."""
         new_ids: dict[Sequence, list[int]] = {}
-        failures, now = Failures(), time.monotonic()
+        failures, now, has_grammars = Failures(), time.monotonic(), len(self.sampler.matchers) > 0
         for item in batch.items:
-            result = results.get(item.sequence)
-            if result is None:
+            if (result := results.get(item.sequence)) is None:
                 continue
             state = self._requests[item.sequence.request.request_id]
             self._changes[state.request.request_id] = state
@@ -203,22 +203,23 @@ class Engine:
             try:
                 completion = self._completions[item.sequence]
                 new_ids[item.sequence] = token_ids = completion.accept(result)
-                matcher = self.sampler.matchers.get(item.sequence)
+                matcher = self.sampler.matchers.get(item.sequence) if has_grammars else None
                 if matcher is not None and completion.finish_reason is None and matcher.is_stopped:
                     completion.finish("stop")
                 if token_ids:
                     self.latencies.add_tokens(state, completion, len(token_ids), now)
                     state.record_token_time(now)
-                self._count(state, len(item.drafts), len(token_ids))
+                self._counters.generated_tokens += len(token_ids)
+                if item.drafts:
+                    self._count_drafts(state, len(item.drafts), len(token_ids))
             except Exception as error:
                 failures.add(item.sequence, error)
         self._end(failures)
         return new_ids
 
-    def _count(self, state: RequestState, num_drafts: int, num_new: int) -> None:
+    def _count_drafts(self, state: RequestState, num_drafts: int, num_new: int) -> None:
         num_accepted = max(num_new - 1, 0)
-        self._counters.generated_tokens += num_new
-        self._counters.drafts += num_drafts > 0
+        self._counters.drafts += 1
         self._counters.drafted_tokens += num_drafts
         self._counters.accepted_tokens += num_accepted
         state.num_drafted += num_drafts

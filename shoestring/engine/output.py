@@ -6,6 +6,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+from shoestring.engine.draw import SampledTokens
 from shoestring.engine.request import (
     CompletionOutput,
     FinishReason,
@@ -15,7 +16,6 @@ from shoestring.engine.request import (
     RequestOutput,
     SamplingParams,
 )
-from shoestring.engine.sampler import SampledTokens
 from shoestring.engine.sequence import Sequence
 from shoestring.tokenizer.bpe import Tokenizer
 
@@ -45,7 +45,8 @@ class TextOutput:
     """The text of one completion as its tokens arrive.
 
     Bytes of an incomplete character are held back, and so is the end of the text while it may become a stop
-    string: the first `num_final` characters of `text` do not change any more.
+    string: the first `num_final` characters of `text` do not change any more. A text that nobody reads before
+    its end is decoded there.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, params: SamplingParams) -> None:
@@ -57,16 +58,22 @@ class TextOutput:
         self._keep_stop = params.include_stop_str_in_output
         self._stops = [StopString(text) for text in params.stop]
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._is_read_at_end = params.output_kind == "final_only" and not self._stops
+        self._unread = bytearray()
 
     def push(self, token_id: int, *, may_stop: bool = True) -> str | None:
         """Add a token; returns the stop string that ends the text, by default cut off."""
         if self._tokenizer is None or token_id in self._hidden:
             return None
+        if self._is_read_at_end:
+            self._unread += self._tokenizer.token_bytes(token_id)
+            return None
         return self._add(self._decoder.decode(self._tokenizer.token_bytes(token_id)), may_stop)
 
     def finish(self) -> None:
         """End the text: all of it is final, an incomplete character as U+FFFD."""
-        self.text += self._decoder.decode(b"", final=True)
+        self.text += self._decoder.decode(bytes(self._unread), final=True)
+        self._unread.clear()
         self.num_final = len(self.text)
 
     def _add(self, new: str, may_stop: bool) -> str | None:

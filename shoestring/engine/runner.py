@@ -75,7 +75,10 @@ class Runner:
         for item in batch.items:
             rows = groups.setdefault(item.sequence.request.adapter, Rows())
             rows.spans.append(Span(item.sequence, item.start, item.count))
-            rows.ids += item.ids()
+            if item.count == 1:
+                rows.ids.append(item.sequence.token_ids[item.start])
+            else:
+                rows.ids += item.ids()
             rows.places += range(end, end + item.count)
             end += item.count
             sampled_rows += range(end - item.num_sampled, end)
@@ -110,7 +113,10 @@ class Runner:
     def index(self, spans: Listing[Span]) -> RowIndex:
         """Positions, slots and page tables of these rows; each span's pages must reach its end."""
         for span in spans:
-            self._fill(span.sequence)
+            sequence, owner = span.sequence, self._owners[span.sequence.table_row]
+            is_filled = owner[0] is sequence and owner[1] == sequence.num_admissions
+            if not is_filled or self._num_entries[sequence.table_row] < len(sequence.page_ids):
+                self._fill(sequence)
         counts = np.array([span.count for span in spans])
         sequence_N = np.repeat(np.array([span.sequence.table_row for span in spans], dtype=np.int32), counts)
         begins = np.array([span.start for span in spans]) - (counts.cumsum() - counts)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from shoestring.engine import draw
+from shoestring.engine.draw import NO_TOKEN, Row, SampledTokens
 from shoestring.engine.request import Logprob
-from shoestring.engine.scheduler import Batch, ScheduledSequence
+from shoestring.engine.scheduler import Batch
 from shoestring.engine.sequence import Failures, Sequence
 from shoestring.errors import ShoestringError
 
@@ -20,39 +21,6 @@ if TYPE_CHECKING:
 
 PROMPT_ROWS = 64
 """Rows of a prompt whose logits over the whole vocabulary are in memory at one time."""
-NO_TOKEN = -1
-"""In place of a token id where no token is allowed."""
-
-
-@dataclass(slots=True)
-class SampledTokens:
-    """The next tokens of one sequence, or the error that ends it."""
-
-    ids: list[int]
-    token_logprobs: list[float] = field(default_factory=list)
-    """One per id if the request has logprobs or token_logprobs."""
-    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
-    """Likewise with the likeliest tokens, if `logprobs` is set."""
-    error: str | None = None
-
-
-class Row(NamedTuple):
-    """One row of logits, for the token after the sequence's own and the first `ahead` drafts of `item`."""
-
-    item: ScheduledSequence
-    sequence: Sequence
-    ahead: int
-
-    @property
-    def output_index(self) -> int:
-        """The number of the generated token that this row samples, from 0."""
-        return self.sequence.num_output_tokens + self.ahead
-
-    @property
-    def output_ids(self) -> list[int]:
-        """The generated tokens before it, with those drafts."""
-        sequence = self.sequence
-        return [*sequence.token_ids[sequence.num_prompt_tokens :], *self.item.drafts[: self.ahead]]
 
 
 class Choice(NamedTuple):
@@ -102,8 +70,18 @@ class Sampler:
         `logits_NW` are of the batch's sampled rows in order; they are overwritten.
         """
         rows = [Row(item, item.sequence, ahead) for item in batch.items for ahead in range(item.num_sampled)]
-        if not rows:
-            return {}
+        matchers = self.matchers if len(self.matchers) else ()
+        is_plain = [row.sequence.is_plain and row.sequence not in matchers for row in rows]
+        results: dict[Sequence, SampledTokens] = {}
+        for kind, sample in ((True, draw.sample_plain), (False, self._sample)):
+            places = [n for n, plain in enumerate(is_plain) if plain == kind]
+            if places:
+                logits_MW = logits_NW if len(places) == len(rows) else logits_NW[places]
+                results |= sample(logits_MW, [rows[n] for n in places])
+        return results
+
+    def _sample(self, logits_NW: Tensor, rows: list[Row]) -> dict[Sequence, SampledTokens]:
+        """The tokens of sequences of any kind."""
         raw = self._raw_logprobs(logits_NW, rows)
         errors = Failures()
         self._constrain(logits_NW, rows, errors)
@@ -118,8 +96,7 @@ class Sampler:
                 continue
             ids[n] = NO_TOKEN
             if rows[n].ahead == 0:
-                error = "no token is allowed here" if value == -math.inf else "the logits are not finite"
-                errors.setdefault(rows[n].sequence, error)
+                errors.setdefault(rows[n].sequence, draw.no_token(value))
         return self._accept(rows, ids, errors, raw)
 
     def _accept(
@@ -149,26 +126,12 @@ class Sampler:
         """Apply allowed and bad tokens, bias, min_tokens, grammar and penalties to the rows that have any."""
         for n, row in enumerate(rows):
             try:
-                self._bias(logits_NW[n], row)
+                _bias(logits_NW[n], row, self.eos_ids)
             except Exception as error:
                 errors.add(row.sequence, error)
         if self.matchers:
             self._mask(logits_NW, rows, errors)
         self._penalize(logits_NW, rows, errors)
-
-    def _bias(self, logits_W: Tensor, row: Row) -> None:
-        """Apply a row's allowed_token_ids, bad_words, logit_bias and min_tokens."""
-        params = row.sequence.params
-        if params.allowed_token_ids is not None:
-            draw.keep_tokens(logits_W, params.allowed_token_ids)
-        if row.sequence.bad_words:
-            draw.ban_words(logits_W, row.output_ids, row.sequence.bad_words)
-        if params.logit_bias:
-            ids = torch.tensor(list(params.logit_bias), device=logits_W.device)
-            logits_W[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_W.device)
-        if row.output_index < params.min_tokens:
-            stops = {*params.stop_token_ids, *(() if params.ignore_eos else self.eos_ids)}
-            logits_W[list(stops)] = -math.inf
 
     def _choices(self, rows: list[Row], errors: Failures) -> dict[int, Choice]:
         """The choice of each row that is not greedy."""
@@ -330,6 +293,21 @@ class Sampler:
             token_id: Logprob(logprob=logprob, rank=rank, decoded_token=text(token_id) if text else None)
             for token_id, (logprob, rank) in entry.items()
         }
+
+
+def _bias(logits_W: Tensor, row: Row, eos_ids: frozenset[int]) -> None:
+    """Apply a row's allowed_token_ids, bad_words, logit_bias and min_tokens."""
+    params = row.sequence.params
+    if params.allowed_token_ids is not None:
+        draw.keep_tokens(logits_W, params.allowed_token_ids)
+    if row.sequence.bad_words:
+        draw.ban_words(logits_W, row.output_ids, row.sequence.bad_words)
+    if params.logit_bias:
+        ids = torch.tensor(list(params.logit_bias), device=logits_W.device)
+        logits_W[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_W.device)
+    if row.output_index < params.min_tokens:
+        stops = {*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)}
+        logits_W[list(stops)] = -math.inf
 
 
 def _draw(logits_NW: Tensor, choices: list[Choice]) -> Tensor:

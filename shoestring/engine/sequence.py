@@ -25,6 +25,8 @@ class Sequence:
     """Tokens of prompt and output at which the completion ends."""
     token_ids: list[int]
     """Prompt and output."""
+    is_plain: bool
+    """The params' is_plain."""
     leader: "Sequence | None" = None
     """The first completion of the same prompt, whose pages this one waits to share."""
     bad_words: list[list[int]] = field(default_factory=list)
@@ -58,6 +60,7 @@ class Sequence:
             seed=secrets.randbits(64) if params.seed is None else params.seed + index,
             max_length=max_length,
             token_ids=tokens,
+            is_plain=params.is_plain,
             leader=leader,
         )
 

@@ -111,9 +111,10 @@ class Latencies:
 
     def add_tokens(self, state: RequestState, completion: CompletionState, count: int, now: float) -> None:
         """Count a completion's new tokens, all but one of them drafts, before their time is recorded."""
-        self.accepted_at += [0] * (count - 1 - len(self.accepted_at))
-        for place in range(count - 1):
-            self.accepted_at[place] += 1
+        if count > 1:
+            self.accepted_at += [0] * (count - 1 - len(self.accepted_at))
+            for place in range(count - 1):
+                self.accepted_at[place] += 1
         if state.first_token_s is None:
             self.first_token_s.add(now - state.request.arrival_s)
         if completion.last_token_s is not None:

@@ -94,3 +94,12 @@ def packed_experts(
     routing = (experts_NK.contiguous(), weights_NK.float().contiguous())
     call("packed_experts", gate_up.bits, *sizes, x_ND, *routing, gate_up.blocks, down.blocks, y_ND)
     return y_ND
+
+
+def sample_tokens(logits_NW: Tensor, temperature_N: Tensor, number_N: Tensor) -> tuple[Tensor, Tensor]:
+    """See reference.sample_tokens; weights of tokens are exponentials in float32."""
+    logits = logits_NW.contiguous()
+    ids_N, logp_N = torch.empty(len(logits), dtype=torch.int64), torch.empty(len(logits))
+    temperatures, numbers = temperature_N.double().contiguous(), number_N.double().contiguous()
+    call("sample_tokens", *logits.shape, logits, temperatures, numbers, ids_N, logp_N)
+    return ids_N, logp_N

@@ -162,6 +162,25 @@ def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor |
     return nll_N
 
 
+def sample_tokens(logits_NW: Tensor, temperature_N: Tensor, number_N: Tensor) -> tuple[Tensor, Tensor]:
+    """A token for each row, and its log-probability at temperature 1.
+
+    It is the likeliest, the first of equals, where the temperature is 0, else the one that the row's number
+    from 0 to 1 draws by the cumulated probabilities; -1 where the largest logit is not finite. Temperatures
+    and numbers are float64.
+    """
+    best_N, ids_N = logits_NW.max(-1)
+    is_drawn = temperature_N > 0
+    scaled_NW = logits_NW.double() / torch.where(is_drawn, temperature_N, 1.0)[:, None]
+    cumulated_NW = scaled_NW.softmax(-1).cumsum(-1)
+    total_N = cumulated_NW[:, -1]
+    target_N = torch.minimum(number_N * total_N, torch.nextafter(total_N, torch.zeros_like(total_N)))
+    drawn_N = torch.searchsorted(cumulated_NW, target_N[:, None], right=True)[:, 0]
+    ids_N = torch.where(is_drawn, drawn_N, ids_N).where(best_N.isfinite(), -1)
+    logp_NW = logits_NW.float().log_softmax(-1)
+    return ids_N, logp_NW.gather(1, ids_N.clamp(min=0)[:, None])[:, 0].where(ids_N >= 0, 0.0)
+
+
 def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
     """x (..., D) W^T + b, computed in x's precision."""
     return F.linear(x, weight_FD.to(x.dtype), None if bias_F is None else bias_F.to(x.dtype))

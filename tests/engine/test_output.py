@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoestring.engine.draw import SampledTokens
 from shoestring.engine.output import CompletionState, RequestState, StopString, TextOutput
 from shoestring.engine.request import Logprob, Request, SamplingParams
-from shoestring.engine.sampler import SampledTokens
 from shoestring.engine.sequence import Sequence
 from shoestring.tokenizer.bpe import Tokenizer
 from shoestring.tokenizer.definition import train

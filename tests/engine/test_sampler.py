@@ -35,6 +35,8 @@ def sample(sampler: Sampler, logits: torch.Tensor, *items: ScheduledSequence) ->
 
 KINDS = [
     {},
+    {"temperature": 1.0, "seed": 7, "token_logprobs": True},
+    {"token_logprobs": True},
     {"temperature": 1.0, "seed": 1},
     {"temperature": 0.7, "seed": 2, "top_k": 5},
     {"temperature": 1.3, "seed": 3, "top_p": 0.8},
@@ -51,9 +53,15 @@ def test_a_row_alone_is_the_row_among_others():
     logits = random_logits(len(KINDS))
     items = [row(output=(4, 4, 9), **kind) for kind in KINDS]
     together = sample(Sampler(eos_ids=frozenset([EOS])), logits, *items)
+    with torch.inference_mode():
+        natively = sample(Sampler(eos_ids=frozenset([EOS])), logits, *items)
     for n, item in enumerate(items):
         (alone,) = sample(Sampler(eos_ids=frozenset([EOS])), logits[n : n + 1], item)
         assert alone == together[n]
+        with torch.inference_mode():
+            (alone,) = sample(Sampler(eos_ids=frozenset([EOS])), logits[n : n + 1], item)
+        assert alone == natively[n]
+        assert alone.ids == together[n].ids
 
 
 def test_greedy_takes_the_lowest_of_equals():
@@ -94,7 +102,7 @@ def test_every_token_of_a_request_has_its_own_number():
     assert again == ids
 
 
-@pytest.mark.parametrize("kind", [{}, {"temperature": 1.0, "seed": 11}, KINDS[5]])
+@pytest.mark.parametrize("kind", [{}, {"temperature": 1.0, "seed": 11}, KINDS[7]])
 def test_drafts_are_kept_while_they_are_what_would_be_drawn(kind):
     """Whatever is drafted, the tokens are those of one row at a time."""
     logits = random_logits(4, seed=2)

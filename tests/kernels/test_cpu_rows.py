@@ -1,5 +1,7 @@
 """The inference twins: equal to the specification, and no row depends on its neighbors, to the last bit."""
 
+from types import ModuleType
+
 import pytest
 import torch
 from torch import Tensor
@@ -137,3 +139,31 @@ def test_gradients_go_the_usual_way_and_inference_the_compiled_one() -> None:
     assert ops.pick("linear", "cpu", torch.float32, inference=True) is cpu_rows.linear
     assert ops.pick("packed_experts", "cpu", torch.float32, inference=True) is cpu_rows.packed_experts
     assert ops.pick("linear", "cpu", torch.bfloat16, inference=True) is reference.linear
+
+
+@pytest.mark.parametrize("vocab", [1, 7, 16, 50, 544])
+def test_sample_tokens(vocab: int) -> None:
+    logits = random(200, vocab) * 3
+    temperatures = torch.tensor([0.0, 1.0, 0.7, 2.0]).repeat(50).double()
+    numbers = torch.rand(200, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    numbers[1], numbers[2] = 0.0, 1 - 2.0**-53
+    ids, logp = cpu_rows.sample_tokens(logits, temperatures, numbers)
+    wanted_ids, wanted_logp = reference.sample_tokens(logits, temperatures, numbers)
+    assert torch.equal(ids, wanted_ids)
+    torch.testing.assert_close(logp, wanted_logp, rtol=0, atol=2e-6)
+    for n in (0, 3, 150):
+        alone = cpu_rows.sample_tokens(*(x[n : n + 1] for x in (logits, temperatures, numbers)))
+        assert torch.equal(alone[0], ids[n : n + 1])
+        assert torch.equal(alone[1], logp[n : n + 1])
+
+
+@pytest.mark.parametrize("room", [cpu_rows, reference])
+def test_sample_tokens_of_rows_without_a_likeliest_one(room: ModuleType) -> None:
+    logits = torch.zeros(5, 20)
+    logits[0], logits[1, 3], logits[2, 19], logits[3, :18] = -torch.inf, torch.nan, torch.inf, -torch.inf
+    for temperature in (0.0, 1.0):
+        columns = torch.full((5,), temperature).double(), torch.full((5,), 0.9999).double()
+        ids, logp = room.sample_tokens(logits, *columns)
+        assert ids.tolist() == [-1, -1, -1, 19 if temperature else 18, 19 if temperature else 0]
+        assert logp[:3].tolist() == [0, 0, 0]
+        torch.testing.assert_close(logp[3:], torch.tensor([0.5, 0.05]).log())
