@@ -44,7 +44,7 @@ def command_line() -> str:
     """Every command with its arguments and options, from the typer application."""
     import typer.main
 
-    from shoestring.cli.main import app
+    from shoestring.cli.application import app
 
     return "\n\n".join(describe_command(typer.main.get_command(app), "shoestring"))
 

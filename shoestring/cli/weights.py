@@ -1,8 +1,9 @@
 """Load a model for a command: its quantization or target memory, `--set`, and a progress bar."""
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,7 @@ Sampling = Annotated[
         "--set", help="A setting of sampling or the engine, such as temperature=0.6 or seed=1; repeatable."
     ),
 ]
+BAR_AFTER_S = 1.0
 NOT_ALONE = ("n", "stop", "include_stop_str_in_output", "logprobs", "detokenize", "skip_special_tokens")
 """Sampling parameters without use for one reply on a terminal."""
 
@@ -89,27 +91,35 @@ def print_to_stderr(text: str) -> None:
 
 @contextmanager
 def progress_bar(title: str) -> "Iterator[Progress]":
-    """Show bytes on stderr if that is a terminal; yields the function to call with (bytes, all bytes)."""
+    """Show bytes on stderr if that is a terminal; yields the function to call with (bytes, all bytes).
+
+    What is read at once, such as `mini`, gets no bar: importing it would take longer.
+    """
+    begin, bars = time.monotonic(), ExitStack()
+    advance: Progress | None = None
+
+    def report(num_bytes: int, total: int) -> None:
+        nonlocal advance
+        if advance is None and time.monotonic() - begin >= BAR_AFTER_S and num_bytes < total:
+            advance = bars.enter_context(_bar(title))
+        if advance is not None:
+            advance(num_bytes, total)
+        if num_bytes >= total:  # the caller may show other progress before this block ends
+            bars.close()
+            advance = None
+
+    with bars:
+        yield report
+
+
+@contextmanager
+def _bar(title: str) -> "Iterator[Progress]":
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    task = progress.add_task(title, total=None)
-
-    def advance(num_bytes: int, total: int) -> None:
-        progress.start()  # only now: mapped weights need no bar
-        progress.update(task, completed=num_bytes, total=total)
-        if num_bytes >= total:  # the caller may show other progress before this block ends
-            progress.stop()
-
-    try:
-        yield advance
-    finally:
-        progress.stop()
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda num_bytes, total: progress.update(task, completed=num_bytes, total=total)

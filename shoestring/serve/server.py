@@ -86,7 +86,6 @@ def serve_app(
     if all_reloads:  # else the end of its terminal ends it
         signal.signal(signal.SIGHUP, lambda *_: [reload() for reload in all_reloads])
     sys.setswitchinterval(SWITCH_S)
-    gc.collect()
     gc.freeze()  # a full collection looks at no module or weight again: 0.3 s without an answer, each time
     gc.enable()
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises what it caught again when it has ended

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from shoestring.cli import application
 from shoestring.cli import main as cli_main
 from shoestring.errors import NonFiniteError, Stopped
 
@@ -57,7 +58,7 @@ def test_errors_become_exit_codes(error, code, monkeypatch, capsys):
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(cli_main, "app", fail)
+    monkeypatch.setattr(application, "app", fail)
     assert cli_main.exit_code([]) == code
     assert capsys.readouterr().err
 
@@ -66,7 +67,7 @@ def test_a_bug_is_called_one_and_debug_shows_where(monkeypatch, capsys):
     def fail(*_args, **_kwargs):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(cli_main, "app", fail)
+    monkeypatch.setattr(application, "app", fail)
     assert cli_main.exit_code([]) == 1
     assert "bug" in capsys.readouterr().err
     monkeypatch.setenv("SHOESTRING_DEBUG", "1")

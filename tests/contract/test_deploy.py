@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from shoestring.cli.main import app
+from shoestring.cli.application import app
 from shoestring.config import load
 from shoestring.serve.config import ServiceConfig
 

@@ -16,7 +16,7 @@ import typer.main
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import docs
-from shoestring.cli.main import app
+from shoestring.cli.application import app
 from shoestring.distill.distill import DistillConfig
 from shoestring.evals.passk import TaskEvalConfig
 from shoestring.preferences.recipe import PreferenceConfig, RewardModelConfig

@@ -8,6 +8,7 @@ import typer
 from shoestring.cli.chat import Chat, enable_editing, stream_reply
 from shoestring.cli.options import Device, Json, Model
 from shoestring.cli.output import print_json
+from shoestring.cli.start import modules_kept
 from shoestring.cli.terminal import DIM, PLAIN, Reply, Screen, View, printable
 from shoestring.cli.token_ids import complete_ids, prompt_ids
 from shoestring.cli.weights import Sampling, Weights, open_model, read_choices
@@ -50,15 +51,16 @@ def run(
     from shoestring.errors import ConfigError
     from shoestring.model.hf.hub import EMBEDDED_MODEL
 
-    choices = read_choices(settings)
-    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
-        prompt = read_stdin()
-    if prompt is None and as_json:
-        raise ConfigError("--json needs a prompt: an argument, or text on stdin")
-    checkpoint = find_checkpoint(model)
-    ids = None if checkpoint.has_tokenizer else prompt_ids(prompt, checkpoint)
-    default = default_form(checkpoint, device) if weights is None else None
-    llm = open_model(checkpoint, weights or default, choices.engine, device)
+    with modules_kept():
+        choices = read_choices(settings)
+        if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+            prompt = read_stdin()
+        if prompt is None and as_json:
+            raise ConfigError("--json needs a prompt: an argument, or text on stdin")
+        checkpoint = find_checkpoint(model)
+        ids = None if checkpoint.has_tokenizer else prompt_ids(prompt, checkpoint)
+        default = default_form(checkpoint, device) if weights is None else None
+        llm = open_model(checkpoint, weights or default, choices.engine, device)
     complete = complete or not llm.has_template
     overrides = dict(choices.sampling) | ({} if max_tokens is None else {"max_tokens": max_tokens})
     params = sampling(llm, overrides, complete=complete)

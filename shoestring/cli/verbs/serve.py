@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shoestring.cli.options import Device
+from shoestring.cli.start import modules_kept
 from shoestring.cli.weights import Choices, Weights, progress_bar, read_choices
 from shoestring.engine.offline.plan import read_size
 
@@ -59,18 +60,18 @@ def serve(
     Ctrl-C ends it. With --upstream it stands in front of vLLM, SGLang or llama.cpp on this or other machines:
     a model that several of them have is one model here, and each request goes to one that answers.
     """
-    from shoestring.serve.app import build_app
-    from shoestring.serve.backends.address import read_addresses
-    from shoestring.serve.backends.pool import open_pools
-    from shoestring.serve.chats.open import open_chats
-    from shoestring.serve.hosting import open_hosting
-    from shoestring.serve.server import is_loopback, listen, serve_app
-    from shoestring.serve.tls import Tls
-    from shoestring.serve.training.runs import Runs
+    with modules_kept():
+        from shoestring.serve.app import build_app
+        from shoestring.serve.backends.address import read_addresses
+        from shoestring.serve.backends.pool import open_pools
+        from shoestring.serve.chats.open import open_chats
+        from shoestring.serve.hosting import open_hosting
+        from shoestring.serve.server import is_loopback, listen, serve_app
+        from shoestring.serve.tls import Tls
+        from shoestring.serve.training.runs import Runs
 
-    service_config, choices = _read_settings(config, settings)
+    addresses, (service_config, choices) = read_addresses(upstreams or ()), _read_settings(config, settings)
     has_accounts = not is_loopback(host) or service_config.accounts
-    addresses = read_addresses(upstreams or ())
     tls = Tls(service_config.tls_cert, service_config.tls_key or "") if service_config.tls_cert else None
     with listen(host, port) as listener:  # first, since models may take long to load
         names, seqs = models or ([] if upstreams else ["mini"]), service_config.max_num_seqs

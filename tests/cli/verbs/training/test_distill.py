@@ -5,7 +5,7 @@ import json
 import pytest
 import typer
 
-from shoestring.cli import main
+from shoestring.cli import application, main
 from shoestring.cli.verbs.training import distill as verb
 from shoestring.distill import distill as story
 
@@ -16,7 +16,7 @@ def call(capsys, monkeypatch):
     app = typer.Typer()
     app.command("distill")(verb.distill)
     app.command("other")(lambda: None)  # or typer takes the one command's name for an argument
-    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(application, "app", app)
     calls = []
 
     def note(config, runtime, out, *, resume, quiet, say):
