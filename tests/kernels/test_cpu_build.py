@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from shoestring.kernels import cpu_build, ops
+from shoestring.kernels import cpu_build, cpu_levels, ops
+from shoestring.kernels.cpu_levels import Level
 from shoestring.model.presets import PRESETS
 from shoestring.model.transformer import Transformer, initialize
 
@@ -72,7 +73,20 @@ def test_it_compiles_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = cpu_build._run
     monkeypatch.setattr(cpu_build, "_run", lambda command: compiled.append(command) or run(command))
     assert answer() == 42
-    assert [command[1:] for command in compiled] == [["--version"]]
+    assert compiled == []  # nor does a start wait for the compiler to say its version
+
+
+def test_another_compiler_compiles_again(
+    small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\nexec {shutil.which("c++")} "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert answer() == 42
+    os.utime(compiler, (1, 1))  # as an update does
+    assert answer() == 42
+    assert len(list(small.iterdir())) == 2
 
 
 def test_other_sources_or_flags_are_compiled_again(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +155,7 @@ def compiler_that_hangs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 def compiler_that_writes_garbage(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     script = folder / "garbage"
-    script.write_text('#!/bin/sh\nfor last; do :; done\n[ "$1" = --version ] || echo nonsense > "$last"\n')
+    script.write_text('#!/bin/sh\nfor last; do :; done\necho nonsense > "$last"\n')
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
 
@@ -177,6 +191,41 @@ def test_trouble_is_one_warning(
     (message,) = caplog.messages
     assert "CPU kernels run in plain PyTorch" in message
     assert not [path for path in small.glob("*") if path.is_dir()]  # no scratch folder stays
+
+
+@pytest.fixture
+def prebuilt(small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A wheel's library for the second best of two levels of this CPU; there is no compiler any more."""
+    levels = [Level(name, "any", (), frozenset()) for name in ("best", "good")]
+    monkeypatch.setattr(cpu_levels, "own_levels", lambda: levels)
+    folder = tmp_path / "prebuilt"
+    folder.mkdir()
+    monkeypatch.setattr(cpu_build, "PREBUILT", folder)
+    cpu_build.build(str(shutil.which("c++")), [], folder / "good.so")
+    no_compiler(monkeypatch, tmp_path)
+    return folder
+
+
+def test_without_a_compiler_the_kernels_of_a_wheel_are_used(
+    prebuilt: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert answer() == 42
+    assert not caplog.records
+    (prebuilt / "best.so").write_bytes(b"")  # damaged: the next level is used
+    assert answer() == 42
+
+
+def test_a_compiler_that_fails_is_no_obstacle(prebuilt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/bin/false")
+    assert answer() == 42
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: b"x" + data[1:], lambda data: b""])
+def test_damaged_kernels_of_a_wheel_are_not_loaded(prebuilt: Path, spoil) -> None:
+    path = prebuilt / "good.so"
+    path.write_bytes(spoil(path.read_bytes()))
+    cpu_build.library.cache_clear()
+    assert cpu_build.library() is None
 
 
 def test_the_model_computes_the_same_without_a_compiler(
