@@ -56,7 +56,7 @@ def library() -> ctypes.CDLL | None:
 
 def _compiled(compiler: str) -> Path:
     """Path of the shared library for these sources, flags, compiler and CPU; built if it is not there yet."""
-    parts = [path.read_text() for path in (*_sources(), *sorted(SOURCES.glob("*.h")))]
+    parts = [path.read_text() for path in (*_sources(), *sorted(SOURCES.rglob("*.h")))]
     key = "\0".join([*parts, *FLAGS, *NATIVE, _identity(compiler), _cpu_features()])
     folder = cache_folder("kernels")
     target = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"

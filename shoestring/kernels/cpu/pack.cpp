@@ -6,10 +6,29 @@ namespace {
 
 constexpr int LARGEST_CODE = 0x3ff;  // of the 10 bits beside a zero
 
-inline float lanes_sum(__m256 v) {
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t eight_ints __attribute__((vector_size(32)));
+
+inline eight all(float x) { return x - eight{}; }
+#if defined(__AVX2__)
+inline eight whole(eight x) { return (eight)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline eight between(eight x, eight least, eight most) {
+  return (eight)_mm256_min_ps(_mm256_max_ps((__m256)x, (__m256)least), (__m256)most);
+}
+#else
+inline eight whole(eight x) {  // the nearest, even ones if two are
+  for (int i = 0; i < 8; i++) x[i] = std::nearbyint(x[i]);
+  return x;
+}
+inline eight between(eight x, eight least, eight most) {
+  x = x > least ? x : least;
+  return x < most ? x : most;
+}
+#endif
+inline float sum_of(eight x) {
+  const four *half = reinterpret_cast<const four*>(&x), sums = half[0] + half[1];
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
 
 inline float scale4(int word) {
@@ -26,22 +45,18 @@ inline int code4(float scale) {  // the high 10 bits of the largest word whose s
 
 // Integers 0 to 15 nearest to x / scale + zero, and the squared error of the weights that they stand for.
 inline float round4(const float* x, float scale, float zero, int8_t* q) {
-  const __m256 inverse = _mm256_set1_ps(1 / scale), z = _mm256_set1_ps(zero), most = _mm256_set1_ps(15);
-  __m256 error = _mm256_setzero_ps();
+  const eight inverse = all(1 / scale), s = all(scale), z = all(zero), least = {}, most = all(15);
+  eight error = {};
   for (int i = 0; i < 4; i++) {
-    const __m256 v = _mm256_loadu_ps(x + 8 * i);
-    __m256 n = _mm256_add_ps(_mm256_mul_ps(v, inverse), z);
-    n = _mm256_round_ps(n, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    n = _mm256_min_ps(_mm256_max_ps(n, _mm256_setzero_ps()), most);
-    const __m256 miss = _mm256_sub_ps(_mm256_mul_ps(_mm256_sub_ps(n, z), _mm256_set1_ps(scale)), v);
-    error = _mm256_fmadd_ps(miss, miss, error);
-    if (q) {
-      alignas(32) int32_t whole[8];
-      _mm256_store_si256((__m256i*)whole, _mm256_cvtps_epi32(n));
-      for (int j = 0; j < 8; j++) q[8 * i + j] = static_cast<int8_t>(whole[j]);
-    }
+    const eight v = *reinterpret_cast<const eight*>(x + 8 * i);
+    const eight n = between(whole(v * inverse + z), least, most);
+    const eight miss = (n - z) * s - v;
+    error = miss * miss + error;
+    if (!q) continue;
+    const eight_ints integers = __builtin_convertvector(n, eight_ints);
+    for (int j = 0; j < 8; j++) q[8 * i + j] = static_cast<int8_t>(integers[j]);
   }
-  return lanes_sum(error);
+  return sum_of(error);
 }
 
 // The word of a group's scale and zero with the least squared error, and its integers. Tried are the scale that reaches from
@@ -65,8 +80,8 @@ inline uint16_t best4(const float* x, int8_t* q) {
 }
 
 inline uint16_t best8(const float* x, float largest, int8_t* q) {
-  const uint16_t word = _cvtss_sh(largest / 127, 0);
-  const float scale = _cvtsh_ss(word);
+  const uint16_t word = half_word(largest / 127);
+  const float scale = half_value(word);
   for (int i = 0; i < GROUP; i++)
     q[i] = static_cast<int8_t>(scale > 0 ? std::max(-127.0f, std::min(127.0f, std::nearbyint(x[i] / scale))) : 0);
   return word;

@@ -12,7 +12,7 @@
 #pragma once
 #include "lanes.h"
 
-#if defined(LANES_512) || defined(LANES_256)
+#if defined(LANES_512) || defined(LANES_256) || defined(LANES_NEON)
 #define PACKED_KERNELS  // other CPUs use PyTorch
 
 constexpr int GROUP = 32, OUTS = 16;
@@ -35,7 +35,11 @@ struct Packed32 {
   static constexpr int BLOCK = OUTS * GROUP * 4;
 };
 
-constexpr int TILE_ROWS = 6;  // of a tile in vector registers
+#if defined(LANES_NEON)
+constexpr int TILE_ROWS = 3;  // of a tile in vector registers: sixteen lanes fill four of these 32
+#else
+constexpr int TILE_ROWS = 6;
+#endif
 constexpr int AHEAD = 2048;   // bytes: reads of a single panel are as fast as memory only if they start early enough
 
 inline void fetch(const uint8_t* p, int bytes) {
