@@ -10,6 +10,9 @@ from shoestring.kernels.layer_weights import RouterWeights, Routing
 from shoestring.kernels.packed import Packed, unpack
 from shoestring.kernels.segments import in_segments, keys_and_values
 
+ONE_THREAD = 1 << 15
+"""Values of a tensor up to which PyTorch computes an operation in one thread."""
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x (..., D) over its root mean square, times weight (D,); statistics in float32 (arXiv 1910.07467)."""
@@ -102,7 +105,7 @@ def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = 
     """
     is_precise = not torch.is_grad_enabled()
     wide_NE = logits_NE.double() if is_precise else logits_NE
-    scores_NE = (wide_NE.softmax(-1) if router.softmax else wide_NE.sigmoid()).float()
+    scores_NE = (wide_NE.softmax(-1) if router.softmax else _sigmoid(wide_NE)).float()
     if experts_NK is None:
         experts_NK = _choose_experts(scores_NE.detach(), router)
     weights_NK = scores_NE.gather(1, experts_NK)
@@ -110,6 +113,17 @@ def route(logits_NE: Tensor, router: RouterWeights, experts_NK: Tensor | None = 
         sum_N1 = (weights_NK.double() if is_precise else weights_NK).sum(-1, keepdim=True).float()
         weights_NK = weights_NK / (sum_N1 + 1e-20)
     return Routing(experts_NK, weights_NK * router.scaling, scores_NE)
+
+
+def _sigmoid(x_NE: Tensor) -> Tensor:
+    """Sigmoid whose bits do not depend on the number of threads.
+
+    PyTorch gives each thread a part of a larger tensor, and computes the part's end by another routine.
+    """
+    if x_NE.device.type != "cpu":
+        return x_NE.sigmoid()
+    rows = max(ONE_THREAD // x_NE.shape[1], 1)
+    return torch.cat([part_XE.sigmoid() for part_XE in x_NE.split(rows)])
 
 
 def _choose_experts(scores_NE: Tensor, router: RouterWeights) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shoestring import kernels
 from shoestring.kernels import cpu_build, cpu_fused, cpu_paged, cpu_rows, native, ops, reference
+from shoestring.kernels.layer_weights import RouterWeights
 
 TWINS = (cpu_fused, native)
 TOLERANCE = 3e-6  # of the largest value: a few float32 roundings, however long the sum
@@ -295,3 +296,23 @@ def test_a_twin_has_nothing_the_reference_lacks(room: Any) -> None:
 
 def test_the_kernels_compile_here() -> None:
     assert cpu_build.library() is not None, "tests need a C++ compiler"
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_gates_are_the_same_with_any_number_of_threads(softmax: bool) -> None:
+    """Of so many tokens that PyTorch gives each thread a part of them."""
+    router = RouterWeights(
+        weight_ED=torch.zeros(16, 1), bias_E=None, experts=16, per_token=4, groups=1, top_groups=1,
+        softmax=softmax, normalize=True, scaling=1.0,
+    )  # fmt: skip
+    logits_NE = torch.randn(41 * 1013, 16)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 5, 7):
+            torch.set_num_threads(threads)
+            results.append(reference.route(logits_NE, router))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert torch.equal(result.scores_NE, results[0].scores_NE)
+        assert torch.equal(result.weights_NK, results[0].weights_NK)

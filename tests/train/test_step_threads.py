@@ -28,9 +28,9 @@ def trained(shape, optimizer, threads):
     torch.set_num_threads(threads)
     model = initialize(Transformer(shape), torch.Generator().manual_seed(0)).train()
     optimizers = build_optimizers(model, OptimConfig(name=optimizer))
-    ids = torch.randint(0, shape.vocab_size, (5, 258), generator=torch.Generator().manual_seed(1))
-    batches = micro_batches(ids[:, :-1], ids[:, 1:], 4)
-    stats = [train_step(model, optimizers, batches, SETTINGS) for _ in range(2)]
+    ids = torch.randint(0, shape.vocab_size, (7, 602), generator=torch.Generator().manual_seed(1))
+    batches = micro_batches(ids[:, :-1], ids[:, 1:], 7)
+    stats = train_step(model, optimizers, batches, SETTINGS)
     return stats, [p.detach() for p in model.parameters()]
 
 for shape, optimizer in ((V3, "adamw"), (V3, "muon"), (DENSE, "muon")):
