@@ -169,7 +169,7 @@ def verb_serve(arguments: list[str]) -> int:
 
 
 def verb_test(arguments: list[str]) -> int:
-    """run the tests, except the slow ones; all of them on every core, file by file (--shuffle: in another order)"""
+    """run the tests, except the slow ones; all of them on every core (--shuffle: in another order)"""
     is_all = not arguments or arguments[0] == "--shuffle"
     workers = ["-n", str(min(os.cpu_count() or 1, MOST_WORKERS)), "--dist", "loadfile"] if is_all else []
     return run(setup("dev").python, "-m", "pytest", *workers, *arguments)
