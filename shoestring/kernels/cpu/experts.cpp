@@ -1,7 +1,7 @@
 // Rows to experts and back, by the positions of every token's K copies. M = N * K rows.
 #include "vec.h"
 
-constexpr int64_t WORTH_THREADS = 1 << 14;  // values: with fewer, starting another thread takes longer than the work
+constexpr int64_t WORTH_THREADS = 1 << 15;  // values: with fewer, waking another thread takes longer than the work
 
 // rows (M, D): row positions[n, k] is token n, times weights[n, k] if there are weights.
 extern "C" void dispatch_rows(int64_t N, int64_t K, int64_t D, const int64_t* positions, const float* tokens,

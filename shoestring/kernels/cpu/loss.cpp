@@ -4,7 +4,7 @@
 
 #include "vec.h"
 
-constexpr int64_t WORTH_THREADS = 1 << 12;  // values: with fewer, starting another thread takes longer than their exponentials
+constexpr int64_t WORTH_THREADS = 1 << 13;  // values: with fewer, waking another thread takes longer than their exponentials
 
 // nll[n] = -log softmax(logits[n])[targets[n]]; 0 for an ignored target (negative). With weights, logits (N, vocabulary) become
 // weights[n] * (softmax - one_hot), else their values are unspecified afterwards. A NaN reaches nll whatever the target is.

@@ -4,7 +4,7 @@
 
 #include "vec.h"
 
-constexpr int64_t WORTH_THREADS = 1 << 14;  // values: with fewer, starting another thread takes longer than the work
+constexpr int64_t WORTH_THREADS = 1 << 15;  // values: with fewer, waking another thread takes longer than the work
 constexpr int64_t BLOCK_ROWS = 16, MOST_BLOCKS = 64;  // of the sums over rows
 
 // y = x * rsqrt(mean(x^2) + eps) * weight over rows of D floats; inverse (N) is the rsqrt, for the backward pass.
