@@ -84,7 +84,7 @@ def prompts(count, length):
 
 
 class Ours:
-    def __init__(self, folder, streams=STREAMS, quantization=None):
+    def __init__(self, folder, streams=STREAMS, quantization=None, context=CONTEXT, **settings):
         from shoestring.device import choose
         from shoestring.engine.load import load_engine
         from shoestring.engine.settings import EngineSettings
@@ -93,9 +93,10 @@ class Ours:
         settings = EngineSettings(
             max_num_seqs=streams,
             max_num_batched_tokens=PROMPT,
-            max_model_len=CONTEXT,
+            max_model_len=context,
             enable_prefix_caching=False,
             speculation="off",
+            **settings,
         )
         self.engine = load_engine(
             Checkpoint.open(folder), choose("cpu"), quantization=quantization, settings=settings
@@ -120,7 +121,7 @@ class Ours:
 
 
 class LlamaCpp:
-    def __init__(self, path, streams=STREAMS):
+    def __init__(self, path, streams=STREAMS, context=CONTEXT, batch=PROMPT, flash=None):
         import os
 
         import llama_cpp as library
@@ -136,11 +137,14 @@ class LlamaCpp:
         )
         self.vocab_size = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
         params = library.llama_context_default_params()
-        params.n_ctx, params.n_seq_max = CONTEXT * streams, streams
-        params.n_batch = params.n_ubatch = PROMPT
+        params.n_ctx, params.n_seq_max = context * streams, streams
+        params.n_batch, params.n_ubatch = batch, PROMPT
+        if flash is not None:
+            kind = "ENABLED" if flash else "DISABLED"
+            params.flash_attn_type = getattr(library, f"LLAMA_FLASH_ATTN_TYPE_{kind}")
         params.n_threads = params.n_threads_batch = os.cpu_count()
         self.context = library.llama_init_from_model(self.model, params)
-        self.batch = library.llama_batch_init(PROMPT, 0, streams)
+        self.batch = library.llama_batch_init(batch, 0, streams)
 
     def decode(self, rows):
         """Run rows (token, position, sequence, needs_logits); returns the best token of each with logits."""

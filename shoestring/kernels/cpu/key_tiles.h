@@ -31,20 +31,20 @@ inline void exchange_all(vec* x) {
     if (!(i & S)) exchange<S>(x[i], x[i | S]);
 }
 
-// to (count, W) = values from `begin` on of W keys, transposed
-inline void transpose_keys(int64_t begin, int64_t count, const float* const* keys, float* to) {
+// to (count, W), rows `distance` apart = values from `begin` on of W vectors, transposed
+inline void transpose(int64_t begin, int64_t count, const float* const* from, float* to, int64_t distance) {
   int64_t d = 0;
   for (; d + W <= count; d += W) {
     vec x[W];
 #pragma GCC unroll 16
-    for (int i = 0; i < W; i++) x[i] = load(keys[i] + begin + d);
+    for (int i = 0; i < W; i++) x[i] = load(from[i] + begin + d);
     exchange_all<1>(x), exchange_all<2>(x), exchange_all<4>(x);
     if (W > 8) exchange_all<8 % W>(x);
 #pragma GCC unroll 16
-    for (int i = 0; i < W; i++) store(to + (d + i) * W, x[i]);
+    for (int i = 0; i < W; i++) store(to + (d + i) * distance, x[i]);
   }
   for (; d < count; d++)
-    for (int i = 0; i < W; i++) to[d * W + i] = keys[i][begin + d];
+    for (int i = 0; i < W; i++) to[d * distance + i] = from[i][begin + d];
 }
 
 // P times W keys: one sum at a time would wait for each addition.
@@ -53,7 +53,7 @@ inline void add_keys(int64_t depth, const float* q, int64_t q_row, const float* 
   float transposed[P][DEPTH * W];
   for (int64_t begin = 0; begin < depth; begin += DEPTH) {
     const int64_t count = std::min(DEPTH, depth - begin);
-    for (int p = 0; p < P; p++) transpose_keys(begin, count, keys + p * W, transposed[p]);
+    for (int p = 0; p < P; p++) transpose(begin, count, keys + p * W, transposed[p], W);
     for (int64_t d = 0; d < count; d++) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; r++) {

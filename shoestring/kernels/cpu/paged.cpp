@@ -43,24 +43,27 @@ struct Mix {  // softmax so far: each row's largest score, sum of weights, and s
   }
 };
 
-void gather_row(const Problem& p, const Block& block, int64_t row, float* to, int64_t distance) {
-  const int64_t n = block.n0 + row / block.heads(), h = block.h0 + row % block.heads();
-  const float *from = p.q + (n * p.H + h) * p.first.width, *from2 = p.q2 + (n * p.H + h) * p.second.width;
-  for (int64_t d = 0; d < p.first.width; d++, to += distance) *to = from[d] * p.scale;
-  for (int64_t d = 0; d < p.second.width; d++, to += distance) *to = from2[d] * p.scale;
-}
-
-// The block's queries, scaled: few as rows (rows, width), many as panels (width, at most LANES), zero in lanes without a row.
+// The block's queries, scaled: few as rows (rows, width), many as panels (width, at most LANES). Lanes without a row repeat the last.
 void gather(const Problem& p, const Block& block, float* q) {
-  const int64_t rows = block.rows();
+  const int64_t rows = block.rows(), C = p.first.width, R = p.second.width;
+  const float *x[ROWS_AT_ONCE], *x2[ROWS_AT_ONCE];
+  for (int64_t i = 0; i < padded(static_cast<int>(rows), W); i++) {
+    const int64_t row = std::min(i, rows - 1), n = block.n0 + row / block.heads(), h = block.h0 + row % block.heads();
+    x[i] = p.q + (n * p.H + h) * C, x2[i] = p.q2 + (n * p.H + h) * R;
+  }
   if (rows <= FEW_ROWS) {
-    for (int64_t r = 0; r < rows; r++) gather_row(p, block, r, q + r * p.width(), 1);
+    for (int64_t r = 0; r < rows; r++)
+      std::copy(x[r], x[r] + C, q + r * p.width()), std::copy(x2[r], x2[r] + R, q + r * p.width() + C);
+    for (int64_t i = 0; i < rows * p.width(); i++) q[i] *= p.scale;
     return;
   }
   for (int64_t first = 0; first < rows; first += LANES) {
-    const int64_t count = std::min<int64_t>(LANES, rows - first), lanes = padded(static_cast<int>(count), W);
-    if (count < lanes) std::fill(q, q + p.width() * lanes, 0.0f);
-    for (int64_t i = 0; i < count; i++) gather_row(p, block, first + i, q + i, lanes);
+    const int64_t lanes = padded(static_cast<int>(std::min<int64_t>(LANES, rows - first)), W);
+    for (int64_t i = 0; i < lanes; i += W) {
+      transpose(0, C, x + first + i, q + i, lanes);
+      transpose(0, R, x2 + first + i, q + C * lanes + i, lanes);
+    }
+    for (int64_t i = 0; i < p.width() * lanes; i++) q[i] *= p.scale;
     q += p.width() * lanes;
   }
 }
