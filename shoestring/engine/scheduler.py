@@ -75,7 +75,7 @@ class PromptPace:
     prompts.
     """
 
-    LEAST_ROWS, FIRST_ROWS, MEMORY, REFRESH_STEPS = 16, 32, 8, 64
+    LEAST_ROWS, FIRST_ROWS, MEMORY, REFRESH_STEPS = 4, 32, 8, 64
 
     def __init__(self, share: float) -> None:
         self.share = share
