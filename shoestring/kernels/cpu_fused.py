@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from shoestring.kernels import reference
 from shoestring.kernels.cpu_call import call
+
+WIDEST_IN_CACHE = 384
+"""Columns of the largest matrices whose products are in a core's cache altogether, 2 MB with their copies."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -236,3 +240,12 @@ def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor |
     weights = None if weights_N is None else weights_N.to(logits_NW.dtype).contiguous()
     call("cross_entropy", *logits_NW.shape, logits_NW, targets, weights, nll)
     return nll
+
+
+def newton_schulz(x_EFD: Tensor, steps: int) -> Tensor:
+    """See reference.newton_schulz; without gradients, and of large matrices by PyTorch's products."""
+    if x_EFD.shape[-1] > WIDEST_IN_CACHE:
+        return reference.newton_schulz(x_EFD, steps)
+    y_EFD = x_EFD.clone(memory_format=torch.contiguous_format)
+    call("newton_schulz", *y_EFD.shape, steps, *reference.QUINTIC, y_EFD)
+    return y_EFD

@@ -141,6 +141,11 @@ def cross_entropy_rows(logits_NW: Tensor, targets_N: Tensor, weights_N: Tensor |
     return _run("cross_entropy_rows", logits_NW, targets_N, weights_N)
 
 
+def newton_schulz(x_EFD: Tensor, steps: int) -> Tensor:
+    """See reference.newton_schulz."""
+    return _run("newton_schulz", x_EFD, steps)
+
+
 def sample_tokens(logits_NW: Tensor, temperature_N: Tensor, number_N: Tensor) -> tuple[Tensor, Tensor]:
     """See reference.sample_tokens."""
     return _run("sample_tokens", logits_NW, temperature_N, number_N)

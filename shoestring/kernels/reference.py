@@ -13,6 +13,9 @@ from shoestring.kernels.segments import in_segments, keys_and_values
 ONE_THREAD = 1 << 15
 """Values of a tensor up to which PyTorch computes an operation in one thread."""
 
+QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Coefficients of Newton-Schulz's polynomial (Jordan et al. 2024)."""
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x (..., D) over its root mean square, times weight (D,); statistics in float32 (arXiv 1910.07467)."""
@@ -193,6 +196,19 @@ def sample_tokens(logits_NW: Tensor, temperature_N: Tensor, number_N: Tensor) ->
     ids_N = torch.where(is_drawn, drawn_N, ids_N).where(best_N.isfinite(), -1)
     logp_NW = logits_NW.float().log_softmax(-1)
     return ids_N, logp_NW.gather(1, ids_N.clamp(min=0)[:, None])[:, 0].where(ids_N >= 0, 0.0)
+
+
+def newton_schulz(x_EFD: Tensor, steps: int) -> Tensor:
+    """Matrices with x's singular vectors and singular values of 0.7 to 1.2; x's are 1 at most, and F <= D.
+
+    The quintic a x + (b g + c g^2) x, g = x x^T, of Jordan et al. 2024, which is steepest at zero.
+    """
+    a, b, c = QUINTIC
+    for _ in range(steps):
+        gram_EFF = x_EFD @ x_EFD.mT
+        polynomial_EFF = torch.baddbmm(gram_EFF, gram_EFF, gram_EFF, beta=b, alpha=c)
+        x_EFD = torch.baddbmm(x_EFD, polynomial_EFF, x_EFD, beta=a)
+    return x_EFD
 
 
 def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from shoestring import kernels
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.transformer import Transformer
 
@@ -193,12 +194,9 @@ def _by_shape(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 def newton_schulz(stack_EFD: Tensor, steps: int) -> Tensor:
     """The nearest (semi-)orthogonal matrix of each, roughly: a quintic pushes singular values to 0.7..1.2."""
-    a, b, c = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024: steepest at zero
     x = stack_EFD.float() if stack_EFD.device.type == "cpu" else stack_EFD.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = kernels.newton_schulz(x, steps)
     return (x.mT if tall else x).to(stack_EFD.dtype)

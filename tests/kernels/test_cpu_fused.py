@@ -106,6 +106,26 @@ def test_large_scores_do_not_overflow() -> None:
     torch.testing.assert_close(cpu_fused.cross_entropy_rows(logits, targets, None), wanted)
 
 
+@pytest.mark.parametrize(
+    "sizes", [(1, 1, 1), (3, 5, 7), (2, 32, 32), (4, 33, 48), (9, 96, 128), (2, 128, 352)]
+)
+def test_newton_schulz(sizes: tuple[int, int, int]) -> None:
+    x = torch.randn(*sizes)
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    before = x.clone()
+    ours, wanted = cpu_fused.newton_schulz(x, 5), reference.newton_schulz(x.double(), 5)
+    torch.testing.assert_close(ours.double(), wanted, rtol=0, atol=1e-5)
+    assert torch.equal(x, before)
+    assert torch.equal(cpu_fused.newton_schulz(x[-1:], 5)[0], ours[-1])  # alone as among others
+    transposed = x.mT.contiguous().mT
+    assert torch.equal(cpu_fused.newton_schulz(transposed, 5), ours)
+
+
+def test_newton_schulz_of_large_matrices_is_the_reference() -> None:
+    x = torch.randn(1, 4, cpu_fused.WIDEST_IN_CACHE + 1) / 50
+    assert torch.equal(cpu_fused.newton_schulz(x, 2), reference.newton_schulz(x, 2))
+
+
 THREADED = """
 import torch
 from shoestring.kernels import cpu_fused, reference

@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "tiles.h"
+#include "vec.h"
 
 namespace {
 
@@ -182,7 +182,7 @@ struct Forward {
     for (int r = 0; r < rows; r++) load_query(s, q, first + r, h, query.get() + r * s.D);
     for (int64_t n = first + rows; n < std::min(first + rows + QUERIES, segment.first + segment.count); n++)
       fetch(q + (n * s.H + h) * s.D, s.D);
-    tiles(rows, width / PANEL, s.D, query.get(), s.D, 1, keys.panels.get(), PANEL, s.D * PANEL, scores.get(), stride, false);
+    product(rows, width / PANEL, s.D, query.get(), s.D, 1, keys.panels.get(), PANEL, s.D * PANEL, scores.get(), stride, false);
     float inverse[QUERIES];
     for (int r = 0; r < rows; r++) {
       float* row = scores.get() + r * stride;
@@ -232,8 +232,8 @@ struct Backward {
       fetch(g.out + (n * s.H + h) * s.V, s.V);
     }
     const int panels = width / PANEL;
-    tiles(rows, panels, s.D, query.get(), Dp, 1, keys.panels.get(), PANEL, s.D * PANEL, prob.get(), stride, false);
-    tiles(rows, panels, s.V, grad.get(), Vp, 1, keys.value_panels.get(), PANEL, s.V * PANEL, dprob.get(), stride, false);
+    product(rows, panels, s.D, query.get(), Dp, 1, keys.panels.get(), PANEL, s.D * PANEL, prob.get(), stride, false);
+    product(rows, panels, s.V, grad.get(), Vp, 1, keys.value_panels.get(), PANEL, s.V * PANEL, dprob.get(), stride, false);
     for (int r = 0; r < rows; r++) {
       const int64_t visible = before + from + r + 1, at = (first + r) * s.H + h;
       float *p = prob.get() + r * stride, *d = dprob.get() + r * stride;
