@@ -121,7 +121,7 @@ class Ours:
 
 
 class LlamaCpp:
-    def __init__(self, path, streams=STREAMS, context=CONTEXT, batch=PROMPT, flash=None):
+    def __init__(self, path, streams=STREAMS, context=CONTEXT, batch=PROMPT, flash=None, repack=True):
         import os
 
         import llama_cpp as library
@@ -132,9 +132,9 @@ class LlamaCpp:
         )  # an attribute, because the library calls it at any time
         library.llama_log_set(self.silent, None)
         library.llama_backend_init()
-        self.model = library.llama_model_load_from_file(
-            str(path).encode(), library.llama_model_default_params()
-        )
+        params = library.llama_model_default_params()
+        params.use_extra_bufts = repack
+        self.model = library.llama_model_load_from_file(str(path).encode(), params)
         self.vocab_size = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
         params = library.llama_context_default_params()
         params.n_ctx, params.n_seq_max = context * streams, streams
@@ -177,6 +177,15 @@ class LlamaCpp:
         return times
 
 
+def can_repack():
+    """Return whether llama.cpp may rearrange the weights of MLA: on a CPU with AMX it then ends at an assert.
+
+    Seen with llama-cpp-python of 2026-11 (ggml-backend.cpp, cur_backend_id) on this checkpoint.
+    """
+    cpu = Path("/proc/cpuinfo")
+    return not cpu.exists() or "amx_int8" not in cpu.read_text()
+
+
 class Transformers:
     def __init__(self, folder):
         import torch
@@ -203,7 +212,9 @@ class Transformers:
 def open_model(folder, engine, kind):
     if engine == "ours":
         return Ours(folder / kind)
-    return LlamaCpp(folder / f"{kind}.gguf") if engine == "llama.cpp" else Transformers(folder / "hf")
+    if engine == "llama.cpp":
+        return LlamaCpp(folder / f"{kind}.gguf", repack=can_repack())
+    return Transformers(folder / "hf")
 
 
 def measure(model, engine, kind, steps, numbers_of_streams):

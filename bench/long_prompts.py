@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine import START, LlamaCpp, Ours, Transformers, prepare, prompts
+from engine import START, LlamaCpp, Ours, Transformers, can_repack, prepare, prompts
 from processes import peak_bytes, run_json
 
 STREAMS, ALONE, MOST_TOKENS = 8, 24, 4000
@@ -35,8 +35,8 @@ WAYS = {
 
 def open_llama(folder, way, streams, context, batch):
     kind, attention = way.split()
-    flash = attention == "flash"
-    return LlamaCpp(folder / f"{kind}.gguf", streams, context=context, batch=batch, flash=flash)
+    options = {"flash": attention == "flash", "repack": can_repack()}
+    return LlamaCpp(folder / f"{kind}.gguf", streams, context=context, batch=batch, **options)
 
 
 def measure_prompt(folder, engine, way, length):
