@@ -180,7 +180,7 @@ class LlamaCpp:
 def can_repack():
     """Return whether llama.cpp may rearrange the weights of MLA: on a CPU with AMX it then ends at an assert.
 
-    Seen with llama-cpp-python of 2026-11 (ggml-backend.cpp, cur_backend_id) on this checkpoint.
+    Seen with llama-cpp-python 0.3.36 (ggml-backend.cpp, cur_backend_id) on this checkpoint.
     """
     cpu = Path("/proc/cpuinfo")
     return not cpu.exists() or "amx_int8" not in cpu.read_text()
