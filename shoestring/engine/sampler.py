@@ -126,12 +126,15 @@ class Sampler:
         """Apply allowed and bad tokens, bias, min_tokens, grammar and penalties to the rows that have any."""
         for n, row in enumerate(rows):
             try:
-                _bias(logits_NW[n], row, self.eos_ids)
+                self._bias(logits_NW[n], row)
             except Exception as error:
                 errors.add(row.sequence, error)
         if self.matchers:
             self._mask(logits_NW, rows, errors)
         self._penalize(logits_NW, rows, errors)
+
+    def _bias(self, logits_W: Tensor, row: Row) -> None:
+        _bias(logits_W, row, self.eos_ids)
 
     def _choices(self, rows: list[Row], errors: Failures) -> dict[int, Choice]:
         """The choice of each row that is not greedy."""
