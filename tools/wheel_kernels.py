@@ -15,7 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class WheelKernels(BuildHookInterface[Any]):
+class WheelKernels(BuildHookInterface[Any]):  # type: ignore[misc]  # hatchling is there only while it builds
     """Compiles the kernels for every level of this machine, and puts them in the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
