@@ -26,7 +26,8 @@ FLAGS = [
 NATIVE = ["-march=native"]
 COMPILERS = ("c++", "g++", "clang++")
 DIGEST_BYTES = 32  # SHA-256
-COMPILE_TIMEOUT_S = 300
+COMPILE_TIMEOUT_S = 900
+"""Far more than the half minute of a quiet machine: on a busy one the way back is half as fast for good."""
 
 
 @cache
