@@ -87,7 +87,7 @@ class Threads:
         """The present number; None where it never changes."""
         return None if self._last is None or self.most == 1 else torch.get_num_threads()
 
-    def figures(self) -> "Figures":
+    def figures(self) -> Figures:
         """The present number for metrics.jsonl, and for people while it is lowered; none if it is fixed."""
         count = self.count
         if count is None:

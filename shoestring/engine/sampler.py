@@ -86,7 +86,7 @@ class Sampler:
         errors = Failures()
         self._constrain(logits_NW, rows, errors)
         best_N, ids_N = logits_NW.max(-1)  # the lowest id of equals
-        choices = self._choices(rows, errors)
+        choices = _choices(rows, errors)
         if choices:
             random_rows = list(choices)
             ids_N[random_rows] = _draw(logits_NW[random_rows], list(choices.values()))
@@ -134,18 +134,18 @@ class Sampler:
         self._penalize(logits_NW, rows, errors)
 
     def _bias(self, logits_W: Tensor, row: Row) -> None:
-        _bias(logits_W, row, self.eos_ids)
-
-    def _choices(self, rows: list[Row], errors: Failures) -> dict[int, Choice]:
-        """The choice of each row that is not greedy."""
-        choices = {}
-        for n, row in enumerate(rows):
-            try:
-                if not row.sequence.params.is_greedy:
-                    choices[n] = Choice.of(row)
-            except Exception as error:
-                errors.add(row.sequence, error)
-        return choices
+        """Apply a row's allowed_token_ids, bad_words, logit_bias and min_tokens."""
+        params = row.sequence.params
+        if params.allowed_token_ids is not None:
+            draw.keep_tokens(logits_W, params.allowed_token_ids)
+        if row.sequence.bad_words:
+            draw.ban_words(logits_W, row.output_ids, row.sequence.bad_words)
+        if params.logit_bias:
+            ids = torch.tensor(list(params.logit_bias), device=logits_W.device)
+            logits_W[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_W.device)
+        if row.output_index < params.min_tokens:
+            stops = {*params.stop_token_ids, *(() if params.ignore_eos else self.eos_ids)}
+            logits_W[list(stops)] = -math.inf
 
     def _mask(self, logits_NW: Tensor, rows: list[Row], errors: Failures) -> None:
         """Apply each constrained row's grammar mask, as if the drafts before it had been accepted."""
@@ -298,19 +298,16 @@ class Sampler:
         }
 
 
-def _bias(logits_W: Tensor, row: Row, eos_ids: frozenset[int]) -> None:
-    """Apply a row's allowed_token_ids, bad_words, logit_bias and min_tokens."""
-    params = row.sequence.params
-    if params.allowed_token_ids is not None:
-        draw.keep_tokens(logits_W, params.allowed_token_ids)
-    if row.sequence.bad_words:
-        draw.ban_words(logits_W, row.output_ids, row.sequence.bad_words)
-    if params.logit_bias:
-        ids = torch.tensor(list(params.logit_bias), device=logits_W.device)
-        logits_W[ids] += torch.tensor(list(params.logit_bias.values()), device=logits_W.device)
-    if row.output_index < params.min_tokens:
-        stops = {*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)}
-        logits_W[list(stops)] = -math.inf
+def _choices(rows: list[Row], errors: Failures) -> dict[int, Choice]:
+    """The choice of each row that is not greedy."""
+    choices = {}
+    for n, row in enumerate(rows):
+        try:
+            if not row.sequence.params.is_greedy:
+                choices[n] = Choice.of(row)
+        except Exception as error:
+            errors.add(row.sequence, error)
+    return choices
 
 
 def _draw(logits_NW: Tensor, choices: list[Choice]) -> Tensor:

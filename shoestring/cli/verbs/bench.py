@@ -12,7 +12,7 @@ from shoestring.cli.weights import Weights, open_model
 from shoestring.engine.offline.plan import find_checkpoint
 
 if TYPE_CHECKING:
-    from shoestring.engine.llm import LLM
+    from shoestring.engine.engine import Engine
     from shoestring.engine.measure import Limits, Throughput
     from shoestring.figures import Axes, Figure
     from shoestring.model.hf.checkpoint import Checkpoint
@@ -52,7 +52,7 @@ def engine(
     """
     from shoestring import figures
     from shoestring.device import choose
-    from shoestring.engine.measure import measure_limits
+    from shoestring.engine.measure import library_text, measure_limits
 
     numbers = read_numbers(concurrency)
     if plot is not None:
@@ -61,7 +61,8 @@ def engine(
     settings = settings_for(checkpoint, max(numbers), prompt, tokens, device)
     llm = open_model(checkpoint, weights, settings, device, seqs=max(numbers))
     limits = measure_limits(choose(device))
-    rows = [row for number in numbers for row in measure(llm, number, prompt, tokens)]
+    ids = llm.get_tokenizer().encode(library_text(CHARACTERS_PER_TOKEN * max(numbers) * prompt))
+    rows = [row for number in numbers for row in measure(llm.engine, ids, number, prompt, tokens)]
     if as_json:
         print_json(
             {"model": model, "weights": weights, "limits": asdict(limits), "rows": [asdict(r) for r in rows]}
@@ -74,15 +75,14 @@ def engine(
         )
 
 
-def measure(llm: "LLM", number: int, prompt: int, tokens: int) -> "list[Throughput]":
+def measure(engine: "Engine", ids: list[int], number: int, prompt: int, tokens: int) -> "list[Throughput]":
     """Figures of `number` requests: without drafts, then with them if this model has drafts."""
-    from shoestring.engine.measure import library_text, measure_throughput, without_drafts
+    from shoestring.engine.measure import measure_throughput, without_drafts
 
     sizes = {"concurrency": number, "prompt_tokens": prompt, "output_tokens": tokens}
-    ids = llm.get_tokenizer().encode(library_text(CHARACTERS_PER_TOKEN * number * prompt))
-    with without_drafts(llm.engine):
-        rows = [measure_throughput(llm.engine, ids, **sizes)]
-    return rows if llm.engine.speculation is None else [*rows, measure_throughput(llm.engine, ids, **sizes)]
+    with without_drafts(engine):
+        rows = [measure_throughput(engine, ids, **sizes)]
+    return rows if engine.speculation is None else [*rows, measure_throughput(engine, ids, **sizes)]
 
 
 def settings_for(
@@ -172,10 +172,10 @@ def draw(rows: "list[Throughput]", limits: "Limits", title: str) -> "Figure":
     figure = figures.new_figure(10, 6.4, title)
     speed, latency, reads, products = (figure.add_subplot(2, 2, n) for n in range(1, 5))
     drafted, rows = [row for row in rows if row.drafts], [row for row in rows if not row.drafts]
-    title = "Tokens per second"
-    output = ("output_tokens_per_s", 1)
-    _lines(speed, rows, title, {"prompts": ("prompt_tokens_per_s", 1, RED), "output": (*output, BLUE)})
-    _lines(speed, drafted, title, {"output with drafts": (*output, GREEN)} if drafted else {})
+    prompts, output = ("prompt_tokens_per_s", 1, RED), ("output_tokens_per_s", 1)
+    _lines(speed, rows, "Tokens per second", {"prompts": prompts, "output": (*output, BLUE)})
+    if drafted:
+        _lines(speed, drafted, "Tokens per second", {"output with drafts": (*output, GREEN)})
     _lines(
         latency,
         rows,

@@ -24,9 +24,10 @@ from shoestring.serve.backends.local import LocalBackend
 from shoestring.train.report.energy import EnergyMeter
 
 STREAM_INTERVAL_S = 0.04
-PROMPT_SHARE = 0.5
 """Tokens that come faster are sent together: 25 events a second look smooth, and an event costs as much as a
 token of a small model."""
+PROMPT_SHARE = 0.5
+"""A prompt that comes in makes the steps of running streams twice as long, and no longer."""
 
 
 @contextmanager
