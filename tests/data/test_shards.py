@@ -1,3 +1,4 @@
+import hashlib
 import os
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_shards_are_reused_until_the_tokenizer_changes(store, tokenizer, tmp_pat
     second = run(store, tokenizer, tmp_path)
     monkeypatch.setattr(type(tokenizer), "encode_batch", lambda self, texts: [[1] for _ in texts])
     assert len({first, second, run(store, tokenizer, tmp_path)}) == 3
+
+
+def test_a_corpus_may_be_all_held_out(tokenizer, tmp_path):
+    texts = (f"document {number}" for number in range(10_000))
+    text = next(text for text in texts if hashlib.sha256(text.encode()).digest()[0] == 0)
+    (tmp_path / "one.txt").write_text(text)
+    store = prepare_corpus(DataConfig(sources=(str(tmp_path / "one.txt"),)), tmp_path / "cache")
+    assert (list(store.texts("train")), list(store.texts("heldout"))) == ([], [text])
+    found, _ = open_shards(run(store, tokenizer, tmp_path))
+    assert (len(found["train"]), len(found["heldout"])) == (0, 1)
 
 
 def test_ids_outside_the_vocabulary_are_refused(store, tokenizer, tmp_path, monkeypatch):
