@@ -41,12 +41,12 @@ class Figures(NamedTuple):
 def machine_reading() -> Reading | None:
     """A reading of the cores that this process may use; None where the kernel does not tell."""
     try:
-        allowed = os.sched_getaffinity(0)
+        cores = os.sched_getaffinity(0)
         lines = Path("/proc/stat").read_text().splitlines()
     except (AttributeError, OSError):
         return None
     rows = [line.split() for line in lines if line.startswith("cpu") and line[3].isdecimal()]
-    idle_ticks = [int(row[4]) + int(row[5]) for row in rows if int(row[0][3:]) in allowed]
+    idle_ticks = [int(row[4]) + int(row[5]) for row in rows if int(row[0][3:]) in cores]
     if not idle_ticks:
         return None
     idle_s = sum(idle_ticks) / os.sysconf("SC_CLK_TCK")

@@ -191,7 +191,7 @@ def _id_bytes(ids: list[int], dtype: np.dtype[Any], vocab_size: int) -> bytes:
 
 def _key(store: TextStore, tokenizer: Encoder, special: SpecialIds) -> str:
     """Hash of corpus, special ids and tokenizer: its vocabulary, and its ids for 256 kB of this corpus."""
-    numbers = next(found for split in SPLITS if len(found := store.select(split)))
+    numbers = next(numbers for split in SPLITS if len(numbers := store.select(split)))
     picks = np.unique(np.linspace(0, len(numbers) - 1, PROBES).astype(int))
     texts = [document.text[:PROBE_CHARACTERS] for document in store.read(numbers[picks].tolist())]
     probe_ids = tokenizer.encode_batch(texts)

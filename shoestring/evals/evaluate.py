@@ -23,7 +23,7 @@ from shoestring.evals.manifest import (
     problems_sha256,
 )
 from shoestring.evals.passk import TaskEvalConfig, choose_problems, evaluate_task, open_scorer
-from shoestring.evals.perplexity import TextEvalConfig, compare_with_compressors
+from shoestring.evals.perplexity import TextEvalConfig, compare_with_references
 from shoestring.evals.token_ids import score_ids
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.packed.quantize import Progress
@@ -157,7 +157,7 @@ def _score_text(config: TextEvalConfig, subject: Subject) -> dict[str, Any]:
     model = load_transformer(subject.checkpoint, subject.runtime)
     tokenizer.check_fits(model.config.vocab_size)
     dataset = prepare(DataConfig(sources=config.sources, fim_rate=0.0), tokenizer, cache_folder("data"))
-    return compare_with_compressors(model, dataset, config)
+    return compare_with_references(model, dataset, config)
 
 
 def _score_task(

@@ -1,11 +1,9 @@
-"""Bits per byte of held-out text, and those of gzip and xz on the same text.
+"""Bits per byte of held-out text, and those of compressors and n-grams on the same text.
 
 Every id of a document and its end are predicted once, the first from the begin token. A model without one
 (Qwen2) predicts it from the end token, as lm-evaluation-harness does.
 """
 
-import gzip
-import lzma
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import torch
 from shoestring import kernels
 from shoestring.data.dataset import Dataset, EvaluationRows, evaluation_rows
 from shoestring.errors import ConfigError, DataError
+from shoestring.evals.references import references
 from shoestring.model.transformer import Transformer
 
 
@@ -91,43 +90,39 @@ def heldout_evaluator(*, seq_len: int, max_tokens: int) -> Callable[[Transformer
     return evaluate
 
 
-def compare_with_compressors(
+def compare_with_references(
     model: Transformer, dataset: Dataset, config: TextEvalConfig
 ) -> dict[str, float | int]:
-    """Bits per byte of the model, of gzip and of xz on the same documents, and how many there are."""
+    """Bits per byte of the model and of references on the same documents, and how many there are.
+
+    Where only held-out text is scored, references that have read the training split of these sources stand
+    beside those that have read nothing: a model that was trained on it is to be compared with them.
+    """
     shards = {"heldout": dataset.heldout} | ({"train": dataset.train} if config.split == "all" else {})
     shards = {split: shard for split, shard in shards.items() if len(shard)}
     budget = config.max_tokens or None
-    scores, texts = [], []
+    scores, documents = [], {}
     for split, shard in shards.items():
         if budget is not None and budget < 1:
             break
         rows = evaluation_rows(shard, seq_len=config.seq_len, max_tokens=budget)
         scores.append(score(model, rows))
-        own = list(dataset.store.texts(split))
-        texts += [own[number] for number in rows.documents]
+        documents[split] = list(rows.documents)
         budget = None if budget is None else budget - rows.num_tokens
     if not scores:
         raise DataError("no documents are held out for evaluation; --set split=all scores every text")
     tokens, utf8_bytes = sum(one.tokens for one in scores), sum(one.utf8_bytes for one in scores)
     nats = sum(one.nll_per_token * one.tokens for one in scores)
+    primer = {}
+    if config.split == "heldout":
+        primer = references.with_primer(dataset, documents["heldout"], model.config.vocab_size)
     return {
         "bits_per_byte": nats / math.log(2) / utf8_bytes,
-        **compressed_bits_per_byte(texts),
+        **references.alone(dataset, documents),
+        **primer,
         "tokens": tokens,
         "utf8_bytes": utf8_bytes,
-        "documents": len(texts),
+        "documents": sum(map(len, documents.values())),
         "documents_there": sum(map(len, shards.values())),
         "utf8_bytes_there": sum(int(shard.document_bytes.sum()) for shard in shards.values()),
-    }
-
-
-def compressed_bits_per_byte(texts: list[str]) -> dict[str, float]:
-    """Bits per byte of `gzip -9` and `xz -9` on the texts in one stream; DataError if there is no text."""
-    data = "".join(texts).encode()
-    if not data:
-        raise DataError("there is no text to compress; set heldout_fraction over 0")
-    return {
-        "gzip -9": 8 * len(gzip.compress(data, compresslevel=9)) / len(data),
-        "xz -9": 8 * len(lzma.compress(data, preset=9)) / len(data),
     }

@@ -54,8 +54,8 @@ def machine() -> str:
 
 def levels_of(machine: str, flags: Iterable[str]) -> list[Level]:
     """The levels that a CPU with these flags has, the best first; flags that are unknown change nothing."""
-    known = frozenset(flags)
-    return [level for level in LEVELS if level.machine == machine and level.needs <= known]
+    features = frozenset(flags)
+    return [level for level in LEVELS if level.machine == machine and level.needs <= features]
 
 
 def cpu_flags(text: str) -> frozenset[str]:

@@ -33,16 +33,16 @@ def runs(context: typer.Context, folder: Folder = Path("runs"), as_json: Json = 
         return
     from shoestring.serve.training.overview import overviews
 
-    found = overviews(folder)
+    rows = overviews(folder)
     if as_json:
-        print_json([asdict(run) for run in found])
+        print_json([asdict(run) for run in rows])
         return
-    if not found:
+    if not rows:
         print(f"no runs in {folder}; name another folder with --folder")
         return
     titles = ("run", "kind", "model", "state", "step", "done", "figure", "age", "size", "tags")
-    print_table(titles, [[printable(cell) for cell in _cells(run)] for run in found])
-    for run in found:
+    print_table(titles, [[printable(cell) for cell in _cells(run)] for run in rows])
+    for run in rows:
         if run.note:
             print(f"{printable(run.name)}: {printable(run.note)}")
 

@@ -264,9 +264,9 @@ class _Walk:
         while stack:
             part = stack.pop()
             stack += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-            lost = UNWRITABLE.intersection(map(ord, part)) if isinstance(part, str) else ()
-            if lost:
-                character = f"U+{min(lost):04X}"
+            characters = UNWRITABLE.intersection(map(ord, part)) if isinstance(part, str) else ()
+            if characters:
+                character = f"U+{min(characters):04X}"
                 raise self._error(here, f"has the control character {character}, which cannot be written")
         return value
 

@@ -77,10 +77,10 @@ def adapter_bytes(checkpoint: Checkpoint, folder: Path, quantization: Quantizati
     Raises CheckpointError for a damaged adapter or one of another model.
     """
     updates = updates_of(checkpoint.model_config, folder).values()
-    changed = sum(update.lora_B.shape[0] * update.lora_A.shape[1] for update in updates)
+    entries = sum(update.lora_B.shape[0] * update.lora_A.shape[1] for update in updates)
     if checkpoint.quantization is not None:
         return sum(4 * (update.lora_A.numel() + update.lora_B.numel()) for update in updates)
-    return checkpoint.weight_bytes(quantization) * changed // parameters(checkpoint.model_config).total
+    return checkpoint.weight_bytes(quantization) * entries // parameters(checkpoint.model_config).total
 
 
 def adapter_names(adapters: Adapters | None, requests: AdapterInput, count: int) -> list[str]:

@@ -104,8 +104,8 @@ def read_adapter(model: Transformer, folder: Path) -> list[tuple[TargetWeight, L
     from safetensors.torch import load_file
 
     tensors = load_file(folder / WEIGHTS)
-    changed = dict.fromkeys(owners[name] for name in header)
-    return [(targets[path], _low_rank(targets[path], settings, tensors)) for path in changed]
+    paths = dict.fromkeys(owners[name] for name in header)
+    return [(targets[path], _low_rank(targets[path], settings, tensors)) for path in paths]
 
 
 def updates_of(config: ModelConfig, folder: Path) -> dict[str, LowRank]:

@@ -173,15 +173,15 @@ def _check_scale(info: TensorInfo, scale: TensorInfo | None, block: BlockSize | 
 
 def _materialize(model: nn.Module, dtype: torch.dtype | None, device: torch.device) -> None:
     """Create the tensors that are on the meta device; on a CPU they lie side by side in one memory."""
-    found: list[tuple[nn.Module, str, torch.Tensor]] = []
+    empty: list[tuple[nn.Module, str, torch.Tensor]] = []
     for module in model.modules():
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        found += [(module, name, tensor) for name, tensor in tensors if tensor.is_meta]
-    dtypes = [dtype or t.dtype if isinstance(t, nn.Parameter) else t.dtype for *_, t in found]
-    sizes = [t.numel() * kind.itemsize for (*_, t), kind in zip(found, dtypes, strict=True)]
+        empty += [(module, name, tensor) for name, tensor in tensors if tensor.is_meta]
+    dtypes = [dtype or t.dtype if isinstance(t, nn.Parameter) else t.dtype for *_, t in empty]
+    sizes = [t.numel() * kind.itemsize for (*_, t), kind in zip(empty, dtypes, strict=True)]
     starts = list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
-    memory = host_memory(starts[-1], huge_pages=True) if device.type == "cpu" and found else None
-    for (module, name, old), kind, start in zip(found, dtypes, starts, strict=False):
+    memory = host_memory(starts[-1], huge_pages=True) if device.type == "cpu" and empty else None
+    for (module, name, old), kind, start in zip(empty, dtypes, starts, strict=False):
         if memory is None:
             data = torch.empty_like(old, dtype=kind, device=device)
         else:

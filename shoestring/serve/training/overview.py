@@ -130,8 +130,8 @@ def find(root: Path, name: str) -> Path:
     for folder in (Path(name).expanduser(), root / name):
         if last_change_ns(folder):
             return folder
-    known = ", ".join(RunsFolder(root).names()[:20]) or "none"
-    raise ConfigError(f"{name} is no run's folder, nor a run in {root} (which has: {known})")
+    names = ", ".join(RunsFolder(root).names()[:20]) or "none"
+    raise ConfigError(f"{name} is no run's folder, nor a run in {root} (which has: {names})")
 
 
 def _present(run: WatchedRun, stages: Sequence[Stage]) -> tuple[Stage | None, Progress]:
