@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 # Before torch is imported anywhere: tiny tensors run faster on one thread, and two cores may be shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Each process would compile every module and test anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 

@@ -16,6 +16,13 @@ from tests.page.running import Running
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desk": (1440, 900)}
 OPEN = pytest.StashKey[ExitStack]()
+UNUSED = (
+    "AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,LensOverlay,MediaRouter,"
+    "HttpsFirstBalancedModeAutoEnable,PaintHolding,ThirdPartyStoragePartitioning,OptimizationHints,AimEnabled,"
+    "AvoidCorsURLLoaderRestartOnRedirect,NetworkTimeServiceQuerying,PreconnectToSearch,"
+    "WebUIOmniboxPopup,WebUIOmniboxAimPopup"
+)
+"""What Playwright turns off, and the last two: pages behind the address bar, opened with each window."""
 WAIT_MS = 20_000
 """Longest wait for something on the page: the machine may be busy."""
 expect.set_options(timeout=WAIT_MS)
@@ -34,7 +41,8 @@ def browser(pytestconfig: pytest.Config) -> Iterator[Browser]:
     with ExitStack() as stack:
         pytestconfig.stash[OPEN] = stack
         playwright = stack.enter_context(sync_playwright())
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", f"--disable-features={UNUSED}"]
+        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
         stack.callback(chromium.close)
         yield chromium
 
