@@ -192,6 +192,11 @@ class SamplingParams:
         return not (filters or has_changes or self.has_penalties)
 
     @property
+    def is_read_at_end(self) -> bool:
+        """Return whether nobody, not even a stop string, looks at the text before its end."""
+        return self.output_kind == "final_only" and not self.stop
+
+    @property
     def has_penalties(self) -> bool:
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
 

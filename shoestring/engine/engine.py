@@ -2,23 +2,22 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from shoestring.engine.adaptive import AdaptiveSpeculation, Speculation
+from shoestring.engine.cohort.cohort import Cohort, Leaving
 from shoestring.engine.constrain.engine_grammars import Grammars
 from shoestring.engine.draw import SampledTokens
 from shoestring.engine.output import CompletionState, RequestState
-from shoestring.engine.paged_cache import PagedCache, cache_specs, plan_cache
+from shoestring.engine.paged_cache import CachePlan, PagedCache, cache_specs, plan_cache
 from shoestring.engine.pages import PagePool
 from shoestring.engine.request import (
     Request,
     RequestOutput,
-    bad_words,
     check_request,
 )
 from shoestring.engine.routed_experts import RoutedExperts
@@ -26,7 +25,16 @@ from shoestring.engine.runner import Runner, StepResult
 from shoestring.engine.sampler import Sampler
 from shoestring.engine.scheduler import Batch, ScheduledSequence, Scheduler
 from shoestring.engine.sequence import Failures, Sequence, message
-from shoestring.engine.settings import EngineCounters, EngineSettings, Latencies, check_settings, eos_ids
+from shoestring.engine.settings import (
+    EngineCounters,
+    EngineSettings,
+    Latencies,
+    check_settings,
+    count_drafts,
+    count_end,
+    eos_ids,
+    with_current,
+)
 from shoestring.engine.speculate import MTPDrafter, PromptLookup
 from shoestring.errors import ConfigError
 from shoestring.kernels import Routing
@@ -53,37 +61,17 @@ class Engine:
         self.model, self.tokenizer, self.settings = model, tokenizer, settings or EngineSettings()
         check_settings(self.settings, model.config)
         self.eos_ids = eos_ids(model.config, tokenizer)
-        dtype, device = model.compute_dtype, model.device
-        plan = plan_cache(model.config, self.settings, dtype=dtype, device=device)
+        plan = plan_cache(model.config, self.settings, dtype=model.compute_dtype, device=model.device)
         self.max_model_len = plan.max_model_len
-        specs = cache_specs(model.config, plan.num_layers)
-        cache = PagedCache(specs, num_pages=plan.num_pages, dtype=dtype, device=device)
-        sequences = self.settings.max_num_seqs
-        self.scheduler = Scheduler(
-            PagePool(plan.num_pages),
-            max_num_seqs=sequences,
-            max_num_batched_tokens=self.settings.max_num_batched_tokens,
-            enable_prefix_caching=self.settings.enable_prefix_caching,
-            prompt_share=self.settings.prompt_share,
-        )
-        routed_experts = None
-        if self.settings.enable_return_routed_experts and model.config.moe_layers:
-            routed_experts = RoutedExperts(model.config, num_pages=plan.num_pages, device=device)
-        max_pages = pages_for(plan.max_model_len)
-        self.runner = Runner(
-            model,
-            cache,
-            max_num_seqs=sequences,
-            max_pages=max_pages,
-            routed_experts=routed_experts,
-            unused_ids=tokenizer.unused_ids(model.config.vocab_size) if tokenizer else (),
-        )
+        self.scheduler = _scheduler(plan.num_pages, self.settings)
+        self.runner = _runner(model, tokenizer, plan, self.settings)
         self.adapters = self.runner.adapters
-        self.sampler = Sampler(eos_ids=self.eos_ids, token_text=self._token_text if tokenizer else None)
+        self.sampler = Sampler(eos_ids=self.eos_ids, token_text=_token_text(tokenizer))
         self.speculation = _speculation(plan.speculation, self.settings, self.runner, self.scheduler)
         self.threads = Threads()
         self._requests: dict[str, RequestState] = {}
         self._completions: dict[Sequence, CompletionState] = {}
+        self._cohort: Cohort | None = None
         self._changes: dict[str, RequestState] = {}
         self._counters = EngineCounters(pages_total=plan.num_pages)
         self.grammars = Grammars(tokenizer, model.config.vocab_size, self.eos_ids)
@@ -120,13 +108,14 @@ class Engine:
         What a request's own part raises (its grammar, text, drafts, ...) ends it alone, with "error".
         """
         begin = time.perf_counter()
-        batch = self.scheduler.next_batch()
-        if batch.items:
+        if (cohort := self._next_cohort()) is not None:
+            self._step_cohort(cohort)
+        elif (batch := self.scheduler.next_batch()).items:
             result = self.runner.run(batch)
             add_prompt_logprobs(self, batch, result)
             new_ids = self._accept(batch, self.sampler.sample(result.logits_NW, batch))
             self.scheduler.commit(batch, new_ids)
-            self._retire(batch)
+            self._retire(item.sequence for item in batch.items)
             model_s = time.perf_counter() - begin
             self.scheduler.pace.record(batch, model_s)
             self._speculate(batch, result.hidden_ND, new_ids, model_s)
@@ -145,6 +134,7 @@ class Engine:
         state = self._requests.get(request_id)
         if state is None or state.finished:
             return
+        self._dissolve()
         for completion in state.completions:
             if completion.finish_reason is None:
                 self._remove(completion.sequence)
@@ -158,35 +148,20 @@ class Engine:
 
     def weights_changed(self) -> None:
         """Empty the cache after the weights changed; unfinished requests are computed again."""
+        self._dissolve()
         self.scheduler.restart()
 
     @property
     def counters(self) -> EngineCounters:
         """A copy of the current totals."""
-        scheduler = self.scheduler
-        return replace(
-            self._counters,
-            prompt_tokens=scheduler.counters.prompt_tokens,
-            cached_tokens=scheduler.counters.cached_tokens,
-            computed_tokens=scheduler.counters.computed_tokens,
-            preemptions=scheduler.counters.preemptions,
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            pages_used=scheduler.pool.num_used,
-        )
+        return with_current(self._counters, self.scheduler)
 
     def _open(self, request: Request) -> RequestState:
         """The request with its n completions, checked and not yet queued."""
         if request.adapter and request.adapter not in self.adapters:
             raise ConfigError(f"there is no adapter {request.adapter!r}; put its model in Engine.adapters")
         max_length = check_request(request, self.model.config, self.max_model_len, self.tokenizer)
-        words = bad_words(request.sampling_params.bad_words or (), self.tokenizer)
-        sequences: list[Sequence] = []
-        for index in range(request.sampling_params.n):
-            leader = sequences[0] if index else None
-            sequences.append(Sequence.start(request, index, max_length, leader))
-            sequences[-1].bad_words = words
-        return RequestState(request, [CompletionState(s, self.tokenizer, self.eos_ids) for s in sequences])
+        return RequestState.start(request, max_length, self.tokenizer, self.eos_ids)
 
     def _accept(self, batch: Batch, results: dict[Sequence, SampledTokens]) -> dict[Sequence, list[int]]:
         """Append each sequence's tokens to its completion, which may end there; returns those appended."""
@@ -211,33 +186,70 @@ class Engine:
                     state.record_token_time(now)
                 self._counters.generated_tokens += len(token_ids)
                 if item.drafts:
-                    self._count_drafts(state, len(item.drafts), len(token_ids))
+                    count_drafts(self._counters, state, len(item.drafts), len(token_ids))
             except Exception as error:
                 failures.add(item.sequence, error)
         self._end(failures)
         return new_ids
 
-    def _count_drafts(self, state: RequestState, num_drafts: int, num_new: int) -> None:
-        num_accepted = max(num_new - 1, 0)
-        self._counters.drafts += 1
-        self._counters.drafted_tokens += num_drafts
-        self._counters.accepted_tokens += num_accepted
-        state.num_drafted += num_drafts
-        state.num_accepted += num_accepted
+    def _next_cohort(self) -> Cohort | None:
+        """The cohort that the next step is of, if any; one that cannot go on is dissolved here."""
+        if self._cohort is None or not self._cohort.goes_on:
+            self._dissolve()
+            if self.speculation is None:
+                matchers = self.sampler.matchers
+                self._cohort = Cohort.form(self.scheduler, self.runner, self._completions, matchers)
+        return self._cohort
 
-    def _retire(self, batch: Batch) -> None:
-        """Free the pages of finished sequences."""
+    def _step_cohort(self, cohort: Cohort) -> None:
+        begin, last_s, size = time.perf_counter(), cohort.last_token_s, len(cohort)
+        leaving = cohort.step()
+        count = size - sum(tokens.error is not None for tokens in leaving.values())
+        self.latencies.between_tokens_s.add(cohort.last_token_s - last_s, count)
+        self._counters.generated_tokens += count
+        self._counters.steps += 1
+        self.scheduler.counters.computed_tokens += count
+        self._settle(cohort, leaving)
+        self.scheduler.pace.add(size, 0, time.perf_counter() - begin)
+
+    def _dissolve(self) -> None:
+        """Give the sequences of the cohort their tokens; there is no cohort then."""
+        if self._cohort is not None:
+            self._settle(self._cohort, self._cohort.dissolve())
+            self._cohort = None
+
+    def _settle(self, cohort: Cohort, leaving: Leaving) -> None:
+        """Give sequences that leave the cohort their tokens, and finish those that end."""
         failures = Failures()
-        for item in batch.items:
-            completion = self._completions.get(item.sequence)
+        for sequence, tokens in leaving.items():
+            state = self._requests[sequence.request.request_id]
+            self._changes[state.request.request_id] = state
+            try:
+                completion = self._completions[sequence]
+                completion.extend(tokens)
+                completion.last_token_s = cohort.last_token_s
+                state.record_token_time(cohort.last_token_s)
+                self.scheduler.append(sequence, tokens.ids)
+                if tokens.error is not None:
+                    failures[sequence] = tokens.error
+            except Exception as error:
+                failures.add(sequence, error)
+        self._end(failures)
+        self._retire(leaving)
+
+    def _retire(self, sequences: Iterable[Sequence]) -> None:
+        """Free the pages of those that are finished."""
+        failures = Failures()
+        for sequence in sequences:
+            completion = self._completions.get(sequence)
             if completion is None or completion.finish_reason is None:
                 continue
             try:
                 if self.runner.routed_experts is not None:
-                    completion.routed_experts = self.runner.routed_experts.of(item.sequence)
+                    completion.routed_experts = self.runner.routed_experts.of(sequence)
             except Exception as error:
-                failures.add(item.sequence, error)
-            self._remove(item.sequence)
+                failures.add(sequence, error)
+            self._remove(sequence)
         self._end(failures)
 
     def _end(self, failures: Failures) -> None:
@@ -276,23 +288,15 @@ class Engine:
                 try:
                     outputs.append(state.output())
                 except Exception as error:
-                    outputs.append(self._error_output(state, error))
+                    log.error("request %s failed", request_id, exc_info=error)
+                    for completion in state.completions:
+                        self._remove(completion.sequence)
+                    outputs.append(state.error_output(message(error)))
             if state.finished:
                 del self._requests[request_id]
-                _count_end(self._counters, self.latencies, state)
+                count_end(self._counters, self.latencies, state)
         self._changes = waiting
         return outputs
-
-    def _error_output(self, state: RequestState, error: Exception) -> RequestOutput:
-        """The last output of a request whose outputs cannot be made."""
-        log.error("request %s failed", state.request.request_id, exc_info=error)
-        for completion in state.completions:
-            self._remove(completion.sequence)
-        return state.error_output(message(error))
-
-    def _token_text(self, token_id: int) -> str:
-        assert self.tokenizer is not None
-        return self.tokenizer.token_bytes(token_id).decode("utf-8", errors="replace")
 
 
 def add_prompt_logprobs(engine: Engine, batch: Batch, result: StepResult) -> None:
@@ -330,13 +334,38 @@ def _prompt_experts(
     return experts_TLK.to(torch.int16).cpu()
 
 
-def _count_end(counters: EngineCounters, latencies: Latencies, state: RequestState) -> None:
-    """Count a request that has finished."""
-    reasons = {completion.finish_reason for completion in state.completions}
-    counters.failed += "error" in reasons
-    if not reasons & {"error", "abort"}:
-        counters.finished += 1
-        latencies.add_request(state)
+def _scheduler(num_pages: int, settings: EngineSettings) -> Scheduler:
+    return Scheduler(
+        PagePool(num_pages),
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        enable_prefix_caching=settings.enable_prefix_caching,
+        prompt_share=settings.prompt_share,
+    )
+
+
+def _runner(
+    model: Transformer, tokenizer: Tokenizer | None, plan: CachePlan, settings: EngineSettings
+) -> Runner:
+    device, routed_experts = model.device, None
+    if settings.enable_return_routed_experts and model.config.moe_layers:
+        routed_experts = RoutedExperts(model.config, num_pages=plan.num_pages, device=device)
+    specs = cache_specs(model.config, plan.num_layers)
+    return Runner(
+        model,
+        PagedCache(specs, num_pages=plan.num_pages, dtype=model.compute_dtype, device=device),
+        max_num_seqs=settings.max_num_seqs,
+        max_pages=pages_for(plan.max_model_len),
+        routed_experts=routed_experts,
+        unused_ids=tokenizer.unused_ids(model.config.vocab_size) if tokenizer else (),
+    )
+
+
+def _token_text(tokenizer: Tokenizer | None) -> Callable[[int], str] | None:
+    """The text of a token that logprobs show."""
+    if tokenizer is None:
+        return None
+    return lambda token_id: tokenizer.token_bytes(token_id).decode("utf-8", errors="replace")
 
 
 def _speculation(

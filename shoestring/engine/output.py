@@ -15,6 +15,7 @@ from shoestring.engine.request import (
     RequestMetrics,
     RequestOutput,
     SamplingParams,
+    bad_words,
 )
 from shoestring.engine.sequence import Sequence
 from shoestring.tokenizer.bpe import Tokenizer
@@ -58,7 +59,7 @@ class TextOutput:
         self._keep_stop = params.include_stop_str_in_output
         self._stops = [StopString(text) for text in params.stop]
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._is_read_at_end = params.output_kind == "final_only" and not self._stops
+        self._is_read_at_end = params.is_read_at_end
         self._unread = bytearray()
 
     def push(self, token_id: int, *, may_stop: bool = True) -> str | None:
@@ -69,6 +70,14 @@ class TextOutput:
             self._unread += self._tokenizer.token_bytes(token_id)
             return None
         return self._add(self._decoder.decode(self._tokenizer.token_bytes(token_id)), may_stop)
+
+    def extend(self, token_ids: list[int]) -> None:
+        """Add tokens to a text that is read at its end."""
+        if self._tokenizer is not None:
+            token_bytes, hidden = self._tokenizer.token_bytes, self._hidden
+            self._unread += b"".join(
+                [token_bytes(token_id) for token_id in token_ids if token_id not in hidden]
+            )
 
     def finish(self) -> None:
         """End the text: all of it is final, an incomplete character as U+FFFD."""
@@ -111,6 +120,11 @@ class CompletionState:
         self._stop_ids = frozenset(params.stop_token_ids)
         self._delta_start = (0, 0)  # tokens and characters of earlier deltas
 
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that finish it."""
+        return self._eos_ids | self._stop_ids
+
     def accept(self, result: SampledTokens) -> list[int]:
         """Append tokens until one of them finishes the completion; returns those."""
         count = 0
@@ -125,6 +139,14 @@ class CompletionState:
             self.token_logprobs += result.token_logprobs[:count]
             self.logprobs += result.logprobs[:count]
         return result.ids[:count]
+
+    def extend(self, result: SampledTokens) -> None:
+        """Append tokens of which only the last may finish the completion; its text is read at its end."""
+        if result.ids:
+            self.token_ids += result.ids[:-1]
+            self.token_logprobs += result.token_logprobs[:-1]
+            self.text.extend(result.ids[:-1])
+            self.accept(SampledTokens(result.ids[-1:], result.token_logprobs[-1:]))
 
     def finish(self, reason: FinishReason, stop_reason: int | str | None = None) -> None:
         self.finish_reason, self.stop_reason = reason, stop_reason
@@ -182,6 +204,19 @@ class RequestState:
             self.prompt_logprobs = [None]
         self.prompt_experts: list[Tensor] = []
         """Those of the prompt's first tokens, each (MoE layers, K), if the request asks for them."""
+
+    @classmethod
+    def start(
+        cls, request: Request, max_length: int, tokenizer: Tokenizer | None, eos_ids: frozenset[int]
+    ) -> "RequestState":
+        """A request with its n completions, which end at `max_length`."""
+        words = bad_words(request.sampling_params.bad_words or (), tokenizer)
+        sequences: list[Sequence] = []
+        for index in range(request.sampling_params.n):
+            leader = sequences[0] if index else None
+            sequences.append(Sequence.start(request, index, max_length, leader))
+            sequences[-1].bad_words = words
+        return cls(request, [CompletionState(each, tokenizer, eos_ids) for each in sequences])
 
     @property
     def finished(self) -> bool:

@@ -16,6 +16,9 @@ from shoestring.kernels import Routing
 from shoestring.model.memory import PAGE_SIZE
 from shoestring.model.transformer import Features, Transformer
 
+IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+TableRows = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
+
 
 @dataclass(slots=True)  # not frozen: one is made for each token
 class Span:
@@ -96,8 +99,12 @@ class Runner:
         return hidden_ND[places.argsort().to(hidden_ND.device)], {}
 
     def _pass(self, adapter: str, rows: Rows) -> Features:
-        model, index = self.adapters[adapter] if adapter else self.model, self.index(rows.spans)
-        ids_BT = torch.tensor([rows.ids], device=model.device)
+        ids_BT = torch.tensor([rows.ids], device=self.model.device)
+        return self.features(adapter, ids_BT, self.index(rows.spans))
+
+    def features(self, adapter: str, ids_BT: Tensor, index: RowIndex) -> Features:
+        """One pass of rows through the main layers of an adapter's model; their cache entries are written."""
+        model = self.adapters[adapter] if adapter else self.model
         features = model.features(ids_BT, self.cache.at(index), index.positions_BT)
         if self.routed_experts is not None:
             self.routed_experts.store(features.routings, index.slot_N)
@@ -116,11 +123,14 @@ class Runner:
             sequence, owner = span.sequence, self._owners[span.sequence.table_row]
             is_filled = owner[0] is sequence and owner[1] == sequence.num_admissions
             if not is_filled or self._num_entries[sequence.table_row] < len(sequence.page_ids):
-                self._fill(sequence)
+                self.fill(sequence)
         counts = np.array([span.count for span in spans])
         sequence_N = np.repeat(np.array([span.sequence.table_row for span in spans], dtype=np.int32), counts)
         begins = np.array([span.start for span in spans]) - (counts.cumsum() - counts)
-        positions_N = np.repeat(begins, counts) + np.arange(len(sequence_N))
+        return self.index_at(np.repeat(begins, counts) + np.arange(len(sequence_N)), sequence_N)
+
+    def index_at(self, positions_N: IntArray, sequence_N: TableRows) -> RowIndex:
+        """The same for rows at these positions of sequences with these rows of the page table."""
         slot_N = self._table_BM[sequence_N, positions_N // PAGE_SIZE].astype(np.int64) * PAGE_SIZE
         slot_N += positions_N % PAGE_SIZE
         device = self.model.device
@@ -132,7 +142,7 @@ class Runner:
             lengths_N=torch.from_numpy((positions_N + 1).astype(np.int32)).to(device),
         )
 
-    def _fill(self, sequence: Sequence) -> None:
+    def fill(self, sequence: Sequence) -> None:
         """Bring the sequence's row of the page table up to date, writing only the new pages."""
         row, owner = sequence.table_row, (sequence, sequence.num_admissions)
         first, end = self._num_entries[row] if self._owners[row] == owner else 0, len(sequence.page_ids)

@@ -98,8 +98,11 @@ class PromptPace:
 
     def record(self, batch: Batch, seconds: float) -> None:
         """Add the time that a step took."""
-        num_decoding = sum(item.is_decode for item in batch.items)
         rows = sum(item.count for item in batch.items if not item.is_decode)
+        self.add(sum(item.is_decode for item in batch.items), rows, seconds)
+
+    def add(self, num_decoding: int, rows: int, seconds: float) -> None:
+        """Add the time of a step with so many decoding sequences, and so many rows of prompts."""
         size = num_decoding.bit_length()
         if num_decoding and not rows:
             self._plain_s.setdefault(size, deque(maxlen=self.MEMORY)).append(seconds)
@@ -144,6 +147,16 @@ class Scheduler:
         assert pages_for(sequence.max_length) <= self.pool.num_pages
         self.waiting.append(sequence)
 
+    @property
+    def only_decodes(self) -> bool:
+        """Return whether the next batch has the newest token of every running sequence, and nothing else."""
+        return not self.may_admit and all(each.num_uncomputed_tokens == 1 for each in self.running)
+
+    @property
+    def may_admit(self) -> bool:
+        """Return whether a waiting sequence may start with the next batch, if there are pages for it."""
+        return bool(self.waiting and self._free_rows)
+
     def next_batch(self) -> Batch:
         """The rows to run now; empty when nothing is unfinished."""
         items: Items = {}
@@ -173,9 +186,13 @@ class Scheduler:
     def reserve(self, sequence: Sequence, length: int) -> bool:
         """Allocate pages for drafts below position `length`, if running sequences do not need them."""
         need = max(pages_for(length) - len(sequence.page_ids), 0)
-        return need == 0 or (
-            self.pool.num_free - need >= len(self.running) and self._extend(sequence, length)
-        )
+        return need == 0 or (self.pool.num_free - need >= len(self.running) and self.extend(sequence, length))
+
+    def append(self, sequence: Sequence, ids: list[int]) -> None:
+        """Append tokens of a running sequence, all but the last computed; share pages that became full."""
+        sequence.token_ids += ids
+        sequence.num_computed_tokens = len(sequence.token_ids) - 1
+        self._share(sequence)
 
     def restart(self) -> None:
         """Compute everything again with new weights, sharing no page that was computed before."""
@@ -253,7 +270,7 @@ class Scheduler:
         sequence.page_ids = self.pool.hold(prefix)
         spare = self.pool.num_free - len(self.running) // 4  # else it would soon be preempted
         need = pages_for(length) - len(prefix)
-        if (self.running and need > spare) or not self._extend(sequence, length):
+        if (self.running and need > spare) or not self.extend(sequence, length):
             self.pool.release(sequence.page_ids)
             sequence.page_ids = []
             self._last_misfit = (sequence, self.pool.num_free)
@@ -278,14 +295,14 @@ class Scheduler:
     def _make_room(self, sequence: Sequence) -> bool:
         """Allocate a page for a decoding sequence's newest token, preempting the youngest running sequence if
         none is free; False when that is the sequence itself."""
-        while not self._extend(sequence, len(sequence.token_ids)):
+        while not self.extend(sequence, len(sequence.token_ids)):
             victim = self.running[-1]
             self._preempt(victim)
             if victim is sequence:
                 return False
         return True
 
-    def _extend(self, sequence: Sequence, length: int) -> bool:
+    def extend(self, sequence: Sequence, length: int) -> bool:
         """Allocate pages for positions below `length`; False when there are not enough."""
         need = pages_for(length) - len(sequence.page_ids)
         if need <= 0:
@@ -318,12 +335,15 @@ class Scheduler:
         length = len(sequence.token_ids)
         sequence.num_computed_tokens = length - 1 if ids else min(item.start + item.count, length)
         self.counters.computed_tokens += item.count
+        self._share(sequence)
+
+    def _share(self, sequence: Sequence) -> None:
+        """Put the pages that became full into the prefix cache."""
         num_full_pages = sequence.num_computed_tokens // PAGE_SIZE
         if self.enable_prefix_caching and num_full_pages > len(sequence.cached_pages):
             self._register(sequence, num_full_pages)
 
     def _register(self, sequence: Sequence, num_full_pages: int) -> None:
-        """Put the pages that became full into the prefix cache."""
         for index in range(len(sequence.cached_pages), num_full_pages):
             ids = sequence.token_ids[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
             parent = sequence.cached_pages[-1] if sequence.cached_pages else sequence.request.prefix_salt

@@ -1,10 +1,11 @@
 """The engine's settings, with their check, and its counters and latencies."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from shoestring.engine.output import CompletionState, RequestState
+from shoestring.engine.scheduler import Scheduler
 from shoestring.errors import ConfigError
 from shoestring.model.config import ModelConfig
 from shoestring.tokenizer.bpe import Tokenizer
@@ -95,9 +96,9 @@ class Distribution:
     def __post_init__(self) -> None:
         self.counts = [0] * (len(self.bounds) + 1)
 
-    def add(self, value: float) -> None:
-        self.total += value
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def add(self, value: float, count: int = 1) -> None:
+        self.total += value * count
+        self.counts[bisect_left(self.bounds, value)] += count
 
 
 class Latencies:
@@ -129,6 +130,39 @@ class Latencies:
         if state.first_token_s is not None and state.last_token_s is not None:
             self.decode_s.add(state.last_token_s - state.first_token_s)
             self.request_s.add(state.last_token_s - state.request.arrival_s)
+
+
+def with_current(counters: EngineCounters, scheduler: Scheduler) -> EngineCounters:
+    """A copy of the counters with those of the scheduler."""
+    return replace(
+        counters,
+        prompt_tokens=scheduler.counters.prompt_tokens,
+        cached_tokens=scheduler.counters.cached_tokens,
+        computed_tokens=scheduler.counters.computed_tokens,
+        preemptions=scheduler.counters.preemptions,
+        running=len(scheduler.running),
+        waiting=len(scheduler.waiting),
+        pages_used=scheduler.pool.num_used,
+    )
+
+
+def count_drafts(counters: EngineCounters, state: RequestState, num_drafts: int, num_new: int) -> None:
+    """Count a step of a sequence with drafts, from which it got so many new tokens."""
+    num_accepted = max(num_new - 1, 0)
+    counters.drafts += 1
+    counters.drafted_tokens += num_drafts
+    counters.accepted_tokens += num_accepted
+    state.num_drafted += num_drafts
+    state.num_accepted += num_accepted
+
+
+def count_end(counters: EngineCounters, latencies: Latencies, state: RequestState) -> None:
+    """Count a request that has finished."""
+    reasons = {completion.finish_reason for completion in state.completions}
+    counters.failed += "error" in reasons
+    if not reasons & {"error", "abort"}:
+        counters.finished += 1
+        latencies.add_request(state)
 
 
 def check_settings(settings: EngineSettings, config: ModelConfig) -> None:

@@ -14,7 +14,7 @@ CONFIG_FIELDS = 25
 INIT_LINES = 20
 FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
-    "shoestring": 1_500,
+    "shoestring": 1_520,
     "shoestring/cli": 1_300,
     "shoestring/cli/verbs": 2_400,
     "shoestring/cli/verbs/training": 1_700,
@@ -23,6 +23,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/data/chat": 620,
     "shoestring/data/forms": 1_200,
     "shoestring/engine": 3_800,
+    "shoestring/engine/cohort": 260,
     "shoestring/engine/constrain": 1_760,
     "shoestring/engine/conversation": 350,
     "shoestring/engine/offline": 1_400,
