@@ -1,7 +1,7 @@
 """RMSNorm, linear layers, rotary tables with YaRN, SwiGLU."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -28,17 +28,22 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Linear):
-    """A linear layer that computes in the precision of its input, whatever that of its weights."""
+    """A linear layer that computes in the precision of its input, whatever that of its weights.
+
+    `product` may be replaced by another of the same signature (low_precision/).
+    """
 
     adapter_slots: ClassVar[Mapping[str, str]] = {"weight": "adapter"}
     adapter: Adapter | None
+    product: Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
         self.register_module("adapter", None)
+        self.product = kernels.linear
 
     def forward(self, x: Tensor) -> Tensor:
-        y = kernels.linear(x, self.weight, self.bias)
+        y = self.product(x, self.weight, self.bias)
         return y if self.adapter is None else self.adapter(x, y, self.weight, self.bias)
 
     def matrix_shape(self, parameter: str) -> tuple[int, ...]:
@@ -58,14 +63,17 @@ class Embedding(nn.Embedding):
 class MLP(nn.Module):
     """Dense SwiGLU feed-forward."""
 
+    activation: Callable[[Tensor, Tensor], Tensor]
+
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
         self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
+        self.activation = kernels.swiglu
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(kernels.swiglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x)))
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,8 @@ class Experts(nn.Module):
     gate_up_adapter: Adapter | None
     down_adapter: Adapter | None
     dispatcher: Callable[[Routing], TokenDispatcher]
+    product: Callable[[Tensor, Tensor, Tensor], Tensor]
+    activation: Callable[[Tensor], Tensor]
 
     def __init__(self, moe: MoEConfig, hidden_size: int) -> None:
         super().__init__()
@@ -105,16 +107,18 @@ class Experts(nn.Module):
         for slot in self.adapter_slots.values():
             self.register_module(slot, None)
         self.dispatcher = LocalTokenDispatcher
+        self.product = kernels.grouped_linear
+        self.activation = kernels.swiglu_packed
 
     def forward(self, x_ND: Tensor, routing: Routing) -> Tensor:
         """Grouped products of rows sorted by expert, and their weighted sum: no loop over experts."""
         tokens = self.dispatcher(routing)
         rows_MD, ends_E = tokens.dispatch(x_ND), tokens.ends_E
-        gate_up_MF = kernels.grouped_linear(rows_MD, self.gate_up_proj, ends_E)
+        gate_up_MF = self.product(rows_MD, self.gate_up_proj, ends_E)
         if self.gate_up_adapter is not None:
             gate_up_MF = self.gate_up_adapter.grouped(rows_MD, gate_up_MF, ends_E)
-        hidden_MF = kernels.swiglu_packed(gate_up_MF)
-        out_MD = kernels.grouped_linear(hidden_MF, self.down_proj, ends_E)
+        hidden_MF = self.activation(gate_up_MF)
+        out_MD = self.product(hidden_MF, self.down_proj, ends_E)
         if self.down_adapter is not None:
             out_MD = self.down_adapter.grouped(hidden_MF, out_MD, ends_E)
         return tokens.combine(out_MD)
