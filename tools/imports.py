@@ -13,7 +13,7 @@ LEVEL = {
     ),
     **dict.fromkeys(("kernels", "rows", "tokenizer", "sandbox"), 2),
     **dict.fromkeys(("model", "remote"), 3),
-    **dict.fromkeys(("low_precision", "tasks"), 4),
+    **dict.fromkeys(("cost", "low_precision", "tasks"), 4),
     **dict.fromkeys(("data",), 5),
     **dict.fromkeys(("engine", "train"), 6),
     **dict.fromkeys(("distill", "evals", "preferences", "serve"), 7),

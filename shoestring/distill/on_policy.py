@@ -1,20 +1,20 @@
 """On-policy distillation: the student answers, and learns the teacher's distribution at every token."""
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from shoestring.device import Runtime
+from shoestring.cost.sampling import SamplingCounts, answer, prompt, sampling
+from shoestring.cost.step import Flops, Pass, added, forward, learning
+from shoestring.device import Runtime, measure_peak
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.distill.on_policy_run import OnPolicyRun, build, save, write_result
-from shoestring.distill.reverse_kl import Sample, UpdateSettings, update
-from shoestring.durable import write_atomic
+from shoestring.distill.reverse_kl import Sample, UpdateSettings, micro_batches, update
 from shoestring.engine.request import SamplingParams
 from shoestring.errors import ConfigError, DataError
 from shoestring.model.hf.checkpoint import Checkpoint
@@ -23,11 +23,12 @@ from shoestring.tokenizer.overlong import PromptMaker
 from shoestring.tokenizer.prompts import ChatOptions, read_chat
 from shoestring.tokenizer.questions import Question, QuestionPrompt
 from shoestring.train import schedule
-from shoestring.train.finish import mean_of
+from shoestring.train.finish import mean_of, write_report
 from shoestring.train.loop import StepResult, train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.metrics import read
 from shoestring.train.runs.crash import learning_from
+from shoestring.train.runs.flops import method_of, update_flops
 from shoestring.train.runs.lock import run_lock
 
 
@@ -54,7 +55,7 @@ def on_policy(
         raise ConfigError("there are no problems to answer; name a task that has some")
     with run_lock(out):
         run = build(config, runtime, out, student=student, teacher=teacher, resume=resume)
-        trainer = OnPolicyTrainer(run, problems)
+        trainer = OnPolicyTrainer(run, problems, runtime)
         train(
             trainer,
             Ranks(runtime),
@@ -62,6 +63,7 @@ def on_policy(
             save_every=config.save_every,
             eval_every=config.steps,
             show=on_step,
+            watts=config.watts,
         )
         return trainer.finish()
 
@@ -69,8 +71,9 @@ def on_policy(
 class OnPolicyTrainer:
     """Steps and the end of a run of on-policy distillation."""
 
-    def __init__(self, run: OnPolicyRun, problems: Sequence[Problem]) -> None:
-        self.run = run
+    def __init__(self, run: OnPolicyRun, problems: Sequence[Problem], runtime: Runtime) -> None:
+        self.run, self.runtime = run, runtime
+        self.peak = measure_peak(runtime)
         self._maker = PromptMaker(
             make=self._make_prompt,
             tokenizer=run.tokenizer,
@@ -98,7 +101,8 @@ class OnPolicyTrainer:
         with learning_from(lambda: {f"{i}.ids": torch.tensor(s.ids) for i, s in enumerate(samples)}):
             stats = update(run.student, run.teacher, run.optimizers, samples, settings)
         run.llm.engine.weights_changed()
-        run.step += 1
+        run.step, run.tokens = run.step + 1, run.tokens + stats.tokens
+        run.flops = added(run.flops, self._flops(samples), update_flops(run.optimizers))
         row = {
             **asdict(stats),
             "answer_tokens": stats.tokens / len(samples),
@@ -108,6 +112,23 @@ class OnPolicyTrainer:
             "update_s": time.perf_counter() - start - sample_s,
         }
         return StepResult(row=row)
+
+    def _flops(self, samples: Sequence[Sample]) -> Flops:
+        """FLOPs of the samples, of learning from them, and of the teacher, whose logits are made twice."""
+        run, config = self.run, self.run.config
+        counts = SamplingCounts()
+        for number, sample in enumerate(samples):
+            length = len(sample.ids) - sample.num_answer_tokens
+            counts += prompt(length) if number % config.num_generations == 0 else SamplingCounts()
+            counts += answer(length, sample.num_answer_tokens)
+        parts, method = [sampling(run.student.config, counts)], method_of(config, logits_again=True)
+        for part in micro_batches(samples, config.micro_tokens):
+            tokens = sum(sample.num_answer_tokens for sample in part)
+            work = Pass.of_rows(len(part), max(len(sample.ids) for sample in part) - 1, (tokens,))
+            twice = replace(work, predictions=(2 * tokens,))
+            parts.append(learning(run.student.config, work, method))
+            parts.append({"teacher": sum(forward(run.teacher.config, twice).values())})
+        return added(*parts)
 
     def evaluate(self) -> Mapping[str, Any]:
         """No further figures."""
@@ -128,10 +149,9 @@ class OnPolicyTrainer:
             "kl_at_start": mean_of(rows[:tenth], "kl"),
             "kl": mean_of(rows[-tenth:], "kl"),
             "overlong": self._maker.num_overlong,
-            "seconds": sum(row["sample_s"] + row["update_s"] for row in rows),
         }
-        write_atomic(run.out / "report.json", json.dumps(report, indent=2) + "\n")
-        return report
+        data = {"start": run.start, "questions": len(self.prompts)}
+        return write_report(run, self.runtime, report, data=data, peak=self.peak)
 
     def _samples(self) -> list[Sample]:
         """The student's answers to the step's problems; a repeated step samples the same ones."""

@@ -1,5 +1,6 @@
 """OnPolicyConfig: all settings that change the result of on-policy distillation."""
 
+import math
 from dataclasses import dataclass, field
 
 from shoestring.engine.request import SamplingParams
@@ -7,6 +8,7 @@ from shoestring.errors import ConfigError
 from shoestring.model.lora import LoraConfig
 from shoestring.tokenizer.overlong import Overlong
 from shoestring.train.optim import OptimConfig
+from shoestring.train.report.receipt import Price
 from shoestring.train.runs.recipe import RunConfig
 
 
@@ -43,11 +45,14 @@ class OnPolicyConfig(RunConfig):
     rows: int = 512
     """Tokens whose logits are in memory at once: bounds memory, not the result."""
     save_every: int = 50
+    watts: float | None = None
+    """Power of the machine for the receipt, where it cannot be measured."""
     optim: OnPolicyOptim = field(default_factory=OnPolicyOptim)
     lora: LoraConfig = field(default_factory=LoraConfig)
     """With a rank over 0 only adapters of the student are trained."""
+    price: Price = field(default_factory=Price)
 
-    CAN_CHANGE = RunConfig.CAN_CHANGE | {"steps", "micro_tokens", "rows", "save_every"}
+    CAN_CHANGE = RunConfig.CAN_CHANGE | {"steps", "micro_tokens", "rows", "save_every", "watts", "price"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,4 +69,6 @@ class OnPolicyConfig(RunConfig):
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         if self.warmup_steps < 0:
             raise ConfigError(f"warmup_steps = {self.warmup_steps} must be at least 0")
+        if self.watts is not None and not 0.0 < self.watts < math.inf:
+            raise ConfigError(f"watts = {self.watts} is not a number over 0; leave it out if unknown")
         SamplingParams(n=self.num_generations, temperature=self.temperature, max_tokens=self.max_tokens)

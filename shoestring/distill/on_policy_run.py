@@ -1,13 +1,14 @@
 """A run of on-policy distillation: its parts, saving and restoring them, and a check of vocabularies."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from shoestring import config as configs
+from shoestring.cost.step import Flops
 from shoestring.device import Runtime
 from shoestring.distill.on_policy_recipe import OnPolicyConfig
 from shoestring.durable import write_atomic
@@ -51,7 +52,15 @@ class OnPolicyRun:
     llm: LLM
     """The engine of the student with its current weights."""
     step: int = 0
+    tokens: int = 0
+    """Tokens sampled so far."""
+    flops: Flops = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Names of the first student and of the run, for titles."""
+        return f"{Path(self.start).name}: {self.out.resolve().name}"
 
     @property
     def is_finished(self) -> bool:
@@ -104,7 +113,14 @@ def save(run: OnPolicyRun) -> None:
 
     def write(folder: Path) -> None:
         (write_student_adapter if run.config.lora.rank else write_model)(run, folder)
-        state.save_trainer(folder, run.optimizers, {"step": run.step, "start": run.start})
+        values = {
+            "step": run.step,
+            "start": run.start,
+            "tokens": run.tokens,
+            "flops": run.flops,
+            "segments": [asdict(segment) for segment in run.segments],
+        }
+        state.save_trainer(folder, run.optimizers, values)
 
     checkpoint.save(run.out / "checkpoints", run.step, write)
 
@@ -141,6 +157,8 @@ def _restore(run: OnPolicyRun) -> None:
         load_weights(run.student, Checkpoint.open(folder), dtype=torch.float32, device=run.student.device)
     values = state.load_trainer(folder, run.optimizers)
     run.step, run.start = values["step"], values.get("start", run.start)
+    run.tokens, run.flops = values.get("tokens", 0), values.get("flops", {})
+    run.segments = [Segment.of(segment) for segment in values.get("segments", ())]
     run.llm.engine.weights_changed()
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from shoestring.cost.step import Flops
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -20,6 +22,8 @@ class Outcome:
     """Log-probabilities of the answers; None from a reward model."""
     more: Mapping[str, float] = field(default_factory=dict)
     """Further figures of the whole step."""
+    flops: Flops = field(default_factory=dict)
+    """FLOPs of learning from the micro-batch."""
 
 
 Judge = Callable[[Sequence[int]], Iterator[Outcome]]

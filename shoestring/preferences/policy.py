@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from shoestring.cost.step import Flops, forward
 from shoestring.preferences.data import AnswerBatch, EncodedAnswer
 from shoestring.preferences.logps import (
     FILE,
@@ -31,6 +32,7 @@ from shoestring.preferences.losses import (
 )
 from shoestring.preferences.outcome import Outcome
 from shoestring.preferences.run import ComparisonRun
+from shoestring.train.runs.flops import learning_flops, method_of, pass_of
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,16 @@ class PolicyObjective:
             is_right_B=is_right_B,
             logp_R=answers.logp_B.detach(),
             more={"kl": float(kl)} if loss.loss_type == "kto" else {},
+            flops=self._flops(batch),
         )
+
+    def _flops(self, batch: AnswerBatch) -> Flops:
+        """FLOPs of learning from a micro-batch; KTO's point of comparison is as many answers once more."""
+        run = self.run
+        flops = learning_flops(run.model.config, [batch.rows], method_of(run.config, logits_again=True))
+        if self.loss.loss_type == "kto":
+            flops["reference"] = sum(forward(run.model.config, pass_of(batch.rows)).values())
+        return flops
 
     def _answers(self, batch: AnswerBatch) -> Answers:
         logp_R = answer_logprobs(self.run.model, batch.rows)
@@ -108,6 +119,15 @@ def warn_of_imbalance(answers: Sequence[EncodedAnswer], loss: PreferenceLossConf
         )
 
 
+def _reference_flops(run: ComparisonRun, loss: PreferenceLossConfig) -> float:
+    """FLOPs of the reference: a forward pass of all answers, and for KTO of as many mismatched ones."""
+    config, total = run.config, 0.0
+    for units in (*run.batches.all, *run.heldout_batches):
+        for batch in run.data.batches(units, config.micro_tokens, torch.device("cpu")):
+            total += sum(forward(run.model.config, pass_of(batch.rows)).values())
+    return total * (2 if loss.loss_type == "kto" else 1)
+
+
 def open_reference(
     run: ComparisonRun, loss: PreferenceLossConfig, say: Callable[[str], None], *, is_resumed: bool
 ) -> Reference | None:
@@ -130,4 +150,6 @@ def open_reference(
     settings = (loss.loss_type, config.batch_size, config.seed, config.heldout_fraction)
     start = json.dumps(run.manifest["start"], sort_keys=True)
     key = reference_key([run.data.key, start, *map(str, settings)])
+    if not is_resumed:
+        run.flops = {"reference": _reference_flops(run, loss)}
     return stored_or_computed(run.out / FILE, key, compute, is_resumed=is_resumed)

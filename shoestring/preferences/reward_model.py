@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from shoestring.cost.step import Pass, learning
 from shoestring.device import Runtime
 from shoestring.errors import ConfigError
 from shoestring.model.hf.reward import is_reward_model, load_reward_model, padded_ids, reward_ids
@@ -20,6 +21,7 @@ from shoestring.preferences.trainer import ComparisonTrainer
 from shoestring.train.loop import train
 from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.display import Display
+from shoestring.train.runs.flops import method_of
 from shoestring.train.runs.lock import run_lock
 from shoestring.train.tuning import Start, load_start
 
@@ -105,7 +107,11 @@ class RewardObjective:
         data, pad_id = self.run.data, self.model.config.pad_token_id
         for batch in data.batches(units, self.run.config.micro_tokens, self.model.device):
             rows = [reward_ids(data.answers[number].ids.tolist(), pad_id) for number in batch.numbers]
-            rewards_R = self.model.rewards(*padded_ids(rows, self.model.device))
+            ids_RT, lengths_R = padded_ids(rows, self.model.device)
+            rewards_R = self.model.rewards(ids_RT, lengths_R)
+            work = Pass.of_rows(
+                len(ids_RT), ids_RT.shape[1], (0,)
+            )  # the head is one number, of the last token
             chosen_B, rejected_B = rewards_R.chunk(2)
             loss_B = bradley_terry(
                 chosen_B, rejected_B, center_rewards_coefficient=self.center_rewards_coefficient
@@ -115,4 +121,5 @@ class RewardObjective:
                 rewards_R=rewards_R.detach(),
                 is_chosen_R=batch.is_chosen_B,
                 is_right_B=chosen_B > rejected_B,
+                flops=learning(self.model.config, work, method_of(self.run.config)),
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shoestring import config as configs
+from shoestring.cost.step import Flops
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.errors import DataError
@@ -21,6 +22,7 @@ from shoestring.train import checkpoint, state
 from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report import receipt
+from shoestring.train.runs.flops import saved_flops
 from shoestring.train.runs.recipe import check_past
 from shoestring.train.tuning import Start, describe, load_adapter_of, open_start, origin, save_checkpoint
 
@@ -54,6 +56,7 @@ class ComparisonRun:
     step: int = 0
     tokens: int = 0
     """Inputs so far, padding not counted."""
+    flops: Flops = field(default_factory=dict)
     segments: list[receipt.Segment] = field(default_factory=list)
 
     @property
@@ -150,6 +153,9 @@ def restore(beginning: Beginning) -> ComparisonRun:
                 "put the files back as they were, or start anew in another --out"
             )
         run.step, run.tokens = values["step"], values["tokens"]
+        lengths = [len(answer.ids) for answer in run.data.answers]
+        mean = max(1, round(sum(lengths) / len(lengths)))
+        run.flops = saved_flops(values, run.model.config, run.tokens, mean)
         run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]
     write_atomic(run.out / "config.toml", configs.dumps(run.config))
     write_atomic(run.out / "data.json", json.dumps(run.manifest, indent=1))
@@ -161,6 +167,7 @@ def save(run: ComparisonRun) -> Path:
     values = {
         "step": run.step,
         "tokens": run.tokens,
+        "flops": run.flops,
         "data": run.data.key,
         "segments": [asdict(segment) for segment in run.segments],
     }

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from shoestring.cost.step import added
 from shoestring.device import Runtime, measure_peak
-from shoestring.model.cost import train_flops_per_token
 from shoestring.model.packed.frozen import num_packed
 from shoestring.preferences.outcome import Judge, Outcome, figures
 from shoestring.preferences.run import ComparisonRun, save, write_model
@@ -16,6 +16,7 @@ from shoestring.train.finish import draw_curves, mean_of, write_report
 from shoestring.train.loop import StepResult
 from shoestring.train.report.metrics import read
 from shoestring.train.runs.crash import learning_from
+from shoestring.train.runs.flops import update_flops
 from shoestring.train.schedule import warmup_cosine_share
 from shoestring.train.step import clip_and_step
 from shoestring.train.tuning import write_result
@@ -30,10 +31,6 @@ class ComparisonTrainer:
     def __init__(self, run: ComparisonRun, runtime: Runtime, judge: Judge) -> None:
         self.run, self.runtime, self.judge = run, runtime, judge
         self.peak = measure_peak(runtime)
-        lengths = [len(answer.ids) for answer in run.data.answers]
-        mean = max(1, round(sum(lengths) / len(lengths)))
-        share = 2 / 3 if run.config.lora.rank else 1.0  # LoRA makes no gradient of the base
-        self.flops_per_token = share * train_flops_per_token(run.model.config, mean, mtp=False)
 
     def take_step(self) -> StepResult:
         """Learn from the next pairs, or answers."""
@@ -41,19 +38,20 @@ class ComparisonTrainer:
         heldout = {} if run.step else self._heldout()
         before = {f"{name}_at_start": value for name, value in heldout.items()}
         start = time.perf_counter()
-        units, lr_share = run.batches.of_step(run.step), self._lr_share()
+        units, lr_share, before_flops = run.batches.of_step(run.step), self._lr_share(), _total(run.flops)
         with learning_from(lambda: self._named_tensors(units)):
             row = self._learn(units, lr_share)
         tokens = run.data.tokens(units)
         run.step, run.tokens = run.step + 1, run.tokens + tokens
-        speed = tokens / (time.perf_counter() - start)
-        self.peak = max(self.peak, speed * self.flops_per_token)  # it was measured beside other work
+        seconds = time.perf_counter() - start
+        flops_per_s = (_total(run.flops) - before_flops) / seconds
+        self.peak = max(self.peak, flops_per_s)  # it was measured beside other work
         row |= {
             "tokens": run.tokens,
             "lr": config.optim.lr * lr_share,
             "batch": len(units),
-            "tokens_per_s": speed,
-            "peak_share": speed * self.flops_per_token / self.peak,
+            "tokens_per_s": tokens / seconds,
+            "peak_share": flops_per_s / self.peak,
         }
         eta_s = (run.total_steps - run.step) * (time.perf_counter() - start)
         return StepResult(row=before | {"step": run.step} | row, display={"eta_s": eta_s})
@@ -71,8 +69,7 @@ class ComparisonTrainer:
         report = summary(run)
         write_result(run, partial(write_model, run))
         draw_curves(run)
-        flops = self.flops_per_token * run.tokens
-        return write_report(run, self.runtime, report, data=run.manifest, train_flops=flops, peak=self.peak)
+        return write_report(run, self.runtime, report, data=run.manifest, peak=self.peak)
 
     def _learn(self, units: Sequence[int], lr_share: float) -> dict[str, Any]:
         """Update the model on the units of a step; returns their figures from before."""
@@ -87,6 +84,7 @@ class ComparisonTrainer:
         grad_norm = clip_and_step(
             run.model, run.optimizers, row["loss"], max_grad_norm=max_grad_norm, lr_share=lr_share
         )
+        run.flops = added(run.flops, *(part.flops for part in parts), update_flops(run.optimizers))
         return row | {"grad_norm": grad_norm}
 
     def _lr_share(self) -> float:
@@ -107,6 +105,10 @@ class ComparisonTrainer:
         answers = [(number, data.answers[number]) for unit in units for number in data.units[unit]]
         ids = {f"{number}.ids": torch.from_numpy(answer.ids) for number, answer in answers}
         return ids | {f"{number}.loss_mask": torch.from_numpy(answer.loss_mask) for number, answer in answers}
+
+
+def _total(flops: Mapping[str, float]) -> float:
+    return sum(flops.values())
 
 
 def summary(run: ComparisonRun) -> dict[str, Any]:

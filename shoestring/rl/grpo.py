@@ -120,7 +120,7 @@ class GRPOTrainer:
         run = self.run
         write_result(run)
         data = {"tasks": [asdict(task) for task in run.config.tasks], "questions": run.problems.num_drawn}
-        return write_report(run, self.runtime, summary(run), data=data, train_flops=run.flops, peak=self.peak)
+        return write_report(run, self.runtime, summary(run), data=data, peak=self.peak)
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from shoestring import config as configs
+from shoestring.cost.step import Flops
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.engine.conversation.tool_use import ToolUse, tool_use
@@ -71,7 +72,7 @@ class Run:
     answers: int = 0
     tokens: int = 0
     """Tokens sampled so far."""
-    flops: float = 0.0
+    flops: Flops = field(default_factory=dict)
     segments: list[receipt.Segment] = field(default_factory=list)
     prompts: PromptMaker = field(init=False)
     """Makes the problems' prompts."""
@@ -228,7 +229,8 @@ def _restore(run: Run, folder: Path) -> None:
     if run.reference is not None:
         run.reference.load_state_dict(tree["reference"])
     run.step, run.answers = counters["step"], counters["answers"]
-    run.tokens, run.flops = counters["tokens"], counters["flops"]
+    run.tokens, flops = counters["tokens"], counters["flops"]
+    run.flops = flops if isinstance(flops, dict) else {"earlier": flops}  # older versions had their sum
     run.problems.draw(counters["questions"])
     run.prompts.num_prompts = counters["questions"]
     run.prompts.num_overlong = counters.get("overlong", 0)

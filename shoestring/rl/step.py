@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from shoestring.cost.step import added
 from shoestring.errors import Stopped
 from shoestring.rl.advantage import AdvantageKind, advantages
 from shoestring.rl.progress import SamplingProgress
@@ -64,7 +65,7 @@ def take_step(
     sums = step_sums(run, samples.groups, verifier)
     num_answers, num_tokens = int(sums["answers"]), int(sums["tokens"])
     run.step, run.answers, run.tokens = run.step + 1, run.answers + num_answers, run.tokens + num_tokens
-    run.flops += step_flops(run.model.config, sums, stats, is_adapted=config.lora.rank > 0)
+    run.flops = added(run.flops, step_flops(run.model.config, sums, stats))
     seconds = time.perf_counter() - start
     row = metrics_row(run, sums, stats) | {
         "groups_with_signal": samples.num_with_signal / max(sums["groups"], 1),

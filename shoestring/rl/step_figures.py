@@ -1,10 +1,12 @@
 """The figures of a step, summed over the answers of all processes: its line of metrics.jsonl, its FLOPs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from shoestring.cost.sampling import SamplingCounts, answer, prompt, sampling
+from shoestring.cost.step import Flops, added
 from shoestring.model.config import ModelConfig
-from shoestring.model.cost import decode_flops_per_token, train_flops_per_token
 from shoestring.rl.rewards import added_rewards, part_names
 from shoestring.rl.rollout import Answer
 from shoestring.rl.run import Run
@@ -28,8 +30,7 @@ def step_sums(run: Run, groups: Sequence[Sequence[Answer]], verifier: Verifier) 
         "verified": sum("accuracy" in answer.parts for answer in answers),
         "verified groups": sum(any("accuracy" in answer.parts for answer in group) for group in groups),
         "solved": sum(any(answer.parts.get("accuracy", 0) >= 1 for answer in group) for group in groups),
-        "lengths": sum(len(answer.prompt_ids) + len(answer.token_ids) for answer in answers),
-        "prompts": sum(len(group[0].prompt_ids) for group in groups),
+        **asdict(_sampling_counts(groups)),
         "verdicts": verifier.verdicts,
         "faults": verifier.faults.total(),
     }
@@ -88,17 +89,21 @@ def _mean(total: float, count: float) -> float | None:
     return total / count if count else None
 
 
-def step_flops(
-    model: ModelConfig, sums: Mapping[str, float], stats: UpdateStats, *, is_adapted: bool = False
-) -> float:
-    """Floating-point operations of sampling, prompts once a group, and of the update, by the cost model.
+def step_flops(model: ModelConfig, sums: Mapping[str, float], stats: UpdateStats) -> Flops:
+    """FLOPs of sampling, prompts once a group, and of the update."""
+    counts = SamplingCounts(**{name: int(sums[name]) for name in ("read", "pairs", "draws")})
+    return {name: value for name, value in added(stats.flops, sampling(model, counts)).items() if value}
 
-    An update of adapters makes no gradient of the base, which is a third of them.
-    """
-    mean_length = int(sums["lengths"]) // max(int(sums["answers"]), 1)
-    sampling = decode_flops_per_token(model, mean_length) * int(sums["tokens"] + sums["prompts"])
-    update = train_flops_per_token(model, mean_length, mtp=False) * stats.num_tokens
-    return sampling + update * (2 / 3 if is_adapted else 1)
+
+def _sampling_counts(groups: Sequence[Sequence[Answer]]) -> SamplingCounts:
+    """Counts of what the engine did for the groups."""
+    total = SamplingCounts()
+    for group in groups:
+        length = len(group[0].prompt_ids)
+        total += prompt(length)
+        for each in group:
+            total += answer(length, len(each.token_ids), each.num_own)
+    return total
 
 
 def _tool_figures(sums: Mapping[str, float]) -> dict[str, float]:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from shoestring.cost.step import PARTS, Flops, Pass, added, forward, learning
 from shoestring.data.packing import IGNORE_INDEX
 from shoestring.errors import NonFiniteError
 from shoestring.rl.losses import Denominators, denominators, policy_loss
@@ -14,6 +15,7 @@ from shoestring.rl.recipe import GRPOConfig
 from shoestring.rl.rollout import Answer
 from shoestring.rl.run import Run
 from shoestring.train.parallel import Ranks
+from shoestring.train.runs.flops import method_of, update_flops
 from shoestring.train.step import clip_and_step
 
 
@@ -31,6 +33,8 @@ class UpdateStats:
     """Largest difference between the trainer's and the engine's log-probability of a sampled token."""
     num_tokens: int
     """Tokens that went through the model for a gradient, prompts included and padding not."""
+    flops: Flops
+    """FLOPs of all processes: learning, log-probabilities under earlier weights, and the updates."""
     num_skipped: int
     """Optimizer steps left out because a number was not finite."""
 
@@ -69,6 +73,8 @@ class OptimizerStep:
     loss: float = 0.0
     grad_norm: float | None = None
     """Before clipping; None: the weights have not changed."""
+    flops: Flops = field(default_factory=dict)
+    """This process's."""
     is_skipped: bool = False
     """Whether the loss or the gradient was not finite."""
 
@@ -138,6 +144,7 @@ def _optimizer_step(
     if not run.ranks.any(bool(batches)):
         return OptimizerStep()
     run.optimizers.zero_grad()
+    flops = added(*(_flops(run, batch) for batch in batches))
     parts: list[Figures] = []
     try:
         for batch in batches:
@@ -157,8 +164,20 @@ def _optimizer_step(
             ranks=run.ranks,
         )
     except NonFiniteError:
-        return OptimizerStep(parts=parts, is_skipped=True)
-    return OptimizerStep(parts=parts, loss=loss, grad_norm=grad_norm)
+        return OptimizerStep(parts=parts, flops=flops, is_skipped=True)
+    flops = added(flops, update_flops(run.optimizers))
+    return OptimizerStep(parts=parts, loss=loss, grad_norm=grad_norm, flops=flops)
+
+
+def _flops(run: Run, batch: MicroBatch) -> Flops:
+    """FLOPs of learning from a micro-batch, and of its log-probabilities under earlier weights."""
+    predictions = int((batch.targets_BT != IGNORE_INDEX).sum())
+    work, config = Pass.of_segments(batch.segments_S2.tolist(), predictions), run.model.config
+    flops = learning(config, work, method_of(run.config, logits_again=True))
+    num_earlier = (batch.old_logp_BT is not None) + (batch.ref_logp_BT is not None)
+    if num_earlier:
+        flops["reference"] = num_earlier * sum(forward(config, work).values())
+    return flops
 
 
 def _backward(run: Run, batch: MicroBatch, whole: Denominators) -> Figures:
@@ -192,6 +211,7 @@ def _mean(steps: Sequence[OptimizerStep], ranks: Ranks) -> UpdateStats:
     """The figures of all processes over a step's optimizer steps."""
     share = 1 / len(steps)
     total = sum((part for step in steps for part in step.parts), Figures())
+    flops = added(*(step.flops for step in steps))
     figures = (total.clip_share, total.kl, total.drift, total.off_policy_share)
     clip_share, kl, drift, off_policy_share = ranks.sum(figure * share for figure in figures)
     return UpdateStats(
@@ -203,6 +223,7 @@ def _mean(steps: Sequence[OptimizerStep], ranks: Ranks) -> UpdateStats:
         off_policy_share=off_policy_share,
         gap=max(ranks.each(_gap(steps))),
         num_tokens=ranks.count(total.num_tokens),
+        flops=dict(zip(PARTS, ranks.sum(flops.get(name, 0) for name in PARTS), strict=True)),
         num_skipped=sum(step.is_skipped for step in steps),
     )
 

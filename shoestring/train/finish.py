@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from shoestring.cost.step import Flops
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
 from shoestring.errors import MissingDependencyError
@@ -22,6 +23,7 @@ class Run(Protocol):
 
     out: Path
     tokens: int
+    flops: Flops
     segments: list[Segment]
 
     @property
@@ -54,7 +56,6 @@ def write_report(
     summary: Mapping[str, Any],
     *,
     data: Mapping[str, Any],
-    train_flops: float,
     peak: float,
 ) -> dict[str, Any]:
     """Write receipt.json, and report.json: the summary with time, energy and cost; returns the report.
@@ -70,14 +71,14 @@ def write_report(
             recipe=asdict(run.config),
             seed=run.config.seed,
             tokens=run.tokens,
-            train_flops=train_flops,
+            flops=run.flops,
             machine=machine,
             price=run.config.price,
             segments=run.segments,
         ),
         run.out / "receipt.json",
     )
-    seconds = content["seconds"]
+    seconds, train_flops = content["seconds"], content["train_flops"]
     about = {name: value for name in ("note", "tags") if (value := getattr(run.config, name))}
     report = dict(summary) | {
         "train_flops": train_flops,

@@ -111,7 +111,7 @@ def train(
         stop = stack.enter_context(StopRequest(STOPPING if ranks.is_first else ""))
         if pulse is not None:
             pulse.stop = stop
-        clock = Clock(run, stack.enter_context(EnergyMeter(watts=watts)))
+        clock = Clock(run, stack.enter_context(EnergyMeter(watts=watts, gpus=ranks.gpus, is_estimated=True)))
         threads = stack.enter_context(Threads())
         names = run.config.report_to if ranks.is_first else ()
         trackers = stack.enter_context(Trackers(names, run.out, configs.table(run.config), run.step))

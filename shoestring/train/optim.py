@@ -1,7 +1,7 @@
 """AdamW for all, or Muon for the matrices and AdamW for the rest."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shoestring import kernels
+from shoestring.cost.optimizer import Stack
 from shoestring.errors import CheckpointError, ConfigError
 from shoestring.model.transformer import Transformer
 
@@ -66,6 +67,17 @@ class Optimizers:
     def zero_grad(self) -> None:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
+
+    @property
+    def newton_schulz_steps(self) -> int:
+        """Steps of Muon's Newton-Schulz; 0 without Muon."""
+        return next((part.defaults["steps"] for part in self.parts if isinstance(part, Muon)), 0)
+
+    def stacks(self) -> Iterator[Stack]:
+        """The matrices with a gradient that Muon makes orthogonal."""
+        for part in self.parts:
+            if isinstance(part, Muon):
+                yield from part.stacks()
 
     def state_dict(self) -> dict[str, Any]:
         return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
@@ -165,6 +177,14 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for same_shape in _by_shape(p for p in group["params"] if p.grad is not None):
                 self._step_stack(group, same_shape)
+
+    def stacks(self) -> Iterator[Stack]:
+        """The matrices that have a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    rows, columns = parameter.shape[-2] // group["stacked"], parameter.shape[-1]
+                    yield Stack(parameter.numel() // (rows * columns), rows, columns)
 
     def _step_stack(self, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
         """One batched Newton-Schulz for all parameters of one shape."""

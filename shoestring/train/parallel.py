@@ -43,6 +43,13 @@ class Ranks:
         """Return whether this process writes the files and the terminal."""
         return self.rank == 0
 
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPU of this process, as nvidia-smi names it; none on a processor."""
+        if self._device.type != "cuda":
+            return ()
+        return (f"GPU-{torch.cuda.get_device_properties(self._device).uuid}",)
+
     def __enter__(self) -> Self:
         """Connect to the other processes; ConfigError without torchrun's environment or a connection."""
         if self.world_size > 1:

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from shoestring.cost.step import Flops, added
 from shoestring.data.dataset import Dataset
 from shoestring.data.loader import Batch
 from shoestring.device import Runtime, measure_peak
-from shoestring.model.cost import parameters, train_flops_per_token
+from shoestring.model.cost import parameters
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
 from shoestring.train.finish import draw_curves, mean_of, write_model_folder, write_report
@@ -23,6 +24,7 @@ from shoestring.train.pretrain_run import Run, build, model_config, save, write_
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import read
 from shoestring.train.runs.crash import learning_from
+from shoestring.train.runs.flops import learning_flops, method_of, update_flops
 from shoestring.train.runs.lock import run_lock
 from shoestring.train.step import StepSettings, StepStats, micro_batches, train_step
 
@@ -70,20 +72,20 @@ class PretrainTrainer:
     def __init__(self, run: Run, runtime: Runtime, on_eval: Evaluate | None = None) -> None:
         self.run, self.runtime, self.on_eval = run, runtime, on_eval
         self.peak = measure_peak(runtime)
-        self.flops_per_token = train_flops_per_token(run.model.config, run.config.seq_len)
 
     def take_step(self) -> StepResult:
         """Train on the next rows of the stream."""
         run, config, start = self.run, self.run.config, time.perf_counter()
         rows = schedule.batch_rows(run.progress, config.batch_size, config.schedule)
-        stats = self._train_on(run.loader.next_batch(rows))
+        stats, flops = self._train_on(run.loader.next_batch(rows))
         tokens = rows * config.seq_len
-        run.step, run.tokens = run.step + 1, run.tokens + tokens
-        speed = tokens / (time.perf_counter() - start)
-        self.peak = max(self.peak, speed * self.flops_per_token)  # it was measured beside other work
+        run.step, run.tokens, run.flops = run.step + 1, run.tokens + tokens, added(run.flops, flops)
+        seconds = time.perf_counter() - start
+        flops_per_s = sum(flops.values()) / seconds
+        self.peak = max(self.peak, flops_per_s)  # it was measured beside other work
         row = _row(run, stats, rows) | {
-            "tokens_per_s": speed,
-            "peak_share": speed * self.flops_per_token / self.peak,
+            "tokens_per_s": tokens / seconds,
+            "peak_share": flops_per_s / self.peak,
         }
         return StepResult(row=row, display={"expert_load": stats.worst_load})
 
@@ -101,17 +103,20 @@ class PretrainTrainer:
         run = self.run
         write_model_folder(run.out / "model", partial(write_model, run))
         draw_curves(run)
-        flops = self.flops_per_token * run.tokens
         data = run.dataset.manifest
-        return write_report(run, self.runtime, summary(run), data=data, train_flops=flops, peak=self.peak)
+        return write_report(run, self.runtime, summary(run), data=data, peak=self.peak)
 
-    def _train_on(self, batch: Batch) -> StepStats:
+    def _train_on(self, batch: Batch) -> tuple[StepStats, Flops]:
+        """Learn from a batch; returns the step's figures and its FLOPs."""
         run, device = self.run, self.runtime.device
         inputs, targets = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.targets))
         batches = micro_batches(inputs, targets, run.config.micro_batch_size)
         settings = step_settings(run, inputs.numel())
         with learning_from(lambda: {"inputs": inputs, "targets": targets}):
-            return train_step(run.model, run.optimizers, batches, settings)
+            stats = train_step(run.model, run.optimizers, batches, settings)
+        depths = run.model.config.num_nextn_predict_layers if settings.mtp_weight else 0
+        flops = learning_flops(run.model.config, batches, method_of(run.config), depths)
+        return stats, flops | update_flops(run.optimizers)
 
 
 def step_settings(run: Run, tokens: int) -> StepSettings:

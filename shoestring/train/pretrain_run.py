@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from shoestring import config as configs
+from shoestring.cost.step import Flops
 from shoestring.data.dataset import Dataset, prepare
 from shoestring.data.loader import Loader
 from shoestring.data.textstore import TextStore, prepare_corpus
@@ -27,6 +28,7 @@ from shoestring.train import checkpoint, state
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.pretrain_recipe import PretrainConfig
 from shoestring.train.report import receipt
+from shoestring.train.runs.flops import saved_flops
 from shoestring.train.runs.recipe import check_past
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Run:
     bytes_per_token: float
     step: int = 0
     tokens: int = 0
+    flops: Flops = field(default_factory=dict)
     segments: list[receipt.Segment] = field(default_factory=list)
 
     @property
@@ -127,6 +130,7 @@ def save(run: Run) -> Path:
         values = {
             "step": run.step,
             "tokens": run.tokens,
+            "flops": run.flops,
             "loader": run.loader.state(),
             "segments": [asdict(segment) for segment in run.segments],
         }
@@ -159,6 +163,7 @@ def restore(run: Run) -> None:
     values = state.load_trainer(folder, run.optimizers)
     run.loader.load_state(values["loader"])
     run.step, run.tokens = values["step"], values["tokens"]
+    run.flops = saved_flops(values, run.model.config, run.tokens, run.config.seq_len)
     run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]
 
 

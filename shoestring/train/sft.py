@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from shoestring.cost.step import Flops, added
 from shoestring.data.chat.mixture import sources
 from shoestring.data.conversations import ConversationBatch
 from shoestring.device import Runtime, measure_peak
-from shoestring.model.cost import train_flops_per_token
 from shoestring.model.packed.frozen import num_packed
 from shoestring.model.transformer import Transformer
 from shoestring.train import schedule
@@ -23,6 +23,7 @@ from shoestring.train.parallel import Ranks, require_one_process
 from shoestring.train.report.display import Display
 from shoestring.train.report.metrics import read
 from shoestring.train.runs.crash import learning_from
+from shoestring.train.runs.flops import learning_flops, method_of, update_flops
 from shoestring.train.runs.lock import run_lock
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.sft_run import SFTRun, build, judge, load_best, save, write_model
@@ -78,7 +79,6 @@ class SFTTrainer:
     def __init__(self, run: SFTRun, runtime: Runtime, on_eval: Evaluate | None = None) -> None:
         self.run, self.runtime, self.on_eval = run, runtime, on_eval
         self.peak = measure_peak(runtime)
-        self.flops_per_token = flops_per_token(run)
 
     def take_step(self) -> StepResult:
         """Train on the next conversations."""
@@ -92,10 +92,13 @@ class SFTTrainer:
         tokens = int(run.data.lengths[numbers].sum())
         settings = step_settings(run, tokens)
         with learning_from(lambda: _named_tensors(batches)):
-            stats = train_step(run.model, run.optimizers, self._on_device(batches), settings)
-        run.step, run.tokens = run.step + 1, run.tokens + tokens
-        speed = tokens / (time.perf_counter() - start)
-        self.peak = max(self.peak, speed * self.flops_per_token)  # it was measured beside other work
+            step_batches = self._on_device(batches)
+            stats = train_step(run.model, run.optimizers, step_batches, settings)
+        flops = self._flops(step_batches, settings)
+        run.step, run.tokens, run.flops = run.step + 1, run.tokens + tokens, added(run.flops, flops)
+        seconds = time.perf_counter() - start
+        flops_per_s = sum(flops.values()) / seconds
+        self.peak = max(self.peak, flops_per_s)  # it was measured beside other work
         row = (
             before
             | _row(run, stats)
@@ -104,8 +107,8 @@ class SFTTrainer:
                 "batch": len(numbers),
                 "learned_tokens": sum(int(batch.loss_mask.sum()) for batch in batches),
                 "padding": 1 - tokens / sum(batch.inputs.size for batch in batches),
-                "tokens_per_s": speed,
-                "peak_share": speed * self.flops_per_token / self.peak,
+                "tokens_per_s": tokens / seconds,
+                "peak_share": flops_per_s / self.peak,
             }
         )
         return StepResult(row=row)
@@ -127,8 +130,13 @@ class SFTTrainer:
         figures = summary(run)
         write_result(run, partial(write_model, run))
         draw_curves(run)
-        flops = self.flops_per_token * run.tokens
-        return write_report(run, self.runtime, figures, data=run.manifest, train_flops=flops, peak=self.peak)
+        return write_report(run, self.runtime, figures, data=run.manifest, peak=self.peak)
+
+    def _flops(self, batches: Sequence[MicroBatch], settings: StepSettings) -> Flops:
+        run = self.run
+        depths = run.model.config.num_nextn_predict_layers if settings.mtp_weight else 0
+        flops = learning_flops(run.model.config, batches, method_of(run.config), depths)
+        return flops | update_flops(run.optimizers)
 
     def _heldout(self) -> dict[str, Any]:
         run = self.run
@@ -164,14 +172,6 @@ def step_settings(run: SFTRun, tokens: int) -> StepSettings:
         balance_alpha=config.balance_alpha,
         max_grad_norm=config.optim.max_grad_norm,
     )
-
-
-def flops_per_token(run: SFTRun) -> float:
-    """Training FLOPs per token of a mean conversation; LoRA makes no gradient of the base."""
-    mean = max(1, round(float(run.order.lengths.mean())))
-    mtp = not run.config.lora.rank and run.config.schedule.mtp_weight > 0
-    share = 2 / 3 if run.config.lora.rank else 1.0
-    return share * train_flops_per_token(run.model.config, mean, mtp=mtp)
 
 
 def summary(run: SFTRun) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from shoestring import config as configs
+from shoestring.cost.step import Flops
 from shoestring.data.conversations import Conversations, Order
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
@@ -25,6 +26,7 @@ from shoestring.train.memory import micro_tokens
 from shoestring.train.optim import Optimizers, build_optimizers
 from shoestring.train.report import receipt
 from shoestring.train.runs.early_stopping import EarlyStopping
+from shoestring.train.runs.flops import saved_flops
 from shoestring.train.runs.recipe import check_past
 from shoestring.train.sft_recipe import SFTConfig
 from shoestring.train.tuning import describe, load_start, open_start, origin, save_checkpoint, write_weights
@@ -56,6 +58,7 @@ class SFTRun:
     step: int = 0
     tokens: int = 0
     """Inputs so far, padding not counted."""
+    flops: Flops = field(default_factory=dict)
     segments: list[receipt.Segment] = field(default_factory=list)
 
     @property
@@ -172,6 +175,7 @@ def save(run: SFTRun) -> Path:
     values = {
         "step": run.step,
         "tokens": run.tokens,
+        "flops": run.flops,
         "order": run.order.state(),
         "segments": [asdict(segment) for segment in run.segments],
         "stopping": run.stopping.state(),
@@ -211,6 +215,8 @@ def _restore(run: SFTRun, folder: Path) -> None:
     run.order.load_state(values["order"])
     run.stopping.load_state(values.get("stopping", {}))
     run.step, run.tokens = values["step"], values["tokens"]
+    mean = max(1, round(float(run.order.lengths.mean())))
+    run.flops = saved_flops(values, run.model.config, run.tokens, mean)
     run.segments = [receipt.Segment.of(segment) for segment in values["segments"]]
 
 

@@ -159,6 +159,7 @@ def same_run(log_rows):
     def parts(out: Path) -> tuple[dict[str, torch.Tensor], dict]:
         tensors, values = state.load_state(checkpoint.latest(out / "checkpoints") / "trainer")
         values = {name: value for name, value in values.items() if name != "segments"}  # these hold times
+        values["flops"].pop("recomputation", None)  # it changes no number
         return tensors | load_file(out / "model" / "model.safetensors"), values
 
     def check(one: Path, other: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 import subprocess
 import threading
 import time
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from shoestring.cost.footprint import estimate_formula, estimated_joules
 from shoestring.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 # A package counter wraps after about 262 kJ, 20 minutes at 200 W: reading it this often misses none.
 INTERVAL_S = 5.0
-_POWERCAP = Path("/sys/class/powercap")
+_POWERCAP, _HWMON = Path("/sys/class/powercap"), Path("/sys/class/hwmon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,9 @@ class EnergyMeter:
     """Counts from entering the `with` block, in a thread that reads the counters every few seconds.
 
     `gpus` names the GPUs in use (index or UUID, as `nvidia-smi -i` takes them). If every one of them, or with
-    no GPU the processor's RAPL counters, can be read, the result is measured; else it is `watts` times the
-    time, if watts were stated; else unavailable. Nothing is guessed.
+    no GPU the machine's own power meter (hwmon) or the processor's RAPL counters, can be read, the result is
+    measured. Else it is `watts` times the time, if watts were stated; else, for `is_estimated` and without
+    GPUs, by the formula of cost/footprint.py, whose factors the detail states; else unavailable.
     """
 
     def __init__(
@@ -51,24 +54,30 @@ class EnergyMeter:
         *,
         watts: float | None = None,
         gpus: tuple[str, ...] = (),
+        is_estimated: bool = False,
         interval_s: float = INTERVAL_S,
         powercap: Path = _POWERCAP,
+        hwmon: Path = _HWMON,
         nvidia_smi: str = "nvidia-smi",
     ) -> None:
         if watts is not None and not (math.isfinite(watts) and watts > 0):
             raise ConfigError(f"watts = {watts}: the machine's draw is a number above 0, or left out")
         self._watts = watts
         self._interval_s = interval_s
+        self._is_estimated = is_estimated
         self._cpu = RaplCounter(powercap)
+        self._machine = PowerMeter(hwmon)
         self._gpu = GpuCounter(gpus, nvidia_smi)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="energy", daemon=True)
         self._started_at = time.monotonic()
         self._ended_at: float | None = None
+        self._core_s = time.process_time()
+        self._core_s_at_end: float | None = None
 
     def __enter__(self) -> Self:
-        self._started_at = time.monotonic()
+        self._started_at, self._core_s = time.monotonic(), time.process_time()
         self._read()
         self._thread.start()
         return self
@@ -77,7 +86,7 @@ class EnergyMeter:
         self._stop.set()
         self._thread.join()
         self._read()
-        self._ended_at = time.monotonic()
+        self._ended_at, self._core_s_at_end = time.monotonic(), time.process_time()
 
     def read(self) -> Energy:
         """The energy since the block was entered; inside it as of the last reading, after it the whole."""
@@ -98,12 +107,24 @@ class EnergyMeter:
             )
             detail = f"{len(self._gpu.gpus)} GPU (nvidia-smi power draw), {processor}"
             return Energy(joules=gpu + (cpu or 0.0), how="measured", detail=detail)
+        if not self._gpu.gpus and self._machine.joules is not None:
+            detail = "the whole machine (hwmon power meter)"
+            return Energy(joules=self._machine.joules, how="measured", detail=detail)
         if not self._gpu.gpus and cpu is not None:
             return Energy(joules=cpu, how="measured", detail="processor and memory (RAPL), not the rest")
         why = "nvidia-smi gives no power draw" if self._gpu.gpus else "the RAPL counters cannot be read"
         if self._watts is not None:
             detail = f"{self._watts:g} W as stated, times the time; {why}"
             return Energy(joules=self._watts * seconds, how="estimated", detail=detail)
+        if self._is_estimated and not self._gpu.gpus and hasattr(os, "sched_getaffinity"):
+            cores, memory = (
+                len(os.sched_getaffinity(0)),
+                os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            )
+            core_s = (self._core_s_at_end or time.process_time()) - self._core_s
+            joules = estimated_joules(seconds, core_s, cores=cores, memory_bytes=memory)
+            detail = f"{estimate_formula(cores, memory)}; {why}, and no watts were stated"
+            return Energy(joules=joules, how="estimated", detail=detail)
         return Energy(joules=None, how="unavailable", detail=f"{why}, and no watts were stated")
 
     def _watch(self) -> None:
@@ -113,7 +134,40 @@ class EnergyMeter:
     def _read(self) -> None:
         with self._lock:
             self._cpu.read()
+            self._machine.read()
         self._gpu.read()
+
+
+class PowerMeter:
+    """Joules of the whole machine by its ACPI power meter, which Linux shows in hwmon; None without one."""
+
+    def __init__(self, hwmon: Path = _HWMON) -> None:
+        self.joules: float | None = None
+        self._last: tuple[float, float] | None = None
+        self._files = [
+            folder / "power1_average" for folder in sorted(hwmon.glob("hwmon*")) if _is_power_meter(folder)
+        ]
+
+    def read(self) -> None:
+        """Add the trapezoid since the last reading; a failure makes the total unknown for good."""
+        if not self._files:
+            return
+        try:
+            watts = sum(int(file.read_text()) for file in self._files) / 1e6
+        except (OSError, ValueError):
+            self._files, self.joules = [], None
+            return
+        now = time.monotonic()
+        if self._last is not None:
+            then, watts_then = self._last
+            self.joules = (self.joules or 0.0) + (watts + watts_then) / 2 * (now - then)
+        self._last = (now, watts)
+
+
+def _is_power_meter(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (folder / "name").read_text().strip() == "power_meter"
+    return False
 
 
 class RaplCounter:

@@ -18,13 +18,13 @@ from typing import Any
 
 import shoestring
 from shoestring.config import changes
+from shoestring.cost.footprint import JOULES_PER_KWH, Intensities, footprint
 from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError
 from shoestring.train.report.energy import Energy, combine
 
 UNAVAILABLE = "unavailable"
 _PACKAGE = Path(shoestring.__file__).parent
-_JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,8 @@ class Receipt:
     recipe: Mapping[str, Any]
     seed: int
     tokens: int
-    train_flops: float
-    """From the cost model, not measured."""
+    flops: Mapping[str, float]
+    """Of all matrix products, by part (cost/step.py): counted step by step, not measured."""
     machine: Mapping[str, Any]
     """From `describe_machine`."""
     price: Price
@@ -94,7 +94,8 @@ def write(receipt: Receipt, path: Path) -> dict[str, Any]:
             "recipe": dict(receipt.recipe),
             "seed": receipt.seed,
             "tokens": receipt.tokens,
-            "train_flops": receipt.train_flops,
+            "train_flops": sum(receipt.flops.values()),
+            "flops": dict(receipt.flops),
             "start": receipt.segments[0].start,
             "end": receipt.segments[-1].end,
             "seconds": seconds,
@@ -102,6 +103,7 @@ def write(receipt: Receipt, path: Path) -> dict[str, Any]:
             "history": history(receipt.segments),
             "machine": dict(receipt.machine),
             "energy": {**asdict(energy), "joules": _or_unavailable(energy.joules)},
+            "footprint": UNAVAILABLE if energy.joules is None else footprint(energy.joules, Intensities()),
             "money": money(receipt.price, seconds, energy),
         }
     )
@@ -135,7 +137,7 @@ def total_energy(segments: Sequence[Segment]) -> Energy:
 
 def money(price: Price, seconds: float, energy: Energy) -> dict[str, Any]:
     """Rent of the machine and cost of the electricity, separate: a rent includes the electricity."""
-    kwh = None if energy.joules is None else energy.joules / _JOULES_PER_KWH
+    kwh = None if energy.joules is None else energy.joules / JOULES_PER_KWH
     rent = None if price.per_hour is None else price.per_hour * seconds / 3600
     electricity = None if price.per_kwh is None or kwh is None else price.per_kwh * kwh
     return {

@@ -145,3 +145,29 @@ def test_parts_add_up_to_what_the_worse_part_knows():
         assert "10 W" in total.detail
     assert combine(measured, unknown).joules is None
     assert "no counter" in combine(unknown, estimated).detail
+
+
+def test_the_machines_own_power_meter_is_read_before_the_processors(tmp_path, monkeypatch):
+    folder = tmp_path / "hwmon3"
+    folder.mkdir()
+    (folder / "name").write_text("power_meter\n")
+    (folder / "power1_average").write_text("50000000\n")
+    clock = iter([0.0, 1.0, 1.5, 5.5, 6.0, *[7.0] * 9])
+    monkeypatch.setattr("shoestring.train.report.energy.time.monotonic", lambda: next(clock))
+    zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    with EnergyMeter(powercap=tmp_path, hwmon=tmp_path) as meter:
+        pass
+    assert meter.read().joules == pytest.approx(50.0 * 4)
+    assert "hwmon" in meter.read().detail
+
+
+def test_a_machine_without_counters_is_estimated_by_a_formula_that_is_stated(tmp_path):
+    with EnergyMeter(powercap=tmp_path, hwmon=tmp_path, is_estimated=True) as meter:
+        sum(range(1_000_000))
+    energy = meter.read()
+    assert energy.how == "estimated"
+    assert energy.joules is not None
+    assert energy.joules > 0
+    assert "0.74 W at rest" in energy.detail
+    assert "no watts were stated" in energy.detail
+    assert meter.read() == energy

@@ -37,7 +37,7 @@ def example(**changes) -> Receipt:
         "recipe": {"optim": {"lr": 1e-3, "betas": (0.9, 0.95)}},
         "seed": 7,
         "tokens": 4096,
-        "train_flops": 1.5e12,
+        "flops": {"layers": 1e12, "optimizer": 5e11},
         "machine": describe_machine(peak_flops_per_s=1e11),
         "price": Price(),
         "segments": [segment(), segment()],

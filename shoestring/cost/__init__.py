@@ -1,0 +1,1 @@
+"""Costs as pure functions: FLOPs of steps, plans of training and serving, published runs, footprints."""
