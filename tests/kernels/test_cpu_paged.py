@@ -163,6 +163,45 @@ def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
     torch.testing.assert_close(got.double(), wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("heads", [4, 16])
+def test_a_bad_latent_spoils_its_own_sequence_only(heads: int) -> None:
+    batch = Batch.make((40, 2), (40, 2), (40, 2))
+    query, rope = random(6, heads, 24), random(6, heads, 8, seed=2)
+    kept = (batch.entries(24, seed=3), batch.entries(8, seed=4))
+    kept[0][int(batch.tables[0, 0]), 7, 3] = math.nan
+    kept[1][int(batch.tables[1, 0]), 9, 5] = math.nan
+    query[5, 1, 2] = math.nan
+    out = cpu_paged.paged_latent_attention(query, rope, *kept, *batch.where, SCALE)
+    assert out[:4].isnan().all()
+    assert out[4].isfinite().all()
+    assert out[5].isnan().all(1).tolist() == [head == 1 for head in range(heads)]
+
+
+@pytest.mark.parametrize("heads", [4, 16])
+@pytest.mark.parametrize("size", [0.0, 1e-20, 1e-3, 1e6])
+def test_latents_and_keys_of_any_size(heads: int, size: float) -> None:
+    """One vector 1,000 times the others, one of zeros, and rotary keys of another size than latents."""
+    batch = Batch.make((300, 3), (20, 1))
+    latents, turned = batch.entries(64, seed=3) * size, batch.entries(16, seed=4)
+    latents[int(batch.tables[0, 0]), 5] *= 1000
+    latents[int(batch.tables[0, 1]), 6] = 0
+    query = random(4, heads, 64) / max(size * 1000, 1e-20)
+    operands = (query, random(4, heads, 16, seed=2) * 4, latents, turned)
+    got = cpu_paged.paged_latent_attention(*operands, *batch.where, SCALE)
+    wanted = reference.paged_latent_attention(*(x.double() for x in operands), *batch.where, SCALE)
+    largest = max(float(wanted.abs().max()), 1e-30)
+    torch.testing.assert_close(got.double(), wanted, rtol=0, atol=2e-5 * largest)
+
+
+def test_scores_of_latents_far_apart_neither_overflow_nor_vanish() -> None:
+    batch = Batch.make((700, 2))
+    operands = [random(2, 16, 24) * 200, random(2, 16, 8, seed=2) * 200]
+    operands += [batch.entries(24, seed=3) * 200, batch.entries(8, seed=4) * 200]
+    got = cpu_paged.paged_latent_attention(*operands, *batch.where, 1.0)
+    wanted = reference.paged_latent_attention(*(x.double() for x in operands), *batch.where, 1.0)
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-3)
+
+
 def test_inference_takes_these() -> None:
     pick = ops.pick("paged_latent_attention", "cpu", torch.float32, inference=True)
     assert pick is cpu_paged.paged_latent_attention

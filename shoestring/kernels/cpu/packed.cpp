@@ -8,16 +8,6 @@
 
 #ifdef PACKED_KERNELS
 #ifdef PACKED_AMX
-#include <sys/syscall.h>
-#include <unistd.h>
-
-// Linux gives a process the registers of tiles when it asks for them, and its threads too.
-bool amx_allowed() {
-  constexpr long REQUEST = 0x1023, TILE_DATA = 18;
-  static const bool allowed = syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
-  return allowed;
-}
-
 UnpackedGroup* amx_scratch(int64_t groups) {
   thread_local std::vector<UnpackedGroup> scratch;
   if (static_cast<int64_t>(scratch.size()) < groups) scratch.resize(groups);

@@ -5,12 +5,12 @@
 // vector tile, and its scale a quarter. Int8: activations of 15 bits are two planes, the high and the low byte.
 #pragma once
 
-#if defined(__AMX_INT8__) && defined(__AMX_TILE__) && defined(LANES_512) && defined(__linux__)
+#include "amx.h"
+
+#if defined(AMX_INT8)
 #define PACKED_AMX
 
 constexpr int AMX_ROWS = 16;
-
-bool amx_allowed();  // by the operating system, which is asked once
 
 template <class Format>
 inline int64_t block_rows() {

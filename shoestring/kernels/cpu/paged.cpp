@@ -1,10 +1,9 @@
 // Attention of new tokens over pages of keys and values, in one pass with online softmax (arXiv 2205.14135). Keys are taken in parts
 // of PART, whose results are merged in order, and a part's pages whole and in order: a row's result depends neither on the rows
 // computed beside it nor on the threads.
-#include "key_tiles.h"
-#include "row_tiles.h"
+#include "paged/amx_rows.h"
+#include "paged/float_rows.h"
 
-#include <memory>
 #include <vector>
 #if defined(_OPENMP)
 #include <omp.h>
@@ -12,97 +11,11 @@
 
 namespace {
 
-constexpr int64_t ROWS_AT_ONCE = 2 * LANES, PART = 512;
 constexpr int64_t WORTH_THREADS = 1 << 18;  // products of two numbers: fewer take less time than starting threads
 
-struct Problem {
-  int64_t N, H, per_key_head, page_size, table_row;
-  const float *q, *q2;
-  Part first, second, value;
-  int64_t first_head, second_head, value_head;  // distances between key heads; 0 if all heads share one
-  const int32_t *tables, *sequences, *lengths;
-  float scale;
-  float* out;
-  int64_t width() const { return first.width + second.width; }
-};
-
-struct Block {  // the rows of one task: new tokens n0 to n1 of one sequence, each with heads h0 to h1 of one key head
-  int64_t n0, n1, h0, h1;
-  int64_t heads() const { return h1 - h0; }
-  int64_t rows() const { return (n1 - n0) * heads(); }
-};
-
-struct Mix {  // softmax so far: each row's largest score, sum of weights, and sum of weighted values (rows, value width)
-  float most[ROWS_AT_ONCE], total[ROWS_AT_ONCE];
-  std::unique_ptr<float[]> out;
-  explicit Mix(int64_t rows, int64_t width) : out(new float[rows * width]) {}
-  void clear(int64_t rows, int64_t width) {
-    std::fill(most, most + ROWS_AT_ONCE, -INFINITY);
-    std::fill(total, total + ROWS_AT_ONCE, 0.0f);
-    std::fill(out.get(), out.get() + rows * width, 0.0f);
-  }
-};
-
-// The block's queries, scaled: few as rows (rows, width), many as panels (width, at most LANES). Lanes without a row repeat the last.
-void gather(const Problem& p, const Block& block, float* q) {
-  const int64_t rows = block.rows(), C = p.first.width, R = p.second.width;
-  const float *x[ROWS_AT_ONCE], *x2[ROWS_AT_ONCE];
-  for (int64_t i = 0; i < padded(static_cast<int>(rows), W); i++) {
-    const int64_t row = std::min(i, rows - 1), n = block.n0 + row / block.heads(), h = block.h0 + row % block.heads();
-    x[i] = p.q + (n * p.H + h) * C, x2[i] = p.q2 + (n * p.H + h) * R;
-  }
-  if (rows <= FEW_ROWS) {
-    for (int64_t r = 0; r < rows; r++)
-      std::copy(x[r], x[r] + C, q + r * p.width()), std::copy(x2[r], x2[r] + R, q + r * p.width() + C);
-    for (int64_t i = 0; i < rows * p.width(); i++) q[i] *= p.scale;
-    return;
-  }
-  for (int64_t first = 0; first < rows; first += LANES) {
-    const int64_t lanes = padded(static_cast<int>(std::min<int64_t>(LANES, rows - first)), W);
-    for (int64_t i = 0; i < lanes; i += W) {
-      transpose(0, C, x + first + i, q + i, lanes);
-      transpose(0, R, x2 + first + i, q + C * lanes + i, lanes);
-    }
-    for (int64_t i = 0; i < p.width() * lanes; i++) q[i] *= p.scale;
-    q += p.width() * lanes;
-  }
-}
-
-Part of_head(Part part, int64_t distance) {
-  if (part.data) part.data += distance;
-  return part;
-}
-
-// The block's rows over keys `begin` to `end`, as far as each may see them.
-void attend(const Problem& p, const Block& block, const float* q, int64_t begin, int64_t end, Mix& mix) {
-  const int64_t rows = block.rows(), head = block.h0 / p.per_key_head;
-  const Part first = of_head(p.first, head * p.first_head), second = of_head(p.second, head * p.second_head);
-  const Part value = of_head(p.value, head * p.value_head);
-  const int32_t* table = p.tables + p.sequences[block.n0] * p.table_row;
-  float scores[LONGEST_PAGE * LANES], shrink[LANES];
-  int32_t visible[LANES] = {};
-  mix.clear(rows, value.width);
-  for (int64_t start = begin; start < end; start += p.page_size) {
-    const int64_t page = table[start / p.page_size], keys = std::min(p.page_size, end - start);
-    for (int64_t i = 0; i < rows; i += LANES) {
-      const int64_t count = std::min<int64_t>(LANES, rows - i), lanes = padded(static_cast<int>(count), W);
-      const bool few = rows <= FEW_ROWS;
-      for (int64_t r = 0; r < count; r++) visible[r] = p.lengths[block.n0 + (i + r) / block.heads()] - start;
-      if (few) {
-        few_scores(rows, keys, q, first, second, page, scores);
-        few_softmax(rows, keys, visible, scores, mix.most, mix.total, shrink);
-      } else {
-        page_scores(lanes / W, keys, p.page_size, q + i * p.width(), first, second, page, scores);
-        row_softmax(lanes, keys, visible, scores, mix.most + i, mix.total + i, shrink);
-      }
-      const Weights weights{scores, few ? 1 : lanes, few ? LONGEST_PAGE : 1};
-      add_values(count, keys, weights, shrink, value, page, mix.out.get() + i * value.width);
-    }
-  }
-}
-
 // sum = the softmax over the keys of both
-void merge(int64_t rows, int64_t width, const Mix& part, Mix& sum) {
+void merge(int64_t rows, const Mix& part, Mix& sum) {
+  const int64_t width = sum.width;
   for (int64_t r = 0; r < rows; r++) {
     const float most = std::max(sum.most[r], part.most[r]);
     const float base = most == -INFINITY ? 0.0f : most;
@@ -118,19 +31,19 @@ void merge(int64_t rows, int64_t width, const Mix& part, Mix& sum) {
 }
 
 void scatter(const Problem& p, const Block& block, const Mix& mix) {
-  const int64_t width = p.value.width, heads = block.heads();
+  const int64_t width = p.value.width;
   for (int64_t r = 0; r < block.rows(); r++) {
     const float inverse = 1 / mix.total[r];
-    float* to = p.out + ((block.n0 + r / heads) * p.H + block.h0 + r % heads) * width;
-    for (int64_t d = 0; d < width; d++) to[d] = mix.out[r * width + d] * inverse;
+    float* to = p.out + block.row_of(p, r) * width;
+    for (int64_t d = 0; d < width; d++) to[d] = mix.out[r * mix.width + d] * inverse;
   }
 }
 
 // All tasks, the longest first where tokens of one sequence follow each other. Few of them are cut smaller, for all threads.
-std::vector<Block> blocks_of(const Problem& p, int64_t threads) {
-  const int64_t cuts = (p.per_key_head + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, heads = (p.per_key_head + cuts - 1) / cuts;
+std::vector<Block> blocks_of(const Problem& p, int64_t most_rows, int64_t threads) {
+  const int64_t cuts = (p.per_key_head + most_rows - 1) / most_rows, heads = (p.per_key_head + cuts - 1) / cuts;
   const int64_t enough = p.N * (p.H / p.per_key_head) * cuts / (4 * threads);
-  const int64_t tokens = std::min(std::max<int64_t>(1, enough), ROWS_AT_ONCE / heads);
+  const int64_t tokens = std::min(std::max<int64_t>(1, enough), most_rows / heads);
   std::vector<Block> blocks;
   for (int64_t n = 0; n < p.N;) {
     int64_t end = n + 1;
@@ -145,20 +58,21 @@ std::vector<Block> blocks_of(const Problem& p, int64_t threads) {
 }
 
 // A thread for each block.
+template <class Rows>
 void run_blocks(const Problem& p, const std::vector<Block>& blocks, int64_t threads) {
 #pragma omp parallel if (threads > 1)
   {
-    std::unique_ptr<float[]> q(new float[ROWS_AT_ONCE * p.width()]);
-    Mix sum(ROWS_AT_ONCE, p.value.width), part(ROWS_AT_ONCE, p.value.width);
+    Rows rows(p);
+    Mix sum(Rows::ROWS_AT_ONCE, Rows::value_width(p)), part(Rows::ROWS_AT_ONCE, Rows::value_width(p));
 #pragma omp for schedule(dynamic)
     for (size_t i = 0; i < blocks.size(); i++) {
       const Block& block = blocks[i];
       const int64_t end = p.lengths[block.n1 - 1];
-      gather(p, block, q.get());
-      attend(p, block, q.get(), 0, std::min(PART, end), sum);
+      rows.gather(block);
+      rows.attend(block, 0, std::min(PART, end), sum);
       for (int64_t begin = PART; begin < end; begin += PART) {
-        attend(p, block, q.get(), begin, std::min(begin + PART, end), part);
-        merge(block.rows(), p.value.width, part, sum);
+        rows.attend(block, begin, std::min(begin + PART, end), part);
+        merge(block.rows(), part, sum);
       }
       scatter(p, block, sum);
     }
@@ -166,6 +80,7 @@ void run_blocks(const Problem& p, const std::vector<Block>& blocks, int64_t thre
 }
 
 // A thread for each part of a block's keys: one long sequence keeps all threads busy.
+template <class Rows>
 void run_parts(const Problem& p, const std::vector<Block>& blocks) {
   std::vector<std::pair<size_t, int64_t>> jobs;  // block, first key
   std::vector<size_t> starts;
@@ -177,36 +92,44 @@ void run_parts(const Problem& p, const std::vector<Block>& blocks) {
   std::vector<std::unique_ptr<Mix>> mixes(jobs.size());
 #pragma omp parallel
   {
-    std::unique_ptr<float[]> q(new float[ROWS_AT_ONCE * p.width()]);
+    Rows rows(p);
 #pragma omp for schedule(dynamic)
     for (size_t i = 0; i < jobs.size(); i++) {
       const Block& block = blocks[jobs[i].first];
       const int64_t begin = jobs[i].second, end = std::min<int64_t>(begin + PART, p.lengths[block.n1 - 1]);
-      gather(p, block, q.get());
-      mixes[i].reset(new Mix(block.rows(), p.value.width));
-      attend(p, block, q.get(), begin, end, *mixes[i]);
+      rows.gather(block);
+      mixes[i].reset(new Mix(padded(static_cast<int>(block.rows()), W), Rows::value_width(p)));
+      rows.attend(block, begin, end, *mixes[i]);
     }
 #pragma omp for schedule(dynamic)
     for (size_t i = 0; i < blocks.size(); i++) {
       Mix& sum = *mixes[starts[i]];
-      for (size_t j = starts[i] + 1; j < starts[i + 1]; j++) merge(blocks[i].rows(), p.value.width, *mixes[j], sum);
+      for (size_t j = starts[i] + 1; j < starts[i + 1]; j++) merge(blocks[i].rows(), *mixes[j], sum);
       scatter(p, blocks[i], sum);
     }
   }
 }
 
-void run(const Problem& p) {
+template <class Rows>
+void run_rows(const Problem& p) {
   int64_t keys = 0, longest = 0, threads = 1;
   for (int64_t n = 0; n < p.N; n++) keys += p.lengths[n], longest = std::max<int64_t>(longest, p.lengths[n]);
 #if defined(_OPENMP)
   if (keys * p.H * (p.width() + p.value.width) > WORTH_THREADS) threads = omp_get_max_threads();
 #endif
-  const std::vector<Block> blocks = blocks_of(p, threads);
+  const std::vector<Block> blocks = blocks_of(p, Rows::ROWS_AT_ONCE, threads);
   const bool few = static_cast<int64_t>(blocks.size()) < 2 * threads;
   if (threads > 1 && few && longest > PART)
-    run_parts(p, blocks);
+    run_parts<Rows>(p, blocks);
   else
-    run_blocks(p, blocks, threads);
+    run_blocks<Rows>(p, blocks, threads);
+}
+
+void run(const Problem& p) {
+#if defined(AMX_INT8)
+  if (AmxRows::serves(p)) return run_rows<AmxRows>(p);
+#endif
+  run_rows<FloatRows>(p);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Scores of many rows of queries and the keys of one page, in tiles of registers. Queries and scores are transposed, a row for each
 // lane, so that keys are read as they lie.
 #pragma once
-#include "page_tiles.h"
+#include "tiles.h"
 
 constexpr int VECS = 3;           // vectors of rows in a tile of scores
 constexpr int LANES = VECS * W;   // rows of one panel of queries
@@ -60,7 +60,7 @@ inline void page_scores(int64_t vecs, int64_t keys, int64_t size, const float* q
   }
 }
 
-// Turns scores (keys, lanes) into weights, of 0 from each row's `visible` keys on; the other arguments as in page_tiles.h.
+// Turns scores (keys, lanes) into weights, of 0 from each row's `visible` keys on; the other arguments as in tiles.h.
 inline void row_softmax(int64_t lanes, int64_t keys, const int32_t* visible, float* scores, float* most, float* total,
                         float* shrink) {
   const vec none = splat(-INFINITY);

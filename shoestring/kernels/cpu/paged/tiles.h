@@ -1,7 +1,7 @@
 // What all tiles of attention over pages have in common. Every score and every mixed value is one sum whose additions happen in the
 // order of the depth, or of the keys, whatever the tile, so that a row's result does not depend on the rows computed beside it.
 #pragma once
-#include "vec.h"
+#include "../vec.h"
 
 constexpr int64_t LONGEST_PAGE = 64;
 constexpr int VALUE_ROWS = W == 16 ? 8 : 6;  // rows in a tile of values, PANEL wide

@@ -1,7 +1,7 @@
 // Scores of few rows of queries and the keys of one page: a key for each lane, so that no lane is empty. Keys are transposed on the
 // way. The additions are those of row_tiles.h in the same order, and so are the bits.
 #pragma once
-#include "page_tiles.h"
+#include "tiles.h"
 
 constexpr int FEW_ROWS = W == 16 ? 8 : 2;
 constexpr int64_t DEPTH = 32;  // of the keys that are transposed at a time
