@@ -1,5 +1,6 @@
 """Operations of the model: one function each, run by the fastest implementation for device and precision."""
 
+from shoestring.kernels.bf16 import grouped_linear_bf16, linear_bf16
 from shoestring.kernels.layer_weights import Routing
 from shoestring.kernels.ops import (
     causal_attention,
@@ -40,9 +41,11 @@ __all__ = [
     "feed_forward_layer",
     "grouped_attention_layer",
     "grouped_linear",
+    "grouped_linear_bf16",
     "in_one_call",
     "latent_attention_layer",
     "linear",
+    "linear_bf16",
     "linear_stack",
     "newton_schulz",
     "packed_experts",

@@ -1,5 +1,7 @@
 """Float32 operations with gradients on a CPU, in our own C++: values are read and written once."""
 
+from collections.abc import Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -249,3 +251,93 @@ def newton_schulz(x_EFD: Tensor, steps: int) -> Tensor:
     y_EFD = x_EFD.clone(memory_format=torch.contiguous_format)
     call("newton_schulz", *y_EFD.shape, steps, *reference.QUINTIC, y_EFD)
     return y_EFD
+
+
+@cache
+def has_bf16_products() -> bool:
+    """Return whether this CPU and its operating system have the matrix unit AMX-BF16."""
+    return bool(call("bf16_available"))
+
+
+class _Rows(NamedTuple):
+    """A float32 matrix, or a stack of them, as the kernel reads it: rows or columns beside each other."""
+
+    values: Tensor
+    stride: int
+    is_transposed: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> "_Rows":
+        """`x` (..., rows, columns), copied if neither its rows nor its columns lie beside each other."""
+        if x.stride(-1) != 1 and x.stride(-2) == 1:
+            return cls(x, x.stride(-1), 1)
+        x = x if x.stride(-1) == 1 else x.contiguous()
+        return cls(x, x.stride(-2), 0)
+
+
+def product_bf16(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    """See reference.product_bf16."""
+    if not has_bf16_products():
+        return reference.product_bf16(a_MK, b_KN)
+    a, b, c_MN = _Rows.of(a_MK), _Rows.of(b_KN.mT), a_MK.new_empty(len(a_MK), b_KN.shape[1])
+    _multiply([[*c_MN.shape, len(b_KN), a.stride, b.stride, b_KN.shape[1], 0, 0, 0]], a, b, c_MN)
+    return c_MN
+
+
+def grouped_product_bf16(rows_MK: Tensor, matrices_EKN: Tensor, ends_E: Tensor) -> Tensor:
+    """See reference.grouped_product_bf16."""
+    if not has_bf16_products():
+        return reference.grouped_product_bf16(rows_MK, matrices_EKN, ends_E)
+    rows_MK, (depth, width) = rows_MK.contiguous(), matrices_EKN.shape[1:]
+    a, b, c_MN = _Rows.of(rows_MK), _Rows.of(matrices_EKN.mT), rows_MK.new_empty(len(rows_MK), width)
+    step = b.values.stride(0)
+    _multiply(
+        [
+            [end - start, width, depth, a.stride, b.stride, width, start * a.stride, e * step, start * width]
+            for e, (start, end) in enumerate(_groups(ends_E))
+        ],
+        *(a, b, c_MN),
+    )
+    return c_MN
+
+
+def grouped_outer_bf16(left_MF: Tensor, right_MD: Tensor, ends_E: Tensor) -> Tensor:
+    """See reference.grouped_outer_bf16."""
+    if not has_bf16_products():
+        return reference.grouped_outer_bf16(left_MF, right_MD, ends_E)
+    left, right, (height, width) = (
+        left_MF.contiguous(),
+        right_MD.contiguous(),
+        (left_MF.shape[1], right_MD.shape[1]),
+    )
+    c_EFD = left.new_empty(len(ends_E), height, width)
+    _multiply(
+        [
+            [
+                height,
+                width,
+                end - start,
+                height,
+                width,
+                width,
+                start * height,
+                start * width,
+                e * height * width,
+            ]
+            for e, (start, end) in enumerate(_groups(ends_E))
+        ],
+        *(_Rows(left, height, 1), _Rows(right, width, 1), c_EFD),
+    )
+    return c_EFD
+
+
+def _groups(ends_E: Tensor) -> Iterable[tuple[int, int]]:
+    """First row of each expert, and that after its last."""
+    ends = ends_E.tolist()
+    return zip([0, *ends], ends, strict=False)
+
+
+def _multiply(numbers: list[list[int]], a: _Rows, b: _Rows, c: Tensor) -> None:
+    """Write products a b^T into c; each has nine numbers, see bf16_products.cpp."""
+    sizes = torch.tensor(numbers, dtype=torch.int64)
+    call("bf16_products", len(numbers), sizes, a.is_transposed, b.is_transposed, a.values, b.values, c)

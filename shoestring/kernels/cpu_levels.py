@@ -32,8 +32,8 @@ LEVELS = (
     _level(
         "x86-64-v4-amx",
         "x86_64",
-        "-march=x86-64-v4 -mavx512vnni -mamx-tile -mamx-int8",
-        f"{V4} avx512_vnni amx_tile amx_int8",
+        "-march=x86-64-v4 -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16",
+        f"{V4} avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16",
     ),
     _level("x86-64-v4-vnni", "x86_64", "-march=x86-64-v4 -mavx512vnni", f"{V4} avx512_vnni"),
     _level("x86-64-v4", "x86_64", "-march=x86-64-v4", V4),

@@ -109,6 +109,21 @@ def grouped_linear(x_ND: Tensor, weight_EFD: Tensor, ends_E: Tensor) -> Tensor:
     return _run("grouped_linear", x_ND, weight_EFD, ends_E)
 
 
+def product_bf16(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    """See reference.product_bf16; bf16.py has products with gradients."""
+    return _run("product_bf16", a_MK, b_KN)
+
+
+def grouped_product_bf16(rows_MK: Tensor, matrices_EKN: Tensor, ends_E: Tensor) -> Tensor:
+    """See reference.grouped_product_bf16."""
+    return _run("grouped_product_bf16", rows_MK, matrices_EKN, ends_E)
+
+
+def grouped_outer_bf16(left_MF: Tensor, right_MD: Tensor, ends_E: Tensor) -> Tensor:
+    """See reference.grouped_outer_bf16."""
+    return _run("grouped_outer_bf16", left_MF, right_MD, ends_E)
+
+
 def packed_linear(x: Tensor, weight: Packed, bias_F: Tensor | None = None) -> Tensor:
     """See reference.packed_linear."""
     return _run("packed_linear", x, weight, bias_F)
@@ -226,14 +241,22 @@ def feed_forward_layer(x_ND: Tensor, weights: FeedForwardWeights) -> FeedForward
 
 
 def linear_cross_entropy(
-    hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor, *, rows_at_once: int = 512
+    hidden_ND: Tensor,
+    weight_WD: Tensor,
+    targets_N: Tensor,
+    weights_N: Tensor,
+    *,
+    rows_at_once: int = 512,
+    in_bf16: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of hidden @ weight^T, computed without holding all logits at once.
 
     Returns (sum of weights * nll, nll (N,) without gradient), both float32. Negative targets are ignored.
-    The gradients are computed in the forward pass, `rows_at_once` rows of logits at a time.
+    The gradients are computed in the forward pass, `rows_at_once` rows of logits at a time; all products
+    `in_bf16` are those of `product_bf16`.
     """
-    loss, nll_N = _LinearCrossEntropy.apply(hidden_ND, weight_WD, targets_N, weights_N, rows_at_once)
+    in_bf16 = in_bf16 and hidden_ND.dtype == torch.float32
+    loss, nll_N = _LinearCrossEntropy.apply(hidden_ND, weight_WD, targets_N, weights_N, rows_at_once, in_bf16)
     return loss, nll_N
 
 
@@ -251,11 +274,23 @@ def token_logprobs(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_WD: Tensor, targets_N: Tensor, weights_N: Tensor, rows: int
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_WD: Tensor,
+        targets_N: Tensor,
+        weights_N: Tensor,
+        rows: int,
+        in_bf16: bool,
     ) -> tuple[Tensor, Tensor]:
         grad_weights_N = weights_N if any(ctx.needs_input_grad[:2]) else None
         nll_N, d_hidden, d_weight = _head_nll(
-            hidden_ND, weight_WD, targets_N, grad_weights_N, rows, is_frozen=not ctx.needs_input_grad[1]
+            hidden_ND,
+            weight_WD,
+            targets_N,
+            grad_weights_N,
+            rows,
+            is_frozen=not ctx.needs_input_grad[1],
+            in_bf16=in_bf16,
         )
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.mark_non_differentiable(nll_N)
@@ -266,7 +301,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
         d_hidden = d_hidden * d_loss.to(d_hidden.dtype)
-        return d_hidden, None if d_weight is None else d_weight * d_loss.to(d_weight.dtype), None, None, None
+        d_weight = None if d_weight is None else d_weight * d_loss.to(d_weight.dtype)
+        return d_hidden, d_weight, None, None, None, None
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -294,6 +330,7 @@ def _head_nll(
     rows: int,
     *,
     is_frozen: bool = False,
+    in_bf16: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """nll (N,) and, with weights, the gradients of sum(weights * nll) by hidden and weight, if not frozen."""
     weight = weight_WD.to(hidden_ND.dtype)
@@ -302,12 +339,16 @@ def _head_nll(
     d_weight = None if weights_N is None or is_frozen else torch.zeros_like(weight_WD)
     for part in range(0, hidden_ND.shape[0], rows):
         span = slice(part, part + rows)
-        logits = hidden_ND[span] @ weight.T
+        logits = product_bf16(hidden_ND[span], weight.T) if in_bf16 else hidden_ND[span] @ weight.T
         nll_N[span] = cross_entropy_rows(
             logits, targets_N[span], None if weights_N is None else weights_N[span]
         )
-        if d_hidden is not None:
+        if d_hidden is not None and in_bf16:
+            d_hidden[span] = product_bf16(logits, weight)
+        elif d_hidden is not None:
             torch.mm(logits, weight, out=d_hidden[span])
-        if d_weight is not None:
+        if d_weight is not None and in_bf16:
+            d_weight += product_bf16(logits.T, hidden_ND[span])
+        elif d_weight is not None:
             d_weight.addmm_(logits.T.to(d_weight.dtype), hidden_ND[span].to(d_weight.dtype))
     return nll_N, d_hidden, d_weight

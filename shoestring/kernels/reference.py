@@ -216,6 +216,27 @@ def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor
     return F.linear(x, weight_FD.to(x.dtype), None if bias_F is None else bias_F.to(x.dtype))
 
 
+def product_bf16(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    """a b of float32 matrices: factors are rounded to bfloat16, sums and result are float32."""
+    return _rounded(a_MK) @ _rounded(b_KN)
+
+
+def grouped_product_bf16(rows_MK: Tensor, matrices_EKN: Tensor, ends_E: Tensor) -> Tensor:
+    """`product_bf16` of each expert's rows, as in `grouped_linear`, and its matrix -> (M, N)."""
+    return grouped_linear(_rounded(rows_MK), _rounded(matrices_EKN).mT, ends_E)
+
+
+def grouped_outer_bf16(left_MF: Tensor, right_MD: Tensor, ends_E: Tensor) -> Tensor:
+    """`product_bf16` of each expert's left rows, transposed, and its right rows -> (E, F, D)."""
+    starts, ends = [0, *ends_E.tolist()], ends_E.tolist()
+    left, right = _rounded(left_MF), _rounded(right_MD)
+    return torch.stack([left[a:b].T @ right[a:b] for a, b in zip(starts, ends, strict=False)])
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.bfloat16().to(x.dtype)
+
+
 def linear_stack(x_NHD: Tensor, weight_HFD: Tensor) -> Tensor:
     """Each head's matrix times its own row of every token: (N, H, D) -> (N, H, F)."""
     return torch.einsum("nhd,hfd->nhf", x_NHD, weight_HFD.to(x_NHD.dtype))

@@ -14,7 +14,7 @@ from shoestring.model.attention import attention_class, build_attention
 from shoestring.model.cache import DenseCache, LayerCache, ModelCache
 from shoestring.model.config import MLAConfig, ModelConfig
 from shoestring.model.layers import MLP, Embedding, Linear, RMSNorm, Rotation, build_rotation
-from shoestring.model.moe import MoE
+from shoestring.model.moe import Experts, MoE
 
 
 @dataclass
@@ -124,8 +124,18 @@ class Transformer(nn.Module):
         self.config, self.compute_dtype = config, compute_dtype
         self.gradient_checkpointing = False
         self.model = Decoder(config)
+        self.multiplies_in_bf16 = False
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def multiply_in_bf16(self) -> None:
+        """Multiply matrices of float32 in bfloat16 from now on, head and experts included, the router not."""
+        self.multiplies_in_bf16 = True
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.product = kernels.linear_bf16
+            elif isinstance(module, Experts):
+                module.product = kernels.grouped_linear_bf16
 
     @property
     def head_weight_WD(self) -> Tensor:

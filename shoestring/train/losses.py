@@ -131,5 +131,6 @@ def _mean_nll(
         counts_N = labels_N >= 0
         hidden_ND, labels_N = hidden_ND[counts_N], labels_N[counts_N]
     weights_N = (labels_N >= 0).float() / in_batch.clamp(min=1)
-    loss, _ = kernels.linear_cross_entropy(hidden_ND, model.head_weight_WD, labels_N, weights_N)
+    head = (hidden_ND, model.head_weight_WD, labels_N, weights_N)
+    loss, _ = kernels.linear_cross_entropy(*head, in_bf16=model.multiplies_in_bf16)
     return loss, loss.detach()

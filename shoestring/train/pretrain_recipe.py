@@ -7,7 +7,7 @@ from shoestring.data.corpus import DataConfig
 from shoestring.errors import ConfigError
 from shoestring.train.optim import OptimConfig
 from shoestring.train.report.receipt import Price
-from shoestring.train.runs.recipe import RunConfig
+from shoestring.train.runs.recipe import Precision, RunConfig, check_precision
 from shoestring.train.schedule import ScheduleConfig
 
 
@@ -35,6 +35,9 @@ class PretrainConfig(RunConfig):
     """Held-out tokens per evaluation."""
     save_every: int = 200
     """Steps between checkpoints; Ctrl-C saves one too."""
+    precision: Precision = "auto"
+    """Of matrix products. "auto": float32 on a CPU, bfloat16 on a GPU. "bf16": bfloat16 on a CPU too,
+    faster where it has AMX; weights, sums, attention and router stay float32."""
     watts: float | None = None
     """Power of the machine for the receipt, where it cannot be measured."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -54,5 +57,6 @@ class PretrainConfig(RunConfig):
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
         if not 0.0 <= self.balance_alpha < math.inf:
             raise ConfigError(f"balance_alpha = {self.balance_alpha} is not a number of at least 0")
+        check_precision(self.precision)
         if self.watts is not None and not 0.0 < self.watts < math.inf:
             raise ConfigError(f"watts = {self.watts} is not a number over 0; leave it out if unknown")

@@ -94,6 +94,8 @@ def build(
     shape = replace(shape, **tokenizer.model_ids)  # type: ignore[arg-type]
     model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
     model.gradient_checkpointing = config.gradient_checkpointing
+    if config.precision == "bf16":
+        model.multiply_in_bf16()
     generator = torch.Generator(runtime.device).manual_seed(config.seed)
     loader = Loader(
         dataset.train,

@@ -30,7 +30,7 @@ from shoestring.errors import ConfigError
 from shoestring.model.lora import LoraConfig
 from shoestring.train.optim import OptimConfig
 from shoestring.train.report.receipt import Price
-from shoestring.train.runs.recipe import RunConfig
+from shoestring.train.runs.recipe import Precision, RunConfig, check_precision
 from shoestring.train.schedule import ScheduleConfig
 
 
@@ -87,6 +87,9 @@ class SFTConfig(ConversationConfig, RunConfig):
     """Steps between checkpoints; Ctrl-C saves one too."""
     balance_alpha: float = 1e-4
     """Weight of the sequence balance loss (DeepSeek-V3: 1e-4)."""
+    precision: Precision = "auto"
+    """Of matrix products. "auto": float32 on a CPU, bfloat16 on a GPU. "bf16": bfloat16 on a CPU too,
+    faster where it has AMX; weights, sums, attention and router stay float32."""
     watts: float | None = None
     """Power of the machine for the receipt, where it cannot be measured."""
     optim: SFTOptim = field(default_factory=SFTOptim)
@@ -121,6 +124,7 @@ class SFTConfig(ConversationConfig, RunConfig):
             raise ConfigError(f"epochs = {self.epochs} is not a number over 0")
         if not 0.0 <= self.balance_alpha < math.inf:
             raise ConfigError(f"balance_alpha = {self.balance_alpha} is not a number of at least 0")
+        check_precision(self.precision)
         if self.watts is not None and not 0.0 < self.watts < math.inf:
             raise ConfigError(f"watts = {self.watts} is not a number over 0; leave it out if unknown")
         if self.lora.rank and self.schedule.bias_speed:

@@ -107,6 +107,8 @@ def build(
     say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.model}")
     model = load_start(config, runtime, start, data.turn_ends)
     model.gradient_checkpointing = config.gradient_checkpointing
+    if config.precision == "bf16":
+        model.multiply_in_bf16()
     run = SFTRun(
         config=config,
         out=out,

@@ -31,7 +31,8 @@ def best(machine: str, flags: str) -> str | None:
         ("x86_64", f"{V4} avx_vnni", "x86-64-v4"),
         ("x86_64", f"{V4} avx512_vnni amx_tile quantum_dots", "x86-64-v4-vnni"),
         ("x86_64", V4.upper(), None),
-        ("x86_64", f"{V4} avx512_vnni amx_tile amx_int8", "x86-64-v4-amx"),
+        ("x86_64", f"{V4} avx512_vnni amx_tile amx_int8", "x86-64-v4-vnni"),
+        ("x86_64", f"{V4} avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16", "x86-64-v4-amx"),
         ("i686", V4, None),
         ("riscv64", "imafdcv", None),
         ("aarch64", V4, None),
@@ -47,6 +48,7 @@ def test_the_best_level_of_some_cpus(machine: str, flags: str, name: str | None)
 NAMES = {
     **{"sse3": "pni", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "lzcnt": "abm", "bmi": "bmi1"},
     **{"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "amx-int8": "amx_int8", "amx-tile": "amx_tile"},
+    **{"amx-bf16": "amx_bf16", "avx512bf16": "avx512_bf16"},
 }
 """What /proc/cpuinfo calls instructions that compilers have other names for."""
 FLAGS = f"{V4} avx_vnni avx512_vnni asimd asimddp".split()

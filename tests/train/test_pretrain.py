@@ -40,6 +40,16 @@ def test_a_run_equals_itself_bit_for_bit(whole, recipe, runtime, tmp_path, same_
     assert log_rows(tmp_path / "other") != log_rows(whole)
 
 
+def test_a_run_with_products_in_bfloat16_equals_itself(whole, recipe, runtime, tmp_path, same_run, log_rows):
+    in_bf16 = recipe(precision="bf16")
+    pretrain(in_bf16, runtime, tmp_path / "whole", quiet=True)
+    pretrain(in_bf16, runtime, tmp_path / "again", quiet=True)
+    same_run(tmp_path / "whole", tmp_path / "again")
+    losses = [[row["loss"] for row in log_rows(out)] for out in (whole, tmp_path / "whole")]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
 def test_the_run_directory_holds_what_it_promises(recipe, runtime, tmp_path, monkeypatch):
     monkeypatch.setattr(finish.curves, "draw", DRAW)
     out = tmp_path / "run"

@@ -52,6 +52,7 @@ def test_overrides_reach_every_part(tmp_path):
         ("optim.lr=0", "optim.lr = 0"),
         ("schedule.warmup_ratio=0.9", "warmup_ratio <= constant_until"),
         ("data.fim_rate=2", "fim_rate = 2"),
+        ("precision=fp16", "precision = 'fp16'"),
         ("batch_size=many", "batch_size = 'many'"),
         ("optim.learning_rate=1", "no 'optim.learning_rate'; OptimConfig has name, lr"),
     ],

@@ -305,6 +305,7 @@ def test_runs_are_not_mixed(recipe, runtime, tmp_path, talks):
         {"balance_alpha": math.nan},
         {"seed": -1},
         {"watts": 0.0},
+        {"precision": "float16"},
         {"lora": LoraConfig(rank=1), "schedule": SFTSchedule(bias_speed=0.1)},
     ],
 )
@@ -350,6 +351,16 @@ def test_gradient_checkpointing_changes_no_bit_of_an_adapter(recipe, runtime, tm
     one, other = map(load_file, files)
     assert one.keys() == other.keys()
     assert not [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_products_in_bfloat16_learn_nearly_the_same(recipe, runtime, tmp_path, rank):
+    for precision in ("auto", "bf16"):
+        config = recipe(precision=precision, epochs=1.0, lora=LoraConfig(rank=rank))
+        sft(config, runtime, tmp_path / precision, quiet=True)
+    plain, rounded = ([row["loss"] for row in rows(tmp_path / name)] for name in ("auto", "bf16"))
+    assert plain != rounded
+    assert rounded == pytest.approx(plain, rel=0.01)
 
 
 @pytest.mark.parametrize("rank", [0, 2])

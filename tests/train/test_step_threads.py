@@ -24,19 +24,22 @@ DENSE = replace(V3, moe=None, attention=GQAConfig(num_key_value_heads=2, head_di
                 num_nextn_predict_layers=0)
 SETTINGS = StepSettings(lr_share=1.0, mtp_weight=0.3, bias_speed=1e-3, balance_alpha=1e-4, max_grad_norm=1.0)
 
-def trained(shape, optimizer, threads):
+def trained(shape, optimizer, threads, in_bf16):
     torch.set_num_threads(threads)
     model = initialize(Transformer(shape), torch.Generator().manual_seed(0)).train()
+    if in_bf16:
+        model.multiply_in_bf16()
     optimizers = build_optimizers(model, OptimConfig(name=optimizer))
     ids = torch.randint(0, shape.vocab_size, (7, 602), generator=torch.Generator().manual_seed(1))
     batches = micro_batches(ids[:, :-1], ids[:, 1:], 7)
     stats = train_step(model, optimizers, batches, SETTINGS)
     return stats, [p.detach() for p in model.parameters()]
 
-for shape, optimizer in ((V3, "adamw"), (V3, "muon"), (DENSE, "muon")):
-    stats, weights = trained(shape, optimizer, 1)
+RUNS = ((V3, "adamw", False), (V3, "muon", False), (DENSE, "muon", False), (V3, "adamw", True))
+for shape, optimizer, in_bf16 in RUNS:
+    stats, weights = trained(shape, optimizer, 1, in_bf16)
     for threads in (2, 3):
-        other_stats, others = trained(shape, optimizer, threads)
+        other_stats, others = trained(shape, optimizer, threads, in_bf16)
         assert other_stats == stats, (optimizer, threads, stats, other_stats)
         assert all(map(torch.equal, others, weights)), (optimizer, threads)
 print("same")

@@ -85,7 +85,7 @@ struct Rows {
   }
 };
 
-#include "packed_amx.h"
+#include "amx/packed_amx.h"
 
 // The two halves of a group's values, as integers, to one place.
 inline void write_values(const Rows<Packed4>& to, const Place& at, int64_t group, const Ints x[2]) {

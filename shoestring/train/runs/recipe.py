@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from shoestring import config as configs
 from shoestring.errors import ConfigError
@@ -13,6 +13,8 @@ CRASH_FOLDER = "crash"
 """The folder of the last crash in that of the run: traceback.txt, batch.safetensors and batch.json."""
 MAX_TAG = 40
 """Letters of a tag."""
+Precision = Literal["auto", "bf16"]
+"""Of the factors of matrix products."""
 
 
 class Recipe(Protocol):
@@ -59,6 +61,12 @@ def check_tags(tags: Iterable[str]) -> None:
     for tag in tags:
         if not 0 < len(tag) <= MAX_TAG or not tag.isprintable() or " " in tag:
             raise ConfigError(f"tags has {tag!r}; a tag is one word of at most {MAX_TAG} letters")
+
+
+def check_precision(precision: str) -> None:
+    """Raise ConfigError for another word than those of Precision."""
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision = {precision!r} is neither {' nor '.join(get_args(Precision))}")
 
 
 def resumed(cls: type[R], path: Path, settings: Iterable[str]) -> R:
