@@ -25,6 +25,11 @@ class RoutedExperts:
         experts_NLK = torch.stack([routings[layer].experts_NK for layer in self._layers], dim=1)
         self._experts_SLK.index_copy_(0, slot_N, experts_NLK.to(torch.int16))
 
+    def copy_pages(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy the experts of these pages to others."""
+        pages = self._experts_SLK.unflatten(0, (-1, PAGE_SIZE))
+        pages.index_copy_(0, targets, pages[sources])
+
     def of(self, sequence: Sequence) -> Tensor:
         """(T - 1, L, K) int16 of a running sequence of T tokens; the last one has not been computed."""
         pages = torch.tensor(sequence.page_ids, device=self._experts_SLK.device)

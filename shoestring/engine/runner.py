@@ -72,6 +72,8 @@ class Runner:
 
     def run(self, batch: Batch) -> StepResult:
         """One pass through the main layers for each adapter; every row's cache entries are written."""
+        if batch.page_copies:
+            self._copy_pages(batch.page_copies)
         groups: dict[str, Rows] = {}
         sampled_rows: list[int] = []
         end = 0
@@ -88,6 +90,15 @@ class Runner:
         hidden_ND, routings = self._hidden(groups)
         sampled_ND = hidden_ND if len(sampled_rows) == end else hidden_ND[sampled_rows]
         return StepResult(hidden_ND, self.logits(sampled_ND), routings)
+
+    def _copy_pages(self, copies: Listing[tuple[int, int]]) -> None:
+        """Copy all entries of pages, and the experts of their tokens, to others."""
+        sources, targets = torch.tensor(copies, device=self.model.device).unbind(1)
+        for entries in self.cache.entries:
+            for tensor in entries.values():
+                tensor.index_copy_(0, targets, tensor[sources])
+        if self.routed_experts is not None:
+            self.routed_experts.copy_pages(sources, targets)
 
     def _hidden(self, groups: dict[str, Rows]) -> tuple[Tensor, Mapping[int, Routing]]:
         """Hidden states of the rows in their order, each from the model of its adapter, and their experts."""

@@ -43,6 +43,8 @@ class Batch:
     """The rows of one step."""
 
     items: tuple[ScheduledSequence, ...]
+    page_copies: tuple[tuple[int, int], ...] = ()
+    """Pages to copy before it runs, each to another."""
 
     @property
     def num_rows(self) -> int:
@@ -139,6 +141,7 @@ class Scheduler:
         self.counters = SchedulerCounters()
         self.failures = Failures()
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
+        self._page_copies: list[tuple[int, int]] = []  # of the next batch
         # The sequence that last did not fit, and the number of free pages then.
         self._last_misfit: tuple[Sequence, int] | None = None
 
@@ -164,7 +167,8 @@ class Scheduler:
         budget = self.pace.rows(len(items), budget)
         budget = self._continue_prompts(items, budget)
         self._admit(items, budget)
-        return Batch(tuple(items.values()))
+        copies, self._page_copies = tuple(self._page_copies), []
+        return Batch(tuple(items.values()), copies)
 
     def commit(self, batch: Batch, new_ids: Mapping[Sequence, list[int]]) -> None:
         """Append the accepted tokens; cache entries of rejected drafts count as not computed."""
@@ -276,7 +280,9 @@ class Scheduler:
             self._last_misfit = (sequence, self.pool.num_free)
             return False
         sequence.cached_pages = prefix
-        sequence.num_computed_tokens = sequence.first_computed = len(prefix) * PAGE_SIZE
+        sequence.num_computed_tokens = len(prefix) * PAGE_SIZE
+        self._copy_from_leader(sequence)
+        sequence.first_computed = sequence.num_computed_tokens
         sequence.table_row = self._free_rows.pop()
         self.running.append(sequence)
         if not sequence.num_admissions:
@@ -285,6 +291,17 @@ class Scheduler:
             self.counters.cached_tokens += sequence.num_cached_tokens
         sequence.num_admissions += 1
         return True
+
+    def _copy_from_leader(self, sequence: Sequence) -> None:
+        """Copy the entries behind its last shared page, where the leader has computed the same prompt."""
+        leader, place = sequence.leader, len(sequence.cached_pages)
+        num_copied = sequence.num_prompt_tokens - 1 - place * PAGE_SIZE  # the last token's logits are needed
+        has_prompt = leader is not None and self.enable_prefix_caching and leader.has_computed_prompt
+        if not has_prompt or sequence.num_output_tokens:
+            return
+        if 0 < num_copied < PAGE_SIZE:
+            self._page_copies.append((leader.page_ids[place], sequence.page_ids[place]))
+            sequence.num_computed_tokens += num_copied
 
     def _schedule_prompt(self, sequence: Sequence, budget: int, items: Items) -> int:
         """Schedule the next piece of a prompt, which has all its pages; returns its number of tokens."""

@@ -33,6 +33,9 @@ class Written:
 
     def run(self, batch) -> None:
         """Write each row's history into its slot, then check that all earlier slots hold theirs."""
+        for source, target in batch.page_copies:
+            copies = {place: text for (page, place), text in self.slots.items() if page == source}
+            self.slots |= {(target, place): text for place, text in copies.items()}
         for item in batch.items:
             known = [*item.sequence.token_ids, *item.drafts]
             assert item.ids() == known[item.start : item.start + item.count]
@@ -62,14 +65,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler, self.written, self.live, self.added = scheduler(), Written(), [], 0
 
     @rule(
-        parts=st.lists(st.integers(0, 1), max_size=3), tail=st.integers(1, 40), max_tokens=st.integers(1, 60)
+        parts=st.lists(st.integers(0, 1), max_size=3),
+        tail=st.integers(1, 40),
+        max_tokens=st.integers(1, 60),
+        completions=st.integers(1, 3),
     )
-    def add(self, parts, tail, max_tokens):
+    def add(self, parts, tail, max_tokens, completions):
         prompt = [token for part in parts for token in range(100 * part, 100 * part + PAGE_SIZE)]
-        self.added += 1
-        new = sequence(str(self.added), prompt + [7] * tail, max_tokens)
-        self.live.append(new)
-        self.scheduler.add(new)
+        leader = None
+        for _ in range(completions):
+            self.added += 1
+            new = sequence(str(self.added), prompt + [7] * tail, max_tokens, leader=leader)
+            leader = leader or new
+            self.live.append(new)
+            self.scheduler.add(new)
 
     @rule(seed=st.integers(0, 2**32))
     def step(self, seed):
@@ -284,7 +293,12 @@ def test_completions_of_one_prompt_wait_for_its_pages():
         schedule.add(one)
     assert shape(step(schedule)) == [("a", 0, 70)]
     assert shape(step(schedule)) == [("a", 70, 30), ("c", 0, 1)]
-    assert ("b", 96, 4) in shape(step(schedule))
+    batch = schedule.next_batch()
+    assert ("b", 99, 1) in shape(batch), "it samples its own next token"
+    assert batch.page_copies == ((leader.page_ids[3], follower.page_ids[3]),)
+    assert follower.page_ids[:3] == leader.page_ids[:3]
+    schedule.commit(batch, {item.sequence: [1000] for item in batch.items})
+    assert schedule.next_batch().page_copies == ()
 
 
 def test_new_weights_share_nothing_with_old_ones():
