@@ -20,6 +20,7 @@ from shoestring.cli.verbs import (
     template,
     tokenizer,
 )
+from shoestring.cli.verbs.costs import plan
 from shoestring.cli.verbs.training import distill, prefer, pretrain, reward_model, rl, sft
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.add_typer(admin.app, name="admin")
+app.command("plan")(plan.plan)
 app.command("show")(models.show)
 app.command("list")(models.list_models)
 app.command("pull")(models.pull)

@@ -80,8 +80,8 @@ def _content() -> Mapping[str, Any]:
 def runs() -> dict[str, PublishedRun]:
     """All published runs by name."""
     rows = ({**row, "group": row.get("class", "")} for row in _content()["runs"])
-    found = (PublishedRun(**{k: v for k, v in row.items() if k != "class"}) for row in rows)
-    return {run.name: run for run in found}
+    all_runs = (PublishedRun(**{k: v for k, v in row.items() if k != "class"}) for row in rows)
+    return {run.name: run for run in all_runs}
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 
 from shoestring.cost.published import Hardware, hardware, machines, serving
 from shoestring.cost.sampling import SamplingCounts, sampling
+from shoestring.cost.step import Pass, forward
 from shoestring.model.config import ModelConfig
 from shoestring.model.cost import cache_bytes_per_token
 
@@ -18,9 +19,11 @@ MEMORY_SHARE = 0.9
 class Load:
     """Requests that a service has to bear."""
 
-    input_per_s: float
+    input_per_s: float = 1000.0
     """Tokens of prompts a second, cache hits included."""
-    output_per_s: float
+    output_per_s: float = 250.0
+    hit_share: float = 342 / 608
+    """Share of the prompts' tokens that a cache has (DeepSeek's own service: 56.3%)."""
     context: int = 4989
     """Tokens in the cache of a request, on average (DeepSeek's own service)."""
     user_tokens_per_s: float = 21.0
@@ -53,14 +56,15 @@ def published_shares(v3: ModelConfig) -> ServingShares:
     rates = serving()
     peak = rates["devices_per_node"] * hardware(rates["hardware"]).bf16_flops_per_s
     context = rates["cache_tokens"]
-    reading = rates["input_tokens_per_s"] * read_flops(v3, context)
+    misses = 1 - rates["cached_tokens"] / rates["input_tokens"]
+    reading = misses * rates["input_tokens_per_s"] * read_flops(v3, context)
     writing = rates["output_tokens_per_s"] * write_flops(v3, context)
     return ServingShares(reading=reading / peak, writing=writing / peak)
 
 
 def read_flops(config: ModelConfig, context: int) -> float:
-    """FLOPs of a token of a prompt, which sees half of the context on average; hits count as if computed."""
-    return sum(sampling(config, SamplingCounts(read=1, pairs=context // 2)).values())
+    """FLOPs of a token of a prompt, which sees half of the context on average, with whole keys and values."""
+    return sum(forward(config, Pass(tokens=1, pairs=context // 2, predictions=(0,))).values())
 
 
 def write_flops(config: ModelConfig, context: int) -> float:
@@ -72,7 +76,8 @@ def need(
     config: ModelConfig, load: Load, machine: Hardware, shares: ServingShares, *, weight_bytes: float
 ) -> dict[str, Any]:
     """Devices of one kind for a load: by FLOPs, by memory, and the larger of the two."""
-    reading = load.input_per_s * read_flops(config, load.context) / shares.reading
+    misses = load.input_per_s * (1 - load.hit_share)
+    reading = misses * read_flops(config, load.context) / shares.reading
     writing = load.output_per_s * write_flops(config, load.context) / shares.writing
     by_flops = (reading + writing) / machine.bf16_flops_per_s
     cache = load.concurrent * load.context * cache_bytes_per_token(config)
@@ -103,7 +108,7 @@ def day(revenue: float, num_nodes: float, per_hour: float, devices_per_node: int
     return {"cost": cost, "revenue": revenue, "margin": revenue / cost - 1}
 
 
-def income(cached: float, read: float, written: float, per_million: Mapping[str, float]) -> float:
+def income(hits: float, misses: float, output: float, per_million: Mapping[str, float]) -> float:
     """Dollars for tokens at prices per million: of prompts found in the cache and not, and of answers."""
-    amounts = {"cached": cached, "input": read, "output": written}
+    amounts = {"cached": hits, "input": misses, "output": output}
     return sum(amounts[name] / 1e6 * per_million[name] for name in amounts)
