@@ -5,7 +5,7 @@
 // vector tile, and its scale a quarter. Int8: activations of 15 bits are two planes, the high and the low byte.
 #pragma once
 
-#include "amx.h"
+#include "../amx.h"
 
 #if defined(AMX_INT8)
 #define PACKED_AMX
