@@ -85,15 +85,18 @@ def host_memory(num_bytes: int, *, huge_pages: bool = False) -> mmap.mmap:
     return pages
 
 
+PEAK_S = 0.4
+PEAK_SIZE = {"cpu": 1536, "cuda": 8192}
+"""Rows of the matrices that measure_peak multiplies, and how long."""
 FEWEST_PRODUCTS = 5
 """The first may take a hundred times as long as the others, on a machine that is busy."""
 
 
-def measure_peak(runtime: Runtime, seconds: float = 0.4) -> float:
+def measure_peak(runtime: Runtime) -> float:
     """Measure the FLOP/s of a large matrix product in the compute precision."""
-    size = 1536 if runtime.device.type == "cpu" else 8192
+    size = PEAK_SIZE[runtime.device.type]
     a, b = (torch.randn(size, size, device=runtime.device, dtype=runtime.compute_dtype) for _ in range(2))
-    best, count, end = float("inf"), 0, time.perf_counter() + seconds
+    best, count, end = float("inf"), 0, time.perf_counter() + PEAK_S
     while time.perf_counter() < end or count < FEWEST_PRODUCTS:
         count += 1
         start = time.perf_counter()

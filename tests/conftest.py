@@ -85,6 +85,21 @@ def exact_small_numbers() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run measures what the machine reaches before it begins; here with small matrices."""
+    if "shoestring.device" in sys.modules:
+        device = sys.modules["shoestring.device"]
+        monkeypatch.setattr(device, "PEAK_S", 0.0)
+        monkeypatch.setattr(device, "PEAK_SIZE", {"cpu": 64, "cuda": 64})
+
+
+@pytest.fixture(autouse=True)
+def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for the disk: what a process has written is read by others without that."""
+    monkeypatch.setattr(os, "fsync", lambda _file: None)
+
+
+@pytest.fixture(autouse=True)
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures of few dots, whose parts may overlap; the tests that look at figures have them as they are."""
     monkeypatch.setattr(figures, "DPI", 30)

@@ -33,8 +33,6 @@ COMPILE_TIMEOUT_S = 900
 @cache
 def library() -> ctypes.CDLL | None:
     """The kernels, compiled for this CPU or else a wheel's; None, with one warning, without either."""
-    from shoestring.kernels.cpu_levels import own_levels  # not where a wheel is built: there is no PyTorch
-
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
     trouble = "no C++ compiler; install g++"
     if compiler is not None:
@@ -42,6 +40,8 @@ def library() -> ctypes.CDLL | None:
             return ctypes.CDLL(str(_compiled(compiler)))
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
             trouble = str(getattr(error, "stderr", None) or error).strip()[-500:]
+    from shoestring.kernels.cpu_levels import own_levels  # not where a wheel is built: there is no PyTorch
+
     for level in own_levels():
         path = PREBUILT / f"{level.name}.so"
         try:

@@ -17,6 +17,7 @@ from torch import Tensor
 from shoestring.kernels import cpu_build, cpu_rows
 from shoestring.kernels.cpu_levels import LEVELS, Level
 from shoestring.kernels.packed import available, pack, packed_shape
+from tests.caches import made_once
 
 COMPILER = shutil.which("aarch64-linux-gnu-g++")
 EMULATOR = shutil.which("qemu-aarch64")
@@ -57,13 +58,19 @@ def compile_for_arm(*arguments: str) -> None:
 
 def result(level: Level, folder: Path) -> bytes:
     """The results of a level of ARM, which are those of plain loops."""
-    program = folder / level.name
     sources = [*(cpu_build.SOURCES / name for name in ("packed.cpp", "pack.cpp")), PROGRAM]
-    compile_for_arm("-O2", *level.flags, "-static", *map(str, sources), "-o", str(program))
-    command = [EMULATOR, "-cpu", CPUS[level.name], program, folder / "cases", f"{program}.out"]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "0 products differ from plain loops\n"), done
-    return Path(f"{program}.out").read_bytes()
+    options = ["-O2", *level.flags, "-static"]
+    program, given = folder / level.name, folder / "cases"
+
+    def run(products: Path) -> None:
+        compile_for_arm(*options, *map(str, sources), "-o", str(program))
+        command = [EMULATOR, "-cpu", CPUS[level.name], program, given, products]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "0 products differ from plain loops\n"), done
+
+    tools = [str(COMPILER), str(EMULATOR)]
+    key = repr([options, CPUS[level.name]]).encode() + PROGRAM.read_bytes() + given.read_bytes()
+    return made_once(f"products-{level.name}", tools, key, run).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -98,5 +105,8 @@ def test_neon_gives_the_bits_of_this_machine(results: dict[str, bytes]) -> None:
 
 
 def test_all_kernels_compile_for_arm() -> None:
-    sources = map(str, sorted(cpu_build.SOURCES.glob("*.cpp")))
-    compile_for_arm("-fsyntax-only", *sources)
+    def check(stamp: Path) -> None:
+        compile_for_arm("-fsyntax-only", *map(str, sorted(cpu_build.SOURCES.glob("*.cpp"))))
+        stamp.touch()
+
+    made_once("compiles-for-arm", [str(COMPILER)], b"", check)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from shoestring.kernels import cpu_build, cpu_rows
 from shoestring.kernels.packed import Packed, pack, unpack
+from tests.caches import made_once
 
 ROWS = [*range(1, 41), 95, 96, 97, 103, 112, 131]
 NARROWER = {
@@ -53,16 +54,19 @@ def flags() -> set[str]:
 
 
 @pytest.fixture(scope="module", params=sorted(NARROWER))
-def narrower(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def narrower(request: pytest.FixtureRequest) -> ctypes.CDLL:
     """The packed products as another kind of CPU runs them."""
     if not NARROWER[request.param] <= flags():
         pytest.skip(f"this CPU cannot run the code of {request.param}")
     sources = [str(cpu_build.SOURCES / name) for name in ("packed.cpp", "pack.cpp")]
-    target = tmp_path_factory.mktemp("kernels") / "packed.so"
     compiler = shutil.which("g++") or "c++"
     options = ["-O1", f"-march={request.param}", "-std=c++17", "-fopenmp", "-Wno-psabi", "-shared", "-fPIC"]
-    subprocess.run([compiler, *options, *sources, "-o", str(target)], check=True)
-    return ctypes.CDLL(str(Path(target)))
+    command = [compiler, *options, *sources, "-o"]
+
+    def build(target: Path) -> None:
+        subprocess.run([*command, str(target)], check=True)
+
+    return ctypes.CDLL(str(made_once(f"packed-{request.param}", [compiler], repr(command).encode(), build)))
 
 
 def product_of(library: ctypes.CDLL, x: Tensor, w: Packed) -> Tensor:
