@@ -253,6 +253,15 @@ def newton_schulz(x_EFD: Tensor, steps: int) -> Tensor:
     return y_EFD
 
 
+def newton_schulz_bf16(x_EFD: Tensor, steps: int) -> Tensor:
+    """See reference.newton_schulz_bf16; without gradients."""
+    if not has_bf16_products():
+        return reference.newton_schulz_bf16(x_EFD, steps)
+    y_EFD = x_EFD.clone(memory_format=torch.contiguous_format)
+    call("newton_schulz_bf16", *y_EFD.shape, steps, *reference.QUINTIC, y_EFD)
+    return y_EFD
+
+
 @cache
 def has_bf16_products() -> bool:
     """Return whether this CPU and its operating system have the matrix unit AMX-BF16."""

@@ -161,6 +161,11 @@ def newton_schulz(x_EFD: Tensor, steps: int) -> Tensor:
     return _run("newton_schulz", x_EFD, steps)
 
 
+def newton_schulz_bf16(x_EFD: Tensor, steps: int) -> Tensor:
+    """See reference.newton_schulz_bf16."""
+    return _run("newton_schulz_bf16", x_EFD, steps)
+
+
 def sample_tokens(logits_NW: Tensor, temperature_N: Tensor, number_N: Tensor) -> tuple[Tensor, Tensor]:
     """See reference.sample_tokens."""
     return _run("sample_tokens", logits_NW, temperature_N, number_N)

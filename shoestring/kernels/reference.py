@@ -211,6 +211,16 @@ def newton_schulz(x_EFD: Tensor, steps: int) -> Tensor:
     return x_EFD
 
 
+def newton_schulz_bf16(x_EFD: Tensor, steps: int) -> Tensor:
+    """`newton_schulz` whose products are those of `product_bf16`."""
+    a, b, c = QUINTIC
+    for _ in range(steps):
+        gram_EFF = _rounded(x_EFD) @ _rounded(x_EFD).mT
+        polynomial_EFF = b * gram_EFF + c * (_rounded(gram_EFF) @ _rounded(gram_EFF))
+        x_EFD = a * x_EFD + _rounded(polynomial_EFF) @ _rounded(x_EFD)
+    return x_EFD
+
+
 def linear(x: Tensor, weight_FD: Tensor, bias_F: Tensor | None = None) -> Tensor:
     """x (..., D) W^T + b, computed in x's precision."""
     return F.linear(x, weight_FD.to(x.dtype), None if bias_F is None else bias_F.to(x.dtype))

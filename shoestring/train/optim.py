@@ -136,6 +136,7 @@ def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
                 steps=config.newton_schulz_steps,
+                in_bf16=model.multiplies_in_bf16,
             )
         )
     return Optimizers(parts)
@@ -151,7 +152,7 @@ class Muon(torch.optim.Optimizer):
 
     An update is scaled to AdamW's root mean square: 0.2 sqrt(longer side) (arXiv 2502.16982, section 2.2).
     A parameter is a matrix, or a stack of matrices (E, rows, columns); in a group with `stacked` = 2 each of
-    these is two matrices, one above the other.
+    these is two matrices, one above the other. The iteration multiplies in bfloat16 if `in_bf16`.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.1,
         steps: int = 5,
+        in_bf16: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -171,6 +173,7 @@ class Muon(torch.optim.Optimizer):
             "stacked": 1,
         }
         super().__init__(params, defaults)
+        self.in_bf16 = in_bf16
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -198,7 +201,7 @@ class Muon(torch.optim.Optimizer):
             momentum.lerp_(grad, 1 - group["momentum"])
             update = grad.lerp(momentum, group["momentum"])  # Nesterov
             updates.append(update.reshape(-1, update.shape[-2] // group["stacked"], update.shape[-1]))
-        orthogonal = newton_schulz(torch.cat(updates), group["steps"])
+        orthogonal = newton_schulz(torch.cat(updates), group["steps"], in_bf16=self.in_bf16)
         scale = 0.2 * max(orthogonal.shape[-2:]) ** 0.5
         for parameter, update in zip(parameters, orthogonal.split([len(u) for u in updates]), strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -212,11 +215,15 @@ def _by_shape(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     return list(groups.values())
 
 
-def newton_schulz(stack_EFD: Tensor, steps: int) -> Tensor:
-    """The nearest (semi-)orthogonal matrix of each, roughly: a quintic pushes singular values to 0.7..1.2."""
+def newton_schulz(stack_EFD: Tensor, steps: int, *, in_bf16: bool = False) -> Tensor:
+    """The nearest (semi-)orthogonal matrix of each, roughly: a quintic pushes singular values to 0.7..1.2.
+
+    Products are in bfloat16 on a GPU, and on a CPU if asked for.
+    """
     x = stack_EFD.float() if stack_EFD.device.type == "cpu" else stack_EFD.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    x = kernels.newton_schulz(x, steps)
+    is_rounded = in_bf16 and x.dtype == torch.float32
+    x = kernels.newton_schulz_bf16(x, steps) if is_rounded else kernels.newton_schulz(x, steps)
     return (x.mT if tall else x).to(stack_EFD.dtype)

@@ -37,7 +37,7 @@ class PretrainConfig(RunConfig):
     """Steps between checkpoints; Ctrl-C saves one too."""
     precision: Precision = "auto"
     """Of matrix products. "auto": float32 on a CPU, bfloat16 on a GPU. "bf16": bfloat16 on a CPU too,
-    faster where it has AMX; weights, sums, attention and router stay float32."""
+    and in Muon's iteration, faster where it has AMX; weights, sums, attention and router stay float32."""
     watts: float | None = None
     """Power of the machine for the receipt, where it cannot be measured."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -152,3 +152,18 @@ def test_a_cpu_without_the_matrix_unit_computes_the_same(monkeypatch: pytest.Mon
     plain.append(cpu_fused.grouped_outer_bf16(a, a, ends))
     for one, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 20, 33), (2, 96, 128), (1, 40, 600)])
+def test_newton_schulz_by_rounded_products(sizes: tuple[int, int, int]) -> None:
+    x = torch.randn(sizes)
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    once, exact = ops.newton_schulz_bf16(x, 1), reference.newton_schulz_bf16(x.double(), 1)
+    torch.testing.assert_close(
+        once.double(), exact, rtol=1e-2, atol=1e-4
+    )  # a sum may be rounded the other way
+    values = torch.linalg.svdvals(ops.newton_schulz_bf16(x, 5))
+    torch.testing.assert_close(
+        values, torch.linalg.svdvals(reference.newton_schulz(x, 5)), rtol=0.1, atol=0.05
+    )
+    assert torch.equal(ops.newton_schulz_bf16(x.flip(0), 5).flip(0), ops.newton_schulz_bf16(x, 5))

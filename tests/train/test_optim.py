@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from shoestring.errors import CheckpointError, ConfigError
+from shoestring.model.presets import PRESETS
+from shoestring.model.transformer import Transformer
 from shoestring.train import state
 from shoestring.train.optim import Muon, OptimConfig, build_optimizers, newton_schulz
 
@@ -96,6 +98,17 @@ def test_newton_schulz_pushes_singular_values_to_one(seed, rows, columns):
     healthy = before > 0.01 * before.norm(dim=-1, keepdim=True)
     assert values[healthy].min() > 0.6
     assert values.max() < 1.3
+
+
+def test_muon_multiplies_in_bfloat16_where_its_model_does():
+    model = Transformer(PRESETS["tiny"])
+    assert not build_optimizers(model, OptimConfig(name="muon")).parts[1].in_bf16
+    model.multiply_in_bf16()
+    assert build_optimizers(model, OptimConfig(name="muon")).parts[1].in_bf16
+    matrix = torch.randn(2, 12, 20, generator=torch.Generator().manual_seed(0))
+    ours, exact = newton_schulz(matrix, steps=5, in_bf16=True), newton_schulz(matrix, steps=5)
+    assert not torch.equal(ours, exact)
+    torch.testing.assert_close(ours, exact, rtol=0, atol=0.05)
 
 
 def test_newton_schulz_keeps_the_directions_and_survives_zero():

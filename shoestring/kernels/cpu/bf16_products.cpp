@@ -2,24 +2,17 @@
 // in one order, whatever the number of threads and the rows beside it.
 #include "amx/bf16_tiles.h"
 
-#if defined(BF16_AMX)
+#if defined(AMX_BF16)
 #include <omp.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cstdlib>
+#include <vector>
 
 namespace {
 
 constexpr int64_t COLUMNS = 512, MOST_DEPTH = 512;  // of a right factor that stays in a core's cache: 512 KiB
 constexpr int64_t WORTH_THREADS = 1 << 18;          // multiplications: with fewer, waking another thread takes longer
 constexpr int64_t ROWS_AT_ONCE = 2 * TILE;
-
-bool is_allowed() {  // by the operating system, which is asked once
-  constexpr long REQUEST = 0x1023, TILE_DATA = 18;
-  static const bool allowed = syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
-  return allowed;
-}
 
 struct TileShapes {  // all eight are 16 x 64 bytes
   TileShapes() {
@@ -229,7 +222,7 @@ void multiply(const Factor& left, const Factor& right, const Sums& sums) {
 
 }  // namespace
 
-extern "C" int64_t bf16_available() { return is_allowed(); }
+extern "C" int64_t bf16_available() { return amx_allowed(); }
 
 // Products c (M, N) = a (M, K) b (N, K)^T, `count` of them. Each has nine numbers: M, N, K, how far apart rows of a, b and c are, and
 // where in a, b and c it begins. A transposed a is (K, M), a transposed b (K, N).
@@ -244,6 +237,27 @@ extern "C" void bf16_products(int64_t count, const int64_t* numbers, int64_t a_t
       multiply(left, right, sums);
     else
       for (int64_t r = 0; r < n[0]; r++) std::fill_n(sums.c + r * sums.row, n[1], 0.0f);
+  }
+}
+
+// `steps` times x = a x + (b g + c g g) x with g = x x^T, for each matrix of x (E, m, n), as newton_schulz of muon.cpp does.
+extern "C" void newton_schulz_bf16(int64_t E, int64_t m, int64_t n, int64_t steps, float a, float b, float c, float* x) {
+#pragma omp parallel
+  {
+    std::vector<float> gram(m * m), polynomial(m * m), change(m * n);
+#pragma omp for schedule(dynamic)
+    for (int64_t e = 0; e < E; e++) {  // a matrix is one thread's: regions inside of this one have no other
+      float* const matrix = x + e * m * n;
+      const Factor rows{matrix, m, n, n, false}, columns{matrix, n, m, n, true};
+      for (int64_t step = 0; step < steps; step++) {
+        multiply(rows, rows, {gram.data(), m, m, m});
+        const Factor symmetric{gram.data(), m, m, m, false};
+        multiply(symmetric, symmetric, {polynomial.data(), m, m, m});
+        for (int64_t i = 0; i < m * m; i++) polynomial[i] = b * gram[i] + c * polynomial[i];
+        multiply({polynomial.data(), m, m, m, false}, columns, {change.data(), n, m, n});
+        for (int64_t i = 0; i < m * n; i++) matrix[i] = a * matrix[i] + change[i];
+      }
+    }
   }
 }
 #else

@@ -1,9 +1,9 @@
 // Factors of a product, rounded to bfloat16 and laid out in the tiles of AMX: sixteen rows of thirty-two depths.
 #pragma once
+#include "../amx.h"
 #include "../vec.h"
 
-#if defined(__AMX_BF16__) && defined(__AMX_TILE__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__linux__)
-#define BF16_AMX
+#if defined(AMX_BF16)
 
 constexpr int TILE = 16;              // rows of a tile, and floats in one of its rows of sums
 constexpr int DEPTH = 32;             // bfloat16 in a row of a tile
