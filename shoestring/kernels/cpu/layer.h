@@ -19,8 +19,9 @@ struct Matrix {  // `stack` of them, each (outputs, depth); blocks is null for a
 
 extern "C" {
 void rms_norm_forward(int64_t N, int64_t D, float eps, const float* x, const float* weight, float* y, float* inverse);
-void rotate(int64_t N, int64_t H, int64_t D, int64_t R, int64_t interleave, float direction, const float* x, const float* cos,
-            const float* sin, float* y);
+void rms_norm_row(int64_t D, float eps, const float* x, const float* weight, float* y, float* inverse);
+void rotate_head(int64_t D, int64_t R, int64_t interleave, float direction, const float* x, const float* cos, const float* sin,
+                 float* y);
 void linear_rows(int64_t is_bf16, int64_t stack, const int64_t* ends, int64_t N, int64_t D, int64_t F, const float* x,
                  int64_t x_batch, int64_t x_row, const void* w, const float* bias, float* y, int64_t y_batch, int64_t y_row);
 void packed_linear(int64_t bits, int64_t stack, int64_t N, int64_t D, int64_t F, const float* x, int64_t x_batch, int64_t x_row,

@@ -34,16 +34,18 @@ struct GroupedAttention {
   float scale;
 };
 
-// y (H, R) = one row's heads, rotated
-inline void rotate_row(const Rotation& rotation, int64_t n, int64_t H, int64_t R, const float* x, float* y) {
-  rotate(1, H, R, R, rotation.interleave, 1.0f, x, rotation.cos + n * (R / 2), rotation.sin + n * (R / 2), y);
+// y (H, R) = the last R of each of one row's H heads, `head` wide, rotated
+inline void rotate_row(const Rotation& rotation, int64_t n, int64_t H, int64_t head, int64_t R, const float* x, float* y) {
+  const int64_t angles = n * (R / 2);
+  for (int64_t h = 0; h < H; h++)
+    rotate_head(R, R, rotation.interleave, 1.0f, x + (h + 1) * head - R, rotation.cos + angles, rotation.sin + angles, y + h * R);
 }
 
 // The last R of each head's D values, rotated: (N, H, R)
 Floats rotated_ends(const Rotation& rotation, int64_t N, int64_t H, int64_t D, int64_t R, const float* q) {
-  Floats ends = floats(N * H * R), rotated = floats(N * H * R);
-  for (int64_t i = 0; i < N * H; i++) std::memcpy(ends.get() + i * R, q + i * D + D - R, R * sizeof(float));
-  rotate(N, H, R, R, rotation.interleave, 1.0f, ends.get(), rotation.cos, rotation.sin, rotated.get());
+  Floats rotated = floats(N * H * R);
+#pragma omp parallel for schedule(static) if (N * H * R > WORTH_THREADS)
+  for (int64_t n = 0; n < N; n++) rotate_row(rotation, n, H, D, R, q + n * H * D, rotated.get() + n * H * R);
   return rotated;
 }
 
@@ -69,8 +71,8 @@ void store_latents(const LatentAttention& w, int64_t N, const float* normed, con
   for (int64_t n = 0; n < N; n++) {
     const float* row = both.get() + n * width;
     float inverse;
-    rms_norm_forward(1, C, w.kv_norm.eps, row, w.kv_norm.weight, latent + pages.slots[n] * C, &inverse);
-    rotate_row(rotation, n, 1, R, row + C, k_rope + pages.slots[n] * R);
+    rms_norm_row(C, w.kv_norm.eps, row, w.kv_norm.weight, latent + pages.slots[n] * C, &inverse);
+    rotate_row(rotation, n, 1, R, R, row + C, k_rope + pages.slots[n] * R);
   }
 }
 
@@ -114,7 +116,7 @@ extern "C" void grouped_attention_layer(const GroupedAttention* weights, int64_t
   const Floats v = product_of(w.v, N, normed.get());
 #pragma omp parallel for schedule(static) if (N * entry > WORTH_THREADS)
   for (int64_t n = 0; n < N; n++) {
-    rotate_row(rotation, n, G, width, k.get() + n * entry, key + slots[n] * entry);
+    rotate_row(rotation, n, G, width, width, k.get() + n * entry, key + slots[n] * entry);
     std::memcpy(value + slots[n] * entry, v.get() + n * entry, entry * sizeof(float));
   }
   const Floats q = rotated_ends(rotation, N, H, width, width, heads_of(w.q, w.q_norm, N, width, normed.get()).get());

@@ -7,21 +7,23 @@
 constexpr int64_t WORTH_THREADS = 1 << 15;  // values: with fewer, waking another thread takes longer than the work
 constexpr int64_t BLOCK_ROWS = 16, MOST_BLOCKS = 64;  // of the sums over rows
 
-// y = x * rsqrt(mean(x^2) + eps) * weight over rows of D floats; inverse (N) is the rsqrt, for the backward pass.
+// y = x * rsqrt(mean(x^2) + eps) * weight for D floats; `inverse` becomes the rsqrt, for the backward pass.
+extern "C" void rms_norm_row(int64_t D, float eps, const float* x, const float* weight, float* y, float* inverse) {
+  vec squares = {};
+  int i = 0;
+  for (; i + W <= D; i += W) squares += load(x + i) * load(x + i);
+  float total = sum(squares);
+  for (; i < D; i++) total += x[i] * x[i];
+  const float r = 1.0f / std::sqrt(total / D + eps);
+  *inverse = r;
+  for (i = 0; i < D; i++) y[i] = x[i] * r * weight[i];
+}
+
+// The same for N rows; inverse (N).
 extern "C" void rms_norm_forward(int64_t N, int64_t D, float eps, const float* x, const float* weight, float* y,
                                  float* inverse) {
 #pragma omp parallel for schedule(static) if (N * D > WORTH_THREADS)
-  for (int64_t n = 0; n < N; n++) {
-    const float* row = x + n * D;
-    vec squares = {};
-    int i = 0;
-    for (; i + W <= D; i += W) squares += load(row + i) * load(row + i);
-    float total = sum(squares);
-    for (; i < D; i++) total += row[i] * row[i];
-    const float r = 1.0f / std::sqrt(total / D + eps);
-    inverse[n] = r;
-    for (i = 0; i < D; i++) y[n * D + i] = row[i] * r * weight[i];
-  }
+  for (int64_t n = 0; n < N; n++) rms_norm_row(D, eps, x + n * D, weight, y + n * D, inverse + n);
 }
 
 // dx and dweight of the above. A block of rows sums its part of dweight, and the parts are added in order: the blocks depend on N
@@ -93,24 +95,25 @@ extern "C" void swiglu_backward(int64_t N, int64_t F, int64_t stride, const floa
   }
 }
 
-// y = x (N, H, D) with the last R of each head's D values rotated by row n's angles (cos, sin: (N, A), A = R / 2).
-// Pairs are neighbors (interleave) or half a width apart. `direction` -1 rotates back: the gradient of the rotation.
+// y = x (D) with its last R values rotated by angles (cos, sin: A = R / 2). Pairs are neighbors (interleave) or half a width
+// apart. `direction` -1 rotates back: the gradient of the rotation.
+extern "C" void rotate_head(int64_t D, int64_t R, int64_t interleave, float direction, const float* x, const float* cos,
+                            const float* sin, float* y) {
+  const int half = R / 2;
+  std::memcpy(y, x, (D - R) * sizeof(float));
+  x += D - R, y += D - R;
+  for (int i = 0; i < half; i++) {
+    const int a = interleave ? 2 * i : i, b = interleave ? 2 * i + 1 : i + half;
+    const float c = cos[i], s = direction * sin[i], u = x[a], v = x[b];
+    y[a] = u * c - v * s;
+    y[b] = v * c + u * s;
+  }
+}
+
+// The same for H heads of N rows: x and y (N, H, D), cos and sin (N, A).
 extern "C" void rotate(int64_t N, int64_t H, int64_t D, int64_t R, int64_t interleave, float direction, const float* x,
                        const float* cos, const float* sin, float* y) {
-  const int half = R / 2;
 #pragma omp parallel for schedule(static) if (N * H * D > WORTH_THREADS)
-  for (int64_t n = 0; n < N; n++)
-    for (int h = 0; h < H; h++) {
-      const float* from = x + (n * H + h) * D;
-      float* to = y + (n * H + h) * D;
-      std::memcpy(to, from, (D - R) * sizeof(float));
-      from += D - R;
-      to += D - R;
-      for (int i = 0; i < half; i++) {
-        const int a = interleave ? 2 * i : i, b = interleave ? 2 * i + 1 : i + half;
-        const float c = cos[n * half + i], s = direction * sin[n * half + i], u = from[a], v = from[b];
-        to[a] = u * c - v * s;
-        to[b] = v * c + u * s;
-      }
-    }
+  for (int64_t i = 0; i < N * H; i++)
+    rotate_head(D, R, interleave, direction, x + i * D, cos + i / H * (R / 2), sin + i / H * (R / 2), y + i * D);
 }

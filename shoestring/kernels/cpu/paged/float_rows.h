@@ -49,6 +49,11 @@ class FloatRows {
       for (int64_t i = 0; i < rows; i += LANES) {
         const int64_t count = std::min<int64_t>(LANES, rows - i), lanes = padded(static_cast<int>(count), W);
         const bool few = rows <= FEW_ROWS;
+        if (few && start + p.page_size < end) {
+          const int64_t next = k.table[start / p.page_size + 1], count = std::min(p.page_size, end - start - p.page_size);
+          k.first.fetch(next, count), k.second.fetch(next, count);
+          if (k.value.data != k.first.data) k.value.fetch(next, count);
+        }
         visible_keys(p, block, i, count, start, visible);
         if (few) {
           few_scores(rows, keys, q.get(), k.first, k.second, page, scores);

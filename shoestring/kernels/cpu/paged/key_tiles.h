@@ -105,23 +105,33 @@ inline void few_scores(int64_t rows, int64_t keys, const float* q, const Part& f
   }
 }
 
+// sums (R) of `keys` weights of each row, in their order; of one row at a time each addition would wait for the last.
+template <int R>
+inline void sum_weights(int64_t keys, const float* weights, float* sums) {
+  float total[R] = {};
+  for (int64_t c = 0; c < keys; c++)
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) total[r] += weights[r * LONGEST_PAGE + c];
+  for (int r = 0; r < R; r++) sums[r] = total[r];
+}
+
 // Turns scores (rows, LONGEST_PAGE) into weights, as row_softmax does.
 inline void few_softmax(int64_t rows, int64_t keys, const int32_t* visible, float* scores, float* most, float* total,
                         float* shrink) {
+  const int64_t wide = padded(static_cast<int>(keys), W);
+  float tops[W], sums[W] = {};
+  std::fill(tops, tops + W, -INFINITY);
   for (int64_t r = 0; r < rows; r++) {
     float* row = scores + r * LONGEST_PAGE;
-    const int64_t wide = padded(static_cast<int>(keys), W), seen = std::min<int64_t>(std::max(visible[r], 0), keys);
-    for (int64_t c = seen; c < wide; c++) row[c] = -INFINITY;
+    for (int64_t c = std::min<int64_t>(std::max(visible[r], 0), keys); c < wide; c++) row[c] = -INFINITY;
     vec top = splat(most[r]);
     for (int64_t c = 0; c < wide; c += W) top = vmax(load(row + c), top);
-    top = splat(maximum(top));
-    const vec base = finite_base(top);
-    exponentials(wide / W, W, base, row);
-    float sum = 0;
-    for (int64_t c = 0; c < seen; c++) sum += row[c];
-    float before[W], sums[W], factor[W];
-    std::fill(before, before + W, most[r]), std::fill(sums, sums + W, total[r]);
-    go_on(top, base, splat(sum), before, sums, factor);
-    most[r] = before[0], total[r] = sums[0], shrink[r] = factor[0];
+    tops[r] = pairwise_maximum(top);
+    exponentials(wide / W, W, finite_base(splat(tops[r])), row);
   }
+  int64_t r = 0;  // weights of keys that a row does not see are 0
+  for (; r + 4 <= rows; r += 4) sum_weights<4>(keys, scores + r * LONGEST_PAGE, sums + r);
+  for (; r < rows; r++) sum_weights<1>(keys, scores + r * LONGEST_PAGE, sums + r);
+  const vec top = load(tops);
+  go_on(top, finite_base(top), load(sums), most, total, shrink);
 }

@@ -10,6 +10,10 @@ struct Part {  // a token's entry: one head's vector of `width` floats; tokens a
   const float* data;
   int64_t width, row, page;
   const float* at(int64_t which, int64_t token) const { return data + which * page + token * row; }
+  void fetch(int64_t which, int64_t tokens) const {  // into the second-level cache, while others are computed
+    for (int64_t i = 0; i < tokens; i++)
+      for (int64_t d = 0; d < width; d += 16) __builtin_prefetch(at(which, i) + d, 0, 2);
+  }
 };
 
 struct Weights {  // of keys and rows
