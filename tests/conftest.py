@@ -8,8 +8,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -84,13 +85,21 @@ def exact_small_numbers() -> Iterator[None]:
         sys.modules["torch"].set_flush_denormal(False)
 
 
+@cache
+def code_version() -> dict[str, Any]:
+    """What receipts say of the package's sources, which are read once."""
+    return sys.modules["shoestring.train.report.receipt"].code_version()
+
+
 @pytest.fixture(autouse=True)
-def quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run measures what the machine reaches before it begins; here with small matrices."""
-    if "shoestring.device" in sys.modules:
-        device = sys.modules["shoestring.device"]
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run measures what the machine reaches with small matrices, and reads no source for its receipt."""
+    if (device := sys.modules.get("shoestring.device")) is not None:
         monkeypatch.setattr(device, "PEAK_S", 0.0)
         monkeypatch.setattr(device, "PEAK_SIZE", {"cpu": 64, "cuda": 64})
+    if (receipt := sys.modules.get("shoestring.train.report.receipt")) is not None:
+        known = code_version()
+        monkeypatch.setattr(receipt, "code_version", lambda: known)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
-SLOW_FIRST = ("page", "cli", "e2e", "kernels", "engine", "distill")
+SLOW_FIRST = ("page", "cli", "train", "kernels", "rl", "e2e", "engine", "serve", "distill", "preferences", "tasks")
 TOGETHER = "tests/page/"
 """A folder whose tests share services and a browser that are dear to start: one process has them all."""
 
