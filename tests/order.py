@@ -8,7 +8,7 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
-SLOW_FIRST = ("page", "cli", "train", "kernels", "rl", "e2e", "engine", "serve", "distill", "preferences", "tasks")
+SLOW_FIRST = ("page", "cli", "train", "kernels", "rl", "e2e", "engine", "serve", "distill", "preferences")
 TOGETHER = "tests/page/"
 """A folder whose tests share services and a browser that are dear to start: one process has them all."""
 
