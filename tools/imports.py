@@ -8,9 +8,9 @@ LEVEL = {
     **dict.fromkeys(("errors",), -1),
     **dict.fromkeys(("durable",), 0),
     **dict.fromkeys(
-        ("child", "config", "device", "figures", "inputs", "openmp", "outputs", "sampling_params", "threads"),
-        1,
+        ("child", "config", "device", "figures", "inputs", "openmp", "outputs", "package_index"), 1
     ),
+    **dict.fromkeys(("sampling_params", "threads"), 1),
     **dict.fromkeys(("kernels", "rows", "tokenizer", "sandbox"), 2),
     **dict.fromkeys(("model", "remote"), 3),
     **dict.fromkeys(("cost", "low_precision", "tasks"), 4),
@@ -23,8 +23,8 @@ LEVEL = {
 }
 """Folders and files of the package: each imports from a lower level or from itself."""
 WITHOUT_TORCH = (
-    "child", "errors", "durable", "config", "inputs", "openmp", "sampling_params", "remote", "rows",
-    "sandbox", "tokenizer", "tasks",
+    "child", "errors", "durable", "config", "inputs", "openmp", "package_index", "sampling_params",
+    "remote", "rows", "sandbox", "tokenizer", "tasks",
 )  # fmt: skip
 
 Graph = dict[str, set[str]]

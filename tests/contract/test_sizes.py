@@ -14,7 +14,7 @@ CONFIG_FIELDS = 25
 INIT_LINES = 20
 FOLDER_FILES = 20
 FOLDER_LINES = {  # of the Python files directly in a folder: a little above their size today
-    "shoestring": 1_520,
+    "shoestring": 1_560,
     "shoestring/cli": 1_300,
     "shoestring/cli/verbs": 2_400,
     "shoestring/cli/verbs/costs": 600,
@@ -23,6 +23,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/data": 3_200,
     "shoestring/distill": 2_000,
     "shoestring/data/chat": 620,
+    "shoestring/data/fetch": 480,
     "shoestring/data/forms": 1_200,
     "shoestring/engine": 3_800,
     "shoestring/engine/cohort": 260,

@@ -1,5 +1,6 @@
-"""`shoestring data`: show what of a file of conversations will be learned, before anything runs."""
+"""`shoestring data`: fetch corpora of free text, and show what of conversations will be learned."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
     from shoestring.tokenizer.bpe import Tokenizer
     from shoestring.tokenizer.chat.template import Template
 
-app = typer.Typer(help="Show data for training.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Fetch and show data for training.", no_args_is_help=True, rich_markup_mode=None)
 TITLES = ("file", "used", "too long", "unlearned", "bad rows", "tokens", "learned")
 COUNTS = ("conversations", "too_long", "unlearned", "bad_rows", "tokens", "learned_tokens")
 
 
 @app.callback()
 def data() -> None:
-    """Show data for training."""
+    """Fetch and show data for training."""
 
 
 @app.command()
@@ -59,10 +60,57 @@ def show(
     _print_counts(result, config, f"tokenizer of {name or config.tokenizer}, {template.name}")
 
 
+@app.command("list")
+def list_corpora(as_json: Json = False) -> None:
+    """List the corpora that `data fetch` knows, with the licenses of their parts."""
+    from dataclasses import asdict
+
+    from shoestring.data.fetch.catalogue import corpora
+
+    table = corpora()
+    if as_json:
+        print_json([asdict(corpus) | {"licenses": corpus.licenses} for corpus in table])
+        return
+    rows = [
+        [corpus.name, f"{corpus.text_bytes / 1e6:,.0f} MB", ", ".join(corpus.licenses), corpus.title]
+        for corpus in table
+    ]
+    print_table(("name", "text", "licenses", "content"), rows)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A corpus of `shoestring data list`.")],
+    *,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; corpora/NAME if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch a corpus as a folder of text files: one folder a package, its license in it, and manifest.json.
+
+    Packages that are there already are kept, so an interrupted fetch goes on. Python packages come from the
+    package index that pip uses, the same versions for everyone; manuals come from Debian by apt-get, in the
+    versions that this machine's release has. No code of a package runs.
+    """
+    from shoestring.cli.weights import progress_bar
+    from shoestring.data.fetch.catalogue import find_corpus
+    from shoestring.data.fetch.fetch import fetch_corpus
+
+    corpus = find_corpus(name)
+    folder = out or Path("corpora") / name
+    with progress_bar(f"fetching {name}") as progress:
+        manifest = fetch_corpus(corpus, folder, progress)
+    if as_json:
+        print_json(manifest | {"folder": str(folder)})
+        return
+    size, count = manifest["text_bytes"] / 1e6, len(manifest["packages"])
+    print(f"{folder}: {size:,.1f} MB of text in {manifest['files']:,} files of {count} packages")
+    print(
+        f"train on it with --set 'data.sources=[\"{folder}\"]'; {folder / 'manifest.json'} has the licenses"
+    )
+
+
 def _recipe(source: str, model: str, settings: list[str]) -> "tuple[ConversationConfig, str]":
     """The settings, and the name of the model whose files they need; empty where tokenizer= names others."""
-    from pathlib import Path
-
     from shoestring import config as configs
     from shoestring.data.chat.recipe import ConversationConfig
     from shoestring.model.hf.hub import EMBEDDED_MODEL
@@ -77,8 +125,6 @@ def _recipe(source: str, model: str, settings: list[str]) -> "tuple[Conversation
 
 def _chat_files(name: str, config: "ConversationConfig") -> "tuple[Tokenizer, Template]":
     """Tokenizer and chat template: the recipe's, else those of the model."""
-    from pathlib import Path
-
     from shoestring.errors import TokenizerError
     from shoestring.model.hf.hub import resolve
     from shoestring.tokenizer.bpe import Tokenizer

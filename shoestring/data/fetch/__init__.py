@@ -1,0 +1,1 @@
+"""Corpora of free text from the Python package index and Debian, each with the licenses of its parts."""
