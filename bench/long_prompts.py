@@ -1,6 +1,7 @@
 """Long prompts beside llama.cpp and transformers, and what one does to the streams that run beside it.
 
     python bench/long_prompts.py [--json FILE] [--folder DIR] [--rounds 1] [--lengths 4096,16384]
+                                 [--only ours,llama.cpp,transformers]
 
 The checkpoint is that of bench/engine.py (DeepSeek-V2-Lite's shape, 6 layers, made once in --folder), here
 with 4-bit weights, llama.cpp with Q4_0 and its better setting of flash attention at 4,096 tokens,
@@ -8,7 +9,8 @@ transformers in float32 and only at 4,096. Prompts are random ids; each measurem
 own and the best of `rounds` counts. Then 8 streams decode, and a prompt of the longest length comes in as in
 the service: the time between two tokens of a stream, its median before, and its 99th percentile meanwhile.
 Beside it stands the first step of llama.cpp as llama-server makes it: the streams' tokens with 2,048 of the
-prompt. Exit code 3 when a target is missed.
+prompt. FILE is written after each measurement, and what it holds is not measured again. Exit code 3 when a
+target is missed.
 """
 
 import argparse
@@ -93,7 +95,10 @@ def measure_pauses(folder, way, length):
         seconds, changed = step()
         beside_s.append(seconds)
         assert sum(name.startswith("stream") for name in changed) == STREAMS, "a stream waited or ended"
-    median_s, p99_s = statistics.median(alone_s), statistics.quantiles(beside_s, n=100)[98]
+    median_s, p99_s = (
+        statistics.median(alone_s),
+        statistics.quantiles(beside_s, n=100, method="inclusive")[98],
+    )
     return {
         "engine": "ours",
         "weights": way,
@@ -125,34 +130,62 @@ def measure_server(folder, way, length):
 MEASUREMENTS = {"prompt": measure_prompt, "pauses": measure_pauses, "server": measure_server}
 
 
-def child(folder, name, *values):
-    """The result of a measurement, made in a process of its own."""
-    options = ["--folder", str(folder), "--child", name, *map(str, values)]
-    row = run_json([sys.executable, __file__, *options])
-    print(json.dumps(row), flush=True)
-    return row
+class Record:
+    """Rows measured so far, each in a process of its own; kept in a file, if there is one, to go on from."""
+
+    def __init__(self, folder, path):
+        self.folder, self.path = folder, path
+        self.rows = json.loads(path.read_text()) if path is not None and path.exists() else []
+
+    def row(self, name, *values, number=0):
+        """The row of a measurement, from the file or made now; `number` tells rounds apart."""
+        part = " ".join(map(str, (name, *values, number)))
+        known = [row for row in self.rows if row["part"] == part]
+        if known:
+            return known[0]
+        options = ["--folder", str(self.folder), "--child", name, *map(str, values)]
+        begin = time.perf_counter()
+        row = {"part": part} | run_json([sys.executable, __file__, *options])
+        row["took_s"] = time.perf_counter() - begin  # loading included
+        self.rows.append(row)
+        if self.path is not None:
+            self.path.write_text(json.dumps(self.rows, indent=2) + "\n")
+        show(row)
+        return row
+
+    def fastest(self, engine, way, length, rounds):
+        rows = [self.row("prompt", engine, way, length, number=number) for number in range(rounds)]
+        return min(rows, key=lambda row: row["seconds"])
 
 
-def fastest(folder, engine, way, length, rounds):
-    rows = [child(folder, "prompt", engine, way, length) for _ in range(rounds)]
-    return min(rows, key=lambda row: row["seconds"])
-
-
-def measure_all(folder, lengths, rounds, engines):
+def measure_all(record, lengths, rounds, engines):
     """All rows: prompts from the shortest, then pauses. The slower setting of llama.cpp runs only once."""
-    ways, rows = {engine: WAYS[engine] for engine in engines}, []
+    ways = {engine: WAYS[engine] for engine in engines}
     for length in lengths:
         for engine in engines:
             if engine == "transformers" and length != lengths[0]:
                 continue
-            found = [fastest(folder, engine, way, length, rounds) for way in ways[engine]]
-            rows += found
+            found = [record.fastest(engine, way, length, rounds) for way in ways[engine]]
             ways[engine] = (min(found, key=lambda row: row["seconds"])["weights"],)
     if "ours" in engines:
-        rows.append(child(folder, "pauses", ways["ours"][0], lengths[-1]))
+        record.row("pauses", ways["ours"][0], lengths[-1])
     if "llama.cpp" in engines:
-        rows.append(child(folder, "server", ways["llama.cpp"][0], lengths[-1]))
-    return rows
+        record.row("server", ways["llama.cpp"][0], lengths[-1])
+
+
+def show(row):
+    """Print one row as text."""
+    name = f"{row['engine']:13}{row['weights']:12}{row['prompt_tokens']:>7,} tokens: "
+    if "seconds" in row:
+        what = "{prompt_tokens_per_s:.1f} tokens/s, {seconds:.1f} s".format(**row)
+    elif "p99_beside_s" in row:
+        what = (
+            "median alone {median_alone_s:.3f} s, beside the prompt {median_beside_s:.3f} s, 99th percentile "
+            "{p99_beside_s:.3f} s, longest {longest_s:.3f} s; the prompt took {prompt_s:.0f} s".format(**row)
+        )
+    else:
+        what = "median alone {median_alone_s:.3f} s, first pause {first_pause_s:.3f} s".format(**row)
+    print(f"{name}{what} (measured in {row['took_s']:.0f} s)", flush=True)
 
 
 def compare(rows):
@@ -191,12 +224,13 @@ def main():
         return 0
     prepare(arguments.folder)
     lengths = sorted(map(int, arguments.lengths.split(",")))
-    rows = measure_all(arguments.folder, lengths, arguments.rounds, arguments.only.split(","))
-    comparisons = compare(rows)
+    record = Record(arguments.folder, arguments.json)
+    for row in record.rows:
+        show(row)
+    measure_all(record, lengths, arguments.rounds, arguments.only.split(","))
+    comparisons = compare(record.rows)
     for name, figure, target, is_met in comparisons:
         print(f"{name}: {figure:.2f}, target {target}: {'met' if is_met else 'MISSED'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0 if all(is_met for *_, is_met in comparisons) else 3
 
 
