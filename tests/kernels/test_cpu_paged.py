@@ -134,6 +134,22 @@ def test_long_rows_have_the_same_bits_alone_and_on_all_threads(heads: int) -> No
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("heads", [4, 16])
+def test_one_long_prompt_beside_short_streams_is_shared_by_threads_with_the_same_bits(heads: int) -> None:
+    batch = Batch.make((1300, 3), *[(5, 1)] * 9)
+    query, rope = random(12, heads, 24), random(12, heads, 8, seed=2)
+    kept = (batch.entries(24, seed=3), batch.entries(8, seed=4))
+    before, outs = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            outs.append(cpu_paged.paged_latent_attention(query, rope, *kept, *batch.where, SCALE))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(outs[0], outs[1])
+    assert torch.equal(outs[0], outs[2])
+
+
 @pytest.mark.parametrize(("heads", "key_heads"), [(8, 8), (6, 2), (24, 2), (40, 2)])
 def test_few_rows_of_a_key_head_have_the_bits_of_many(heads: int, key_heads: int) -> None:
     batch = Batch.make(*LONG)

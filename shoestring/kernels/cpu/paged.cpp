@@ -110,6 +110,16 @@ void run_parts(const Problem& p, const std::vector<Block>& blocks) {
   }
 }
 
+// Whether threads would wait for one that has a long block: few blocks, or one with more than a thread's share of all keys.
+bool are_uneven(const Problem& p, const std::vector<Block>& blocks, int64_t threads) {
+  int64_t all = 0, most = 0;
+  for (const Block& block : blocks) {
+    const int64_t pairs = block.rows() * p.lengths[block.n1 - 1];
+    all += pairs, most = std::max(most, pairs);
+  }
+  return static_cast<int64_t>(blocks.size()) < 2 * threads || most * threads > all;
+}
+
 template <class Rows>
 void run_rows(const Problem& p) {
   int64_t keys = 0, longest = 0, threads = 1;
@@ -118,8 +128,7 @@ void run_rows(const Problem& p) {
   if (keys * p.H * (p.width() + p.value.width) > WORTH_THREADS) threads = omp_get_max_threads();
 #endif
   const std::vector<Block> blocks = blocks_of(p, Rows::ROWS_AT_ONCE, threads);
-  const bool few = static_cast<int64_t>(blocks.size()) < 2 * threads;
-  if (threads > 1 && few && longest > PART)
+  if (threads > 1 && longest > PART && are_uneven(p, blocks, threads))
     run_parts<Rows>(p, blocks);
   else
     run_blocks<Rows>(p, blocks, threads);

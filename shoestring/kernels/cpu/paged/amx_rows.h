@@ -4,6 +4,8 @@
 #include "problem.h"
 #include "row_tiles.h"
 
+#include <vector>
+
 #if defined(AMX_INT8)
 
 constexpr int64_t AMX_HEADS = 8;   // fewer would leave most of a tile empty where a token is alone
@@ -23,16 +25,17 @@ class AmxRows {
   explicit AmxRows(const Problem& p)
       : p(p),
         first_steps(whole(p.first.width, TILE_DEPTH) / TILE_DEPTH),
-        steps(first_steps + whole(p.second.width, TILE_DEPTH) / TILE_DEPTH),
-        q(new DigitTile[ROWS_AT_ONCE / TILE_SIDE * steps * DIGITS]()),
-        keys(new DigitTile[AMX_KEYS / TILE_SIDE * steps * DIGITS]()),
-        values(new DigitTile[first_steps * TILE_DEPTH / TILE_SIDE * KEY_STEPS * DIGITS]()) {}
+        steps(first_steps + whole(p.second.width, TILE_DEPTH) / TILE_DEPTH) {
+    const int64_t of_q = ROWS_AT_ONCE / TILE_SIDE * steps * DIGITS, of_keys = AMX_KEYS / TILE_SIDE * steps * DIGITS;
+    q = scratch(of_q + of_keys + first_steps * TILE_DEPTH / TILE_SIDE * KEY_STEPS * DIGITS);
+    keys = q + of_q, values = keys + of_keys;
+  }
 
   // The block's queries, scaled, in tiles (rows / 16, steps, DIGITS) by columns; rows past the last repeat it.
   void gather(const Block& block) {
     for (int64_t r = 0; r < padded(static_cast<int>(block.rows()), TILE_SIDE); r++) {
       const int64_t row = block.row_of(p, std::min(r, block.rows() - 1));
-      DigitTile* tiles = q.get() + r / TILE_SIDE * steps * DIGITS;
+      DigitTile* tiles = q + r / TILE_SIDE * steps * DIGITS;
       const float* x[] = {p.q + row * p.first.width, p.q2 + row * p.second.width};
       q_scales[0][r] = p.scale * split_row(x[0], p.first.width, r % TILE_SIDE, tiles);
       q_scales[1][r] = p.scale * split_row(x[1], p.second.width, r % TILE_SIDE, tiles + first_steps * DIGITS);
@@ -64,11 +67,18 @@ class AmxRows {
   const Problem& p;
   const WholeTiles shapes;
   const int64_t first_steps, steps;
-  std::unique_ptr<DigitTile[]> q, keys, values;
+  DigitTile *q, *keys, *values;
   alignas(64) float q_scales[2][ROWS_AT_ONCE], key_scales[2][AMX_KEYS];
   alignas(64) float scores[AMX_KEYS * TILE_SIDE], shrink[TILE_SIDE], weight_scales[TILE_SIDE];
   DigitTile weights[KEY_STEPS * DIGITS];
   DigitSums sums[2][2];
+
+  // Of this thread: a call for one token would wait for fresh memory longer than it computes.
+  static DigitTile* scratch(int64_t tiles) {
+    thread_local std::vector<DigitTile> kept;
+    if (static_cast<int64_t>(kept.size()) < tiles) kept.resize(tiles);
+    return kept.data();
+  }
 
   static int64_t whole(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -99,7 +109,7 @@ class AmxRows {
         const int64_t key = start + std::min(c + i, count - 1), page = k.table[key / p.page_size];
         four[i] = k.first.at(page, key % p.page_size);
         if (c + i >= count) continue;
-        DigitTile* tiles = keys.get() + ((c + i) / TILE_SIDE * steps + first_steps) * DIGITS;
+        DigitTile* tiles = keys + ((c + i) / TILE_SIDE * steps + first_steps) * DIGITS;
         const float* rope = k.second.at(page, key % p.page_size);
         key_scales[1][c + i] = split_row(rope, k.second.width, (c + i) % TILE_SIDE, tiles);
       }
@@ -116,8 +126,8 @@ class AmxRows {
       factors[i] = factor_of(largest);
       if (i < count) key_scales[0][c + i] = _mm512_cvtss_f32(scale_of(largest));
     }
-    DigitTile* rows = keys.get() + c / TILE_SIDE * steps * DIGITS;
-    DigitTile* columns = values.get() + c / TILE_DEPTH * DIGITS;
+    DigitTile* rows = keys + c / TILE_SIDE * steps * DIGITS;
+    DigitTile* columns = values + c / TILE_DEPTH * DIGITS;
     for (int64_t d = 0; d < width; d += TILE_DEPTH, rows += DIGITS) {
       __m512i digits[4][4];
 #pragma GCC unroll 4
@@ -135,11 +145,11 @@ class AmxRows {
 
   // scores (count, 16) of rows i to i + 16. The matrix unit is a tile of keys ahead.
   void score(int64_t i, int64_t count) {
-    const DigitTile* queries = q.get() + i / TILE_SIDE * steps * DIGITS;
+    const DigitTile* queries = q + i / TILE_SIDE * steps * DIGITS;
     const __m512 first = _mm512_load_ps(q_scales[0] + i), second = _mm512_load_ps(q_scales[1] + i);
     const int64_t tiles = whole(count, TILE_SIDE) / TILE_SIDE;
     for (int64_t t = 0; t <= tiles; t++) {
-      const DigitTile* k = keys.get() + t * steps * DIGITS;
+      const DigitTile* k = keys + t * steps * DIGITS;
       if (t < tiles) {
         multiply_digits(first_steps, k, queries, sums[t % 2][0]);
         multiply_digits(steps - first_steps, k + first_steps * DIGITS, queries + first_steps * DIGITS, sums[t % 2][1]);
@@ -179,7 +189,7 @@ class AmxRows {
   void add_values(int64_t key_steps, float* out, int64_t width) {
     const int64_t tiles = whole(p.value.width, TILE_SIDE) / TILE_SIDE;
     for (int64_t t = 0; t <= tiles; t++) {
-      if (t < tiles) multiply_digits(key_steps, weights, values.get() + t * KEY_STEPS * DIGITS, sums[t % 2][0]);
+      if (t < tiles) multiply_digits(key_steps, weights, values + t * KEY_STEPS * DIGITS, sums[t % 2][0]);
       if (!t) continue;
       for (int64_t r = 0; r < TILE_SIDE; r++) {
         float* to = out + r * width + (t - 1) * TILE_SIDE;
