@@ -16,7 +16,7 @@ LEVEL = {
     **dict.fromkeys(("cost", "low_precision", "tasks"), 4),
     **dict.fromkeys(("data",), 5),
     **dict.fromkeys(("engine", "train"), 6),
-    **dict.fromkeys(("distill", "evals", "preferences", "serve"), 7),
+    **dict.fromkeys(("distill", "evals", "preferences", "receipts", "serve"), 7),
     **dict.fromkeys(("rl",), 8),
     **dict.fromkeys(("cli",), 9),
     **dict.fromkeys(("__init__",), 10),  # the package's own: hands out LLM when it is asked for

@@ -20,7 +20,7 @@ from shoestring.cli.verbs import (
     template,
     tokenizer,
 )
-from shoestring.cli.verbs.costs import plan
+from shoestring.cli.verbs.costs import plan, receipt
 from shoestring.cli.verbs.training import distill, prefer, pretrain, reward_model, rl, sft
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.add_typer(admin.app, name="admin")
 app.command("plan")(plan.plan)
+app.add_typer(receipt.app, name="receipt")
 app.command("show")(models.show)
 app.command("list")(models.list_models)
 app.command("pull")(models.pull)

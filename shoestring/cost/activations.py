@@ -2,6 +2,9 @@
 
 from shoestring.model.config import MLAConfig, ModelConfig, MoEConfig
 
+LAYER_SIZES = 3
+"""Sizes of a layer that is computed again: with its gradients, as bench/memory.py measures."""
+
 
 def activation_bytes(
     config: ModelConfig, bytes_per_element: int, *, gradient_checkpointing: bool = False
@@ -17,13 +20,16 @@ def activation_bytes(
 def layer_bytes(config: ModelConfig, bytes_per_element: int, *, gradient_checkpointing: bool = False) -> int:
     """Bytes that the layers keep of a token: inputs and outputs of linear layers and norms.
 
-    With gradient checkpointing they are each layer's input, and all of one layer.
+    With gradient checkpointing they are each layer's input, and all of one layer: LAYER_SIZES times, with
+    its gradients and what the allocator keeps.
     """
     layers = [
         _attention(config) + _feed_forward(config, index) + 6 * config.hidden_size  # two norms, two sums
         for index in range(config.num_hidden_layers + config.num_nextn_predict_layers)
     ]
-    elements = len(layers) * config.hidden_size + max(layers) if gradient_checkpointing else sum(layers)
+    if gradient_checkpointing:
+        return (len(layers) * config.hidden_size + LAYER_SIZES * max(layers)) * bytes_per_element
+    elements = sum(layers)
     return elements * bytes_per_element
 
 

@@ -13,6 +13,8 @@ from shoestring.model.memory import Quantization, weight_bytes
 
 HEAD_ROWS = 512
 """Tokens whose logits are in memory at once (kernels/ops.py)."""
+UPDATE_COPIES = 7
+"""Copies of the matrices of one shape that Muon's update makes, as bench/memory.py measures."""
 TRAINING_PROGRAMS = 330_000_000
 """Python, PyTorch and this program's modules, as measured on Linux."""
 SERVING_PROGRAMS = 330_000_000
@@ -60,7 +62,7 @@ def training_memory(
         moments=8 * (total - orthogonal) + 4 * orthogonal,
         activations=tokens * layer_bytes(config, 4, gradient_checkpointing=gradient_checkpointing),
         head=4 * (logits + heads * width),
-        optimizer=4 * 5 * max(groups.values(), default=0),
+        optimizer=4 * UPDATE_COPIES * max(groups.values(), default=0),
     )
 
 
@@ -69,16 +71,26 @@ class ServingMemory:
     """Bytes of a process that serves a model on a processor."""
 
     weights: int
+    stored: int
+    """The weights as the checkpoint has them, which are in memory too while they are read."""
     cache: int
     programs: int = SERVING_PROGRAMS
 
     @property
     def total(self) -> int:
-        return self.weights + self.cache + self.programs
+        """The larger of its peaks: while it loads, and while it runs."""
+        return self.programs + self.weights + max(self.stored, self.cache)
 
 
 def serving_memory(
-    config: ModelConfig, *, quantization: Quantization | None = None, cache: int
+    config: ModelConfig, *, quantization: Quantization | None = None, cache: int, stored_bytes: int = 2
 ) -> ServingMemory:
-    """The memory of an engine with a cache of so many bytes; without quantization weights are float32."""
-    return ServingMemory(weights=weight_bytes(config, quantization, bytes_per_weight=4), cache=cache)
+    """The memory of an engine with a cache of `cache` bytes, from a checkpoint with so many bytes a weight.
+
+    Without quantization the weights are float32.
+    """
+    return ServingMemory(
+        weights=weight_bytes(config, quantization, bytes_per_weight=4),
+        stored=weight_bytes(config, bytes_per_weight=stored_bytes),
+        cache=cache,
+    )

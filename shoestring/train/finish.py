@@ -2,11 +2,15 @@
 
 import json
 import logging
+import resource
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from shoestring.cost.step import Flops
 from shoestring.device import Runtime
@@ -62,7 +66,7 @@ def write_report(
 
     `data` is the manifest of the training data, `peak` the measured FLOP/s of all processes together.
     """
-    machine = describe_machine(runtime.device.type, peak)
+    machine = describe_machine(runtime.device.type, peak) | {"peak_memory_bytes": peak_memory(runtime)}
     if runtime.world_size > 1:
         machine |= {"processes": runtime.world_size}
     content = receipt.write(
@@ -90,6 +94,14 @@ def write_report(
     }
     write_atomic(run.out / "report.json", json.dumps(report, indent=2) + "\n")
     return report
+
+
+def peak_memory(runtime: Runtime) -> int:
+    """Largest memory so far, in bytes: of the GPU's tensors, or resident memory of this process."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(runtime.device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def mean_of(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:

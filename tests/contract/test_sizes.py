@@ -40,6 +40,7 @@ FOLDER_LINES = {  # of the Python files directly in a folder: a little above the
     "shoestring/model/hf": 2_400,
     "shoestring/model/packed": 900,
     "shoestring/preferences": 2_000,
+    "shoestring/receipts": 900,
     "shoestring/remote": 900,
     "shoestring/rl": 2_800,
     "shoestring/rows": 1_000,

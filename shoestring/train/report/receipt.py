@@ -19,11 +19,19 @@ from typing import Any
 import shoestring
 from shoestring.config import changes
 from shoestring.cost.footprint import JOULES_PER_KWH, Intensities, footprint
+from shoestring.data.folder import sha256_of
 from shoestring.durable import write_atomic
 from shoestring.errors import ConfigError
 from shoestring.train.report.energy import Energy, combine
 
 UNAVAILABLE = "unavailable"
+OUTPUTS = ("model", "adapter")
+"""Folders that a run leaves."""
+MODEL_FILES = (
+    *("config.json", "adapter_config.json", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+)
+"""Files beside the weights that decide what a model does."""
 _PACKAGE = Path(shoestring.__file__).parent
 
 
@@ -107,8 +115,24 @@ def write(receipt: Receipt, path: Path) -> dict[str, Any]:
             "money": money(receipt.price, seconds, energy),
         }
     )
+    content["outputs"] = output_hashes(path.parent)
+    content = json.loads(json.dumps(content, allow_nan=False))
+    content["sha256"] = digest(content)
     write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a receipt says, but for this digest: it finds a figure that was changed later."""
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def output_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that a run leaves: its model, its adapter and its log."""
+    files = [folder / "metrics.jsonl", *(folder / part / name for part in OUTPUTS for name in MODEL_FILES)]
+    files += [file for part in OUTPUTS for file in sorted((folder / part).glob("*.safetensors"))]
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files if file.is_file()}
 
 
 def history(segments: Sequence[Segment]) -> list[dict[str, Any]]:

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from shoestring.cost.plan import PlanConfig
     from shoestring.model.config import ModelConfig
 
-LOCAL_SHARE = 0.35
-"""Share of the measured peak that small models of this program reach in training on processors."""
-
 
 def plan(
     targets: Annotated[
@@ -90,7 +87,7 @@ def _print_run(recipe: Path, settings: list[str], *, as_json: bool) -> None:
     from shoestring.errors import ConfigError
     from shoestring.train.pretrain_recipe import PretrainConfig
     from shoestring.train.pretrain_run import model_config
-    from shoestring.train.runs.plan import pretraining_plan
+    from shoestring.train.runs.plan import LOCAL_SHARE, pretraining_plan
 
     if recipe.is_file() and "[[stages]]" in recipe.read_text(encoding="utf-8", errors="replace"):
         raise ConfigError(
