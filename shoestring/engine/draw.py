@@ -7,7 +7,6 @@ from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,15 +54,12 @@ class Row(NamedTuple):
 
 
 def uniform(seed: int, index: int) -> float:
-    """The number in [0, 1) that draws token `index` of a request with this seed: a hash of both."""
+    """The number in [0, 1) that draws token `index` of a request with this seed: a hash of both.
+
+    It is that of kernels.uniform_numbers, without tensors.
+    """
     data = struct.pack("<QQ", seed & (2**64 - 1), index)
     return (int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 11) * 2.0**-53
-
-
-def uniforms(seeds: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """The numbers of `uniform` for several pairs of seed and index."""
-    pairs = zip(seeds.tolist(), indices.tolist(), strict=True)
-    return np.array([uniform(seed, index) for seed, index in pairs])
 
 
 def sample_plain(logits_NW: Tensor, rows: list[Row]) -> dict[Sequence, SampledTokens]:

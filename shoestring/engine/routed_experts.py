@@ -19,6 +19,7 @@ class RoutedExperts:
         self._layers = config.moe_layers
         shape = (num_pages * PAGE_SIZE, len(self._layers), config.moe.num_experts_per_tok)
         self._experts_SLK = torch.zeros(shape, dtype=torch.int16, device=device)
+        self._pages = self._experts_SLK.unflatten(0, (num_pages, PAGE_SIZE))
 
     def store(self, routings: Mapping[int, Routing], slot_N: Tensor) -> None:
         """Store the experts of the rows of one pass."""
@@ -27,11 +28,9 @@ class RoutedExperts:
 
     def copy_pages(self, sources: Tensor, targets: Tensor) -> None:
         """Copy the experts of these pages to others."""
-        pages = self._experts_SLK.unflatten(0, (-1, PAGE_SIZE))
-        pages.index_copy_(0, targets, pages[sources])
+        self._pages.index_copy_(0, targets, self._pages[sources])
 
     def of(self, sequence: Sequence) -> Tensor:
         """(T - 1, L, K) int16 of a running sequence of T tokens; the last one has not been computed."""
-        pages = torch.tensor(sequence.page_ids, device=self._experts_SLK.device)
-        slots = (pages[:, None] * PAGE_SIZE + torch.arange(PAGE_SIZE, device=pages.device)).flatten()
-        return self._experts_SLK[slots[: len(sequence.token_ids) - 1]].cpu()
+        pages = torch.tensor(sequence.page_ids, device=self._pages.device)
+        return self._pages[pages].flatten(0, 1)[: len(sequence.token_ids) - 1].cpu()

@@ -30,6 +30,7 @@ from shoestring.kernels.ops import (
     swiglu,
     swiglu_packed,
     token_logprobs,
+    uniform_numbers,
 )
 
 __all__ = [
@@ -63,4 +64,5 @@ __all__ = [
     "swiglu",
     "swiglu_packed",
     "token_logprobs",
+    "uniform_numbers",
 ]

@@ -103,3 +103,14 @@ def sample_tokens(logits_NW: Tensor, temperature_N: Tensor, number_N: Tensor) ->
     temperatures, numbers = temperature_N.double().contiguous(), number_N.double().contiguous()
     call("sample_tokens", *logits.shape, logits, temperatures, numbers, ids_N, logp_N)
     return ids_N, logp_N
+
+
+def uniform_numbers(seed_N: Tensor, index_N: Tensor) -> Tensor:
+    """See reference.uniform_numbers."""
+    seeds, indices, number_N = (
+        seed_N.contiguous(),
+        index_N.contiguous(),
+        torch.empty(len(seed_N), dtype=torch.float64),
+    )
+    call("uniform_numbers", len(seeds), seeds, indices, number_N)
+    return number_N

@@ -171,6 +171,11 @@ def sample_tokens(logits_NW: Tensor, temperature_N: Tensor, number_N: Tensor) ->
     return _run("sample_tokens", logits_NW, temperature_N, number_N)
 
 
+def uniform_numbers(seed_N: Tensor, index_N: Tensor) -> Tensor:
+    """See reference.uniform_numbers."""
+    return pick("uniform_numbers", seed_N.device.type, torch.float32, inference=True)(seed_N, index_N)
+
+
 def paged_latent_attention(
     q_latent_NHC: Tensor,
     q_rope_NHR: Tensor,

@@ -1,5 +1,7 @@
 """Every operation in plain PyTorch: the specification that faster implementations are tested against."""
 
+import hashlib
+import struct
 from collections.abc import Iterator
 
 import torch
@@ -196,6 +198,14 @@ def sample_tokens(logits_NW: Tensor, temperature_N: Tensor, number_N: Tensor) ->
     ids_N = torch.where(is_drawn, drawn_N, ids_N).where(best_N.isfinite(), -1)
     logp_NW = logits_NW.float().log_softmax(-1)
     return ids_N, logp_NW.gather(1, ids_N.clamp(min=0)[:, None])[:, 0].where(ids_N >= 0, 0.0)
+
+
+def uniform_numbers(seed_N: Tensor, index_N: Tensor) -> Tensor:
+    """Numbers from 0 to 1 in float64, each a hash (BLAKE2b) of a seed and an index, which are int64."""
+    pairs = zip(seed_N.tolist(), index_N.tolist(), strict=True)
+    digests = [hashlib.blake2b(struct.pack("<qq", *pair), digest_size=8).digest() for pair in pairs]
+    numbers = [(int.from_bytes(digest, "little") >> 11) * 2.0**-53 for digest in digests]
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def newton_schulz(x_EFD: Tensor, steps: int) -> Tensor:

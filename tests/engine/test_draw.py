@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 
+from shoestring import kernels
 from shoestring.engine import draw
 
 W = 7
@@ -116,6 +117,8 @@ def test_the_numbers_are_the_seeds_and_nothing_elses():
     assert draw.uniform(-1, 0) == draw.uniform(2**64 - 1, 0)
     assert len({draw.uniform(seed, index) for seed in range(100) for index in range(100)}) == 10_000
     assert draw.uniform(7, 0) == 0.7283479541790344, "a change here changes every seeded answer"
+    numbers = kernels.uniform_numbers(torch.tensor([7, -1]), torch.tensor([0, 5]))
+    assert numbers.tolist() == [draw.uniform(7, 0), draw.uniform(2**64 - 1, 5)]
 
 
 def test_the_numbers_are_uniform():

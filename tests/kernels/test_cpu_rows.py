@@ -167,3 +167,12 @@ def test_sample_tokens_of_rows_without_a_likeliest_one(room: ModuleType) -> None
         assert ids.tolist() == [-1, -1, -1, 19 if temperature else 18, 19 if temperature else 0]
         assert logp[:3].tolist() == [0, 0, 0]
         torch.testing.assert_close(logp[3:], torch.tensor([0.5, 0.05]).log())
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 100])
+def test_uniform_numbers(count: int) -> None:
+    seeds = torch.randint(-(2**63), 2**63 - 1, (count,), generator=torch.Generator().manual_seed(count))
+    indices = torch.arange(count) ** 5
+    numbers = cpu_rows.uniform_numbers(seeds, indices)
+    assert torch.equal(numbers, reference.uniform_numbers(seeds, indices))
+    assert ((numbers >= 0) & (numbers < 1)).all()

@@ -273,6 +273,7 @@ OPERATIONS = [
 INFERENCE = {  # twins without gradients: tested in test_cpu_rows.py, test_cpu_paged.py, test_cpu_layers.py
     *("linear", "linear_stack", "packed_linear", "packed_linear_stack", "packed_experts"),
     *("paged_attention", "paged_latent_attention", "route", "sample_tokens", "newton_schulz"),
+    "uniform_numbers",
 }
 
 

@@ -83,8 +83,9 @@ class Cohort:
         index = runner.index_at(m.lengths_M - 1, m.table_rows_M)
         ids_BT = torch.from_numpy(m.ids_M)[None].to(runner.model.device)
         logits_NW = runner.logits(runner.features(self._adapter, ids_BT, index).hidden_BTD[0])
-        numbers_M = draw.uniforms(m.seeds_M, m.lengths_M - m.prompts_M)
-        columns = (torch.from_numpy(x).to(logits_NW.device) for x in (m.temperatures_M, numbers_M))
+        indices_M = torch.from_numpy(m.lengths_M - m.prompts_M)
+        numbers_M = kernels.uniform_numbers(torch.from_numpy(m.seeds_M), indices_M)
+        columns = (x.to(logits_NW.device) for x in (torch.from_numpy(m.temperatures_M), numbers_M))
         ids_N, logp_N = kernels.sample_tokens(logits_NW, *columns)
         m.ids_M[:] = ids_N.numpy(force=True)
         self._ids_TM[self._num_steps, m.columns_M] = m.ids_M

@@ -29,7 +29,8 @@ class Members:
     pages_M: IntArray
     """Pages that it holds."""
     table_rows_M: TableRows
-    seeds_M: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
+    seeds_M: IntArray
+    """Their 64 bits."""
     temperatures_M: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     """0 for the likeliest token."""
     stops_M: IntArray
@@ -51,7 +52,7 @@ class Members:
             prompts_M=column(each.num_prompt_tokens for each in sequences),
             pages_M=column(len(each.page_ids) for each in sequences),
             table_rows_M=column((each.table_row for each in sequences), np.int32),
-            seeds_M=column((each.seed & (2**64 - 1) for each in sequences), np.uint64),
+            seeds_M=column((each.seed & (2**64 - 1) for each in sequences), np.uint64).view(np.int64),
             temperatures_M=np.array(
                 [0 if p.is_greedy else p.temperature for p in (each.params for each in sequences)], float
             ),
