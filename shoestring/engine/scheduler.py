@@ -74,16 +74,19 @@ class PromptPace:
 
     `share` is the part of a step's time that they may take. Times of steps without prompts are known by the
     number of decoding sequences, up to a power of two; where none is, or an old one, the next step has no
-    prompts.
+    prompts. A row takes as long as in the slowest of the last few steps: times vary, and rows that follow one
+    quick step would make a long one.
     """
 
     LEAST_ROWS, FIRST_ROWS, MEMORY, REFRESH_STEPS = 4, 32, 8, 64
+    SLOWEST_OF = 3
 
     def __init__(self, share: float) -> None:
         self.share = share
         self._plain_s: dict[int, deque[float]] = {}
         self._num_mixed: dict[int, int] = {}  # steps with prompts since the last one without
-        self._rows, self._row_s = 0, 0.0  # of the last step with prompts
+        self._rows = 0  # of the last step with prompts
+        self._row_s: deque[float] = deque(maxlen=self.SLOWEST_OF)
 
     def rows(self, num_decoding: int, most: int) -> int:
         """Rows of prompts, at most `most`, for a step with so many decoding sequences."""
@@ -95,7 +98,7 @@ class PromptPace:
         if not self._rows:
             return min(self.FIRST_ROWS, most)
         seconds = self.share / (1 - self.share) * statistics.median(self._plain_s[size])
-        rows = int(min(seconds / self._row_s, 2 * self._rows))
+        rows = int(min(seconds / max(self._row_s), 2 * self._rows))
         return min(max(rows, self.LEAST_ROWS), most)
 
     def record(self, batch: Batch, seconds: float) -> None:
@@ -113,7 +116,8 @@ class PromptPace:
             self._num_mixed[size] += 1
             if rows >= self.LEAST_ROWS:  # the fixed costs of a few would count as those of each
                 plain_s = statistics.median(self._plain_s[size])
-                self._rows, self._row_s = rows, max(seconds - plain_s, plain_s / 8) / rows
+                self._rows = rows
+                self._row_s.append(max(seconds - plain_s, plain_s / 8) / rows)
 
 
 class Scheduler:

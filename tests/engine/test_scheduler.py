@@ -185,6 +185,14 @@ def test_pieces_of_prompts_take_their_share_of_a_step():
     assert paced_steps(schedule, 1.0, 3)[1:] == [PromptPace.LEAST_ROWS] * 2  # it goes on in any case
 
 
+def test_one_quick_step_makes_no_long_one():
+    schedule = paced(0.5)
+    assert paced_steps(schedule, 1 / 4096, 5)[-1] == 64
+    assert paced_steps(schedule, 1 / 16384, 1) == [64]
+    assert paced_steps(schedule, 1 / 4096, 2) == [64, 64]
+    assert paced_steps(schedule, 1 / 8192, 4)[-1] == 128  # quick for good
+
+
 def test_a_step_without_prompts_is_measured_from_time_to_time():
     taken = paced_steps(paced(0.5), 1 / 2048, 2 * PromptPace.REFRESH_STEPS)
     assert [i for i, rows in enumerate(taken) if rows == 0] == [0, PromptPace.REFRESH_STEPS + 1]
