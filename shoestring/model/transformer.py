@@ -124,7 +124,7 @@ class Transformer(nn.Module):
         self.config, self.compute_dtype = config, compute_dtype
         self.gradient_checkpointing = False
         self.model = Decoder(config)
-        self.multiplies_in_bf16 = False
+        self.multiplies_in_bf16 = self.multiplies_in_fp8 = False
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
 

@@ -53,8 +53,9 @@ class OptimConfig:
 class Optimizers:
     """One or two PyTorch optimizers that step together, with one share of their peak learning rates."""
 
-    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
-        self.parts = parts
+    def __init__(self, parts: list[torch.optim.Optimizer], *, bf16_moments: bool = False) -> None:
+        """`bf16_moments`: round moments to bfloat16 after each step, as V3 stores them (section 3.3.2)."""
+        self.parts, self.bf16_moments = parts, bf16_moments
         self.peaks = [[group["lr"] for group in part.param_groups] for part in parts]
 
     def step(self, share: float) -> None:
@@ -63,6 +64,8 @@ class Optimizers:
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
             part.step()
+            if self.bf16_moments:
+                _round_moments(part)
 
     def zero_grad(self) -> None:
         for part in self.parts:
@@ -139,7 +142,14 @@ def build_optimizers(model: Transformer, config: OptimConfig) -> Optimizers:
                 in_bf16=model.multiplies_in_bf16,
             )
         )
-    return Optimizers(parts)
+    return Optimizers(parts, bf16_moments=model.multiplies_in_fp8)
+
+
+def _round_moments(part: torch.optim.Optimizer) -> None:
+    for state in part.state.values():
+        for moment in state.values():
+            if torch.is_tensor(moment) and moment.dim():  # not the number of steps
+                moment.copy_(moment.bfloat16())
 
 
 def _is_muon_matrix(name: str, parameter: nn.Parameter) -> bool:

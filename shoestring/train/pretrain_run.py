@@ -16,6 +16,7 @@ from shoestring.data.textstore import TextStore, prepare_corpus
 from shoestring.device import Runtime
 from shoestring.durable import cache_folder, write_atomic
 from shoestring.errors import CheckpointError, ConfigError
+from shoestring.low_precision.model import set_precision
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import save_model
@@ -94,8 +95,7 @@ def build(
     shape = replace(shape, **tokenizer.model_ids)  # type: ignore[arg-type]
     model = Transformer(shape, runtime.compute_dtype).to(runtime.device)
     model.gradient_checkpointing = config.gradient_checkpointing
-    if config.precision == "bf16":
-        model.multiply_in_bf16()
+    set_precision(model, config.precision)
     generator = torch.Generator(runtime.device).manual_seed(config.seed)
     loader = Loader(
         dataset.train,

@@ -89,7 +89,9 @@ class SFTConfig(ConversationConfig, RunConfig):
     """Weight of the sequence balance loss (DeepSeek-V3: 1e-4)."""
     precision: Precision = "auto"
     """Of matrix products. "auto": float32 on a CPU, bfloat16 on a GPU. "bf16": bfloat16 on a CPU too,
-    and in Muon's iteration, faster where it has AMX; weights, sums, attention and router stay float32."""
+    and in Muon's iteration, faster where it has AMX; weights, sums, attention and router stay float32.
+    "fp8": V3's FP8 training in simulation, which is slower; "fp4": the same, with routed experts' weights
+    in 4 bits (V4)."""
     watts: float | None = None
     """Power of the machine for the receipt, where it cannot be measured."""
     optim: SFTOptim = field(default_factory=SFTOptim)

@@ -16,6 +16,7 @@ from shoestring.cost.step import Flops
 from shoestring.data.conversations import Conversations, Order
 from shoestring.device import Runtime
 from shoestring.durable import write_atomic
+from shoestring.low_precision.model import set_precision
 from shoestring.model.config import ModelConfig
 from shoestring.model.hf.checkpoint import Checkpoint
 from shoestring.model.hf.folder import load_model, save_model
@@ -107,8 +108,7 @@ def build(
     say(f"{len(train):,} conversations to learn from, {len(heldout):,} held out; loading {config.model}")
     model = load_start(config, runtime, start, data.turn_ends)
     model.gradient_checkpointing = config.gradient_checkpointing
-    if config.precision == "bf16":
-        model.multiply_in_bf16()
+    set_precision(model, config.precision)
     run = SFTRun(
         config=config,
         out=out,

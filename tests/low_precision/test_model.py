@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shoestring import kernels
-from shoestring.low_precision.model import simulate_fp8
+from shoestring.low_precision.model import set_precision, simulate_fp8
 from shoestring.model.layers import MLP, Linear
 from shoestring.model.moe import Experts
 from shoestring.model.presets import TINY
@@ -61,3 +61,17 @@ def test_six_bits_are_kept_after_attention_only(model):
     ]
     assert kept
     assert all(name.endswith("self_attn.o_proj") for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("precision", "bf16", "fp8"), [("auto", 0, 0), ("bf16", 1, 0), ("fp8", 1, 1), ("fp4", 1, 1)]
+)
+def test_a_recipes_precision_reaches_the_model(model, precision, bf16, fp8):
+    set_precision(model, precision)
+    assert (model.multiplies_in_bf16, model.multiplies_in_fp8) == (bool(bf16), bool(fp8))
+    head = [module for name, module in model.named_modules() if name.startswith("lm_head")]
+    assert all((module.product is kernels.linear_bf16) == bool(bf16) for module in head)
+    experts = next(module for module in model.modules() if isinstance(module, Experts))
+    if fp8:
+        block = experts.product.keywords["precision"].weight_block
+        assert block == ((1, 32) if precision == "fp4" else (128, 128))

@@ -111,6 +111,26 @@ def test_muon_multiplies_in_bfloat16_where_its_model_does():
     torch.testing.assert_close(ours, exact, rtol=0, atol=0.05)
 
 
+def test_moments_are_rounded_to_bfloat16_where_the_model_computes_in_fp8():
+    model = Transformer(PRESETS["tiny"])
+    model.multiplies_in_fp8 = True
+    optimizers = build_optimizers(model, OptimConfig(name="muon"))
+    for step in range(2):
+        for i, parameter in enumerate(model.parameters()):
+            generator = torch.Generator().manual_seed(100 * step + i)
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizers.step(1.0)
+    states = [state for part in optimizers.parts for state in part.state.values()]
+    moments = [
+        moment for state in states for moment in state.values() if torch.is_tensor(moment) and moment.dim()
+    ]
+    assert len(moments) > len(states)
+    assert all(torch.equal(moment, moment.bfloat16().float()) and moment.any() for moment in moments)
+    steps = [state["step"] for state in states if "step" in state]
+    assert steps
+    assert all(int(step) == 2 for step in steps)
+
+
 def test_newton_schulz_keeps_the_directions_and_survives_zero():
     matrix = torch.randn(1, 20, 12, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)

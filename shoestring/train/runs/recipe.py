@@ -13,7 +13,7 @@ CRASH_FOLDER = "crash"
 """The folder of the last crash in that of the run: traceback.txt, batch.safetensors and batch.json."""
 MAX_TAG = 40
 """Letters of a tag."""
-Precision = Literal["auto", "bf16"]
+Precision = Literal["auto", "bf16", "fp8", "fp4"]
 """Of the factors of matrix products."""
 
 
