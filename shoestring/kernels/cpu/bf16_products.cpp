@@ -12,7 +12,6 @@ namespace {
 
 constexpr int64_t COLUMNS = 512, MOST_DEPTH = 512;  // of a right factor that stays in a core's cache: 512 KiB
 constexpr int64_t WORTH_THREADS = 1 << 18;          // multiplications: with fewer, waking another thread takes longer
-constexpr int64_t ROWS_AT_ONCE = 2 * TILE;
 
 struct TileShapes {  // all eight are 16 x 64 bytes
   TileShapes() {
@@ -155,6 +154,10 @@ template <int M, int N>
 inline void multiply_tiles(const uint16_t* a, const uint16_t* b, int64_t steps, const Sums& sums, bool accumulate, LeftBlock& next) {
   typedef Tiles<M, N> T;
   accumulate ? T::load(sums) : T::zero();
+  for (int64_t r = 0; r < std::min<int64_t>(M * TILE, sums.rows); r++) {
+    __builtin_prefetch(sums.c + r * sums.row, 1);
+    if (N == 2) __builtin_prefetch(sums.c + r * sums.row + TILE, 1);
+  }
   for (int64_t step = 0; step < steps; step++) {
     T::multiply(a + step * VALUES, b + step * VALUES, steps * VALUES);
     next.share();
@@ -210,9 +213,9 @@ void multiply(const Factor& left, const Factor& right, const Sums& sums) {
       for (int64_t from = 0; from < right.depth; from += MOST_DEPTH) {
         const int64_t depth = std::min(MOST_DEPTH, right.depth - from);
         const Chunk chunk{tiles, column, std::min(COLUMNS, right.size - column), from, (depth + DEPTH - 1) / DEPTH};
-#pragma omp for schedule(static)
-        for (int64_t n = 0; n < (chunk.columns + TILE - 1) / TILE; n++)
-          for (int64_t step = 0; step < chunk.steps; step++)
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t step = 0; step < chunk.steps; step++)
+          for (int64_t n = 0; n < (chunk.columns + TILE - 1) / TILE; n++)
             write_right(right, column + n * TILE, from + step * DEPTH, tiles + (n * chunk.steps + step) * VALUES);
         multiply_blocks(left, blocks * thread / threads, blocks * (thread + 1) / threads, chunk, sums, from, scratch);
 #pragma omp barrier

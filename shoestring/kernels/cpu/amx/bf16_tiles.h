@@ -8,6 +8,7 @@
 constexpr int TILE = 16;              // rows of a tile, and floats in one of its rows of sums
 constexpr int DEPTH = 32;             // bfloat16 in a row of a tile
 constexpr int VALUES = TILE * DEPTH;  // bfloat16 in a tile: 1 KiB
+constexpr int ROWS_AT_ONCE = 2 * TILE;  // of a left factor
 constexpr int TURNS = 4;              // in which a left tile is written
 
 // One factor: `size` rows of `depth` floats. A row's floats lie beside each other, and rows `stride` apart; or, if it is transposed,
@@ -79,7 +80,9 @@ struct LeftTile {
     const int64_t rows = f.size - row, depth = f.depth - k;
     if (f.transposed && turn < 2) {
       __m512 x[TILE];
-      load_square(f.value(row, k + turn * TILE), f.stride, depth - turn * TILE, rows, x);
+      const float* from = f.value(row, k + turn * TILE);
+      load_square(from, f.stride, depth - turn * TILE, rows, x);
+      for (int i = 0; i < TILE; i++) __builtin_prefetch(from + i * f.stride + ROWS_AT_ONCE);  // the next block's
       transpose_square(x);
       for (int i = 0; i < TILE; i++) _mm512_store_ps(scratch[i] + turn * TILE, x[i]);
     } else if (f.transposed) {
@@ -89,6 +92,8 @@ struct LeftTile {
       for (int i = turn * 4; i < turn * 4 + 4; i++) {
         const float* from = f.value(row + i, k);
         const int64_t count = i < rows ? depth : 0;
+        __builtin_prefetch(from + ROWS_AT_ONCE * f.stride);  // the next block's
+        __builtin_prefetch(from + ROWS_AT_ONCE * f.stride + TILE);
         write_row(_mm512_maskz_loadu_ps(first_lanes(count), from), _mm512_maskz_loadu_ps(first_lanes(count - TILE), from + TILE),
                   tile + i * DEPTH);
       }
