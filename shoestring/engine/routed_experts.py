@@ -19,7 +19,7 @@ class RoutedExperts:
         self._layers = config.moe_layers
         shape = (num_pages * PAGE_SIZE, len(self._layers), config.moe.num_experts_per_tok)
         self._experts_SLK = torch.zeros(shape, dtype=torch.int16, device=device)
-        self._pages = self._experts_SLK.unflatten(0, (num_pages, PAGE_SIZE))
+        self._pages: Tensor = self._experts_SLK.view(num_pages, PAGE_SIZE, *shape[1:])
 
     def store(self, routings: Mapping[int, Routing], slot_N: Tensor) -> None:
         """Store the experts of the rows of one pass."""

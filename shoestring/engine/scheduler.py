@@ -300,10 +300,9 @@ class Scheduler:
         """Copy the entries behind its last shared page, where the leader has computed the same prompt."""
         leader, place = sequence.leader, len(sequence.cached_pages)
         num_copied = sequence.num_prompt_tokens - 1 - place * PAGE_SIZE  # the last token's logits are needed
-        has_prompt = leader is not None and self.enable_prefix_caching and leader.has_computed_prompt
-        if not has_prompt or sequence.num_output_tokens:
+        if leader is None or not leader.has_computed_prompt or sequence.num_output_tokens:
             return
-        if 0 < num_copied < PAGE_SIZE:
+        if self.enable_prefix_caching and 0 < num_copied < PAGE_SIZE:
             self._page_copies.append((leader.page_ids[place], sequence.page_ids[place]))
             sequence.num_computed_tokens += num_copied
 
