@@ -75,8 +75,8 @@ def read_training(rows):
     figures = []
     for shape, name, goal in (("v3", "V3 shape", 2.2), ("dense", "dense", 1.5)):
         rates = {row["engine"]: row["tokens_per_s"] for row in rows if row["shape"] == shape}
-        ours = rates.pop("shoestring")
-        figures.append(Figure(f"training, {name}", "transformers", ours, max(rates.values()), goal))
+        theirs = max(rate for engine, rate in rates.items() if "transformers" in engine)
+        figures.append(Figure(f"training, {name}", "transformers", rates["shoestring"], theirs, goal))
     return figures
 
 
