@@ -34,21 +34,21 @@ def layer_bytes(config: ModelConfig, bytes_per_element: int, *, gradient_checkpo
 
 
 def _attention(config: ModelConfig) -> int:
-    """Elements that attention keeps for a token: queries, keys and values, rotated too, and its output."""
+    """Elements that attention keeps for a token: queries, keys and values, and its output."""
     attention, num_heads = config.attention, config.num_attention_heads
     if not isinstance(attention, MLAConfig):
         kv = attention.num_key_value_heads * attention.head_dim
-        return 3 * num_heads * attention.head_dim + 3 * kv
+        return 2 * num_heads * attention.head_dim + 2 * kv
     latents = (attention.q_lora_rank or 0) + attention.kv_lora_rank
     head = 4 * attention.qk_head_dim + 2 * attention.v_head_dim
     return 2 * latents + num_heads * head
 
 
 def _feed_forward(config: ModelConfig, index: int) -> int:
-    """Elements that a feed-forward keeps for a token: gate, up, the gate's activation, and their product."""
+    """Elements that a feed-forward keeps for a token: gate, up and their product."""
     moe = config.moe
     if moe is None or not config.is_moe_layer(index):
-        return 4 * config.intermediate_size
+        return 3 * config.intermediate_size
     return 4 * _experts_of(moe) * moe.moe_intermediate_size + 2 * moe.num_experts_per_tok * config.hidden_size
 
 

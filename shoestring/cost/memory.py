@@ -17,7 +17,8 @@ UPDATE_COPIES = 7
 """Copies of the matrices of one shape that Muon's update makes, as bench/memory.py measures."""
 TRAINING_PROGRAMS = 330_000_000
 """Python, PyTorch and this program's modules, as measured on Linux."""
-SERVING_PROGRAMS = 330_000_000
+SERVING_PROGRAMS = 255_000_000
+"""The same without what gradients need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,26 +72,17 @@ class ServingMemory:
     """Bytes of a process that serves a model on a processor."""
 
     weights: int
-    stored: int
-    """The weights as the checkpoint has them, which are in memory too while they are read."""
     cache: int
+    """Once it is full; a page that nothing was written to takes no memory yet."""
     programs: int = SERVING_PROGRAMS
 
     @property
     def total(self) -> int:
-        """The larger of its peaks: while it loads, and while it runs."""
-        return self.programs + self.weights + max(self.stored, self.cache)
+        return self.programs + self.weights + self.cache
 
 
 def serving_memory(
-    config: ModelConfig, *, quantization: Quantization | None = None, cache: int, stored_bytes: int = 2
+    config: ModelConfig, *, quantization: Quantization | None = None, cache: int
 ) -> ServingMemory:
-    """The memory of an engine with a cache of `cache` bytes, from a checkpoint with so many bytes a weight.
-
-    Without quantization the weights are float32.
-    """
-    return ServingMemory(
-        weights=weight_bytes(config, quantization, bytes_per_weight=4),
-        stored=weight_bytes(config, bytes_per_weight=stored_bytes),
-        cache=cache,
-    )
+    """The memory of an engine with a cache of so many bytes; without quantization weights are float32."""
+    return ServingMemory(weights=weight_bytes(config, quantization, bytes_per_weight=4), cache=cache)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import docs
 from shoestring.cli.application import app
+from shoestring.cost.plan import PlanConfig
 from shoestring.distill.distill import DistillConfig
 from shoestring.evals.passk import TaskEvalConfig
 from shoestring.preferences.recipe import PreferenceConfig, RewardModelConfig
@@ -37,6 +38,7 @@ RECIPES = {
     "distill": DistillConfig,
     "eval": TaskEvalConfig,
     "serve": ServiceConfig,
+    "plan": PlanConfig,
 }
 
 
