@@ -11,6 +11,8 @@ from shoestring.kernels.ops import (
     feed_forward_layer,
     grouped_attention_layer,
     grouped_linear,
+    grouped_outer_bf16,
+    grouped_product_bf16,
     in_one_call,
     latent_attention_layer,
     linear,
@@ -23,6 +25,7 @@ from shoestring.kernels.ops import (
     packed_linear_stack,
     paged_attention,
     paged_latent_attention,
+    product_bf16,
     rms_norm,
     rotate,
     route,
@@ -34,6 +37,9 @@ from shoestring.kernels.ops import (
 )
 
 __all__ = [
+    "product_bf16",
+    "grouped_product_bf16",
+    "grouped_outer_bf16",
     "Routing",
     "causal_attention",
     "combine",

@@ -19,6 +19,7 @@ Names and meanings are those of transformers, TRL and PEFT. What differs, and wh
 | balance_alpha | router_aux_loss_coef | DeepSeek-V3's alpha |
 | optim, schedule | learning_rate, adam_beta1, lr_scheduler_type | PyTorch's names, in tables of their own |
 | lora.rank, alpha, targets | r, lora_alpha, target_modules | targets also name kinds of layers |
+| precision | bf16, fp16 | one word for the products; FP8 and FP4 are simulated |
 | watts, price | not there | for the receipt |
 """
 

@@ -270,10 +270,10 @@ OPERATIONS = [
     for name, f in inspect.getmembers(reference, inspect.isfunction)
     if f.__module__ == reference.__name__ and not name.startswith("_")
 ]
-INFERENCE = {  # twins without gradients: tested in test_cpu_rows.py, test_cpu_paged.py, test_cpu_layers.py
+INFERENCE = {  # twins without gradients: tested in test_cpu_rows.py, _paged.py, _layers.py, test_bf16.py
     *("linear", "linear_stack", "packed_linear", "packed_linear_stack", "packed_experts"),
     *("paged_attention", "paged_latent_attention", "route", "sample_tokens", "newton_schulz"),
-    "uniform_numbers",
+    *("uniform_numbers", "product_bf16", "grouped_product_bf16", "grouped_outer_bf16", "newton_schulz_bf16"),
 }
 
 
