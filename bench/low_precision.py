@@ -6,7 +6,7 @@ Trains the model of recipes/python.toml, a small MoE, in each precision and prin
 the last fifth and the held-out bits per byte, their gaps to bfloat16 over the same seeds, and the spread.
 DeepSeek-V3 states a gap under 0.25% for FP8 (section 3.3); gradients in blocks of 128 x 128 are the variant
 that diverged there (appendix B.2). Two runs that differ in their last bits drift apart too: the row float32
-shows how far.
+shows how far. A run that is in FILE, with as many tokens, is not measured again.
 """
 
 import argparse
@@ -74,17 +74,20 @@ def main():
     parser.add_argument("--source", default="stdlib")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    table = {}
+    earlier = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    table = earlier["runs"] if earlier.get("tokens") == args.tokens else {}
     print(f"{'precision':<22} {'loss':>8} {'gap':>17} {'bits/byte':>10} {'gap':>17}")
     for variant in VARIANTS:
-        runs = table[variant] = [measure(variant, args, seed) for seed in range(args.seeds)]
+        runs = table.setdefault(variant, [])
+        for seed in range(len(runs), args.seeds):
+            runs.append(measure(variant, args, seed))
+            if args.json:
+                args.json.write_text(json.dumps({"tokens": args.tokens, "runs": table}, indent=1) + "\n")
         cells = []
         for figure in ("loss", "bits_per_byte"):
             mean, error = gaps(runs, table["bf16"], figure)
             cells.append(f"{statistics.mean(run[figure] for run in runs):9.4f} {mean:+9.3%} ±{error:.3%}")
         print(f"{variant:<22}", *cells, flush=True)
-        if args.json:
-            args.json.write_text(json.dumps({"tokens": args.tokens, "runs": table}, indent=1) + "\n")
     fp8, _ = gaps(table["fp8"], table["bf16"], "loss")
     blocks, _ = gaps(table["fp8, block gradients"], table["bf16"], "loss")
     print(f"FP8's gap {fp8:+.3%} (limit 0.25%), with gradients in blocks {blocks:+.3%}")
