@@ -8,8 +8,6 @@ from pathlib import Path
 
 from shoestring.errors import DataError, MissingDependencyError
 
-CHUNK_BYTES = 1 << 20
-
 
 def download_wheel(package: str, version: str, sha256: str, folder: Path) -> zipfile.ZipFile:
     """One wheel of pure Python without what it depends on, saved in `folder`, checked and opened.
@@ -34,13 +32,11 @@ def download_wheel(package: str, version: str, sha256: str, folder: Path) -> zip
 
 
 def _open(path: Path, sha256: str) -> zipfile.ZipFile:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
         raise DataError(
-            f"{path.name} is not the file that was expected: its SHA-256 is {digest.hexdigest()} instead of "
+            f"{path.name} is not the file that was expected: its SHA-256 is {digest} instead of "
             f"{sha256}; try again, or ask who runs your package index"
         )
     return zipfile.ZipFile(path)

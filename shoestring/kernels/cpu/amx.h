@@ -8,6 +8,7 @@
 #define AMX_BF16
 #endif
 #include <immintrin.h>
+#include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,4 +17,16 @@ inline bool amx_allowed() {  // the system is asked once
   static const bool allowed = syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
   return allowed;
 }
+
+struct WholeTiles {  // all eight in use, of 16 x 64 bytes
+  WholeTiles() {
+    struct {
+      uint8_t palette = 1, start = 0, reserved[14] = {};
+      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } shapes;
+    _tile_loadconfig(&shapes);
+  }
+  ~WholeTiles() { _tile_release(); }
+};
 #endif

@@ -13,18 +13,6 @@ namespace {
 constexpr int64_t COLUMNS = 512, MOST_DEPTH = 512;  // of a right factor that stays in a core's cache: 512 KiB
 constexpr int64_t WORTH_THREADS = 1 << 18;          // multiplications: with fewer, waking another thread takes longer
 
-struct TileShapes {  // all eight are 16 x 64 bytes
-  TileShapes() {
-    struct {
-      uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } shapes;
-    _tile_loadconfig(&shapes);
-  }
-  ~TileShapes() { _tile_release(); }
-};
-
 struct Words {  // memory that a thread keeps, in lines of the cache
   uint16_t* at = nullptr;
   int64_t size = 0;
@@ -208,7 +196,7 @@ void multiply(const Factor& left, const Factor& right, const Sums& sums) {
     static thread_local Words left_words;
     uint16_t* const scratch = left_words.get(4 * most_steps * VALUES);
     const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    const TileShapes shapes;
+    const WholeTiles shapes;
     for (int64_t column = 0; column < right.size; column += COLUMNS)
       for (int64_t from = 0; from < right.depth; from += MOST_DEPTH) {
         const int64_t depth = std::min(MOST_DEPTH, right.depth - from);

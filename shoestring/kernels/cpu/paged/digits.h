@@ -20,18 +20,6 @@ struct alignas(64) DigitSums {  // of products that are worth 2^32, 2^24 and 2^1
   int32_t at[DIGITS][TILE_SIDE][TILE_SIDE];
 };
 
-struct WholeTiles {  // the shape of all eight
-  WholeTiles() {
-    struct {
-      uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } shapes;
-    _tile_loadconfig(&shapes);
-  }
-  ~WholeTiles() { _tile_release(); }
-};
-
 // At most 16 floats, and zeros after them.
 inline __m512 load_some(const float* x, int64_t count) {
   const __mmask16 mask = count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
